@@ -1,0 +1,70 @@
+"""Two-stage pancreatic-tumour segmentation in CT.
+
+    from cascade_rt import open_cascade, read_volume
+
+    with open_cascade() as cascade:
+        segmentation = cascade.run(read_volume("scan.nii.gz"))
+    segmentation.save("scan_seg.nii.gz")
+
+The names below are loaded when first used: importing the package alone costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cascade_rt.version import __version__
+
+if TYPE_CHECKING:
+    from cascade_rt.bundle import Bundle, Manifest, read_bundle
+    from cascade_rt.cascade import Cascade, open_cascade
+    from cascade_rt.config import CascadeConfig, CropConfig, TrainConfig, load_config
+    from cascade_rt.errors import CascadeError
+    from cascade_rt.segmentation import Segmentation
+    from cascade_rt.volume import Volume, read_mask, read_volume, write_mask
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Cascade": "cascade",
+    "CascadeConfig": "config",
+    "CascadeError": "errors",
+    "CropConfig": "config",
+    "Manifest": "bundle",
+    "Segmentation": "segmentation",
+    "TrainConfig": "config",
+    "Volume": "volume",
+    "load_config": "config",
+    "open_cascade": "cascade",
+    "read_bundle": "bundle",
+    "read_mask": "volume",
+    "read_volume": "volume",
+    "write_mask": "volume",
+}
+
+__all__ = [  # noqa: RUF022  sorted, but for the version
+    "Bundle",
+    "Cascade",
+    "CascadeConfig",
+    "CascadeError",
+    "CropConfig",
+    "Manifest",
+    "Segmentation",
+    "TrainConfig",
+    "Volume",
+    "__version__",
+    "load_config",
+    "open_cascade",
+    "read_bundle",
+    "read_mask",
+    "read_volume",
+    "write_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

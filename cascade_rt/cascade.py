@@ -1,0 +1,206 @@
+"""The way of a scan: the one place where the two stages meet."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.crop import Box, CropBatch, CropQueue, crop, paste, plan_box
+from cascade_rt.engines import BackendChoice, Engines, open_engines
+from cascade_rt.engines.base import Array, StageEngine
+from cascade_rt.errors import EngineError
+from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
+from cascade_rt.segmentation import Segmentation, judge
+from cascade_rt.tensors import padded_side
+from cascade_rt.timing import Stopwatch
+from cascade_rt.version import __version__
+from cascade_rt.volume import Volume
+
+SLICES_PER_BATCH = 4
+"""Slices that stage 1 takes at once."""
+CROPS_PER_BATCH = 8
+"""Crops that stage 2 takes at once."""
+
+
+class Cascade:
+    """Both stages of a bundle, opened once and run on any number of scans.
+
+    Example:
+        with open_cascade() as cascade:
+            segmentation = cascade.run(read_volume("scan.nii.gz"))
+        segmentation.save("scan_seg.nii.gz")
+    """
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        self.bundle = bundle
+        self.engines = engines
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free both engines."""
+        self.engines.stage1.close()
+        self.engines.stage2.close()
+
+    def run(
+        self,
+        volume: Volume,
+        *,
+        keep_probabilities: bool = False,
+        on_slices: Callable[[int], None] = lambda _: None,
+    ) -> Segmentation:
+        """Segment a scan.
+
+        Args:
+            volume: The scan, in the canonical frame.
+            keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
+            on_slices: Called with the number of slices that stage 1 has just finished.
+
+        Raises:
+            EngineError: An engine returned something that is not a number.
+        """
+        run = _Run(self, volume, keep_probabilities)
+        for first in range(0, len(volume.voxels), SLICES_PER_BATCH):
+            block = volume.voxels[first : first + SLICES_PER_BATCH]
+            run.segment_slices(first, block)
+            on_slices(len(block))
+        run.finish()
+        with run.stopwatch.step("measure"):
+            found = measure(run.mask, volume.affine, volume.voxel_volume_ml)
+        return Segmentation(
+            volume=volume,
+            mask=run.mask,
+            status=judge(run.mask, found.organ_ml, found.tumor_ml),
+            measurements=found,
+            boxes=run.boxes,
+            warnings=self.engines.passed_over,
+            timings=run.stopwatch.seconds,
+            provenance=self._provenance(),
+            organ_prob=run.organ_prob,
+            tumor_prob=run.tumor_prob,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        manifest = self.bundle.manifest
+        return {
+            "cascade_rt": __version__,
+            "bundle": {"name": manifest.name, "sha256": self.bundle.sha256, "intended_use": manifest.intended_use},
+            "engine": asdict(self.engines.stage1.info),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+        }
+
+
+def open_cascade(bundle: str | os.PathLike[str] | None = None, backend: BackendChoice = "auto") -> Cascade:
+    """Open a bundle, ready to segment scans.
+
+    Args:
+        bundle: Folder of the bundle; none: the embedded one, which was trained on synthetic phantoms.
+        backend: Which library computes; `auto` takes the best that runs here.
+
+    Raises:
+        BundleError: The bundle is refused.
+        BackendUnavailableError: The backend cannot run on this machine.
+    """
+    opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle))
+    return Cascade(opened, open_engines(opened, backend))
+
+
+class _Run:
+    """One scan on its way through the cascade.
+
+    Slices enter in blocks; crops wait in a queue until a batch of equal size is full. So memory holds the scan, the
+    mask and a few blocks, however many slices there are.
+    """
+
+    def __init__(self, cascade: Cascade, volume: Volume, keep_probabilities: bool) -> None:
+        shape = volume.voxels.shape
+        self.engines = cascade.engines
+        self.config = cascade.bundle.manifest.config
+        self.stopwatch = Stopwatch()
+        self.queue = CropQueue(CROPS_PER_BATCH)
+        self.mask = np.zeros(shape, dtype=np.uint8)
+        self.boxes: dict[int, Box] = {}
+        self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+        self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+
+    def segment_slices(self, first: int, block: npt.NDArray[np.int16]) -> None:
+        """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
+        rows, cols = block.shape[1:]
+        with self.stopwatch.step("preprocess"):
+            hu = pad_slices(block, self.config.window_hu[0])
+        with self.stopwatch.step("stage1"):
+            organ = _run_checked(self.engines.stage1, {"hu": hu})
+        with self.stopwatch.step("paste"):
+            organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
+            self.mask[first : first + len(block)][organ_prob >= self.config.crop.threshold] = ORGAN_LABEL
+            if self.organ_prob is not None:
+                self.organ_prob[first : first + len(block)] = organ_prob
+        for batch in self._plan(first, organ, (rows, cols)):
+            self._find_tumor(batch)
+
+    def finish(self) -> None:
+        """Run stage 2 on the crops that are still waiting."""
+        for batch in self.queue.drain():
+            self._find_tumor(batch)
+
+    def _plan(self, first: int, organ: dict[str, Array], image_shape: tuple[int, int]) -> Iterator[CropBatch]:
+        rows, cols = image_shape
+        for index in range(len(organ["salient"])):
+            with self.stopwatch.step("crop"):
+                box = plan_box(organ["row_max"][index, :rows], organ["col_max"][index, :cols], self.config.crop)
+                if box is None:
+                    continue
+                self.boxes[first + index] = box
+                patch = crop(organ["salient"][index, :, :rows, :cols], box)
+            yield from self.queue.put(first + index, box, patch)
+
+    def _find_tumor(self, batch: CropBatch) -> None:
+        with self.stopwatch.step("stage2"):
+            tumor = _run_checked(self.engines.stage2, {"salient": batch.crops})["tumor_prob"][:, 0]
+        with self.stopwatch.step("paste"):
+            for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
+                inside = self.mask[index][box.slices]
+                inside[prob[: inside.shape[0], : inside.shape[1]] >= self.config.crop.threshold] = TUMOR_LABEL
+                if self.tumor_prob is not None:
+                    paste(prob, box, self.tumor_prob[index])
+
+
+def pad_slices(block: npt.NDArray[np.int16], fill_hu: float) -> npt.NDArray[np.float32]:
+    """Make stage-1 input of slices: float, padded below and to the right to sides that the networks take.
+
+    Args:
+        block: `[slice, row, col]`, HU.
+        fill_hu: The value of the padding: the lower end of the window, which becomes 0.
+
+    Returns:
+        `[slice, 1, row, col]`.
+    """
+    count, rows, cols = block.shape
+    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), fill_hu, dtype=np.float32)
+    hu[:, 0, :rows, :cols] = block
+    return hu
+
+
+def _run_checked(engine: StageEngine, inputs: dict[str, Array]) -> dict[str, Array]:
+    outputs = engine.run(inputs)
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise EngineError(
+                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; "
+                "run it with --backend pytorch to tell a bad model from a bad engine"
+            )
+    return outputs

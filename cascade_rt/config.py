@@ -1,0 +1,226 @@
+"""Every number a person may want to change, in frozen dataclasses read from TOML.
+
+A TOML file has the tables `[cascade]`, `[cascade.crop]` and `[train]`; a key it leaves out keeps its default, a key
+that does not exist is refused with a suggestion. `CascadeConfig` travels in the bundle, `TrainConfig` in the checkpoint.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from cascade_rt.errors import UsageError
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, slots=True)
+class CropConfig:
+    """How the organ probability of a slice becomes the box that stage 2 sees (see `cascade_rt.crop`)."""
+
+    threshold: float = 0.5
+    """A pixel belongs to the organ where its probability is at least this."""
+    margin: int = 20
+    """Pixels of context added on each side of the tightest box; the paper's K."""
+    grid: int = 32
+    """Box sides are grown to multiples of this, so that boxes of equal size share a batch. A multiple of 16."""
+    min_side: int = 64
+    """Shortest side of a box, in pixels. A multiple of `grid`."""
+    empty_policy: Literal["full", "skip"] = "full"
+    """A slice without organ: `full` sends the whole slice to stage 2, so that it can recover a miss of stage 1; `skip` does not."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.threshold < 1.0, "crop.threshold must lie between 0 and 1", self.threshold)
+        _require(self.margin >= 0, "crop.margin must not be negative", self.margin)
+        _require(self.grid > 0 and self.grid % 16 == 0, "crop.grid must be a multiple of 16", self.grid)
+        _require(
+            self.min_side > 0 and self.min_side % self.grid == 0,
+            "crop.min_side must be a multiple of crop.grid",
+            self.min_side,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeConfig:
+    """The two networks and the glue between them: all that inference needs to know besides the weights."""
+
+    base_width: int = 64
+    """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
+    window_hu: tuple[float, float] = (-100.0, 240.0)
+    """Hounsfield units mapped to 0 and 1; values outside are clamped."""
+    norm: Literal["batch", "instance", "group"] = "batch"
+    """Normalisation after each convolution."""
+    bottleneck: Literal["paper", "stan"] = "paper"
+    """Which branch feeds which bottleneck path: Eq. 3 as printed, or as in the STAN code it builds on."""
+    saliency_channels: int = 1
+    """Hidden channels of the saliency module."""
+    stage2_features: Literal["encoder", "decoder"] = "encoder"
+    """What the focusing modules read: the encoder of stage 2 (the paper's text) or a decoder behind it."""
+    context_kernel: Literal[1, 3] = 3
+    """Kernel of the reduction and fusion convolutions of the context exploration: 3 (the paper) or 1 (PFNet)."""
+    crop: CropConfig = field(default_factory=CropConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            self.base_width > 0 and self.base_width % 8 == 0,
+            "cascade.base_width must be a multiple of 8",
+            self.base_width,
+        )
+        low, high = self.window_hu
+        _require(low < high, "cascade.window_hu must be (low, high) with low < high", self.window_hu)
+        _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """The three training steps S, I and J and their optimiser. The defaults are the numbers of the paper."""
+
+    epochs: tuple[int, int, int] = (2, 4, 50)
+    """Epochs of S (stages apart), I (saliency on, true boxes) and J (predicted boxes)."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    learning_rate: float = 1e-5
+    """Learning rate at the start."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-7
+    """Weight decay."""
+    schedule: Literal["constant", "poly"] = "constant"
+    """`poly`: learning rate times (1 - iteration / iterations) ** 0.9."""
+    batch_size: int = 1
+    """Slices in a batch."""
+    slices: Literal["tumor", "organ", "all"] = "tumor"
+    """Which slices are trained on: those with tumour (the paper), with organ or tumour, or every one."""
+    background_share: float = 0.0
+    """Slices without organ added to each epoch, as a share of the others. They teach stage 1 what is not an organ."""
+    patch: int | None = None
+    """Side of the square patch cut at random around the organ, in pixels (a multiple of 32); none: the whole slice."""
+    organ_loss: Literal["dice", "dice_bce"] = "dice"
+    """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ Dice alone has no gradient."""
+    stage2_weight: float = 0.9
+    """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
+    output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
+    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output has weight 1."""
+    mixed_precision: bool = False
+    """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
+    seed: int = 0
+    """Seed of the initial weights, of the order of the slices and of the patches."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.epochs) >= 0 and sum(self.epochs) > 0, "train.epochs must hold some epoch", self.epochs)
+        _require(self.learning_rate > 0, "train.learning_rate must be positive", self.learning_rate)
+        _require(self.batch_size > 0, "train.batch_size must be positive", self.batch_size)
+        _require(self.background_share >= 0, "train.background_share must not be negative", self.background_share)
+        _require(
+            self.patch is None or (self.patch >= 64 and self.patch % 32 == 0),
+            "train.patch must be a multiple of 32, at least 64",
+            self.patch,
+        )
+
+
+Preset = Literal["paper", "practical"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+
+def train_preset(preset: Preset) -> TrainConfig:
+    """Return the training numbers of a preset.
+
+    `paper` is the paper's: SGD, learning rate 1e-5, batch 1, 56 epochs; from random weights that needs its 110,000
+    iterations. `practical` learns within hours on a small machine: AdamW, 1e-3 with decay, batches of patches, every
+    slice with organ and some without.
+    """
+    paper = TrainConfig()
+    if preset == "paper":
+        return paper
+    return replace(
+        paper,
+        epochs=(1, 2, 9),
+        optimizer="adam",
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        schedule="poly",
+        batch_size=8,
+        slices="organ",
+        background_share=0.25,
+        patch=256,
+        organ_loss="dice_bce",
+        mixed_precision=True,
+    )
+
+
+def load_config(path: Path, preset: Preset = "practical") -> tuple[CascadeConfig, TrainConfig]:
+    """Read a TOML file; what it leaves out keeps the default, or the number of the preset.
+
+    Raises:
+        UsageError: The file cannot be read, is not TOML, or holds a key or a value that does not exist.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not a TOML file ({error})") from error
+    unknown = set(document) - {"cascade", "train"}
+    if unknown:
+        raise UsageError(f"{path}: unknown table [{min(unknown)}]; a config has the tables [cascade] and [train]")
+    cascade = from_mapping(CascadeConfig, document.get("cascade", {}), "cascade")
+    train_values = to_mapping(train_preset(preset)) | document.get("train", {})
+    return cascade, from_mapping(TrainConfig, train_values, "train")
+
+
+def to_mapping(config: object) -> dict[str, Any]:
+    """Turn a config into plain values that JSON can hold: what `from_mapping` reads back."""
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"config must be a dataclass instance, got {config!r}")
+    return asdict(config)
+
+
+def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Build a config dataclass from plain values.
+
+    Args:
+        cls: The dataclass to build.
+        values: Its fields, nested tables as mappings, tuples as lists. Missing fields keep their default.
+        where: Name of the table in messages, such as `cascade.crop`.
+
+    Raises:
+        UsageError: A key is unknown or a value has the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where} must be a table, got {values!r}")
+    known = [entry.name for entry in fields(cls)]  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
+            raise UsageError(f"unknown key {where}.{key}{hint}")
+    return cls(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Check a plain value against a field's type and return it in that type."""
+    origin, options = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        _require(value in options, f"{where} must be one of {', '.join(map(str, options))}", value)
+        return value
+    if origin is tuple:
+        ok = isinstance(value, (list, tuple)) and len(value) == len(options)
+        _require(ok, f"{where} must be a list of {len(options)} values", value)
+        return tuple(_typed(option, item, where) for option, item in zip(options, value, strict=True))
+    accepted = options or (hint,)
+    if float in accepted and type(value) is int:
+        return float(value)
+    if not any(type(value) is option for option in accepted):
+        names = " or ".join("nothing" if option is type(None) else option.__name__ for option in accepted)
+        raise UsageError(f"{where} must be of type {names}, got {value!r}")
+    return value
+
+
+def _require(condition: bool, rule: str, value: object) -> None:
+    if not condition:
+        raise UsageError(f"{rule}, got {value!r}")

@@ -1,0 +1,176 @@
+"""The glue between the stages: from the organ's whereabouts to crops, and from crops back to the frame.
+
+Pure numpy, and the only code between the two networks. Training, the PyTorch baseline and every engine use it.
+
+The smallest box around all foreground pixels of a slice follows exactly from the row and column maxima of the
+probability map, so these two short vectors are all that has to leave a device.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.config import CropConfig
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels: rows `[row, row + height)` and columns `[col, col + width)`.
+
+    It starts inside the image. It ends outside, below or to the right, only where the image itself is too small.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The index of the box in a `[row, col]` array; numpy cuts it at the edge of the array."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+
+def tightest_box(row_max: FloatArray, col_max: FloatArray, threshold: float) -> Box | None:
+    """Return the smallest box around all pixels whose value is at least `threshold`, or None if there is none.
+
+    Args:
+        row_max: `[row]`, the maximum of each row.
+        col_max: `[col]`, the maximum of each column.
+        threshold: The smallest value of the foreground.
+    """
+    rows, cols = np.flatnonzero(row_max >= threshold), np.flatnonzero(col_max >= threshold)
+    if rows.size == 0 or cols.size == 0:
+        return None
+    return Box(
+        row=int(rows[0]),
+        col=int(cols[0]),
+        height=int(rows[-1] - rows[0]) + 1,
+        width=int(cols[-1] - cols[0]) + 1,
+    )
+
+
+def enlarge(box: Box, margin: int, image_shape: tuple[int, int]) -> Box:
+    """Add `margin` pixels on each side, as far as the image goes."""
+    row, height = _enlarge_side(box.row, box.height, margin, image_shape[0])
+    col, width = _enlarge_side(box.col, box.width, margin, image_shape[1])
+    return Box(row, col, height, width)
+
+
+def grow(box: Box, size: tuple[int, int], image_shape: tuple[int, int]) -> Box:
+    """Grow a box to `size` with real context: evenly on both sides, shifted to stay inside the image.
+
+    Where the image is smaller than `size` the box begins at 0 and reaches beyond the image; `crop` fills that with 0.
+    """
+    row = _grow_start(box.row, box.height, size[0], image_shape[0])
+    col = _grow_start(box.col, box.width, size[1], image_shape[1])
+    return Box(row, col, *size)
+
+
+def grid_size(size: tuple[int, int], config: CropConfig) -> tuple[int, int]:
+    """Round a height and a width up to the size grid."""
+    return _grid_side(size[0], config), _grid_side(size[1], config)
+
+
+def full_box(image_shape: tuple[int, int], config: CropConfig) -> Box:
+    """Return the box of the whole image, grown to the size grid."""
+    return Box(0, 0, *grid_size(image_shape, config))
+
+
+def plan_box(row_max: FloatArray, col_max: FloatArray, config: CropConfig) -> Box | None:
+    """Plan the crop of one slice: tightest box, margin, clip, grow to the size grid.
+
+    Args:
+        row_max: `[row]`, the maximum of the organ probability in each row of the image.
+        col_max: `[col]`, the same for each column.
+        config: Threshold, margin, grid and what to do without organ.
+
+    Returns:
+        The box; None where the slice has no organ and the policy is to skip it.
+    """
+    image_shape = (row_max.shape[0], col_max.shape[0])
+    box = tightest_box(row_max, col_max, config.threshold)
+    if box is None:
+        return full_box(image_shape, config) if config.empty_policy == "full" else None
+    box = enlarge(box, config.margin, image_shape)
+    return grow(box, grid_size(box.size, config), image_shape)
+
+
+def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig) -> Box | None:
+    """Plan the crop of one slice from a binary mask `[row, col]`: the true organ, in training."""
+    foreground = mask.astype(np.float32)
+    return plan_box(foreground.max(axis=1), foreground.max(axis=0), config)
+
+
+def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+    """Cut a box out of `[..., row, col]`; returns a new array `[..., height, width]`, 0 where the box leaves the image."""
+    inside = image[(..., *box.slices)]
+    out = np.zeros((*image.shape[:-2], *box.size), dtype=image.dtype)
+    out[..., : inside.shape[-2], : inside.shape[-1]] = inside
+    return out
+
+
+def paste(patch: npt.NDArray[Any], box: Box, image: npt.NDArray[Any]) -> None:
+    """Write a crop `[..., height, width]` back to its place in `image` `[..., row, col]`, in place."""
+    target = image[(..., *box.slices)]
+    target[...] = patch[..., : target.shape[-2], : target.shape[-1]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CropBatch:
+    """Crops of equal size, ready for stage 2."""
+
+    slices: tuple[int, ...]
+    """The slice each crop was cut from."""
+    boxes: tuple[Box, ...]
+    """The box of each crop."""
+    crops: npt.NDArray[np.float32]
+    """`[crop, 1, row, col]`."""
+
+
+@dataclass(eq=False, slots=True)
+class CropQueue:
+    """Collects crops and hands them out in batches of equal size, so that few wait at any time."""
+
+    batch_size: int
+    _waiting: dict[tuple[int, int], list[tuple[int, Box, npt.NDArray[np.float32]]]] = field(default_factory=dict)
+
+    def put(self, index: int, box: Box, patch: npt.NDArray[np.float32]) -> Iterator[CropBatch]:
+        """Add the crop `[1, row, col]` of slice `index`; yields the batch that it completes, if it does."""
+        waiting = self._waiting.setdefault(box.size, [])
+        waiting.append((index, box, patch))
+        if len(waiting) == self.batch_size:
+            yield self._take(box.size)
+
+    def drain(self) -> Iterator[CropBatch]:
+        """Yield what is left, one batch for each size."""
+        for size in list(self._waiting):
+            yield self._take(size)
+
+    def _take(self, size: tuple[int, int]) -> CropBatch:
+        indices, boxes, crops = zip(*self._waiting.pop(size), strict=True)
+        return CropBatch(indices, boxes, np.stack(crops))
+
+
+def _enlarge_side(start: int, length: int, margin: int, image_length: int) -> tuple[int, int]:
+    first, last = max(0, start - margin), min(image_length, start + length + margin)
+    return first, last - first
+
+
+def _grid_side(length: int, config: CropConfig) -> int:
+    return max(config.min_side, -(-length // config.grid) * config.grid)
+
+
+def _grow_start(start: int, length: int, size: int, image_length: int) -> int:
+    centred = start - (size - length) // 2
+    return max(0, min(centred, image_length - size))

@@ -1,0 +1,117 @@
+"""Which slices an epoch visits, and how a batch of them is cut."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.config import TrainConfig
+from cascade_rt.data.slices import AIR_HU, TUMOR, Case, SliceRef
+from cascade_rt.errors import InputError
+
+SIDE_MULTIPLE = 32
+"""Slices are padded to multiples of this, so that every crop of a batch lies inside."""
+SHORTEST_SIDE = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """Slices or patches of equal size, as both networks are trained on."""
+
+    hu: npt.NDArray[np.float32]
+    """`[batch, 1, row, col]`."""
+    label: npt.NDArray[np.uint8]
+    """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SliceSampler:
+    """Draws the batches of each epoch; the same seed and epoch give the same batches."""
+
+    cases: Sequence[Case]
+    config: TrainConfig
+    foreground: tuple[SliceRef, ...]
+    background: tuple[SliceRef, ...]
+
+    @classmethod
+    def over(cls, cases: Sequence[Case], config: TrainConfig) -> "SliceSampler":
+        """Sort the slices of all cases into those to visit and those to mix in.
+
+        Raises:
+            InputError: No case has a slice of the kind to train on.
+        """
+        foreground, background = [], []
+        for index, case in enumerate(cases):
+            peak = case.label.max(axis=(1, 2))
+            wanted = {"tumor": peak >= TUMOR, "organ": peak > 0, "all": peak >= 0}[config.slices]
+            foreground += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted)]
+            background += [SliceRef(index, int(z)) for z in np.flatnonzero((peak == 0) & ~wanted)]
+        if not foreground:
+            raise InputError(f"the cases hold no slice with {config.slices}; check their labels, or train.slices")
+        return cls(cases, config, tuple(foreground), tuple(background))
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches of an epoch; the last may be smaller."""
+        return -(-(len(self.foreground) + self._background_count) // self.config.batch_size)
+
+    @property
+    def _background_count(self) -> int:
+        return min(len(self.background), round(self.config.background_share * len(self.foreground)))
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
+        random = np.random.default_rng((self.config.seed, number))
+        chosen = random.choice(len(self.background), self._background_count, replace=False) if self.background else ()
+        refs = [*self.foreground, *(self.background[index] for index in chosen)]
+        order = random.permutation(len(refs))
+        for start in range(0, len(refs), self.config.batch_size):
+            members = [refs[index] for index in order[start : start + self.config.batch_size]]
+            yield self._load(members, random)
+
+    def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
+        pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
+        if self.config.patch is not None:
+            pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
+        shape = padded_shape([image.shape for image, _ in pairs])
+        hu = np.full((len(pairs), 1, *shape), AIR_HU, dtype=np.float32)
+        labels = np.zeros((len(pairs), *shape), dtype=np.uint8)
+        for index, (image, label) in enumerate(pairs):
+            rows, cols = image.shape
+            hu[index, 0, :rows, :cols] = image
+            labels[index, :rows, :cols] = label
+        return Batch(hu, labels)
+
+
+def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """The smallest shape that holds all the slices and that both networks take."""
+    rows, cols = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    return _padded_side(rows), _padded_side(cols)
+
+
+def cut_patch(
+    image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], side: int, random: np.random.Generator
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
+    """Cut a random square patch that holds the middle of the organ, or lies anywhere where there is none.
+
+    Args:
+        image: `[row, col]`, HU.
+        label: `[row, col]`.
+        side: Rows and columns of the patch; an image smaller than that stays whole.
+        random: Where the position comes from.
+    """
+    starts = []
+    for axis, length in enumerate(image.shape):
+        present = np.flatnonzero(label.any(axis=1 - axis))
+        low, high = 0, max(0, length - side)
+        if present.size:
+            middle = int(present[0] + present[-1]) // 2
+            low, high = max(low, min(middle - side + 1, high)), max(0, min(middle, high))
+        starts.append(int(random.integers(low, high + 1)))
+    window = tuple(slice(start, start + side) for start in starts)
+    return image[window], label[window]
+
+
+def _padded_side(length: int) -> int:
+    return max(SHORTEST_SIDE, -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE)

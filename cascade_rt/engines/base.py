@@ -1,0 +1,90 @@
+"""What every engine promises."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, TensorSpec
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine is, for reports."""
+
+    backend: str
+    precision: str
+    device: str
+    version: str
+    """Version of the library that computes."""
+
+
+class StageEngine(Protocol):
+    """Runs one stage.
+
+    Contract:
+
+    - `run` takes exactly the inputs of the stage's `StageSpec` and returns exactly its outputs, all float32, NCHW.
+    - Any batch size from 1; height and width multiples of 16, from 64 to 2048. Inputs outside raise ValueError with the
+      allowed range before anything is computed.
+    - Inputs are never written to. Outputs belong to the caller: the engine keeps no reference and a later `run` does not
+      change them.
+    - Row i of an output depends on row i of the input alone.
+    - One thread at a time.
+    - `close` frees memory and device; it may be called twice. `run` after `close` raises RuntimeError.
+    """
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        ...
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        ...
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def check_inputs(stage: Stage, inputs: Mapping[str, Array]) -> None:
+    """Check inputs against the contract; every engine calls this first.
+
+    Raises:
+        ValueError: A name, type or shape is not what the stage takes.
+    """
+    specs = STAGE_SPECS[stage].inputs
+    names = [spec.name for spec in specs]
+    if sorted(inputs) != sorted(names):
+        raise ValueError(f"{stage} takes the inputs {names}, got {sorted(inputs)}")
+    for spec in specs:
+        _check_image(f"{stage} input {spec.name!r}", spec, inputs[spec.name])
+
+
+def _check_image(what: str, spec: TensorSpec, array: Array) -> None:
+    if array.dtype != np.dtype(spec.dtype):
+        raise ValueError(f"{what} must be {spec.dtype}, got {array.dtype}")
+    if array.ndim != len(spec.shape) or array.shape[0] < 1 or array.shape[1] != 1:
+        raise ValueError(f"{what} must have shape [batch >= 1, 1, height, width], got {list(array.shape)}")
+    for axis, length in zip(("height", "width"), array.shape[2:], strict=True):
+        if length % SIDE_MULTIPLE or not SHORTEST_SIDE <= length <= LONGEST_SIDE:
+            raise ValueError(
+                f"{what} must have a {axis} that is a multiple of {SIDE_MULTIPLE} "
+                f"from {SHORTEST_SIDE} to {LONGEST_SIDE}, got {length}"
+            )
+
+
+def check_open(session: object, stage: Stage) -> None:
+    """Raise RuntimeError where the engine's session is gone."""
+    if session is None:
+        raise RuntimeError(f"the {stage} engine is closed")

@@ -1,0 +1,61 @@
+"""An engine without a network: for tests of everything around the engines, here and in code that uses cascade-rt."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.tensors import Stage
+
+Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class FakeEngine:
+    """Runs a stage with a function instead of a network, under the contract of `StageEngine`."""
+
+    def __init__(self, stage: Stage, compute: Compute) -> None:
+        self._stage = stage
+        self._compute: Compute | None = compute
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        return self._stage
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return EngineInfo("fake", "fp32", "cpu", "1")
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs (see `StageEngine`)."""
+        check_inputs(self._stage, inputs)
+        check_open(self._compute, self._stage)
+        return self._compute(inputs)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Forget the function."""
+        self._compute = None
+
+
+def organ_by_hu(lowest_hu: float, window_hu: tuple[float, float]) -> FakeEngine:
+    """A stage 1 that takes every pixel of at least `lowest_hu` for organ; its salient image is the windowed image."""
+
+    def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        hu = inputs["hu"]
+        low, high = window_hu
+        prob = (hu >= lowest_hu).astype(np.float32)
+        salient = np.clip((hu - low) / (high - low), 0, 1).astype(np.float32)
+        return {
+            "organ_prob": prob,
+            "row_max": prob.max(axis=(1, 3)),
+            "col_max": prob.max(axis=(1, 2)),
+            "salient": salient,
+        }
+
+    return FakeEngine("stage1", compute)
+
+
+def tumor_by_salient(lowest: float) -> FakeEngine:
+    """A stage 2 that takes every pixel of the salient crop of at least `lowest` for tumour."""
+    return FakeEngine("stage2", lambda inputs: {"tumor_prob": (inputs["salient"] >= lowest).astype(np.float32)})

@@ -1,0 +1,48 @@
+"""PyTorch, eager: the baseline that every other engine is compared with."""
+
+from collections.abc import Mapping
+
+import torch
+
+from cascade_rt.bundle import Bundle
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.models.cascade_model import Stage1Graph, Stage2Graph
+from cascade_rt.models.weights import load_weights
+from cascade_rt.tensors import STAGE_SPECS, Stage
+
+
+class PyTorchEngine:
+    """Runs a stage in float32 on the CPU, or on an NVIDIA GPU where there is one, with TF32 off."""
+
+    def __init__(self, bundle: Bundle, stage: Stage) -> None:
+        model = load_weights(bundle.weights, bundle.manifest.config)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        graph = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
+        self._graph: Stage1Graph | Stage2Graph | None = graph.to(self._device).eval()
+        self._stage = stage
+        self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
+        self._info = EngineInfo("pytorch", "fp32", self._device.type, torch.__version__)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        return self._stage
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return self._info
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs (see `StageEngine`)."""
+        check_inputs(self._stage, inputs)
+        check_open(self._graph, self._stage)
+        (image,) = inputs.values()
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            outputs = self._graph(torch.tensor(image, device=self._device))  # type: ignore[misc]
+        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+        return {name: tensor.cpu().numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
+
+    def close(self) -> None:
+        """Free the model."""
+        self._graph = None

@@ -1,0 +1,70 @@
+"""The segmentation losses of both stages (Eq. 10 to 13).
+
+All take logits and a binary target, `[batch, 1, row, col]`, reduce each sample on its own and average over the batch.
+EPSILON stands above and below each fraction, so that an empty prediction of an empty target costs nothing.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+_SAMPLE = (1, 2, 3)
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice, 1 - 2 |P Y| / (|P| + |Y|): the stage-1 loss (Eq. 10)."""
+    prob = torch.sigmoid(logits)
+    overlap = (prob * target).sum(_SAMPLE)
+    total = prob.sum(_SAMPLE) + target.sum(_SAMPLE)
+    return (1 - (2 * overlap + EPSILON) / (total + EPSILON)).mean()
+
+
+def localization_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft IoU, every pixel alike: for the localisation map (Eq. 11)."""
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    return cross_entropy + _iou_loss(logits, target, torch.ones_like(target))
+
+
+def focusing_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy plus soft IoU, pixels near the boundary weighing up to six times more: for a focusing map (Eq. 12).
+
+    The weight is 1 + 5 |mean of the target in a 31x31 window - target|. The cross-entropy is weighted pixel by pixel;
+    the code this loss is known from passes `reduce="none"`, which averages first and so weighs nothing.
+    """
+    weight = 1 + 5 * (F.avg_pool2d(target, kernel_size=31, stride=1, padding=15) - target).abs()
+    pixelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    cross_entropy = (weight * pixelwise).sum(_SAMPLE) / weight.sum(_SAMPLE)
+    return cross_entropy.mean() + _iou_loss(logits, target, weight)
+
+
+def tumor_loss(outputs: Sequence[Tensor], target: Tensor, output_weights: Sequence[float]) -> Tensor:
+    """The stage-2 loss over its five outputs (Eq. 13).
+
+    Args:
+        outputs: Logit maps, coarse to fine: the localisation map, then the focusing maps. Each is brought to the size
+            of the target.
+        target: `[batch, 1, row, col]`, 1 where there is tumour.
+        output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
+    """
+    localization, *focusing = (_resize(logits, target) for logits in outputs)
+    loss = localization_loss(localization, target)
+    for weight, logits in zip(output_weights, focusing, strict=True):
+        loss = loss + weight * focusing_loss(logits, target)
+    return loss
+
+
+def _iou_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    prob = torch.sigmoid(logits)
+    overlap = (weight * prob * target).sum(_SAMPLE)
+    union = (weight * (prob + target)).sum(_SAMPLE) - overlap
+    return (1 - (overlap + EPSILON) / (union + EPSILON)).mean()
+
+
+def _resize(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.shape[-2:] == target.shape[-2:]:
+        return logits
+    size = (int(target.shape[-2]), int(target.shape[-1]))
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)

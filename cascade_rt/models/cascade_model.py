@@ -1,0 +1,96 @@
+"""The two networks and the saliency module as one trainable model, and the two graphs it is deployed as."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cascade_rt.config import CascadeConfig
+from cascade_rt.crop import Box
+from cascade_rt.models.multiscale_unet import MultiscaleUNet
+from cascade_rt.models.saliency import SaliencyModule
+from cascade_rt.models.tumor_net import TumorNet
+
+
+class OrganPass(NamedTuple):
+    """What stage 1 makes of a batch of slices, each `[batch, 1, row, col]`."""
+
+    image: Tensor
+    """The windowed image, in [0, 1]."""
+    logits: Tensor
+    prob: Tensor
+
+
+class CascadeModel(nn.Module):
+    """Stage 1, saliency and stage 2. The crop between them is the caller's: it is planned in numpy."""
+
+    def __init__(self, config: CascadeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stage1 = MultiscaleUNet(config.base_width, config.norm, config.bottleneck)
+        self.saliency = SaliencyModule(config.saliency_channels)
+        self.stage2 = TumorNet(
+            config.base_width, config.norm, config.bottleneck, config.stage2_features, config.context_kernel
+        )
+
+    def window(self, hu: Tensor) -> Tensor:
+        """Map Hounsfield units to [0, 1], clamped."""
+        low, high = self.config.window_hu
+        return torch.clamp((hu - low) / (high - low), 0.0, 1.0)
+
+    def find_organ(self, hu: Tensor) -> OrganPass:
+        """Run stage 1 on Hounsfield units `[batch, 1, row, col]`, row and col multiples of 16."""
+        image = self.window(hu)
+        logits = self.stage1(image)
+        return OrganPass(image, logits, torch.sigmoid(logits))
+
+    def find_tumor(
+        self, organ: OrganPass, slices: Sequence[int], boxes: Sequence[Box], *, use_saliency: bool
+    ) -> list[Tensor]:
+        """Run stage 2 on crops of the salient image.
+
+        Args:
+            organ: What stage 1 made of the batch.
+            slices: For each crop, the slice of the batch it is cut from.
+            boxes: For each crop its box; all of one size, all inside the image.
+            use_saliency: Off, the plain image is cropped and no gradient reaches stage 1 (step S).
+
+        Returns:
+            Five logit maps, coarse to fine, `[crop, 1, row, col]`; the last has the size of the boxes.
+        """
+        salient = self.saliency(organ.image, organ.prob) if use_saliency else organ.image
+        crops = [salient[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
+        outputs: list[Tensor] = self.stage2(torch.stack(crops))
+        return outputs
+
+
+class Stage1Graph(nn.Module):
+    """Stage 1 as it is deployed: from Hounsfield units to all that the glue and stage 2 need."""
+
+    def __init__(self, model: CascadeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, hu: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run on `[batch, 1, row, col]`.
+
+        Returns:
+            `organ_prob` `[batch, 1, row, col]`, its maxima `row_max` `[batch, row]` and `col_max` `[batch, col]`,
+            and `salient` `[batch, 1, row, col]`, the windowed image times its saliency.
+        """
+        organ = self.model.find_organ(hu)
+        row_max, col_max = organ.prob.amax(dim=(1, 3)), organ.prob.amax(dim=(1, 2))
+        return organ.prob, row_max, col_max, self.model.saliency(organ.image, organ.prob)
+
+
+class Stage2Graph(nn.Module):
+    """Stage 2 as it is deployed: the finest output as a probability."""
+
+    def __init__(self, model: CascadeModel) -> None:
+        super().__init__()
+        self.stage2 = model.stage2
+
+    def forward(self, salient: Tensor) -> Tensor:
+        """Salient crop `[batch, 1, row, col]` to `tumor_prob` of the same shape."""
+        return torch.sigmoid(self.stage2(salient)[-1])

@@ -1,0 +1,71 @@
+"""The non-local localisation module (Eq. 5 to 8), after PFNet's positioning module."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Located(NamedTuple):
+    """A feature map and the one-channel logit map read off it, `[batch, channel, row, col]`."""
+
+    features: Tensor
+    logits: Tensor
+
+
+class ChannelAttention(nn.Module):
+    """Each channel as a mixture of all channels that resemble it (Eq. 5 and 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Row-wise softmax of the channel products: `[batch, channel, channel]`, each row sums to 1.
+
+        In float32 whatever the precision around it: each product sums over all positions.
+        """
+        flat = features.flatten(2).float()
+        return torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """gamma * (attention x features) + features, `[batch, channel, row, col]`."""
+        mixed = self.attention(features).to(features.dtype) @ features.flatten(2)
+        return self.gamma * mixed.view_as(features) + features
+
+
+class SpatialAttention(nn.Module):
+    """Each position as a mixture of all positions that resemble it (Eq. 7 and 8)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels // 8, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def attention(self, features: Tensor) -> Tensor:
+        """Softmax over j of query_i . key_j: `[batch, i, j]` over positions, each row sums to 1."""
+        query, key = self.query(features).flatten(2).float(), self.key(features).flatten(2).float()
+        return torch.softmax(query.transpose(1, 2) @ key, dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """gamma * (value x attention^T) + features, `[batch, channel, row, col]`."""
+        value = self.value(features).flatten(2)
+        mixed = value @ self.attention(features).to(value.dtype).transpose(1, 2)
+        return self.gamma * mixed.view_as(features) + features
+
+
+class LocalizationModule(nn.Module):
+    """Channel attention, spatial attention, and a first coarse map of the tumour at 1/16."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel = ChannelAttention()
+        self.spatial = SpatialAttention(channels)
+        self.map = nn.Conv2d(channels, 1, kernel_size=7, padding=3)
+
+    def forward(self, features: Tensor) -> Located:
+        """Locate in `[batch, channel, row, col]`."""
+        attended = self.spatial(self.channel(features))
+        return Located(attended, self.map(attended))

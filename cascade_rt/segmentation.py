@@ -1,0 +1,112 @@
+"""The result of a run: the mask, what it means, how sure one can be of the run, and how it came about."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.atomic import atomic_write
+from cascade_rt.crop import Box
+from cascade_rt.measurements import Measurements
+from cascade_rt.volume import Volume, write_mask
+
+REPORT_VERSION = 1
+PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
+"""A pancreas, with its tumour, outside these volumes is reported as implausible."""
+
+Status = Literal["ok", "no_organ", "no_tumor", "implausible_organ", "organ_touches_border"]
+
+STATUS_SENTENCES: Mapping[Status, str] = {
+    "ok": "pancreas and tumour found",
+    "no_organ": "no pancreas found",
+    "no_tumor": "pancreas found, no tumour",
+    "implausible_organ": "the pancreas found has an implausible volume",
+    "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What the cascade found in one scan."""
+
+    volume: Volume
+    """The scan."""
+    mask: npt.NDArray[np.uint8]
+    """`[z, row, col]`, canonical frame: 0 background, 1 pancreas, 2 tumour."""
+    status: Status
+    measurements: Measurements
+    boxes: Mapping[int, Box]
+    """For each slice that stage 2 has seen, the box it was cropped to."""
+    warnings: tuple[str, ...]
+    timings: Mapping[str, float]
+    """Seconds of each step."""
+    provenance: Mapping[str, Any]
+    """Bundle, engine and versions."""
+    organ_prob: npt.NDArray[np.float32] | None = None
+    """`[z, row, col]`, where asked for."""
+    tumor_prob: npt.NDArray[np.float32] | None = None
+    """`[z, row, col]`, 0 outside the boxes, where asked for."""
+
+    def with_timings(self, timings: Mapping[str, float]) -> "Segmentation":
+        """The same with more steps timed, such as loading and saving."""
+        return replace(self, timings={**self.timings, **timings})
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the mask on the input's own grid: same shape, same affine, uint8.
+
+        Raises:
+            OutputExistsError: The file is there and `overwrite` is off.
+            OutputError: It cannot be written.
+        """
+        write_mask(self.mask, self.volume, path, overwrite=overwrite)
+
+    def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the report as JSON; raises like `save`."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        atomic_write(path, lambda stream: stream.write(text.encode()), overwrite=overwrite)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report: everything but the arrays, as plain values."""
+        found = self.measurements
+        return {
+            "report_version": REPORT_VERSION,
+            "case": self.volume.name,
+            "status": self.status,
+            "intended_use": self.provenance["bundle"]["intended_use"],
+            "volumes_ml": {"organ": found.organ_ml, "pancreas": found.pancreas_ml, "tumor": found.tumor_ml},
+            "lesions": [asdict(lesion) for lesion in found.lesions],
+            "slices": {
+                "total": len(self.mask),
+                "sent_to_stage2": len(self.boxes),
+                "with_organ": found.organ_slices,
+                "with_tumor": found.tumor_slices,
+            },
+            "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
+            "geometry": {"shape": list(self.mask.shape), "spacing_mm": list(self.volume.spacing_mm)},
+            "warnings": list(self.warnings),
+            "timings_s": dict(self.timings),
+            "provenance": dict(self.provenance),
+        }
+
+
+def judge(mask: npt.NDArray[np.uint8], organ_ml: float, tumor_ml: float) -> Status:
+    """Say in one word how far a mask can be trusted; the gravest doubt wins.
+
+    Args:
+        mask: `[z, row, col]`.
+        organ_ml: Volume of pancreas and tumour together.
+        tumor_ml: Volume of the tumour.
+    """
+    if organ_ml == 0:
+        return "no_organ"
+    low, high = PLAUSIBLE_ORGAN_ML
+    if not low <= organ_ml <= high:
+        return "implausible_organ"
+    borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
+    if any(border.any() for border in borders):
+        return "organ_touches_border"
+    return "ok" if tumor_ml else "no_tumor"

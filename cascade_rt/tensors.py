@@ -1,0 +1,55 @@
+"""What passes in and out of the two stages: the names, types and shapes that graphs, engines and manifest agree on."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Stage = Literal["stage1", "stage2"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+SIDE_MULTIPLE = 16
+"""Height and width of every image are multiples of this: both networks pool four times by 2."""
+SHORTEST_SIDE = 64
+"""Shortest height and width that the exported graphs take, in pixels."""
+LONGEST_SIDE = 2048
+"""Longest height and width that the exported graphs take, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a stage. Axes are named; equal names have equal lengths within a stage."""
+
+    name: str
+    shape: tuple[str | int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """All that a stage takes and returns."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+_IMAGE = ("batch", 1, "height", "width")
+
+STAGE_SPECS: dict[Stage, StageSpec] = {
+    "stage1": StageSpec(
+        inputs=(TensorSpec("hu", _IMAGE),),
+        outputs=(
+            TensorSpec("organ_prob", _IMAGE),
+            TensorSpec("row_max", ("batch", "height")),
+            TensorSpec("col_max", ("batch", "width")),
+            TensorSpec("salient", _IMAGE),
+        ),
+    ),
+    "stage2": StageSpec(
+        inputs=(TensorSpec("salient", _IMAGE),),
+        outputs=(TensorSpec("tumor_prob", _IMAGE),),
+    ),
+}
+
+
+def padded_side(length: int) -> int:
+    """The shortest side of at least `length` pixels that a stage takes."""
+    return max(SHORTEST_SIDE, -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE)

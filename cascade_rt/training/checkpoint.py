@@ -1,0 +1,120 @@
+"""Checkpoints: one safetensors file with weights, optimiser and progress. No pickle, written atomically.
+
+Tensors are named `model.*` and `optimizer.<parameter>.<slot>`; everything else is JSON in the file's metadata, so that
+a checkpoint can never be half new and half old.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from cascade_rt.atomic import atomic_write
+from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
+from cascade_rt.errors import BundleError, UsageError
+from cascade_rt.models.cascade_model import CascadeModel
+
+FORMAT = "cascade-rt checkpoint 1"
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training run after a whole number of epochs."""
+
+    cascade: CascadeConfig
+    train: TrainConfig
+    data: str
+    """What it was trained on, in words."""
+    epochs_done: int
+    model: Mapping[str, Tensor]
+    """State of the `CascadeModel`."""
+    optimizer: Mapping[str, Tensor]
+    """State of the optimiser, flat: `<parameter index>.<slot>`."""
+    history: tuple[dict[str, float | str], ...] = field(default=())
+    """Mean losses of each epoch."""
+
+    def build_model(self) -> CascadeModel:
+        """Make the model with these weights, in evaluation mode."""
+        model = CascadeModel(self.cascade)
+        model.load_state_dict(dict(self.model))
+        return model.eval()
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint; a file of that name is replaced in one step."""
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in checkpoint.model.items()}
+    tensors |= {f"optimizer.{name}": tensor.contiguous() for name, tensor in checkpoint.optimizer.items()}
+    progress = {
+        "cascade": to_mapping(checkpoint.cascade),
+        "train": to_mapping(checkpoint.train),
+        "data": checkpoint.data,
+        "epochs_done": checkpoint.epochs_done,
+        "history": checkpoint.history,
+    }
+    content = save(tensors, metadata={"format": FORMAT, "progress": json.dumps(progress)})
+    atomic_write(path, lambda stream: stream.write(content), overwrite=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint, given its file or the folder of its run.
+
+    Raises:
+        BundleError: There is none, or it is not a checkpoint of this version.
+    """
+    path = path / FILE_NAME if path.is_dir() else path
+    if not path.is_file():
+        raise BundleError(f"{path}: no such checkpoint; name a run folder or its {FILE_NAME}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
+    except SafetensorError as error:
+        raise BundleError(f"{path}: is not a safetensors file ({error}); name the checkpoint of a run") from error
+    if metadata.get("format") != FORMAT:
+        raise BundleError(f"{path}: is not a checkpoint of this version of cascade-rt; train again, or use that version")
+    progress = json.loads(metadata["progress"])
+    try:
+        cascade = from_mapping(CascadeConfig, progress["cascade"], "cascade")
+        train = from_mapping(TrainConfig, progress["train"], "train")
+    except UsageError as error:
+        raise BundleError(f"{path}: {error}; it was written by another version of cascade-rt") from error
+    return Checkpoint(
+        cascade=cascade,
+        train=train,
+        data=progress["data"],
+        epochs_done=progress["epochs_done"],
+        model=_strip(tensors, "model."),
+        optimizer=_strip(tensors, "optimizer."),
+        history=tuple(progress["history"]),
+    )
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors; its settings come from the config and are not kept."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{parameter}.{slot}": value
+        for parameter, slots in state.items()
+        for slot, value in slots.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Put a flattened state back into a fresh optimiser of the same kind."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        parameter, slot = name.split(".", 1)
+        state.setdefault(int(parameter), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,40 @@
+"""The three training steps: S, I and J."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cascade_rt.config import TrainConfig
+
+StepName = Literal["S", "I", "J"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How one training step joins the two stages."""
+
+    name: StepName
+    use_saliency: bool
+    """Whether stage 2 sees the image times its saliency; off, no gradient reaches stage 1 from stage 2."""
+    predicted_boxes: bool
+    """Whether the crops follow the prediction of stage 1, as at test time, or the true organ."""
+
+
+SEPARATE = Step("S", use_saliency=False, predicted_boxes=False)
+INTERMEDIATE = Step("I", use_saliency=True, predicted_boxes=False)
+JOINT = Step("J", use_saliency=True, predicted_boxes=True)
+
+
+def steps_by_epoch(config: TrainConfig) -> list[Step]:
+    """The step of each epoch, in order."""
+    return [
+        step
+        for step, epochs in zip((SEPARATE, INTERMEDIATE, JOINT), config.epochs, strict=True)
+        for _ in range(epochs)
+    ]
+
+
+def learning_rate(config: TrainConfig, iteration: int, iterations: int) -> float:
+    """The learning rate of one iteration out of `iterations`."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return float(config.learning_rate * (1 - iteration / iterations) ** 0.9)
