@@ -43,6 +43,15 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
             temporary.unlink()
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool) -> None:
+    """Create or replace a file with this content in one step; raises like `atomic_write`."""
+    atomic_write(path, lambda file: _write_all(file, content), overwrite=overwrite)
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+
+
 def _check_target(target: Path, overwrite: bool) -> None:
     if os.path.isdir(target):
         raise OutputError(f"{target}: is a folder; name a file")

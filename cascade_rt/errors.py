@@ -9,6 +9,7 @@
             OutputExistsError       a result is already there
         BackendUnavailableError     an engine cannot run on this machine
         EngineError                 an engine ran and returned nonsense
+        PartialFailureError         some scans of several failed
 
 Every message says which thing, what is wrong with it, and what to do. The command line catches
 `CascadeError` once and turns it into one sentence and `exit_code`; anything else is our bug and keeps its traceback.
@@ -65,3 +66,9 @@ class OutputExistsError(OutputError):
 
 class EngineError(CascadeError):
     """An engine ran and returned something that cannot be a result."""
+
+
+class PartialFailureError(CascadeError):
+    """Some scans of several failed; the others have their results."""
+
+    exit_code = 3

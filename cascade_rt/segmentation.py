@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.atomic import atomic_write
+from cascade_rt.atomic import write_bytes
 from cascade_rt.crop import Box
 from cascade_rt.measurements import Measurements
 from cascade_rt.volume import Volume, write_mask
@@ -67,7 +67,7 @@ class Segmentation:
     def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the report as JSON; raises like `save`."""
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
-        atomic_write(path, lambda stream: stream.write(text.encode()), overwrite=overwrite)
+        write_bytes(path, text.encode(), overwrite=overwrite)
 
     def to_json(self) -> dict[str, Any]:
         """The report: everything but the arrays, as plain values."""

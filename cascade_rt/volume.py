@@ -23,7 +23,6 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputError, OutputError
@@ -45,7 +44,7 @@ _GEOMETRY_FIELDS = (
 _CHUNK_BYTES = 4 << 20
 _LARGEST_DEFLATE_RATIO = 1032
 # On masks a higher level costs more time than the kilobytes are worth.
-_MASK_COMPRESSION = 4
+_MASK_COMPRESSION = 1
 # How far the corners of a label's grid may lie from those of its scan, as a part of the smallest spacing.
 _GRID_TOLERANCE = 0.1
 
@@ -60,7 +59,6 @@ _REASONS: dict[type[Exception], str] = {
     OSError: "the file cannot be read ({error}); check its permissions and its disk",
     MemoryError: "the image does not fit into memory; crop it or use a larger machine",
     HeaderDataError: _BAD_HEADER,
-    WrapStructError: _BAD_HEADER,
     ValueError: _BAD_HEADER,
     OverflowError: _BAD_HEADER,
 }
@@ -140,8 +138,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     A compressed file is read to its end, so that its checksum is verified.
 
     Raises:
-        InputError: The file is missing, damaged, not NIfTI, or does not hold one 3D image of real numbers that fit
-            into int16 on a sound grid.
+        InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers that fit into int16.
     """
     shown = os.fspath(path)
     name = os.path.basename(shown).removesuffix(_suffix(shown))
@@ -179,8 +176,7 @@ def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDAr
     """
     if mask.shape != volume.voxels.shape or mask.dtype != np.uint8:
         raise ValueError(f"mask must be uint8 {volume.voxels.shape}, got {mask.dtype} {mask.shape}")
-    from_lps = ornt_transform(_LPS, volume.grid.orientation)
-    return np.asarray(apply_orientation(mask.T, from_lps))
+    return np.asarray(apply_orientation(mask.T, ornt_transform(_LPS, volume.grid.orientation)))
 
 
 def write_mask(
@@ -214,10 +210,10 @@ def write_mask(
     def write(file: BinaryIO) -> None:
         if suffix.lower() == ".nii":
             file.writelines((prefix, content))
-            return
-        # Without a file name and with time 0 the bytes depend on the mask alone.
-        with gzip.GzipFile("", "wb", _MASK_COMPRESSION, file, mtime=0) as stream:
-            stream.writelines((prefix, content))
+        else:
+            # Without a file name and with time 0 the bytes depend on the mask alone.
+            with gzip.GzipFile("", "wb", _MASK_COMPRESSION, file, mtime=0) as stream:
+                stream.writelines((prefix, content))
 
     atomic_write(shown, write, overwrite=overwrite)
 
@@ -243,8 +239,9 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     header.set_data_dtype(np.uint8)
     header.set_data_offset(header.single_vox_offset)
     header.set_slope_inter(1.0, 0.0)
-    for name, value in grid.geometry.items():
-        header[name] = value
+    with np.errstate(all="ignore"):
+        for name, value in grid.geometry.items():
+            header[name] = value
     return bytes(header.binaryblock) + bytes(4)
 
 
@@ -261,7 +258,7 @@ class _Image:
 def _read_nifti(shown: str) -> _Image:
     """Read a file to its end. The only place that knows what nibabel, gzip and the system raise on a bad one."""
     try:
-        with open(shown, "rb") as file:
+        with open(shown, "rb") as file, np.errstate(all="ignore"):
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise InputError(f"{shown}: the file is empty; copy it again")
@@ -332,11 +329,11 @@ def _check_voxels(shape: tuple[int, ...], dtype: np.dtype[Any], shown: str) -> t
 
 
 def _check_affine(affine: Affine, shown: str) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise InputError(f"{shown}: the affine must be 4x4 and finite, got {affine.tolist()}; export it again")
+    if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
+        raise InputError(f"{shown}: the affine must be a 4x4 matrix of numbers that can be mm; export it again")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if not abs(np.linalg.det(affine[:3, :3])) > 1e-6 * lengths.prod():
-        raise InputError(f"{shown}: the affine is singular: {affine.tolist()}; export it again")
+    if lengths.min() < 1e-9 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * lengths.prod():
+        raise InputError(f"{shown}: the affine is singular, two axes run alike or one has no length; export it again")
 
 
 def _check_same_grid(shape: tuple[int, ...], affine: Affine, like: Volume, shown: str) -> None:
@@ -381,8 +378,8 @@ def _check_range(lowest: float, highest: float, dtype: _VoxelType, shown: str) -
     limits = np.iinfo(dtype)
     if lowest < limits.min or highest > limits.max:
         remedy = "export the scan in Hounsfield units" if dtype is np.int16 else "is it a label file?"
-        found = f"found {lowest:g} to {highest:g}"
-        raise InputError(f"{shown}: voxels must lie between {limits.min} and {limits.max}, {found}; {remedy}")
+        found, allowed = f"{lowest:g} to {highest:g}", f"{limits.min} to {limits.max}"
+        raise InputError(f"{shown}: voxels must lie within {allowed}, found {found}; {remedy}")
 
 
 def _canonical_volume(image: _Image, shown: str, name: str, path: Path | None) -> Volume:

@@ -5,16 +5,14 @@ anti-aliased outlines, then blurred by a point spread function and given correla
 same patient at every image size. Research stand-in only: it holds no patient data.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascade_rt.data.phantom_anatomy import Anatomy, draw_anatomy
-from cascade_rt.data.phantom_organs import FAT_HU
-from cascade_rt.data.phantom_shapes import Blob, Float32Array, Grid, Region, Solid
+from cascade_rt.data.phantom_frame import FAT_HU
+from cascade_rt.data.phantom_shapes import Blob, Float32Array, Grid, Region, SmoothNoise, Solid
 
 BACKGROUND, PANCREAS, TUMOR = 0, 1, 2
 
@@ -70,7 +68,7 @@ def make_phantom(seed: int, shape: tuple[int, int, int] = (96, 512, 512), *, tum
     """
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed!r}")
-    if len(shape) != 3 or min(shape) < 1:
+    if min(shape) < 1:
         raise ValueError(f"shape must be three positive sizes, got {shape!r}")
     anatomy_seed, tumor_seed, noise_seed = np.random.SeedSequence(seed).spawn(3)
     anatomy = draw_anatomy(anatomy_seed, tumor_seed)
@@ -108,12 +106,13 @@ def _coverage(distance: Float32Array, edge_mm: float) -> Float32Array:
     """Share of each voxel inside a surface: a ramp of the given width across distance 0."""
     share = distance * np.float32(-1.0 / edge_mm)
     share += np.float32(0.5)
-    return np.clip(share, 0.0, 1.0, out=share)
+    np.clip(share, 0.0, 1.0, out=share)
+    return share
 
 
 def _blend(target: Float32Array, share: Float32Array, value: float | Float32Array) -> None:
     """Moves the target in place toward a value, by the share of each voxel."""
-    difference = np.subtract(np.float32(value) if isinstance(value, float) else value, target)
+    difference = (np.float32(value) if isinstance(value, float) else value) - target
     difference *= share
     target += difference
 
@@ -146,7 +145,7 @@ def _paint_body(hu: Float32Array, grid: Grid, anatomy: Anatomy) -> None:
 def _visceral_fat(grid: Grid, anatomy: Anatomy, index: int) -> Float32Array:
     """One slice of fat with faint strands and haze: [row, col]."""
     level = grid.z[index : index + 1]
-    strands = anatomy.noise.on_axes(level, grid.y, grid.x, 7.0, 21.0)[0]
+    strands: Float32Array = anatomy.noise.on_axes(level, grid.y, grid.x, 7.0, 21.0)[0]
     strands -= np.float32(1.1)
     np.maximum(strands, 0.0, out=strands)
     strands *= np.float32(32.0)
@@ -186,28 +185,26 @@ def _paint_solid(hu: Float32Array, grid: Grid, anatomy: Anatomy, solid: Solid, o
         halo += distance
         halo -= np.float32(solid.halo_mm)
         _blend(target, _coverage(halo, edge), _VISCERAL_FAT_HU)
+    texture = _texture(solid, grid, region, anatomy.noise, offset)
     share = _coverage(distance, edge)
     if solid.inner_hu is None:
-        _blend(target, share, _textured(solid, solid.hu, grid, region, anatomy, offset))
+        _blend(target, share, texture + solid.hu)
         return
     _blend(target, share, solid.hu)
     distance += np.float32(solid.wall_mm)
     inner = _coverage(distance, edge)
-    _blend(target, inner, _textured(solid, solid.inner_hu, grid, region, anatomy, offset))
+    _blend(target, inner, texture + solid.inner_hu)
     if solid.gas_above_y is not None:
         above = _coverage(grid.y[region[1]] - np.float32(solid.gas_above_y), 1.5 * edge)
         _blend(target, inner * above[None, :, None], _GAS_HU)
 
 
-def _textured(
-    solid: Solid, hu: float, grid: Grid, region: Region, anatomy: Anatomy, offset: float
-) -> float | Float32Array:
-    """The solid's attenuation with its texture, over the region."""
+def _texture(solid: Solid, grid: Grid, region: Region, noise: SmoothNoise, offset: float) -> float | Float32Array:
+    """What the solid's texture adds to its attenuation over the region, in HU."""
     if solid.mottle_hu <= 0:
-        return float(hu)
-    texture = anatomy.noise.on_axes(*grid.axes(region), solid.mottle_wavelength_mm, offset + 7.3)
+        return 0.0
+    texture = noise.on_axes(*grid.axes(region), solid.mottle_wavelength_mm, offset + 7.3)
     texture *= np.float32(solid.mottle_hu)
-    texture += np.float32(hu)
     return texture
 
 
@@ -223,9 +220,15 @@ def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy
     # Below one and a half voxels a tumour could fall between the voxel centres of a coarse grid.
     scale = max(1.0, 0.75 * max(grid.spacing_mm) / float(tumor.blob.semi_axes.min()))
     blob = Blob(tumor.blob.centre, tumor.blob.semi_axes * np.float32(scale), tumor.blob.rotation)
-    solid = Solid((blob,), hu=anatomy.pancreas.hu - tumor.contrast_hu, rough_mm=tumor.rough_mm,
-                  rough_wavelength_mm=max(3.0, 0.7 * float(blob.semi_axes.mean())), edge_mm=tumor.edge_mm,
-                  mottle_hu=4.0, mottle_wavelength_mm=5.0)
+    solid = Solid(
+        (blob,),
+        hu=anatomy.pancreas.hu - tumor.contrast_hu,
+        rough_mm=tumor.rough_mm,
+        rough_wavelength_mm=max(3.0, 0.7 * float(blob.semi_axes.mean())),
+        edge_mm=tumor.edge_mm,
+        mottle_hu=4.0,
+        mottle_wavelength_mm=5.0,
+    )
     _paint_solid(hu, grid, anatomy, solid, 2.9)
     region = solid.region(grid)
     label[region][solid.distance(grid, region, anatomy.noise, 2.9) < 0] = TUMOR

@@ -4,14 +4,13 @@ Only the random draws happen here; `phantom` turns them into voxels. Points are 
 toward superior, y toward posterior, x toward patient left. z = 0 is the middle of the pancreas.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from cascade_rt.data.phantom_organs import Frame, draw_organs, shifted
-from cascade_rt.data.phantom_shapes import Blob, Body, Point, SmoothNoise, Solid, Tube, curve_tube, ellipsoid
+from cascade_rt.data.phantom_frame import Body, Frame, shifted
+from cascade_rt.data.phantom_organs import draw_organs
+from cascade_rt.data.phantom_shapes import Blob, Point, SmoothNoise, Solid, Tube, curve_tube, ellipsoid
 
 Generator = np.random.Generator
 
@@ -74,16 +73,15 @@ def draw_anatomy(anatomy_seed: np.random.SeedSequence, tumor_seed: np.random.See
     field_of_view = spacing * 512
     body = _draw_body(rng, noise, field_of_view)
     frame = _draw_frame(rng, body)
-    pancreas = _draw_pancreas(rng, frame)
-    tube = pancreas.shapes[0]
-    assert isinstance(tube, Tube)
+    tube = _draw_pancreas_course(rng, frame)
+    pancreas = _draw_pancreas(rng, tube)
     solids = draw_organs(rng, frame, tube)
     tumor_rng = np.random.default_rng(tumor_seed)
     return Anatomy(
         body=body,
         solids=solids,
         pancreas=pancreas,
-        tumor=_draw_tumor(tumor_rng, pancreas),
+        tumor=_draw_tumor(tumor_rng, tube),
         tumor_present=bool(tumor_rng.random() < TUMOR_PROBABILITY),
         field_of_view_mm=field_of_view,
         centre_mm=(float(rng.uniform(-15, 15)), float(rng.uniform(-4, 12)), float(rng.uniform(-8, 8))),
@@ -128,9 +126,9 @@ def _draw_frame(rng: Generator, body: Body) -> Frame:
 # ---------------------------------------------------------------- pancreas and tumour
 
 
-def _draw_pancreas(rng: Generator, frame: Frame) -> Solid:
-    head_drop, tail_rise = rng.uniform(24, 58), rng.uniform(-5, 48)
-    arch, reach = rng.uniform(-6, 18), rng.uniform(0.54, 0.74) * frame.side_wall_x
+def _draw_pancreas_course(rng: Generator, frame: Frame) -> Tube:
+    head_drop, tail_rise = rng.uniform(30, 62), rng.uniform(-5, 48)
+    arch, reach = rng.uniform(-6, 18), rng.uniform(0.52, 0.72) * frame.side_wall_x
     front = frame.spine_front_y - rng.uniform(0, 6)
     shift = rng.uniform(-6, 6)
     control = [
@@ -148,8 +146,12 @@ def _draw_pancreas(rng: Generator, frame: Frame) -> Solid:
     size = rng.uniform(0.9, 1.25)
     radii = [9.5, 14.0, 13.5, 8.0, 9.5, 10.5, 8.0]
     radii = [float(radius * size * rng.uniform(0.88, 1.12)) for radius in radii]
+    return curve_tube(control, radii, 1.5)
+
+
+def _draw_pancreas(rng: Generator, tube: Tube) -> Solid:
     return Solid(
-        shapes=(curve_tube(control, radii, 1.5),),
+        shapes=(tube,),
         hu=rng.uniform(86, 106),
         halo_mm=rng.uniform(0.5, 4.0),
         rough_mm=rng.uniform(1.0, 1.8),
@@ -159,20 +161,19 @@ def _draw_pancreas(rng: Generator, frame: Frame) -> Solid:
     )
 
 
-def _draw_tumor(rng: Generator, pancreas: Solid) -> Tumor:
-    tube = pancreas.shapes[0]
-    assert isinstance(tube, Tube)
+def _draw_tumor(rng: Generator, tube: Tube) -> Tumor:
     fraction = rng.uniform(0.06, 0.4) if rng.random() < 0.62 else rng.uniform(0.4, 0.95)
     index = int(fraction * (len(tube.points) - 1))
-    radius = 0.5 * float(np.clip(np.exp(rng.normal(np.log(17.0), 0.34)), 6.0, 40.0))
+    radius = 0.5 * float(np.clip(np.exp(rng.normal(np.log(18.8), 0.35)), 6.0, 40.0))
     direction = rng.normal(size=3)
     direction /= np.linalg.norm(direction)
-    centre = tube.points[index] + direction * tube.radii[index] * rng.uniform(0.0, 0.7)
+    centre_z, centre_y, centre_x = tube.points[index] + direction * tube.radii[index] * rng.uniform(0.0, 0.7)
     stretch = rng.uniform(0.8, 1.25, 3)
     stretch /= np.prod(stretch) ** (1 / 3)
     z, y, x = (float(value) for value in radius * stretch)
+    turn = (rng.uniform(-90, 90), rng.uniform(-90, 90), rng.uniform(-90, 90))
     return Tumor(
-        blob=ellipsoid((float(centre[0]), float(centre[1]), float(centre[2])), (z, y, x), tuple(rng.uniform(-90, 90, 3))),
+        blob=ellipsoid((float(centre_z), float(centre_y), float(centre_x)), (z, y, x), turn),
         rough_mm=0.09 * radius,
         contrast_hu=rng.uniform(17, 38),
         edge_mm=min(rng.uniform(1.0, 4.0), 0.3 * radius),

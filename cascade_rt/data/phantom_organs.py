@@ -1,48 +1,23 @@
-"""Draws the organs around the pancreas: chest and upper abdomen, skeleton, gut, vessels.
+"""Draws the organs around the pancreas: chest and upper abdomen, kidneys, gut, vessels.
 
 Points are (z, y, x) in mm: z grows toward superior, y toward posterior, x toward patient left. z = 0 is the
 middle of the pancreas.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import numpy as np
 
-from cascade_rt.data.phantom_shapes import Blob, Body, Float32Array, Point, Solid, Tube, curve_tube, ellipsoid
+from cascade_rt.data.phantom_frame import FAT_HU, Frame, shifted
+from cascade_rt.data.phantom_shapes import Blob, Point, Solid, Tube, curve_tube, ellipsoid
+from cascade_rt.data.phantom_skeleton import draw_skeleton
 
 Generator = np.random.Generator
 
-FAT_HU = -98.0
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """Landmarks in mm that the organs are placed by."""
-
-    body: Body
-    spine_y: float
-    spine_front_y: float
-    front_wall_y: float
-    side_wall_x: float
-    back_wall_y: float
-
-    @property
-    def gap_mm(self) -> float:
-        """Free depth between the spine and the anterior wall."""
-        return self.spine_front_y - self.front_wall_y
-
-    def at(self, z: float, forward: float, x: float) -> Point:
-        """Point at a fraction of the way from the spine's front (0) to the anterior wall (1)."""
-        return z, self.spine_front_y - forward * self.gap_mm, x
-
 
 def draw_organs(rng: Generator, frame: Frame, pancreas: Tube) -> tuple[Solid, ...]:
-    """All organs but the pancreas, in painting order."""
+    """Draw all organs but the pancreas, in painting order."""
     return (
         *_upper_organs(rng, frame),
-        *_skeleton_and_muscles(rng, frame),
+        *draw_skeleton(rng, frame),
         *_kidneys(rng, frame),
         *_colon(rng, frame),
         *_great_vessels(rng, frame),
@@ -52,48 +27,81 @@ def draw_organs(rng: Generator, frame: Frame, pancreas: Tube) -> tuple[Solid, ..
     )
 
 
-def shifted(rng: Generator, point: Point, jitter_mm: float) -> Point:
-    z, y, x = np.asarray(point) + rng.normal(0.0, jitter_mm, 3)
-    return float(z), float(y), float(x)
-
-
 # ---------------------------------------------------------------- upper abdomen and chest
 
 
-def _upper_organs(rng: Generator, frame: Frame) -> list[Solid]:
-    side, front, spine = frame.side_wall_x, frame.front_wall_y, frame.spine_y
-    liver_hu, top = rng.uniform(98, 118), frame.body.dome_mm
+def _liver(rng: Generator, frame: Frame) -> tuple[tuple[Blob, ...], tuple[Tube, ...]]:
+    """The lobes, and the portal and hepatic veins in them."""
+    side, front, spine, top = frame.side_wall_x, frame.front_wall_y, frame.spine_y, frame.body.dome_mm
     tip = rng.uniform(-75, -25)
     half = 0.5 * (top - tip) + 12
-    right = ellipsoid((top - half, spine - 38, -0.64 * side), (half, 78, 0.54 * side), (rng.uniform(-6, 6), rng.uniform(6, 20), rng.uniform(-6, 6)))
+    right = ellipsoid(
+        (top - half, spine - 38, -0.64 * side),
+        (half, 78, 0.54 * side),
+        (rng.uniform(-6, 6), rng.uniform(6, 20), rng.uniform(-6, 6)),
+    )
     dome = ellipsoid((top - 45, -12.0, -0.40 * side), (50, 75, 0.62 * side), _turn(rng, 8))
     left_reach = rng.uniform(0.25, 0.55) * side
     left_top = rng.uniform(45, 70)
-    left = ellipsoid((left_top, front + 34, -0.18 * side), (rng.uniform(40, 60), 36, left_reach + 0.2 * side), _turn(rng, 10))
-    liver = Solid((right, dome, left), liver_hu, 1.5, 3.0, 45.0, mottle_hu=3.0, mottle_wavelength_mm=18.0,
-                  cavity_margin_mm=1.0)
+    left = ellipsoid(
+        (left_top, front + 34, -0.18 * side), (rng.uniform(40, 60), 36, left_reach + 0.2 * side), _turn(rng, 10)
+    )
     hilum = (rng.uniform(25, 40), spine - 62.0, -38.0)
-    vessels = [curve_tube([hilum, shifted(rng, (top - 50, -5.0 + 25 * k, -0.35 * side - 18 * k), 10.0),
-                       shifted(rng, (top - 40 - 22 * k, -20.0 + 22 * k, -0.72 * side), 14.0)], [6.0, 4.5, 2.2])
-               for k in range(-1, 3)]
-    vessels += [curve_tube([(top - 28, spine - 42.0, -18.0), shifted(rng, (top - 42, spine - 60.0 + 30 * k, -0.45 * side), 8.0),
-                            shifted(rng, (top - 62, spine - 75.0 + 45 * k, -0.7 * side), 10.0)], [6.0, 4.0, 2.0])
-                for k in range(3)]
-    gall = ellipsoid(shifted(rng, (rng.uniform(-5, 15), front + 38, -0.46 * side), 4.0),
-                 (rng.uniform(16, 30), rng.uniform(14, 24), rng.uniform(11, 17)), _turn(rng, 25))
+    vessels = [
+        curve_tube(
+            [
+                hilum,
+                shifted(rng, (top - 50, -5.0 + 25 * k, -0.35 * side - 18 * k), 10.0),
+                shifted(rng, (top - 40 - 22 * k, -20.0 + 22 * k, -0.72 * side), 14.0),
+            ],
+            [6.0, 4.5, 2.2],
+        )
+        for k in range(-1, 3)
+    ]
+    vessels += [
+        curve_tube(
+            [
+                (top - 28, spine - 42.0, -18.0),
+                shifted(rng, (top - 42, spine - 60.0 + 30 * k, -0.45 * side), 8.0),
+                shifted(rng, (top - 62, spine - 75.0 + 45 * k, -0.7 * side), 10.0),
+            ],
+            [6.0, 4.0, 2.0],
+        )
+        for k in range(3)
+    ]
+    return (right, dome, left), tuple(vessels)
+
+
+def _upper_organs(rng: Generator, frame: Frame) -> list[Solid]:
+    side, front, spine, top = frame.side_wall_x, frame.front_wall_y, frame.spine_y, frame.body.dome_mm
+    liver_hu = rng.uniform(98, 118)
+    lobes, vessels = _liver(rng, frame)
+    gall = ellipsoid(
+        shifted(rng, (rng.uniform(-5, 15), front + 38, -0.46 * side), 4.0),
+        (rng.uniform(16, 30), rng.uniform(14, 24), rng.uniform(11, 17)),
+        _turn(rng, 25),
+    )
     spleen_z = rng.uniform(30, 60)
-    spleen = ellipsoid((spleen_z, spine - rng.uniform(2, 22), 0.88 * side),
-                   (rng.uniform(42, 58), rng.uniform(42, 54), rng.uniform(24, 34)), (0.0, 0.0, 0.0))
+    spleen = ellipsoid(
+        (spleen_z, spine - rng.uniform(2, 22), 0.88 * side),
+        (rng.uniform(42, 58), rng.uniform(42, 54), rng.uniform(24, 34)),
+        (0.0, 0.0, 0.0),
+    )
     heart = ellipsoid((top + 30, -22.0, 22.0), (48, 44, 56), _turn(rng, 10))
     gullet = curve_tube([(170, spine - 36, -2.0), (75, spine - 36, 10.0), (55, spine - 40, 30.0)], [7.0, 8.0, 9.0])
-    adrenal = [curve_tube([(8, spine - 8.0, 34.0 * flip), (18, spine - 15.0, 27.0 * flip), (30, spine - 5.0, 29.0 * flip)], [2.0, 2.6, 1.8])
-               for flip in (-1, 1)]
+    adrenal = [
+        curve_tube(
+            [(8, spine - 8.0, 34.0 * flip), (18, spine - 15.0, 27.0 * flip), (30, spine - 5.0, 29.0 * flip)],
+            [2.0, 2.6, 1.8],
+        )
+        for flip in (-1, 1)
+    ]
     solids = [
         Solid((heart,), 150.0, 4.0, 2.0, 30.0),
         Solid((gullet,), 62.0, 1.0, 1.0, 9.0, mottle_hu=8.0),
         Solid(tuple(adrenal), 80.0, 2.0, 0.6, 6.0),
-        liver,
-        Solid(tuple(vessels), liver_hu + rng.uniform(25, 50), rough_mm=0.5, rough_wavelength_mm=12.0, cavity_margin_mm=8.0),
+        Solid(lobes, liver_hu, 1.5, 3.0, 45.0, mottle_hu=3.0, mottle_wavelength_mm=18.0, cavity_margin_mm=1.0),
+        Solid(vessels, liver_hu + rng.uniform(25, 50), rough_mm=0.5, rough_wavelength_mm=12.0, cavity_margin_mm=8.0),
         Solid((spleen,), liver_hu + rng.uniform(2, 16), 1.5, 2.5, 25.0, mottle_hu=2.5, cavity_margin_mm=1.0),
     ]
     if rng.random() < 0.8:
@@ -112,97 +120,30 @@ def _kidneys(rng: Generator, frame: Frame) -> list[Solid]:
     for side in (-1.0, 1.0):
         height = rng.uniform(-42, -22) if side < 0 else rng.uniform(-32, -12)
         lateral = side * (rng.uniform(58, 66) + 0.08 * (frame.side_wall_x - 120))
-        centre = (height, frame.spine_y + rng.uniform(4, 14), lateral)
+        centre = (height, frame.spine_y + rng.uniform(0, 9), lateral)
         length, size = rng.uniform(48, 58), rng.uniform(0.9, 1.1)
         turn = (side * rng.uniform(5, 14), rng.uniform(-6, 10), side * rng.uniform(10, 35))
         body = ellipsoid(centre, (length, 29 * size, 25 * size), turn)
         sinus = ellipsoid((height, centre[1] - 8, lateral - side * 14), (length * 0.5, 10 * size, 15 * size), turn)
         pelvis = ellipsoid((height - 4, centre[1] - 9, lateral - side * 17), (9, 5, 10), turn)
         solids += [
-            Solid((body,), cortex, rng.uniform(3, 9), 1.6, 18.0, wall_mm=6.5, inner_hu=cortex - 35,
-                  mottle_hu=12.0, mottle_wavelength_mm=7.0),
+            Solid(
+                (body,),
+                cortex,
+                rng.uniform(2, 6),
+                1.6,
+                18.0,
+                wall_mm=6.5,
+                inner_hu=cortex - 35,
+                mottle_hu=12.0,
+                mottle_wavelength_mm=7.0,
+                cavity_margin_mm=5.0,
+                below_diaphragm=False,
+            ),
             Solid((sinus,), FAT_HU + 10, 0.0, 2.5, 8.0, edge_mm=1.5),
             Solid((pelvis,), 70.0, 0.0, 1.5, 8.0, edge_mm=2.0),
         ]
     return solids
-
-
-# ---------------------------------------------------------------- skeleton and muscles
-
-
-def _skeleton_and_muscles(rng: Generator, frame: Frame) -> list[Solid]:
-    y, solids = frame.spine_y, []
-    muscle = rng.uniform(50, 62)
-    for side in (-1.0, 1.0):
-        psoas = curve_tube([(50, y + 2, side * 24), (0, y + 2, side * 33), (-60, y - 1, side * 40), (-170, y - 8, side * 50)],
-                       [4.0, 11.0, 18.0, 24.0], 4.0)
-        deep = y + rng.uniform(40, 46)
-        back = (curve_tube([(-170, deep, side * 24), (170, deep, side * 22)], [19.0, 17.0], 4.0),
-                curve_tube([(-170, deep - 2, side * 46), (170, deep - 1, side * 42)], [19.0, 15.0], 4.0),
-                curve_tube([(-170, deep - 10, side * 60), (60, deep - 8, side * 58)], [13.0, 8.0], 4.0))
-        loin = ellipsoid((-75.0, y + 29, side * 64), (130.0, 9.0, 23.0), (0.0, 0.0, side * 20.0))
-        crus = curve_tube([(120, y - 26, side * 17), (30, y - 22, side * 15), (-15, y - 16, side * 15)], [5.0, 6.5, 3.0])
-        solids += [
-            Solid(back, muscle, 0.0, 1.8, 11.0, mottle_hu=9.0, mottle_wavelength_mm=6.0,
-                  cavity_margin_mm=1.0 - frame.body.wall_mm, below_diaphragm=False),
-            Solid((psoas,), muscle + 3, 1.5, 1.5, 18.0, mottle_hu=3.0),
-            Solid((loin,), muscle, 0.0, 1.5, 18.0, mottle_hu=4.0, cavity_margin_mm=1.0 - frame.body.wall_mm, below_diaphragm=False),
-            Solid((crus,), muscle + 8, 0.5, 0.8, 10.0),
-        ]
-    return solids + _spine(rng, frame) + _ribs(rng, frame)
-
-
-def _spine(rng: Generator, frame: Frame) -> list[Solid]:
-    y, pitch, phase = frame.spine_y, rng.uniform(31, 36), rng.uniform(0, 34)
-    marrow = rng.uniform(170, 260)
-    levels = [-170 + phase + pitch * number for number in range(11)]
-    column = tuple(curve_tube([(-180, y, x), (180, y, x)], [16.5, 16.5], 3.0) for x in (-6.0, 6.0))
-    discs = tuple(ellipsoid((z, y, 0.0), (4.5, 16.0, 21.0)) for z in levels)
-    arch: list[Tube] = []
-    spinous: list[Blob] = []
-    for z in levels:
-        mid = z + 0.5 * pitch
-        spinous.append(ellipsoid((mid - 12, y + 50, 0.0), (11, 17, 3.5), (0.0, 0.0, 0.0)))
-        for side in (-1.0, 1.0):
-            arch += [
-                curve_tube([(mid + 4, y + 12, side * 14), (mid, y + 27, side * 16), (mid - 6, y + 38, side * 3)], [6, 6.5, 4.5], 3.0),
-                curve_tube([(mid, y + 26, side * 17), (mid + 2, y + 29, side * 38)], [5.0, 3.5], 3.0),
-                curve_tube([(mid - 20, y + 30, side * 15), (mid - 6, y + 29, side * 16)], [6.0, 5.0], 3.0),
-            ]
-    canal = curve_tube([(-180, y + 24, 0.0), (180, y + 24, 0.0)], [9.5, 9.5], 4.0)
-    cord = curve_tube([(-60, y + 25, 0.0), (180, y + 25, 0.0)], [3.0, 5.0], 3.0)
-    return [
-        Solid(column, 420.0, 0.5, 0.8, 14.0, wall_mm=2.2, inner_hu=marrow, mottle_hu=22.0, mottle_wavelength_mm=4.0),
-        Solid(discs, 85.0, 0.0, 0.5, 10.0, edge_mm=1.0),
-        Solid((*arch, *spinous), 450.0, 0.0, 0.8, 9.0, wall_mm=1.8, inner_hu=marrow + 60, mottle_hu=25.0),
-        Solid((canal,), 15.0, 0.0, 0.4, 12.0),
-        Solid((cord,), 42.0, 0.0, 0.4, 12.0),
-    ]
-
-
-def _ribs(rng: Generator, frame: Frame) -> list[Solid]:
-    solids = []
-    slope, first = rng.uniform(55, 85), rng.uniform(-30, 0)
-    for level in range(6):
-        sweep = (0.35, 0.55, 0.95, 1.0, 1.0, 1.0)[level]
-        for side in (-1.0, 1.0):
-            angle = np.linspace(0.17, 0.17 + 0.66 * sweep, 60) * np.pi
-            reach = np.stack([np.zeros(60), np.cos(angle), side * np.sin(angle)], axis=1)
-            height = first + 29 * level - slope * (angle - angle[0]) / (0.66 * np.pi) + rng.normal(0, 1.5)
-            radius = np.full(60, 0.8 * frame.body.half_width_mm)
-            for _ in range(4):
-                points = (reach * radius[:, None] + np.stack([height, 0 * height, 0 * height], axis=1)).astype(np.float32)
-                radius += 0.9 * (frame.body.muscle_depth_at(points) - 0.62 * frame.body.wall_mm)
-            solids += _rib(points)
-    return solids
-
-
-def _rib(points: Float32Array) -> list[Solid]:
-    # Short pieces keep the evaluated boxes small: a whole rib spans half the body.
-    pieces = [points[start : start + 16] for start in range(0, len(points), 15)]
-    outer = [Solid((Tube(piece, np.full(len(piece), 5.0, dtype=np.float32)),), 430.0, rough_mm=0.5) for piece in pieces]
-    inner = [Solid((Tube(piece, np.full(len(piece), 3.0, dtype=np.float32)),), 190.0, edge_mm=1.0) for piece in pieces]
-    return outer + inner
 
 
 # ---------------------------------------------------------------- gut
@@ -213,17 +154,34 @@ def _colon(rng: Generator, frame: Frame) -> list[Solid]:
     low, flexure_right, flexure_left = -190.0, rng.uniform(-60, -25), rng.uniform(0, 35)
     sag = rng.uniform(-75, -35)
     right = [(low, y - 35, -side + 34), (flexure_right - 25, y - 18, -side + 28), (flexure_right, y - 50, -side + 38)]
-    middle = [(flexure_right, y - 60, -side + 40), (sag * 0.8, front + 28, -0.4 * side), (sag, front + 24, 0.05 * side),
-              (sag * 0.5, front + 30, 0.5 * side), (flexure_left, y - 45, side - 28)]
+    middle = [
+        (flexure_right, y - 60, -side + 40),
+        (sag * 0.8, front + 28, -0.4 * side),
+        (sag, front + 24, 0.05 * side),
+        (sag * 0.5, front + 30, 0.5 * side),
+        (flexure_left, y - 45, side - 28),
+    ]
     left = [(flexure_left, y - 38, side - 24), (-30, y - 8, side - 22), (low, y - 18, side - 26)]
+    right, middle, left = ([shifted(rng, point, 4.0) for point in path] for path in (right, middle, left))
     solids = []
     for path, radius in ((right, rng.uniform(17, 25)), (middle, rng.uniform(13, 21)), (left, rng.uniform(9, 15))):
-        path = [shifted(rng, point, 4.0) for point in path]
         gas_y = _mean_y(path) - radius * rng.uniform(-0.3, 0.7) if rng.random() < 0.75 else None
         stool = rng.uniform(15, 70)
-        solids.append(Solid((curve_tube(path, [radius] * len(path)),), rng.uniform(70, 95), 0.8, 2.5, 13.0, wall_mm=2.4,
-                            inner_hu=stool, gas_above_y=gas_y, mottle_hu=rng.uniform(5, 45), mottle_wavelength_mm=4.0,
-                            cavity_margin_mm=2.0))
+        solids.append(
+            Solid(
+                (curve_tube(path, [radius] * len(path)),),
+                rng.uniform(70, 95),
+                0.8,
+                2.5,
+                13.0,
+                wall_mm=2.4,
+                inner_hu=stool,
+                gas_above_y=gas_y,
+                mottle_hu=rng.uniform(5, 45),
+                mottle_wavelength_mm=4.0,
+                cavity_margin_mm=2.0,
+            )
+        )
     return solids
 
 
@@ -234,10 +192,12 @@ def _mean_y(path: list[Point]) -> float:
 def _bowel(rng: Generator, frame: Frame) -> list[Solid]:
     """Small-bowel loops, many of them as bright as the pancreas, and the vessels of the mesentery."""
     solids = []
-    for _ in range(int(rng.integers(14, 24))):
+    for _ in range(int(rng.integers(14, 24)) + int(0.25 * (frame.side_wall_x - 100))):
         x, z = rng.uniform(-0.35, 0.72) * frame.side_wall_x, rng.uniform(-165, 0)
         near = rng.random() < 0.25
-        start = frame.at(rng.uniform(-45, 15) if near else z, rng.uniform(0.35, 0.75), rng.uniform(5, 75) if near else x)
+        start = frame.at(
+            rng.uniform(-45, 15) if near else z, rng.uniform(0.35, 0.75), rng.uniform(5, 75) if near else x
+        )
         solids.append(_loop(rng, start))
     for _ in range(4):
         start = frame.at(rng.uniform(-60, 5), rng.uniform(0.3, 0.5), rng.uniform(30, 0.6 * frame.side_wall_x))
@@ -261,37 +221,75 @@ def _loop(rng: Generator, start: Point) -> Solid:
     radius = rng.uniform(7.0, 13.5)
     radii = [float(radius * rng.uniform(0.8, 1.15)) for _ in path]
     collapsed = rng.random() < 0.6
-    return Solid((curve_tube(path, radii),), rng.uniform(82, 112), rng.uniform(0, 1.2), 1.5, 9.0, wall_mm=rng.uniform(2.0, 3.0),
-                 inner_hu=rng.uniform(68, 100) if collapsed else rng.uniform(12, 40),
-                 gas_above_y=_mean_y(path) - 0.55 * radius if rng.random() < 0.15 else None,
-                 mottle_hu=rng.uniform(4, 14), mottle_wavelength_mm=4.5, cavity_margin_mm=3.0)
+    return Solid(
+        (curve_tube(path, radii),),
+        rng.uniform(82, 112),
+        rng.uniform(0, 1.2),
+        1.5,
+        9.0,
+        wall_mm=rng.uniform(2.0, 3.0),
+        inner_hu=rng.uniform(68, 100) if collapsed else rng.uniform(12, 40),
+        gas_above_y=_mean_y(path) - 0.55 * radius if rng.random() < 0.15 else None,
+        mottle_hu=rng.uniform(4, 14),
+        mottle_wavelength_mm=4.5,
+        cavity_margin_mm=3.0,
+    )
 
 
 def _stomach_and_duodenum(rng: Generator, frame: Frame, pancreas: Tube) -> list[Solid]:
     side, front = frame.side_wall_x, frame.front_wall_y
     size = rng.uniform(0.6, 1.2)
     low = rng.uniform(-15, 25)
-    stomach_path = [(low + 75, frame.spine_y - 28, 0.50 * side), (low + 45, front + 52, 0.55 * side),
-                    (low + 12, front + 34, 0.42 * side), (low, front + 30, 0.1 * side), (low + 6, front + 40, -0.18 * side)]
+    stomach_path = [
+        (low + 75, frame.spine_y - 28, 0.50 * side),
+        (low + 45, front + 52, 0.55 * side),
+        (low + 12, front + 34, 0.42 * side),
+        (low, front + 30, 0.1 * side),
+        (low + 6, front + 40, -0.18 * side),
+    ]
     stomach_path = [shifted(rng, point, 5.0) for point in stomach_path]
     radii = [34 * size, 32 * size, 26 * size, 17 * size, 10.0]
     gas_y = front + rng.uniform(18, 40) if rng.random() < 0.8 else None
-    stomach = Solid((curve_tube(stomach_path, radii, 3.0),), rng.uniform(78, 98), 2.0, 2.5, 22.0, wall_mm=rng.uniform(3.0, 5.5),
-                    inner_hu=rng.uniform(8, 50), gas_above_y=gas_y, mottle_hu=rng.uniform(2, 16), cavity_margin_mm=2.0)
+    stomach = Solid(
+        (curve_tube(stomach_path, radii, 3.0),),
+        rng.uniform(78, 98),
+        2.0,
+        2.5,
+        22.0,
+        wall_mm=rng.uniform(3.0, 5.5),
+        inner_hu=rng.uniform(8, 50),
+        gas_above_y=gas_y,
+        mottle_hu=rng.uniform(2, 16),
+        cavity_margin_mm=2.0,
+    )
     low_head, head = pancreas.points[2], pancreas.points[len(pancreas.points) // 5]
     bulb = (float(head[0] + 14), float(head[1] - 14), float(head[2] - 10))
     wide = float(pancreas.radii.max()) + rng.uniform(8, 12)
     bottom = float(low_head[0]) - rng.uniform(12, 20)
-    path = [stomach_path[-1], bulb, (float(head[0]), float(head[1] + 4), float(head[2] - wide)),
-            (float(low_head[0]), float(low_head[1] + 2), float(low_head[2]) - wide + 4),
-            (bottom, frame.spine_front_y - 20, -18.0), (bottom + 2, frame.spine_front_y - 29, 6.0),
-            (bottom + 12, frame.spine_front_y - 24, 30.0), (bottom + 30, frame.spine_front_y - 34, 42.0)]
+    path = [
+        stomach_path[-1],
+        bulb,
+        (float(head[0]), float(head[1] + 4), float(head[2] - wide)),
+        (float(low_head[0]), float(low_head[1] + 2), float(low_head[2]) - wide + 4),
+        (bottom, frame.spine_front_y - 20, -18.0),
+        (bottom + 2, frame.spine_front_y - 29, 6.0),
+        (bottom + 12, frame.spine_front_y - 24, 30.0),
+        (bottom + 30, frame.spine_front_y - 34, 42.0),
+    ]
     radius = rng.uniform(8.5, 12.5)
     collapsed = rng.random() < 0.5
-    duodenum = Solid((curve_tube(path, [radius] * 5 + [0.75 * radius] + [0.9 * radius] * 2),), rng.uniform(84, 108), 0.5, 1.3, 9.0,
-                     wall_mm=2.6, inner_hu=rng.uniform(65, 95) if collapsed else rng.uniform(15, 45),
-                     gas_above_y=bulb[1] - 2 if rng.random() < 0.25 else None,
-                     mottle_hu=rng.uniform(4, 12), mottle_wavelength_mm=5.0)
+    duodenum = Solid(
+        (curve_tube(path, [radius] * 5 + [0.75 * radius] + [0.9 * radius] * 2),),
+        rng.uniform(84, 108),
+        0.5,
+        1.3,
+        9.0,
+        wall_mm=2.6,
+        inner_hu=rng.uniform(65, 95) if collapsed else rng.uniform(15, 45),
+        gas_above_y=bulb[1] - 2 if rng.random() < 0.25 else None,
+        mottle_hu=rng.uniform(4, 12),
+        mottle_wavelength_mm=5.0,
+    )
     return [stomach, duodenum]
 
 
@@ -305,15 +303,45 @@ def _great_vessels(rng: Generator, frame: Frame) -> list[Solid]:
     aorta_r, cava_r = rng.uniform(8.5, 12), rng.uniform(9, 13)
     aorta = [shifted(rng, (z, front - 11 + 0.03 * max(z, 0), aorta_x + 0.06 * z), 1.0) for z in (-180, -90, 0, 90, 180)]
     cava = [shifted(rng, (z, front - 9 - 0.16 * max(z, 0), cava_x + 0.03 * z), 1.0) for z in (-180, -90, 0, 60, 130)]
-    left_renal = [(-14, frame.spine_y - 4, 48.0), (-8, front - 16, 26.0), (-4, front - 23, 4.0), (-6, front - 14, cava_x + 4)]
+    left_renal = [
+        (-14, frame.spine_y - 4, 48.0),
+        (-8, front - 16, 26.0),
+        (-4, front - 23, 4.0),
+        (-6, front - 14, cava_x + 4),
+    ]
     right_renal = [(-30, frame.spine_y - 2, -48.0), (-24, front - 6, cava_x)]
-    kidney_arteries = [curve_tube([(-12, front - 10, aorta_x), (-16, frame.spine_y - 6, side * 46.0)], [3.0, 2.4]) for side in (-1, 1)]
-    celiac = [(24, front - 14, aorta_x), (28, front - 32, aorta_x - 2), (34, front - 34, -24.0), (36, front - 30, -45.0)]
+    kidney_arteries = [
+        curve_tube([(-12, front - 10, aorta_x), (-16, frame.spine_y - 6, side * 46.0)], [3.0, 2.4]) for side in (-1, 1)
+    ]
+    celiac = [
+        (24, front - 14, aorta_x),
+        (28, front - 32, aorta_x - 2),
+        (34, front - 34, -24.0),
+        (36, front - 30, -45.0),
+    ]
     artery = bright + rng.uniform(-5, 15)
     return [
-        Solid((curve_tube(cava, [cava_r, cava_r, 1.1 * cava_r, 1.15 * cava_r, 12.0]),), bright - rng.uniform(0, 25), 0.4, 1.4, 16.0),
-        Solid((curve_tube(left_renal, [4.0, 4.5, 3.6, 4.0]), curve_tube(right_renal, [4.5, 5.0])), bright - 5, 0.8, 0.4, 10.0),
-        Solid((curve_tube(aorta, [aorta_r] * 5), *kidney_arteries, curve_tube(celiac, [4.0, 3.5, 2.6, 2.0])), artery, 1.0, 0.4, 18.0),
+        Solid(
+            (curve_tube(cava, [cava_r, cava_r, 1.1 * cava_r, 1.15 * cava_r, 12.0]),),
+            bright - rng.uniform(0, 25),
+            0.4,
+            1.4,
+            16.0,
+        ),
+        Solid(
+            (curve_tube(left_renal, [4.0, 4.5, 3.6, 4.0]), curve_tube(right_renal, [4.5, 5.0])),
+            bright - 5,
+            0.8,
+            0.4,
+            10.0,
+        ),
+        Solid(
+            (curve_tube(aorta, [aorta_r] * 5), *kidney_arteries, curve_tube(celiac, [4.0, 3.5, 2.6, 2.0])),
+            artery,
+            1.0,
+            0.4,
+            18.0,
+        ),
     ]
 
 
@@ -327,11 +355,23 @@ def _pancreatic_vessels(rng: Generator, frame: Frame, pancreas: Tube) -> list[So
     splenic = [(float(p[0]) + 1, float(p[1]) + 10.5, float(p[2])) for p in along]
     last = splenic[-1]
     splenic.append((last[0] + 8, last[1] - 4, last[2] + 22))
-    portal = [confluence, (confluence[0] + 18, confluence[1] - 4, -20.0), (rng.uniform(38, 48), frame.spine_y - 62.0, -38.0)]
-    mesenteric = [confluence, (confluence[0] - 25, confluence[1] - 4, -4.0), (-75, front - 45, -2.0), (-150, front - 50, -8.0)]
+    portal = [
+        confluence,
+        (confluence[0] + 18, confluence[1] - 4, -20.0),
+        (rng.uniform(38, 48), frame.spine_y - 62.0, -38.0),
+    ]
+    mesenteric = [
+        confluence,
+        (confluence[0] - 25, confluence[1] - 4, -4.0),
+        (-75, front - 45, -2.0),
+        (-150, front - 50, -8.0),
+    ]
     artery = [(10.0, front - 14, 10.0), (2, front - 28, 9.0), (-30, front - 36, 10.0), (-150, front - 46, 8.0)]
-    veins = (curve_tube([confluence, *splenic], [5.0] + [3.8] * 5), curve_tube(portal, [6.8, 6.5, 6.0]),
-             curve_tube(mesenteric, [6.0, 5.5, 5.0, 3.5]))
+    veins = (
+        curve_tube([confluence, *splenic], [5.0] + [3.8] * 5),
+        curve_tube(portal, [6.8, 6.5, 6.0]),
+        curve_tube(mesenteric, [6.0, 5.5, 5.0, 3.5]),
+    )
     return [
         Solid(veins, hu, 1.0, 0.5, 12.0),
         Solid((curve_tube(artery, [3.8, 3.8, 3.6, 2.5]),), hu + rng.uniform(-20, 10), 2.5, 0.3, 12.0),

@@ -5,8 +5,6 @@ patient left. A signed distance is negative inside a shape. Fields are evaluated
 inside the box a shape can reach.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -92,10 +90,11 @@ class SmoothNoise:
     def at(self, points: Float32Array, wavelength_mm: float, offset: float) -> Float32Array:
         """Noise at single points; points is [n, 3] mm, the result [n]."""
         weights = [
-            _spline_weights(points[:, number], wavelength_mm, offset * (1.0 + 0.37 * number))
-            for number in range(3)
+            _spline_weights(points[:, number], wavelength_mm, offset * (1.0 + 0.37 * number)) for number in range(3)
         ]
-        return np.asarray(np.einsum("na,nb,nc,abc->n", *weights, self.lattice, optimize=True), dtype=np.float32)
+        along_z = np.tensordot(weights[0], self.lattice, axes=(1, 0))
+        along_y = np.matmul(weights[1][:, None, :], along_z)
+        return np.asarray(np.matmul(along_y, weights[2][:, :, None])[:, 0, 0], dtype=np.float32)
 
 
 def _spline_weights(axis: Float32Array, wavelength_mm: float, offset: float) -> Float32Array:
@@ -132,13 +131,18 @@ class Tube:
         """Signed distance over the region in mm, exact up to the margin and far beyond it."""
         z, y, x = grid.axes(region)
         distance = np.full((len(z), len(y), len(x)), _FAR_MM, dtype=np.float32)
-        local = Grid(z, y, x, grid.spacing_mm)
-        for point, radius in zip(self.points, self.radii, strict=True):
-            reach = radius + margin_mm
-            box = local.region(point - reach, point + reach)
-            sub_z, sub_y, sub_x = local.axes(box)
-            plane = ((sub_z - point[0]) ** 2)[:, None] + ((sub_y - point[1]) ** 2)[None, :]
-            squared = plane[:, :, None] + ((sub_x - point[2]) ** 2)[None, None, :]
+        reach = self.radii + np.float32(margin_mm)
+        starts = [np.searchsorted(axis, self.points[:, number] - reach) for number, axis in enumerate((z, y, x))]
+        stops = [
+            np.searchsorted(axis, self.points[:, number] + reach, "right") for number, axis in enumerate((z, y, x))
+        ]
+        corners = zip(*starts, *stops, strict=True)
+        for point, radius, (z0, y0, x0, z1, y1, x1) in zip(self.points, self.radii, corners, strict=True):
+            if z0 == z1 or y0 == y1 or x0 == x1:
+                continue
+            box = (slice(z0, z1), slice(y0, y1), slice(x0, x1))
+            plane = ((z[z0:z1] - point[0]) ** 2)[:, None] + ((y[y0:y1] - point[1]) ** 2)[None, :]
+            squared = plane[:, :, None] + ((x[x0:x1] - point[2]) ** 2)[None, None, :]
             np.sqrt(squared, out=squared)
             squared -= radius
             target = distance[box]
@@ -185,7 +189,8 @@ class Blob:
         total = plane_zy[:, :, None] + plane_yx[None]
         total += plane_zx[:, None, :]
         # Rounding can push the form below zero next to the centre, where the square root would be nan.
-        return np.maximum(total, 0, out=total, dtype=np.float32)
+        np.maximum(total, 0, out=total)
+        return np.asarray(total, dtype=np.float32)
 
 
 Shape: TypeAlias = Tube | Blob
@@ -265,93 +270,3 @@ class Solid:
             rough *= np.float32(self.rough_mm)
             distance += rough
         return distance
-
-
-@dataclass(frozen=True, eq=False)
-class Body:
-    """Trunk outline and its layers: skin, subcutaneous fat, muscle wall.
-
-    Attributes:
-        half_width_mm: along x.
-        half_depth_mm: along y.
-        exponent: of the superellipse outline; 2 is an ellipse.
-        outline_rough_mm: amplitude of the outline's irregularity.
-        fat_mm: mean thickness of the subcutaneous fat.
-        back_fat_mm: further fat at the back and flanks.
-        wall_mm: thickness of the muscle wall.
-        dome_mm: z of the top of the diaphragm.
-        dome_drop_mm: how much lower the diaphragm is at the wall than in the middle.
-        noise: source of the irregularity.
-    """
-
-    half_width_mm: float
-    half_depth_mm: float
-    exponent: float
-    outline_rough_mm: float
-    fat_mm: float
-    back_fat_mm: float
-    wall_mm: float
-    dome_mm: float
-    dome_drop_mm: float
-    noise: SmoothNoise
-
-    def outline_depth(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """Depth below the regular outline in mm, positive inside; y and x broadcast."""
-        scaled = (abs(x / self.half_width_mm) ** self.exponent + abs(y / self.half_depth_mm) ** self.exponent) ** (
-            1 / self.exponent
-        )
-        radius = np.sqrt(x**2 + y**2) + 1e-3
-        groove = 5.0 * np.exp(-((x / 16.0) ** 2)) * (y > 0)
-        return np.asarray(radius / np.maximum(scaled, 1e-4) - radius - groove, dtype=np.float32)
-
-    def fat_depth(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """Mean thickness of the subcutaneous fat in mm at a (y, x) position; y and x broadcast."""
-        backness = np.clip(y / self.half_depth_mm, -1, 1)
-        flank = np.abs(x / self.half_width_mm) * np.clip(0.6 + backness, 0, 1)
-        return np.asarray(self.fat_mm + self.back_fat_mm * flank + self._midline(y, x), dtype=np.float32)
-
-    def muscle_depth(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """Thickness of the muscle wall in mm at a (y, x) position; y and x broadcast."""
-        return np.asarray(self.wall_mm - self._midline(y, x), dtype=np.float32)
-
-    def _midline(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """How much thinner the wall is between the straight muscles, from outside, in mm."""
-        return np.asarray(0.7 * self.wall_mm * np.exp(-((x / 5.0) ** 2)) * (y < 0), dtype=np.float32)
-
-    def muscle_layer(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """How clearly fat separates the layers of the wall, 0 to 1: at the flanks only."""
-        flank = np.clip(np.abs(x / self.half_width_mm) * 3.0 - 1.2, 0, 1)
-        return np.asarray(flank * np.clip(1.2 - 2.0 * y / self.half_depth_mm, 0, 1), dtype=np.float32)
-
-    def irregularity(self, z: Float32Array, y: Float32Array, x: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """Irregularity of the outline and of the fat thickness on a separable grid, in mm."""
-        outline = self.noise.on_axes(z, y, x, 110.0, 3.3) * np.float32(self.outline_rough_mm)
-        fat = self.noise.on_axes(z, y, x, 60.0, 11.7) * np.float32(0.12 * self.fat_mm)
-        return outline, fat
-
-    def muscle_depth_at(self, points: Float32Array) -> Float32Array:
-        """Depth below the outer face of the muscle wall in mm; points is [n, 3] mm, the result [n]."""
-        y, x = points[:, 1], points[:, 2]
-        outline = self.noise.at(points, 110.0, 3.3) * np.float32(self.outline_rough_mm)
-        fat = self.noise.at(points, 60.0, 11.7) * np.float32(0.12 * self.fat_mm)
-        return np.asarray(self.outline_depth(y, x) + outline - self.fat_depth(y, x) - fat, dtype=np.float32)
-
-    def dome_height(self, y: Float32Array, x: Float32Array) -> Float32Array:
-        """z of the diaphragm in mm at a (y, x) position; y and x broadcast."""
-        squared = (x / self.half_width_mm) ** 2 + ((y + 10.0) / self.half_depth_mm) ** 2
-        posterior = 0.35 * np.clip(y / self.half_depth_mm, 0, 1)
-        return np.asarray(self.dome_mm - self.dome_drop_mm * (1.7 * squared + posterior), dtype=np.float32)
-
-    def cavity_distance(self, grid: Grid, region: Region, below_diaphragm: bool) -> Float32Array:
-        """Signed distance to the cavity's wall over the region in mm, negative inside it."""
-        z, y, x = grid.axes(region)
-        outline, fat = self.irregularity(z, y, x)
-        column, row = y[:, None], x[None, :]
-        wall = self.fat_depth(column, row) + self.muscle_depth(column, row) - self.outline_depth(column, row)
-        fat -= outline
-        fat += wall
-        if not below_diaphragm:
-            return fat
-        # The diaphragm is steep, so its height over-states the distance to it: 0.7 is a mean slope factor.
-        below = 0.7 * (z[:, None, None] - self.dome_height(column, row)[None])
-        return np.maximum(fat, below, out=fat)

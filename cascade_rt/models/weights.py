@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import BundleError
@@ -12,7 +12,7 @@ from cascade_rt.models.cascade_model import CascadeModel
 
 def save_weights(model: CascadeModel, path: Path) -> None:
     """Write all weights and running statistics of a model."""
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def load_weights(path: Path, config: CascadeConfig) -> CascadeModel:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cascade_rt.atomic import atomic_write
+from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
@@ -59,7 +59,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "history": checkpoint.history,
     }
     content = save(tensors, metadata={"format": FORMAT, "progress": json.dumps(progress)})
-    atomic_write(path, lambda stream: stream.write(content), overwrite=True)
+    write_bytes(path, content, overwrite=True)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -51,6 +51,7 @@ def train(
     data: str,
     resume: bool = False,
     on_batch: Callable[[Progress], None] = lambda _: None,
+    on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
     """Train a cascade; a checkpoint is written after each epoch.
 
@@ -65,6 +66,7 @@ def train(
         data: What the cases are, in words; it ends up in the bundle.
         resume: Go on from the checkpoint in `run` where there is one.
         on_batch: Called after each batch.
+        on_epoch: Called after each epoch, once its checkpoint is written, with its number, step and mean losses.
 
     Raises:
         InputError: The cases hold no slice to train on.
@@ -85,14 +87,16 @@ def train(
     steps = steps_by_epoch(config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
+        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses}
         checkpoint = replace(
             checkpoint,
             epochs_done=epoch + 1,
             model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
             optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
-            history=(*checkpoint.history, {"epoch": epoch + 1, "step": steps[epoch].name, **losses}),
+            history=(*checkpoint.history, entry),
         )
         save_checkpoint(checkpoint, run / FILE_NAME)
+        on_epoch(entry)
     return checkpoint
 
 

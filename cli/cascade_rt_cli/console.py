@@ -1,0 +1,75 @@
+"""What the commands print: progress on stderr, results on stdout."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cascade_rt.inference import Job
+from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
+
+
+def results_console() -> Console:
+    """The console of results; in a pipe, lines are as long as they are."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield progress
+
+
+def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
+    """Print what was found in one scan, where it is, how long it took and what computed it."""
+    console.print(f"[bold]{job.scan}[/bold]: {STATUS_SENTENCES[segmentation.status]}")
+    table = Table.grid(padding=(0, 2))
+    for name, text in _summary(job, segmentation):
+        table.add_row(f"  {name}", text)
+    console.print(table)
+
+
+def print_intended_use(console: Console, segmentation: Segmentation) -> None:
+    """Print what the bundle may be used for."""
+    bundle = segmentation.provenance["bundle"]
+    console.print(f"[yellow]Bundle {bundle['name']}: {bundle['intended_use']}[/yellow]")
+
+
+def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
+    found, engine = segmentation.measurements, segmentation.provenance["engine"]
+    yield "pancreas", f"{found.organ_ml:.1f} ml, tumour included, in {found.organ_slices} of {len(segmentation.mask)} slices"
+    yield "tumour", f"{found.tumor_ml:.1f} ml in {found.tumor_slices} slices"
+    for lesion in found.lesions[:3]:
+        yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
+    if len(found.lesions) > 3:
+        yield "", f"and {len(found.lesions) - 3} smaller"
+    yield "mask", str(job.mask)
+    yield "report", str(job.report)
+    total = sum(segmentation.timings.values())
+    steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
+    yield "time", f"{total:.2f} s ({steps})"
+    yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"
+    for warning in segmentation.warnings:
+        yield "warning", warning
+
+
+@contextmanager
+def spinner() -> Iterator[Callable[[str], None]]:
+    """Say what is being done: a spinner on a terminal, a line for each step in a pipe."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: console.print(f"{text} ...")
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(f"{text} ...")

@@ -1,0 +1,24 @@
+"""`cascade-rt demo`: a synthetic scan, its mask, its report and a picture."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.engines import BackendChoice
+from cascade_rt_cli.options import PATH, backend_option, bundle_option
+
+
+@click.command()
+@click.option("-o", "--output", type=PATH, default=Path("out/demo"), show_default=True, metavar="FOLDER")
+@click.option("--seed", type=int, default=10_001, show_default=True, help="Another seed is another patient.")
+@bundle_option
+@backend_option
+def demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
+    """Make a synthetic CT scan, segment it, and draw what was found.
+
+    FOLDER then holds phantom.nii.gz, its true label, the mask, the report and preview.png. Seeds from 10000 on were never
+    trained on by the embedded bundle.
+    """
+    from cascade_rt_cli.demo_scan import run_demo
+
+    run_demo(output, seed, bundle, backend)

@@ -1,0 +1,35 @@
+"""The demonstration: phantom, segmentation, picture, and how close the mask is to the truth."""
+
+from pathlib import Path
+
+from cascade_rt.atomic import atomic_write
+from cascade_rt.cascade import open_cascade
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.data.phantom_files import write_phantom_files
+from cascade_rt.engines import BackendChoice
+from cascade_rt.inference import Job, infer_file, prepare_output
+from cascade_rt.metrics import dice
+from cascade_rt.preview import render_preview
+from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console, spinner
+
+
+def run_demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
+    """Run the demonstration into a folder of its own; an earlier one there is replaced."""
+    console = results_console()
+    job = Job(output / "phantom.nii.gz", output / "phantom_seg.nii.gz", output / "phantom_seg.json")
+    prepare_output(job, overwrite=True)
+    with spinner() as say:
+        say(f"making phantom {seed}")
+        phantom = make_phantom(seed)
+        write_phantom_files(phantom, job.scan, output / "phantom_label.nii.gz")
+    with open_cascade(bundle, backend) as cascade, progress_bar() as bars:
+        bar = bars.add_task("segmenting", total=len(phantom.hu))
+        segmentation = infer_file(cascade, job, overwrite=True, on_slices=lambda count: bars.advance(bar, count))
+    picture = render_preview(segmentation)
+    atomic_write(output / "preview.png", lambda file: picture.save(file, format="PNG"), overwrite=True)
+
+    print_segmentation(console, job, segmentation)
+    organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
+    console.print(f"  Dice against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}")
+    console.print(f"  picture   {output / 'preview.png'}")
+    print_intended_use(console, segmentation)

@@ -1,0 +1,38 @@
+"""`cascade-rt infer`: scans in, masks and reports out."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.engines import BackendChoice
+from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option
+
+
+@click.command()
+@click.argument("scans", nargs=-1, required=True, type=PATH, metavar="SCAN...")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="OUT",
+    help="A mask file (.nii, .nii.gz) for one scan, or a folder. Default: the current folder.",
+)
+@bundle_option
+@backend_option
+@overwrite_option
+def infer(
+    scans: tuple[Path, ...], output: Path | None, bundle: Path | None, backend: BackendChoice, overwrite: bool
+) -> None:
+    """Segment CT scans (.nii, .nii.gz).
+
+    For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumour), and a
+    report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
+
+    \b
+    Examples:
+      cascade-rt infer scan.nii.gz
+      cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
+    """  # noqa: D301
+    from cascade_rt_cli.infer_scans import infer_scans
+
+    infer_scans(scans, output, bundle, backend, overwrite=overwrite)

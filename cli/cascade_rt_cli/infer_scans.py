@@ -1,0 +1,51 @@
+"""Running a cascade over scan files, one failure at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+
+from cascade_rt.cascade import Cascade, open_cascade
+from cascade_rt.engines import BackendChoice
+from cascade_rt.errors import CascadeError, PartialFailureError
+from cascade_rt.inference import Job, infer_file, plan_jobs
+from cascade_rt.segmentation import Segmentation
+from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console
+
+
+def infer_scans(
+    scans: Sequence[Path], output: Path | None, bundle: Path | None, backend: BackendChoice, *, overwrite: bool
+) -> None:
+    """Segment scans and print each result; a scan that fails does not stop the others.
+
+    Raises:
+        CascadeError: The only scan failed.
+        PartialFailureError: Some of several scans failed; the message says which and why.
+    """
+    console, failures = results_console(), []
+    jobs = plan_jobs(scans, output)
+    with open_cascade(bundle, backend) as cascade:
+        for job in jobs:
+            try:
+                with progress_bar() as progress:
+                    segmentation = _infer_with_progress(cascade, job, progress, overwrite=overwrite)
+            except CascadeError as error:
+                if len(jobs) == 1:
+                    raise
+                failures.append(str(error))
+            else:
+                print_segmentation(console, job, segmentation)
+                print_intended_use(console, segmentation)
+    if failures:
+        raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
+
+
+def _infer_with_progress(cascade: Cascade, job: Job, progress: Progress, *, overwrite: bool) -> Segmentation:
+    bar = progress.add_task(job.scan.name, total=None)
+    return infer_file(
+        cascade,
+        job,
+        overwrite=overwrite,
+        on_open=lambda volume: progress.update(bar, total=len(volume.voxels)),
+        on_slices=lambda count: progress.advance(bar, count),
+    )

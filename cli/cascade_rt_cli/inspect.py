@@ -1,0 +1,27 @@
+"""`cascade-rt inspect`: what a bundle says of itself, after its files have been checked."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt_cli.options import PATH
+
+
+@click.command()
+@click.argument("bundle", required=False, type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def inspect(bundle: Path | None, as_json: bool) -> None:
+    """Check the files of BUNDLE and show what it is: training, networks, measured parity, intended use.
+
+    Without BUNDLE it shows the embedded one, which `infer` uses by default.
+    """
+    import json
+
+    from cascade_rt.bundle import default_bundle_path, read_bundle
+    from cascade_rt_cli.bundle_tables import print_bundle
+
+    opened = read_bundle(bundle or default_bundle_path())
+    if as_json:
+        click.echo(json.dumps(opened.manifest.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print_bundle(opened)

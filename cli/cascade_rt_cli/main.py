@@ -1,0 +1,67 @@
+"""The `cascade-rt` command: a group whose commands are loaded when they are needed."""
+
+import importlib
+import signal
+from typing import Any
+
+import click
+
+from cascade_rt.errors import CascadeError
+
+COMMANDS = ("demo", "infer", "train", "export", "inspect")
+"""In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
+
+
+class _Refusal(click.ClickException):
+    """An error a person can mend, as one sentence with an exit code."""
+
+    def __init__(self, error: CascadeError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
+class _LazyGroup(click.Group):
+    """Loads a command's module when it is called or listed, and turns our errors into sentences.
+
+    Errors of ours that are bugs pass through with their traceback.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"cascade_rt_cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CascadeError as error:
+            raise _Refusal(error) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(128 + signal.SIGINT)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="cascade-rt", prog_name="cascade-rt")
+def main() -> None:
+    """Find the pancreas and its tumours in abdominal CT, with two networks in a cascade.
+
+    \b
+    Start here:
+      cascade-rt demo                     a synthetic scan, segmented, with a picture
+      cascade-rt infer scan.nii.gz        a mask and a report beside it
+
+    \b
+    With data of your own:
+      cascade-rt train --dataset phantom -o runs/first
+      cascade-rt export runs/first -o bundles/first
+      cascade-rt infer scan.nii.gz --bundle bundles/first
+
+    Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
+    writable, 7 engine or device unavailable, 8 output exists, 130 interrupted.
+    """  # noqa: D301  \b is click's mark for lines that are not wrapped

@@ -1,0 +1,26 @@
+"""Commands that need more than the plain install."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cascade_rt.errors import BackendUnavailableError
+
+_OURS = ("cascade_rt", "cascade_rt_export", "cascade_rt_cli")
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a package missing inside the `with` block into a sentence that says how to install it.
+
+    Raises:
+        BackendUnavailableError: A package of others is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _OURS:
+            raise
+        raise BackendUnavailableError(
+            f"this command needs a package that is not installed ({package}); run: pip install 'cascade-rt[{extra}]'"
+        ) from None

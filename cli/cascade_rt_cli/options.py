@@ -1,0 +1,24 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.engines import BACKENDS
+
+PATH = click.Path(path_type=Path)
+
+bundle_option = click.option(
+    "--bundle",
+    type=PATH,
+    metavar="BUNDLE",
+    help="Folder of the bundle to run. Default: the embedded one, trained on synthetic phantoms, not for clinical use.",
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", *BACKENDS]),
+    default="auto",
+    show_default=True,
+    help="Library that computes. auto: the best that runs here; the output says which, and why not a better one.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")

@@ -1,0 +1,76 @@
+"""`cascade-rt train`: cases in, a checkpoint out."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.config import PRESETS, Preset
+from cascade_rt_cli.options import PATH
+
+
+@click.command()
+@click.argument("data", required=False, type=PATH)
+@click.option("-o", "--output", type=PATH, required=True, metavar="RUN", help="Folder of the run.")
+@click.option(
+    "--dataset",
+    type=click.Choice(["phantom"]),
+    default="phantom",
+    show_default=True,
+    help="Kind of data. phantom: synthetic scans, made here.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    default="practical",
+    show_default=True,
+    help="Numbers of the training: the paper's, or ones that learn within hours on a small machine.",
+)
+@click.option("--config", type=PATH, metavar="TOML", help="File that overrides the preset ([cascade], [train]).")
+@click.option("--base-width", type=int, help="Channels of the first block; 64 is the paper's.  [default: 64]")
+@click.option("--epochs", type=int, nargs=3, metavar="S I J", help="Epochs of the three steps.")
+@click.option("--seed", type=int, help="Seed of weights and order.  [default: 0]")
+@click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
+@click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
+@click.option(
+    "--shape",
+    type=click.IntRange(min=16),
+    nargs=3,
+    default=(96, 512, 512),
+    show_default=True,
+    metavar="Z ROW COL",
+    help="Voxels of each phantom.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
+def train(
+    data: Path | None,
+    output: Path,
+    dataset: str,
+    preset: Preset,
+    config: Path | None,
+    base_width: int | None,
+    epochs: tuple[int, int, int] | None,
+    seed: int | None,
+    cases: int,
+    first_case: int,
+    shape: tuple[int, int, int],
+    resume: bool,
+) -> None:
+    """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
+
+    DATA is the folder in which prepared cases are kept; default: RUN/cases. A checkpoint is written after each epoch; a run
+    that was stopped goes on with --resume and ends in the same weights.
+
+    \b
+    Examples:
+      cascade-rt train -o runs/first --base-width 8
+      cascade-rt train -o runs/tiny --base-width 8 --cases 2 --shape 16 96 96 --epochs 1 1 1
+    """  # noqa: D301
+    from cascade_rt_cli.missing import needs_extra
+
+    with needs_extra("train"):
+        from cascade_rt_cli.train_phantoms import train_on_phantoms
+    from cascade_rt_cli.train_options import combine_options
+
+    cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
+    seeds = range(first_case, first_case + cases)
+    train_on_phantoms(data or output / "cases", output, seeds, shape, cascade_config, train_config, resume=resume)

@@ -1,0 +1,24 @@
+"""Preset, file and options, combined: what is nearer to the person wins."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from cascade_rt.config import CascadeConfig, Preset, TrainConfig, load_config, train_preset
+
+
+def combine_options(
+    preset: Preset,
+    config: Path | None,
+    base_width: int | None,
+    epochs: tuple[int, int, int] | None,
+    seed: int | None,
+) -> tuple[CascadeConfig, TrainConfig]:
+    """Start from the preset, apply the TOML file, then the options."""
+    cascade, train = (CascadeConfig(), train_preset(preset)) if config is None else load_config(config, preset)
+    if base_width is not None:
+        cascade = replace(cascade, base_width=base_width)
+    if epochs is not None:
+        train = replace(train, epochs=epochs)
+    if seed is not None:
+        train = replace(train, seed=seed)
+    return cascade, train

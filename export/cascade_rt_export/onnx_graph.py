@@ -1,0 +1,103 @@
+"""From a stage in PyTorch to one self-contained ONNX graph."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
+from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage
+
+OPSET = 18
+"""Resize of opset 19 and later long had no CUDA kernel in ONNX Runtime; nothing here needs more than 18."""
+MAX_BATCH = 1024
+
+# Batch, height and width all differ and none is 1 or the least: the exporter would take such a number for a constant.
+_EXAMPLE_SHAPE = (2, 1, 128, 96)
+
+
+def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
+    """Export a stage with dynamic batch, height and width.
+
+    Args:
+        model: The trained cascade; it is put into evaluation mode.
+        stage: Which stage.
+
+    Returns:
+        A model that the full ONNX checker accepts, with the names of `STAGE_SPECS`, its weights inside, and no trace of
+        the machine it was made on.
+    """
+    graph: nn.Module = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
+    spec = STAGE_SPECS[stage]
+    lowest, highest = SHORTEST_SIDE // SIDE_MULTIPLE, LONGEST_SIDE // SIDE_MULTIPLE
+    dynamic = {
+        0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
+        2: SIDE_MULTIPLE * torch.export.Dim("rows", min=lowest, max=highest),
+        3: SIDE_MULTIPLE * torch.export.Dim("cols", min=lowest, max=highest),
+    }
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            graph.eval().cpu(),
+            (torch.zeros(_EXAMPLE_SHAPE),),
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            dynamic_shapes=(dynamic,),
+            verbose=False,
+        )
+    if program is None:
+        raise TypeError("torch.onnx.export returned no program")
+    exported = program.model_proto
+    _name_axes(exported, stage)
+    _strip_traces(exported)
+    onnx.checker.check_model(exported, full_check=True)
+    return exported
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep torch 2.13 from warning of its own deprecated calls and of torchvision, which nothing here needs."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _name_axes(exported: ModelProto, stage: Stage) -> None:
+    """Give the axes of inputs and outputs the names of the spec, in place of the exporter's expressions."""
+    spec = STAGE_SPECS[stage]
+    for values, tensors in ((exported.graph.input, spec.inputs), (exported.graph.output, spec.outputs)):
+        for value, tensor in zip(values, tensors, strict=True):
+            dims = value.type.tensor_type.shape.dim
+            for dim, axis in zip(dims, tensor.shape, strict=True):
+                if isinstance(axis, str):
+                    dim.dim_param = axis
+                else:
+                    dim.dim_value = axis
+    # Shapes inside the graph are written in the exporter's symbols; every runtime infers them anew.
+    del exported.graph.value_info[:]
+
+
+def _strip_traces(exported: ModelProto) -> None:
+    """Remove stack traces and notes, which hold paths of the exporting machine."""
+    exported.doc_string = ""
+    exported.graph.doc_string = ""
+    for holder in (exported, exported.graph, *exported.graph.node, *exported.graph.input, *exported.graph.output):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    for tensor in exported.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""

@@ -1,0 +1,100 @@
+"""Does an exported bundle compute what the PyTorch model computes?
+
+Both stages are run on inputs that the exporter never saw: phantom slices and noise, in two batch sizes and three sizes of
+image or crop. What is measured goes into the manifest; too large an error fails the export.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.agreement import max_errors
+from cascade_rt.bundle import Bundle
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.engines import Backend, open_engine
+from cascade_rt.engines.base import Array
+from cascade_rt.errors import ParityError
+from cascade_rt.tensors import STAGES, Stage
+
+MAX_ERROR = 1e-4
+"""Largest difference of a probability that still counts as the same."""
+
+BATCH_SIZES = (1, 3)
+SIDES: Mapping[Stage, tuple[tuple[int, int], ...]] = {
+    "stage1": ((256, 256), (192, 320), (512, 512)),
+    "stage2": ((64, 64), (96, 160), (256, 128)),
+}
+PHANTOM_SEED = 20_000
+"""Far from the seeds anyone trains on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageParity:
+    """What was measured of one stage."""
+
+    stage: Stage
+    max_error: Mapping[str, float]
+    """Largest absolute error of each output over all inputs."""
+    shapes: tuple[tuple[int, ...], ...]
+    """The inputs that were tried."""
+
+    @property
+    def worst(self) -> float:
+        """The largest error of any output."""
+        return max(self.max_error.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return {"max_error": dict(self.max_error), "inputs": [list(shape) for shape in self.shapes]}
+
+
+def check_parity(bundle: Bundle, backend: Backend = "onnxruntime") -> list[StageParity]:
+    """Compare both stages of a bundle on one backend with PyTorch.
+
+    Raises:
+        ParityError: An output differs by more than `MAX_ERROR` somewhere.
+    """
+    found = [_measure_stage(bundle, stage, backend) for stage in STAGES]
+    for parity in found:
+        # Written so that NaN fails.
+        if not parity.worst <= MAX_ERROR:
+            raise ParityError(
+                f"{bundle.graph(parity.stage)}: on {backend} differs from PyTorch by {parity.worst:.2g}, more than "
+                f"{MAX_ERROR:g}; do not use this bundle, report the versions of torch, onnx and onnxscript"
+            )
+    return found
+
+
+def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParity:
+    engine, reference = open_engine(bundle, stage, backend), open_engine(bundle, stage, "pytorch")
+    worst: dict[str, float] = {}
+    shapes = []
+    for inputs in _inputs(stage):
+        errors = max_errors(engine.run(inputs), reference.run(inputs))
+        worst = {name: float(np.maximum(worst.get(name, 0.0), error)) for name, error in errors.items()}
+        shapes.append(next(iter(inputs.values())).shape)
+    engine.close()
+    reference.close()
+    return StageParity(stage, worst, tuple(shapes))
+
+
+def _inputs(stage: Stage) -> Iterator[dict[str, Array]]:
+    """Inputs of one stage: phantom slices with noise of the same spread, cut and tiled to each size."""
+    random = np.random.default_rng(PHANTOM_SEED)
+    slices = make_phantom(PHANTOM_SEED, (16, 256, 256)).hu
+    for batch in BATCH_SIZES:
+        for side in SIDES[stage]:
+            hu = _to_size(slices[random.choice(len(slices), batch, replace=False)], side)
+            hu += random.normal(0, 30, hu.shape).astype(np.float32)
+            yield {"hu": hu} if stage == "stage1" else {"salient": np.clip((hu + 100) / 340, 0, 1)}
+
+
+def _to_size(slices: npt.NDArray[np.int16], side: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Tile slices `[batch, row, col]` and cut the middle of the tiles: `[batch, 1, *side]`."""
+    tiled = np.tile(slices, (1, 2, 2))
+    row, col = ((tiled.shape[axis + 1] - side[axis]) // 2 for axis in (0, 1))
+    window = tiled[:, None, row : row + side[0], col : col + side[1]]
+    return window.astype(np.float32)

@@ -1,0 +1,57 @@
+"""The focusing module refines a coarse map as Eq. 9 says."""
+
+import torch
+
+from cascade_rt.models.focusing import ContextExploration, FocusingModule, upsample
+from cascade_rt.models.localization import Located
+
+
+def test_context_exploration_keeps_channels_and_size() -> None:
+    exploration = ContextExploration(16, "batch", 3).eval()
+    assert exploration(torch.rand(1, 16, 24, 32)).shape == (1, 16, 24, 32)
+
+
+def test_context_branches_use_the_kernels_and_dilations_of_the_paper() -> None:
+    exploration = ContextExploration(16, "batch", 3)
+    assert [branch[0].kernel_size[0] for branch in exploration.local] == [1, 3, 5, 7]
+    assert [branch[0].dilation[0] for branch in exploration.dilated] == [1, 2, 4, 8]
+
+
+def test_each_context_branch_feeds_the_next() -> None:
+    exploration = ContextExploration(16, "batch", 3).eval()
+    features = torch.rand(1, 16, 16, 16)
+    with torch.inference_mode():
+        before = exploration(features)
+        for parameter in exploration.dilated[0].parameters():
+            parameter.mul_(0.0)
+        exploration.fuse[0].weight[:, :4] = 0
+        torch.nn.init.zeros_(exploration.fuse[0].weight[:, :4])
+        after = exploration(features)
+    assert not torch.allclose(before, after)
+
+
+def test_focusing_doubles_the_resolution_of_the_coarse_map() -> None:
+    module = FocusingModule(16, 32, "batch", 3).eval()
+    coarse = Located(torch.rand(1, 32, 8, 6), torch.rand(1, 1, 8, 6))
+    refined = module(torch.rand(1, 16, 16, 12), coarse)
+    assert (refined.features.shape, refined.logits.shape) == ((1, 16, 16, 12), (1, 1, 16, 12))
+
+
+def test_where_the_coarse_map_is_sure_of_tumour_the_background_branch_sees_nothing() -> None:
+    module = FocusingModule(8, 16, "batch", 3).eval()
+    seen: list[torch.Tensor] = []
+    module.false_negatives.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    sure = torch.full((1, 1, 8, 8), 100.0)
+    module(torch.rand(1, 8, 16, 16), Located(torch.rand(1, 16, 8, 8), sure))
+    assert seen[0].abs().max() == 0
+
+
+def test_false_positives_are_subtracted_and_false_negatives_added() -> None:
+    module = FocusingModule(8, 16, "batch", 3)
+    assert (module.subtract_weight.item(), module.add_weight.item()) == (1.0, 1.0)
+    features, coarse = torch.rand(2, 8, 16, 16), Located(torch.rand(2, 16, 8, 8), torch.zeros(2, 1, 8, 8))
+    false_positives = module.false_positives(0.5 * features)
+    false_negatives = module.false_negatives(0.5 * features)
+    refined = module.after_subtract(upsample(module.coarse(coarse.features)) - false_positives)
+    expected = module.map(module.after_add(refined + false_negatives))
+    torch.testing.assert_close(module(features, coarse).logits, expected)
