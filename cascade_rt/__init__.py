@@ -40,7 +40,7 @@ _HOMES = {
     "write_mask": "volume",
 }
 
-__all__ = [  # noqa: RUF022  sorted, but for the version
+__all__ = [
     "Bundle",
     "Cascade",
     "CascadeConfig",

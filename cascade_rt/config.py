@@ -1,7 +1,8 @@
 """Every number a person may want to change, in frozen dataclasses read from TOML.
 
 A TOML file has the tables `[cascade]`, `[cascade.crop]` and `[train]`; a key it leaves out keeps its default, a key
-that does not exist is refused with a suggestion. `CascadeConfig` travels in the bundle, `TrainConfig` in the checkpoint.
+that does not exist is refused with a suggestion. `CascadeConfig` travels in the bundle, `TrainConfig` in the
+checkpoint.
 """
 
 import difflib
@@ -29,7 +30,7 @@ class CropConfig:
     min_side: int = 64
     """Shortest side of a box, in pixels. A multiple of `grid`."""
     empty_policy: Literal["full", "skip"] = "full"
-    """A slice without organ: `full` sends the whole slice to stage 2, so that it can recover a miss of stage 1; `skip` does not."""
+    """A slice without organ: `full` sends all of it to stage 2, which may find what stage 1 missed; `skip` does not."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.threshold < 1.0, "crop.threshold must lie between 0 and 1", self.threshold)
@@ -102,7 +103,7 @@ class TrainConfig:
     stage2_weight: float = 0.9
     """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
-    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output has weight 1."""
+    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
     seed: int = 0

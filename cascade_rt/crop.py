@@ -113,7 +113,7 @@ def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig) -> Box | None:
 
 
 def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
-    """Cut a box out of `[..., row, col]`; returns a new array `[..., height, width]`, 0 where the box leaves the image."""
+    """Cut a box out of `[..., row, col]`: a new array `[..., height, width]`, 0 where the box leaves the image."""
     inside = image[(..., *box.slices)]
     out = np.zeros((*image.shape[:-2], *box.size), dtype=image.dtype)
     out[..., : inside.shape[-2], : inside.shape[-1]] = inside

@@ -37,9 +37,7 @@ class Measurements:
     """Largest first."""
 
 
-def measure(
-    mask: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], voxel_volume_ml: float
-) -> Measurements:
+def measure(mask: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], voxel_volume_ml: float) -> Measurements:
     """Measure a mask.
 
     Args:

@@ -2,8 +2,8 @@
 
     Dice = 2 TP / (2 TP + FP + FN)      SEN = TP / (TP + FN)      SPE = TN / (TN + FP)       (Eq. 18 to 20)
 
-Undefined cases: two empty masks agree, so their Dice is 1; an empty prediction of something, or the other way round, has
-Dice 0; SEN without anything to find, and SPE without any background, are NaN and have to be left out of a mean.
+Undefined cases: two empty masks agree, so their Dice is 1; an empty prediction of something, or the other way round,
+has Dice 0; SEN without anything to find, and SPE without any background, are NaN and have to be left out of a mean.
 """
 
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ class _View:
 
 
 def render_preview(segmentation: Segmentation) -> Image.Image:
-    """Draw the most telling slice: the whole of it on the left and, where there is an organ, that enlarged on the right.
+    """Draw the most telling slice: all of it on the left and, where there is an organ, that enlarged on the right.
 
     The slice is the one with most tumour; without tumour, the one with most organ; without either, the middle one.
     Outlines run along the voxels' edges, so that what they enclose is exactly the mask. The picture is as radiologists

@@ -1,0 +1,1 @@
+"""Phantoms, and cases as training reads them."""

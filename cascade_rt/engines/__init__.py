@@ -53,7 +53,7 @@ def open_engines(bundle: Bundle, backend: BackendChoice = "auto") -> Engines:
     passed_over: list[str] = []
     for candidate in BACKENDS:
         try:
-            stage1, stage2 = (open_engine(bundle, stage, candidate) for stage in ("stage1", "stage2"))  # type: ignore[arg-type]
+            stage1, stage2 = (open_engine(bundle, stage, candidate) for stage in ("stage1", "stage2"))
         except BackendUnavailableError as error:
             passed_over.append(str(error))
         else:

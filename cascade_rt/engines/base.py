@@ -31,8 +31,8 @@ class StageEngine(Protocol):
     - `run` takes exactly the inputs of the stage's `StageSpec` and returns exactly its outputs, all float32, NCHW.
     - Any batch size from 1; height and width multiples of 16, from 64 to 2048. Inputs outside raise ValueError with the
       allowed range before anything is computed.
-    - Inputs are never written to. Outputs belong to the caller: the engine keeps no reference and a later `run` does not
-      change them.
+    - Inputs are never written to. Outputs belong to the caller: the engine keeps no reference and a later `run` does
+      not change them.
     - Row i of an output depends on row i of the input alone.
     - One thread at a time.
     - `close` frees memory and device; it may be called twice. `run` after `close` raises RuntimeError.

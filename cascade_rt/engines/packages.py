@@ -23,5 +23,6 @@ def import_package(name: str, *, backend: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
             raise
         raise BackendUnavailableError(
-            f"backend {backend!r} needs a package that is not installed ({name}); run: pip install 'cascade-rt[{extra}]'"
+            f"backend {backend!r} needs a package that is not installed ({name}); "
+            f"run: pip install 'cascade-rt[{extra}]'"
         ) from None

@@ -31,8 +31,8 @@ def localization_loss(logits: Tensor, target: Tensor) -> Tensor:
 def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Weighted cross-entropy plus weighted soft IoU: for a focusing map (Eq. 12).
 
-    The cross-entropy is weighted pixel by pixel; the code this loss is known from passes `reduce="none"`, which averages
-    first and so weighs nothing.
+    The cross-entropy is weighted pixel by pixel; the code this loss is known from passes `reduce="none"`, which
+    averages first and so weighs nothing.
 
     Args:
         logits: `[batch, 1, row, col]`.
@@ -47,7 +47,7 @@ def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def boundary_weight(target: Tensor) -> Tensor:
     """1 + 5 |mean of the target in a 31x31 window - target|: up to six near the boundary, one far from it.
 
-    Pixels beyond the frame count as background. Averaging rows, then columns, is the same mean for a fraction of the work.
+    Pixels beyond the frame count as background. Averaging rows, then columns, is the same mean for less work.
     """
     rows = F.avg_pool2d(target, kernel_size=(31, 1), stride=1, padding=(15, 0))
     mean = F.avg_pool2d(rows, kernel_size=(1, 31), stride=1, padding=(0, 15))

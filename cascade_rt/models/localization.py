@@ -29,7 +29,7 @@ class ChannelAttention(nn.Module):
         return torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """gamma * (attention x features) + features, `[batch, channel, row, col]`."""
+        """Gamma * (attention x features) + features, `[batch, channel, row, col]`."""
         mixed = self.attention(features).to(features.dtype) @ features.flatten(2)
         return self.gamma * mixed.view_as(features) + features
 
@@ -50,10 +50,11 @@ class SpatialAttention(nn.Module):
         return torch.softmax(query.transpose(1, 2) @ key, dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """gamma * (value x attention^T) + features, `[batch, channel, row, col]`."""
+        """Gamma * (value x attention^T) + features, `[batch, channel, row, col]`."""
         value = self.value(features).flatten(2)
         mixed = value @ self.attention(features).to(value.dtype).transpose(1, 2)
-        return self.gamma * mixed.view_as(features) + features
+        attended: Tensor = self.gamma * mixed.view_as(features) + features
+        return attended
 
 
 class LocalizationModule(nn.Module):

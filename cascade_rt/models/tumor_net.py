@@ -5,6 +5,7 @@
 With w = `base_width` the reductions leave 8w, 4w, 2w, w and w/2 channels, coarse to fine.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -40,8 +41,7 @@ class TumorNet(nn.Module):
         )
         self.localization = LocalizationModule(reduced_channels[0])
         self.focusing = nn.ModuleList(
-            FocusingModule(fine, coarse, norm, context_kernel)
-            for coarse, fine in zip(reduced_channels[:-1], reduced_channels[1:], strict=True)
+            FocusingModule(fine, coarse, norm, context_kernel) for coarse, fine in pairwise(reduced_channels)
         )
 
     def forward(self, salient: Tensor) -> list[Tensor]:

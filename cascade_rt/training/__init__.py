@@ -1,0 +1,1 @@
+"""The three training steps, their loop and their checkpoints."""

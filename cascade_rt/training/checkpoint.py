@@ -78,7 +78,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a safetensors file ({error}); name the checkpoint of a run") from error
     if metadata.get("format") != FORMAT:
-        raise BundleError(f"{path}: is not a checkpoint of this version of cascade-rt; train again, or use that version")
+        raise BundleError(
+            f"{path}: is not a checkpoint of this version of cascade-rt; train again, or use that version"
+        )
     progress = json.loads(metadata["progress"])
     try:
         cascade = from_mapping(CascadeConfig, progress["cascade"], "cascade")

@@ -14,7 +14,7 @@ from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import TUMOR, Case
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.losses.total import Losses, total_loss
-from cascade_rt.models.cascade_model import CascadeModel, OrganPass
+from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.training.checkpoint import (
     FILE_NAME,
     Checkpoint,

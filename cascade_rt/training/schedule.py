@@ -27,9 +27,7 @@ JOINT = Step("J", use_saliency=True, predicted_boxes=True)
 def steps_by_epoch(config: TrainConfig) -> list[Step]:
     """The step of each epoch, in order."""
     return [
-        step
-        for step, epochs in zip((SEPARATE, INTERMEDIATE, JOINT), config.epochs, strict=True)
-        for _ in range(epochs)
+        step for step, epochs in zip((SEPARATE, INTERMEDIATE, JOINT), config.epochs, strict=True) for _ in range(epochs)
     ]
 
 

@@ -2,19 +2,13 @@
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
 from cascade_rt.bundle import Bundle
-from cascade_rt_cli.console import results_console
+from cascade_rt_cli.console import print_rows, results_console
 
 
 def print_bundle(bundle: Bundle) -> None:
     """Print what a bundle is; its files have been checked when it was opened."""
-    console = results_console()
-    table = Table.grid(padding=(0, 2))
-    for name, text in _rows(bundle):
-        table.add_row(name, text)
-    console.print(table)
+    print_rows(results_console(), _rows(bundle))
 
 
 def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -23,7 +17,10 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "bundle", f"{manifest.name}, exported {manifest.created}"
     yield "use", f"[yellow]{manifest.intended_use}[/yellow]"
     yield "networks", f"base width {config.base_width}, {config.norm} norm, window {config.window_hu} HU"
-    yield "crop", f"margin {config.crop.margin}, grid {config.crop.grid}, slices without organ: {config.crop.empty_policy}"
+    yield (
+        "crop",
+        f"margin {config.crop.margin}, grid {config.crop.grid}, slices without organ: {config.crop.empty_policy}",
+    )
     yield "trained on", f"{training.get('data', 'not recorded')}, {training.get('epochs', '?')} epochs"
     for stage in ("stage1", "stage2"):
         errors = ", ".join(f"{name} {error:.1g}" for name, error in parity.get(stage, {}).get("max_error", {}).items())

@@ -1,11 +1,10 @@
 """What the commands print: progress on stderr, results on stdout."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
@@ -34,10 +33,13 @@ def progress_bar() -> Iterator[Progress]:
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
     console.print(f"[bold]{job.scan}[/bold]: {STATUS_SENTENCES[segmentation.status]}")
-    table = Table.grid(padding=(0, 2))
-    for name, text in _summary(job, segmentation):
-        table.add_row(f"  {name}", text)
-    console.print(table)
+    print_rows(console, _summary(job, segmentation), indent=2)
+
+
+def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+    """Print names and texts in two columns, each row a line however long."""
+    for name, text in rows:
+        console.print(f"{'':{indent}}{name:<10}{text}")
 
 
 def print_intended_use(console: Console, segmentation: Segmentation) -> None:
@@ -48,7 +50,10 @@ def print_intended_use(console: Console, segmentation: Segmentation) -> None:
 
 def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     found, engine = segmentation.measurements, segmentation.provenance["engine"]
-    yield "pancreas", f"{found.organ_ml:.1f} ml, tumour included, in {found.organ_slices} of {len(segmentation.mask)} slices"
+    yield (
+        "pancreas",
+        f"{found.organ_ml:.1f} ml, tumour included, in {found.organ_slices} of {len(segmentation.mask)} slices",
+    )
     yield "tumour", f"{found.tumor_ml:.1f} ml in {found.tumor_slices} slices"
     for lesion in found.lesions[:3]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"

@@ -16,8 +16,8 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option
 def demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
     """Make a synthetic CT scan, segment it, and draw what was found.
 
-    FOLDER then holds phantom.nii.gz, its true label, the mask, the report and preview.png. Seeds from 10000 on were never
-    trained on by the embedded bundle.
+    FOLDER then holds phantom.nii.gz, its true label, the mask, the report and preview.png. The embedded bundle was
+    never trained on seeds from 10000 on.
     """
     from cascade_rt_cli.demo_scan import run_demo
 

@@ -10,7 +10,14 @@ from cascade_rt.engines import BackendChoice
 from cascade_rt.inference import Job, infer_file, prepare_output
 from cascade_rt.metrics import dice
 from cascade_rt.preview import render_preview
-from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console, spinner
+from cascade_rt_cli.console import (
+    print_intended_use,
+    print_rows,
+    print_segmentation,
+    progress_bar,
+    results_console,
+    spinner,
+)
 
 
 def run_demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
@@ -30,6 +37,9 @@ def run_demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoic
 
     print_segmentation(console, job, segmentation)
     organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
-    console.print(f"  Dice against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}")
-    console.print(f"  picture   {output / 'preview.png'}")
+    rows = [
+        ("picture", str(output / "preview.png")),
+        ("Dice", f"against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}"),
+    ]
+    print_rows(console, rows, indent=2)
     print_intended_use(console, segmentation)

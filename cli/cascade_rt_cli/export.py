@@ -15,8 +15,8 @@ from cascade_rt_cli.options import PATH, overwrite_option
 def export(checkpoint: Path, output: Path, name: str | None, overwrite: bool) -> None:
     """Export a trained cascade to a bundle: two ONNX graphs, the weights, a manifest.
 
-    CHECKPOINT is the folder of a run, or its checkpoint.safetensors. Both graphs are run beside PyTorch on inputs they have
-    never seen; if a probability differs by more than 1e-4, nothing is written and the exit code is 5.
+    CHECKPOINT is the folder of a run, or its checkpoint.safetensors. Both graphs are run beside PyTorch on inputs they
+    have never seen; if a probability differs by more than 1e-4, nothing is written and the exit code is 5.
 
     \b
     Example:

@@ -12,24 +12,16 @@ COMMANDS = ("demo", "infer", "train", "export", "inspect")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
-class _Refusal(click.ClickException):
-    """An error a person can mend, as one sentence with an exit code."""
-
-    def __init__(self, error: CascadeError) -> None:
-        super().__init__(str(error))
-        self.exit_code = error.exit_code
-
-
 class _LazyGroup(click.Group):
     """Loads a command's module when it is called or listed, and turns our errors into sentences.
 
     Errors of ours that are bugs pass through with their traceback.
     """
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"cascade_rt_cli.{cmd_name}")
@@ -40,7 +32,8 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CascadeError as error:
-            raise _Refusal(error) from error
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(128 + signal.SIGINT)

@@ -16,6 +16,7 @@ from cascade_rt_cli.options import PATH
     type=click.Choice(["phantom"]),
     default="phantom",
     show_default=True,
+    expose_value=False,
     help="Kind of data. phantom: synthetic scans, made here.",
 )
 @click.option(
@@ -44,7 +45,6 @@ from cascade_rt_cli.options import PATH
 def train(
     data: Path | None,
     output: Path,
-    dataset: str,
     preset: Preset,
     config: Path | None,
     base_width: int | None,
@@ -57,8 +57,8 @@ def train(
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
 
-    DATA is the folder in which prepared cases are kept; default: RUN/cases. A checkpoint is written after each epoch; a run
-    that was stopped goes on with --resume and ends in the same weights.
+    DATA is the folder in which prepared cases are kept; default: RUN/cases. A checkpoint is written after each epoch; a
+    run that was stopped goes on with --resume and ends in the same weights.
 
     \b
     Examples:

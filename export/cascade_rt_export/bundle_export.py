@@ -75,7 +75,7 @@ def export_bundle(
         )
         draft = write_manifest(workplace, manifest)
         on_step("comparing the graphs with PyTorch")
-        parity = {found.stage: found.to_json() for found in check_parity(draft)}
+        parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(draft)}
         write_manifest(workplace, replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity}))
         workplace.chmod(0o755)
         if path.exists():

@@ -1,7 +1,7 @@
 """Does an exported bundle compute what the PyTorch model computes?
 
-Both stages are run on inputs that the exporter never saw: phantom slices and noise, in two batch sizes and three sizes of
-image or crop. What is measured goes into the manifest; too large an error fails the export.
+Both stages are run on inputs that the exporter never saw: phantom slices and noise, in two batch sizes and three sizes
+of image or crop. What is measured goes into the manifest; too large an error fails the export.
 """
 
 from collections.abc import Iterator, Mapping
