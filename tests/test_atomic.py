@@ -70,6 +70,15 @@ def test_the_old_file_is_whole_while_the_new_one_is_written(tmp_path: Path) -> N
     assert seen == [b"old"]
 
 
+def test_all_content_has_left_the_program_before_the_disk_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    atomic_write(tmp_path / "result", write_new, overwrite=False)
+    assert sizes == [len(b"new")]
+
+
 def test_an_existing_file_is_replaced_if_asked_for(tmp_path: Path) -> None:
     (tmp_path / "result").write_bytes(b"old")
     atomic_write(tmp_path / "result", write_new, overwrite=True)

@@ -158,6 +158,11 @@ def test_the_mask_of_an_array_has_the_affine_of_the_array(tmp_path: Path) -> Non
     np.testing.assert_allclose(nib.load(tmp_path / "mask.nii").affine, affine, rtol=1e-6)
 
 
+def test_the_mask_of_an_array_has_the_spacing_of_the_array(tmp_path: Path) -> None:
+    write_mask(LABELS, Volume.from_array(ANATOMY.T, LPS_AFFINE), tmp_path / "mask.nii")
+    assert nib.load(tmp_path / "mask.nii").header.get_zooms() == pytest.approx((0.7, 0.8, 2.5))
+
+
 @pytest.mark.parametrize(
     ("array", "affine", "message"),
     [
@@ -418,6 +423,11 @@ def test_the_same_mask_gives_the_same_bytes(scan: Path, tmp_path: Path) -> None:
 def test_the_gzip_header_holds_neither_time_nor_name(scan: Path, tmp_path: Path) -> None:
     write_mask(LABELS, read_volume(scan), tmp_path / "mask.nii.gz")
     assert (tmp_path / "mask.nii.gz").read_bytes()[3:8] == bytes(5)
+
+
+def test_a_mask_says_that_its_labels_are_not_scaled(scan: Path, tmp_path: Path) -> None:
+    write_mask(LABELS, read_volume(scan), tmp_path / "mask.nii")
+    assert np.frombuffer((tmp_path / "mask.nii").read_bytes()[112:120], "<f4").tolist() == [1, 0]
 
 
 def test_nothing_said_about_the_patient_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 
 from cascade_rt.bundle import Bundle
@@ -37,7 +38,7 @@ class PyTorchEngine:
         """Compute the stage's outputs (see `StageEngine`)."""
         check_inputs(self._stage, inputs)
         check_open(self._graph, self._stage)
-        (image,) = inputs.values()
+        image = np.ascontiguousarray(next(iter(inputs.values())))
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             outputs = self._graph(torch.tensor(image, device=self._device))  # type: ignore[misc]
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -15,7 +15,7 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     manifest = bundle.manifest
     config, training, parity = manifest.config, manifest.training, manifest.parity
     yield "bundle", f"{manifest.name}, exported {manifest.created}"
-    yield "use", f"[yellow]{manifest.intended_use}[/yellow]"
+    yield "use", manifest.intended_use
     yield "networks", f"base width {config.base_width}, {config.norm} norm, window {config.window_hu} HU"
     yield (
         "crop",

@@ -32,20 +32,20 @@ def progress_bar() -> Iterator[Progress]:
 
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
-    console.print(f"[bold]{job.scan}[/bold]: {STATUS_SENTENCES[segmentation.status]}")
+    console.print(f"{job.scan}: {STATUS_SENTENCES[segmentation.status]}", style="bold", markup=False)
     print_rows(console, _summary(job, segmentation), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
     """Print names and texts in two columns, each row a line however long."""
     for name, text in rows:
-        console.print(f"{'':{indent}}{name:<10}{text}")
+        console.print(f"{'':{indent}}{name:<10}{text}", markup=False)
 
 
 def print_intended_use(console: Console, segmentation: Segmentation) -> None:
     """Print what the bundle may be used for."""
     bundle = segmentation.provenance["bundle"]
-    console.print(f"[yellow]Bundle {bundle['name']}: {bundle['intended_use']}[/yellow]")
+    console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow", markup=False)
 
 
 def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:

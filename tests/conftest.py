@@ -1,0 +1,44 @@
+"""What several tests share: a small trained-looking model, and the bundle it exports to."""
+
+from pathlib import Path
+
+import pytest
+
+SAMPLE_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def sample_ct() -> Path:
+    """Folder of real CT files."""
+    if not SAMPLE_CT.is_dir():
+        pytest.skip(f"needs the sample CT files in {SAMPLE_CT.name}/ beside the checkout")
+    return SAMPLE_CT
+
+
+@pytest.fixture(scope="session")
+def checkpoint():  # noqa: ANN201  importing the type would import torch for every test
+    """A cascade of base width 8 with seeded random weights, lively enough to find something in noise."""
+    import torch
+
+    from cascade_rt.config import CascadeConfig, TrainConfig
+    from cascade_rt.models.cascade_model import CascadeModel
+    from cascade_rt.training.checkpoint import Checkpoint
+
+    config = CascadeConfig(base_width=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = CascadeModel(config)
+        torch.nn.init.normal_(model.saliency.conv5.weight, std=0.1)
+        model.train()
+        with torch.no_grad():
+            organ = model.find_organ(torch.randn(4, 1, 128, 128) * 200)
+            model.stage2(organ.image)
+    return Checkpoint(config, TrainConfig(), "random weights", epochs_done=0, model=model.state_dict(), optimizer={})
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint, tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN001, ANN201
+    """The bundle of `checkpoint`, exported and checked once for all tests."""
+    from cascade_rt_export.bundle_export import export_bundle
+
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("exported") / "bundle")

@@ -1,0 +1,105 @@
+"""The losses are Eq. 10 to 13."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cascade_rt.losses.segmentation import (
+    boundary_weight,
+    dice_loss,
+    focusing_loss,
+    localization_loss,
+    tumor_loss,
+)
+
+
+def square_target(side: int = 64) -> torch.Tensor:
+    target = torch.zeros(1, 1, side, side)
+    target[..., 20:40, 16:48] = 1
+    return target
+
+
+def confident(target: torch.Tensor) -> torch.Tensor:
+    """Logits that say exactly the target."""
+    return (2 * target - 1) * 40
+
+
+def test_dice_is_the_formula_by_hand() -> None:
+    logits = torch.logit(torch.tensor([0.8, 0.4, 0.2, 0.6])).reshape(1, 1, 2, 2)
+    target = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 1, 2, 2)
+    torch.testing.assert_close(dice_loss(logits, target), torch.tensor(1 - 2 * 1.2 / 4.0), atol=1e-5, rtol=0)
+
+
+def test_dice_averages_over_the_samples_of_a_batch() -> None:
+    target = torch.cat([square_target(), square_target()])
+    logits = torch.cat([confident(square_target()), -confident(square_target())])
+    torch.testing.assert_close(dice_loss(logits, target), torch.tensor(0.5), atol=1e-4, rtol=0)
+
+
+def test_localization_is_cross_entropy_plus_iou_by_hand() -> None:
+    prob = torch.tensor([0.8, 0.4, 0.2, 0.6])
+    target = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    cross_entropy = -(torch.log(torch.tensor([0.8, 0.4, 0.8, 0.4]))).mean()
+    iou = 1.2 / (2.0 + 2.0 - 1.2)
+    found = localization_loss(torch.logit(prob).reshape(1, 1, 2, 2), target.reshape(1, 1, 2, 2))
+    torch.testing.assert_close(found, cross_entropy + 1 - iou, atol=1e-5, rtol=0)
+
+
+def test_boundary_weight_is_the_31_by_31_mean_of_the_paper() -> None:
+    target = square_target()
+    expected = 1 + 5 * (F.avg_pool2d(target, 31, stride=1, padding=15) - target).abs()
+    torch.testing.assert_close(boundary_weight(target), expected)
+
+
+def test_boundary_weight_is_1_far_from_any_boundary() -> None:
+    assert boundary_weight(torch.zeros(1, 1, 64, 64)).unique().tolist() == [1.0]
+
+
+def test_focusing_cross_entropy_is_weighted_pixel_by_pixel() -> None:
+    target, weight = square_target(), boundary_weight(square_target())
+    near, far = torch.zeros_like(target), torch.zeros_like(target)
+    near[..., 20, 16], far[..., 0, 0] = -4.0, 4.0
+    base = confident(target)
+    wrong_near = torch.where(near != 0, near, base)
+    wrong_far = torch.where(far != 0, far, base)
+    assert weight[..., 20, 16] > 2 * weight[..., 0, 0]
+    assert focusing_loss(wrong_near, target, weight) > focusing_loss(wrong_far, target, weight)
+
+
+def test_focusing_with_equal_weights_is_the_localization_loss() -> None:
+    target, logits = square_target(), torch.randn(1, 1, 64, 64)
+    torch.testing.assert_close(
+        focusing_loss(logits, target, torch.ones_like(target)), localization_loss(logits, target)
+    )
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_perfect_prediction_costs_nothing(empty: bool) -> None:
+    target = torch.zeros(1, 1, 64, 64) if empty else square_target()
+    logits = confident(target)
+    for loss in (
+        dice_loss(logits, target),
+        localization_loss(logits, target),
+        focusing_loss(logits, target, boundary_weight(target)),
+    ):
+        torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+def test_tumor_loss_is_the_weighted_sum_of_its_outputs() -> None:
+    target, weights = square_target(), (0.5, 1.0, 2.0, 4.0)
+    outputs = [torch.randn(1, 1, 64, 64) for _ in range(5)]
+    expected = localization_loss(outputs[0], target) + sum(
+        weight * focusing_loss(logits, target, boundary_weight(target))
+        for weight, logits in zip(weights, outputs[1:], strict=True)
+    )
+    torch.testing.assert_close(tumor_loss(outputs, target, weights), expected)
+
+
+def test_coarse_outputs_are_brought_to_the_size_of_the_target() -> None:
+    target = square_target()
+    coarse = torch.randn(1, 1, 4, 4)
+    fine = F.interpolate(coarse, size=(64, 64), mode="bilinear", align_corners=True)
+    outputs = [torch.randn(1, 1, 64, 64) for _ in range(4)]
+    torch.testing.assert_close(
+        tumor_loss([coarse, *outputs], target, (1, 1, 1, 1)), tumor_loss([fine, *outputs], target, (1, 1, 1, 1))
+    )

@@ -1,0 +1,96 @@
+"""A bundle is read whole or refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascade_rt.bundle import FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle
+from cascade_rt.errors import BundleError
+
+
+@pytest.fixture
+def copy(bundle: Bundle, tmp_path: Path) -> Path:
+    """A bundle that a test may damage."""
+    return Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+def edit_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads((path / "manifest.json").read_text())
+    change(document)
+    (path / "manifest.json").write_text(json.dumps(document))
+
+
+def test_what_was_written_is_read_back(bundle: Bundle) -> None:
+    again = read_bundle(bundle.path)
+    assert again.manifest == bundle.manifest
+    assert again.sha256 == bundle.sha256
+
+
+def test_a_bundle_holds_the_files_of_its_manifest_and_no_other(bundle: Bundle) -> None:
+    assert {path.name for path in bundle.path.iterdir()} == FILE_NAMES | {"manifest.json"}
+
+
+@pytest.mark.parametrize("name", sorted(FILE_NAMES))
+def test_a_changed_byte_in_any_file_is_refused(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=rf"{name}: is not the file that was exported"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", sorted(FILE_NAMES))
+def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: is missing from the bundle"):
+        read_bundle(copy)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle .* cascade-rt export"):
+        read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m.update(schema_version=2), "schema_version must be 1, got 2"),
+        (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
+        (lambda m: m.pop("parity"), r"misses \['parity'\]"),
+        (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
+        (lambda m: m["config"].update(base_width="8"), "config.base_width must be of type int, got '8'"),
+        (lambda m: m["labels"].update({"3": "cyst"}), "other labels or tensors"),
+        (lambda m: m["tensors"]["stage1"]["inputs"][0].update(name="image"), "other labels or tensors"),
+        (lambda m: m["files"].update({"../secret": {}}), "files must be exactly"),
+        (lambda m: m["files"]["stage1_fp32.onnx"].update(bytes="1"), "bytes must be of type int"),
+        (lambda m: m.update(intended_use=None), "intended_use must be a JSON string"),
+    ],
+)
+def test_a_manifest_this_version_does_not_understand_is_refused(
+    copy: Path, change: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
+    edit_manifest(copy, change)
+    with pytest.raises(BundleError, match=complaint):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_manifest_that_is_no_json_object_is_refused(copy: Path, content: bytes) -> None:
+    (copy / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json: .*export the bundle again"):
+        read_bundle(copy)
+
+
+def test_a_huge_manifest_is_refused_unread(copy: Path) -> None:
+    (copy / "manifest.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
+    with pytest.raises(BundleError, match="is larger than"):
+        read_bundle(copy)
+
+
+def test_the_hash_of_a_bundle_changes_with_its_manifest(bundle: Bundle, copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest.update(name="other"))
+    assert read_bundle(copy).sha256 != bundle.sha256

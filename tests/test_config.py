@@ -1,0 +1,296 @@
+"""Configs are read from TOML: what is left out keeps its default, and what cannot be meant is refused by name."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade_rt.config import (
+    PRESETS,
+    CascadeConfig,
+    CropConfig,
+    Preset,
+    TrainConfig,
+    from_mapping,
+    load_config,
+    to_mapping,
+    train_preset,
+)
+from cascade_rt.errors import UsageError
+
+Config = TypeVar("Config", CascadeConfig, TrainConfig)
+
+positive = st.floats(1e-9, 1e3, allow_nan=False)
+
+
+@st.composite
+def crop_configs(draw: st.DrawFn) -> CropConfig:
+    grid = 16 * draw(st.integers(1, 8))
+    return CropConfig(
+        threshold=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
+        margin=draw(st.integers(0, 200)),
+        grid=grid,
+        min_side=grid * draw(st.integers(1, 8)),
+        empty_policy=draw(st.sampled_from(("full", "skip"))),
+    )
+
+
+@st.composite
+def cascade_configs(draw: st.DrawFn) -> CascadeConfig:
+    low = draw(st.floats(-1000, 1000))
+    return CascadeConfig(
+        base_width=8 * draw(st.integers(1, 16)),
+        window_hu=(low, low + draw(st.floats(1, 2000))),
+        norm=draw(st.sampled_from(("batch", "instance", "group"))),
+        bottleneck=draw(st.sampled_from(("paper", "stan"))),
+        saliency_channels=draw(st.integers(1, 64)),
+        stage2_features=draw(st.sampled_from(("encoder", "decoder"))),
+        context_kernel=draw(st.sampled_from((1, 3))),
+        crop=draw(crop_configs()),
+    )
+
+
+train_configs = st.builds(
+    TrainConfig,
+    epochs=st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)),
+    optimizer=st.sampled_from(("sgd", "adam")),
+    learning_rate=positive,
+    momentum=st.floats(0, 0.99),
+    weight_decay=positive,
+    schedule=st.sampled_from(("constant", "poly")),
+    batch_size=st.integers(1, 64),
+    slices=st.sampled_from(("tumor", "organ", "all")),
+    background_share=st.floats(0, 10),
+    patch=st.none() | st.integers(2, 20).map(lambda count: 32 * count),
+    organ_loss=st.sampled_from(("dice", "dice_bce")),
+    stage2_weight=st.floats(0, 1),
+    output_weights=st.tuples(positive, positive, positive, positive),
+    mixed_precision=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+
+
+def toml(table: dict[str, Any], name: str) -> str:
+    """A table as TOML, whose plain values are written as JSON writes them; None is left out."""
+    plain = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict | None)]
+    nested = [toml(value, f"{name}.{key}") for key, value in table.items() if isinstance(value, dict)]
+    return "\n".join([f"[{name}]", *plain, *nested])
+
+
+def load(tmp_path: Path, text: str, preset: Preset = "practical") -> tuple[CascadeConfig, TrainConfig]:
+    path = tmp_path / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path, preset)
+
+
+def read_back(config: Config) -> Config:
+    """Through JSON, as a bundle holds it."""
+    return from_mapping(type(config), json.loads(json.dumps(to_mapping(config))), "config")
+
+
+# Round trips
+
+
+@given(cascade_configs())
+def test_cascade_config_survives_json(config: CascadeConfig) -> None:
+    assert read_back(config) == config
+
+
+@given(train_configs)
+def test_train_config_survives_json(config: TrainConfig) -> None:
+    assert read_back(config) == config
+
+
+@given(cascade_configs(), train_configs)
+def test_configs_survive_a_toml_file(
+    tmp_path_factory: pytest.TempPathFactory, cascade: CascadeConfig, train: TrainConfig
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "round_trip.toml"
+    text = toml(to_mapping(cascade), "cascade") + "\n" + toml(to_mapping(train), "train")
+    path.write_text(text, encoding="utf-8")
+    assert load_config(path, "paper") == (cascade, train)
+
+
+def test_mapping_holds_nested_tables_as_mappings() -> None:
+    assert to_mapping(CascadeConfig())["crop"] == asdict(CropConfig())
+
+
+@pytest.mark.parametrize("value", [TrainConfig, {"seed": 1}])
+def test_only_a_config_has_a_mapping(value: object) -> None:
+    with pytest.raises(TypeError, match="must be a dataclass instance"):
+        to_mapping(value)
+
+
+# Defaults, presets and the file
+
+
+def test_empty_file_gives_the_defaults_and_the_preset(tmp_path: Path) -> None:
+    assert load(tmp_path, "") == (CascadeConfig(), train_preset("practical"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_file_overrides_the_preset(tmp_path: Path, preset: Preset) -> None:
+    _, train = load(tmp_path, "[train]\nlearning_rate = 0.25", preset)
+    assert train.learning_rate == 0.25
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_the_file_leaves_out_keeps_the_number_of_the_preset(tmp_path: Path, preset: Preset) -> None:
+    _, train = load(tmp_path, "[train]\nlearning_rate = 0.25", preset)
+    assert asdict(train) == asdict(train_preset(preset)) | {"learning_rate": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", "sgd"),
+        ("momentum", 0.9),
+        ("learning_rate", 1e-5),
+        ("weight_decay", 1e-7),
+        ("batch_size", 1),
+        ("epochs", (2, 4, 50)),
+        ("schedule", "constant"),
+        ("slices", "tumor"),
+        ("patch", None),
+        ("mixed_precision", False),
+    ],
+)
+def test_paper_preset_has_the_numbers_of_the_paper(name: str, value: object) -> None:
+    assert getattr(train_preset("paper"), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("threshold", 0.5), ("margin", 20), ("min_side", 64), ("empty_policy", "full")]
+)
+def test_crop_defaults_are_those_of_the_method(name: str, value: object) -> None:
+    assert getattr(CropConfig(), name) == value
+
+
+# Keys, tables and files that do not exist
+
+
+def test_unknown_key_is_refused_with_the_closest_one(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown key train\.learning_rte; did you mean 'learning_rate'\?"):
+        load(tmp_path, "[train]\nlearning_rte = 1e-3")
+
+
+def test_unknown_key_like_no_other_is_refused_with_all_keys(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown key cascade\.crop\.zzz; known keys: threshold, margin, grid"):
+        load(tmp_path, "[cascade.crop]\nzzz = 1")
+
+
+def test_unknown_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown table \[training\]; a config has the tables \[cascade\] and"):
+        load(tmp_path, "[training]\nseed = 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [("cascade = 5", "cascade"), ("train = 5", "train"), ("[[train]]", "train"), ("cascade.crop = 5", "cascade.crop")],
+)
+def test_value_in_the_place_of_a_table_is_refused(tmp_path: Path, text: str, table: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{table} must be a table, got "):
+        load(tmp_path, text)
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read .*name an existing TOML file"):
+        load_config(tmp_path / "nowhere.toml")
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config(tmp_path)
+
+
+def test_file_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a TOML file"):
+        load(tmp_path, "learning rate: 1e-3")
+
+
+def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is not a TOML file"):
+        load_config(tmp_path / "experiment.toml")
+
+
+# Types
+
+
+@pytest.mark.parametrize("text", ["train.learning_rate = 1", "train.output_weights = [1, 2, 3, 4]"])
+def test_whole_number_is_taken_for_a_float(tmp_path: Path, text: str) -> None:
+    _, train = load(tmp_path, text)
+    assert all(type(value) is float for value in (train.learning_rate, *train.output_weights))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train.batch_size = true", r"train\.batch_size must be of type int, got True"),
+        ("train.batch_size = 2.0", r"train\.batch_size must be of type int, got 2\.0"),
+        ("train.batch_size = '2'", r"train\.batch_size must be of type int, got '2'"),
+        ("train.learning_rate = true", r"train\.learning_rate must be of type float, got True"),
+        ("train.learning_rate = '1e-3'", r"train\.learning_rate must be of type float, got '1e-3'"),
+        ("train.mixed_precision = 1", r"train\.mixed_precision must be of type bool, got 1"),
+        ("train.patch = 96.0", r"train\.patch must be of type int or nothing, got 96\.0"),
+        ("train.epochs = [1, 2.0, 3]", r"train\.epochs must be of type int, got 2\.0"),
+        ("train.epochs = [1, 2]", r"train\.epochs must be a list of 3 values, got \[1, 2\]"),
+        ("train.epochs = 7", r"train\.epochs must be a list of 3 values, got 7"),
+        ("train.optimizer = 'lion'", r"train\.optimizer must be one of sgd, adam, got 'lion'"),
+        ("cascade.window_hu = '-100, 240'", r"cascade\.window_hu must be a list of 2 values"),
+        ("cascade.context_kernel = 2", r"cascade\.context_kernel must be one of 1, 3, got 2"),
+        ("cascade.context_kernel = true", r"cascade\.context_kernel must be one of 1, 3, got True"),
+        ("cascade.context_kernel = 3.0", r"cascade\.context_kernel must be one of 1, 3, got 3\.0"),
+    ],
+)
+def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(tmp_path, text)
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cascade.base_width = 12", r"cascade\.base_width must be a multiple of 8, got 12"),
+        ("cascade.base_width = 0", r"cascade\.base_width must be a multiple of 8, got 0"),
+        ("cascade.window_hu = [240, -100]", r"cascade\.window_hu must be \(low, high\) with low < high"),
+        ("cascade.window_hu = [0, nan]", r"cascade\.window_hu must be \(low, high\) with low < high"),
+        ("cascade.saliency_channels = 0", r"cascade\.saliency_channels must be positive, got 0"),
+        ("cascade.crop.threshold = 0", r"crop\.threshold must lie between 0 and 1, got 0\.0"),
+        ("cascade.crop.threshold = 1", r"crop\.threshold must lie between 0 and 1, got 1\.0"),
+        ("cascade.crop.threshold = nan", r"crop\.threshold must lie between 0 and 1, got nan"),
+        ("cascade.crop.margin = -1", r"crop\.margin must not be negative, got -1"),
+        ("cascade.crop.grid = 24", r"crop\.grid must be a multiple of 16, got 24"),
+        ("cascade.crop.grid = 0", r"crop\.grid must be a multiple of 16, got 0"),
+        ("cascade.crop.min_side = 80", r"crop\.min_side must be a multiple of crop\.grid, got 80"),
+        ("cascade.crop.min_side = 0", r"crop\.min_side must be a multiple of crop\.grid, got 0"),
+        ("train.epochs = [0, 0, 0]", r"train\.epochs must hold some epoch"),
+        ("train.epochs = [-1, 2, 2]", r"train\.epochs must hold some epoch"),
+        ("train.learning_rate = 0", r"train\.learning_rate must be positive, got 0\.0"),
+        ("train.learning_rate = nan", r"train\.learning_rate must be positive, got nan"),
+        ("train.batch_size = 0", r"train\.batch_size must be positive, got 0"),
+        ("train.background_share = -0.5", r"train\.background_share must not be negative, got -0\.5"),
+        ("train.patch = 32", r"train\.patch must be a multiple of 32, at least 64, got 32"),
+        ("train.patch = 100", r"train\.patch must be a multiple of 32, at least 64, got 100"),
+    ],
+)
+def test_value_out_of_range_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(tmp_path, text)
+
+
+def test_range_is_checked_where_no_file_is_read() -> None:
+    with pytest.raises(UsageError, match=r"crop\.margin must not be negative"):
+        CropConfig(margin=-1)
+
+
+def test_config_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError, match="margin"):
+        CropConfig().margin = 3  # type: ignore[misc]

@@ -1,0 +1,168 @@
+"""Volumes, and lesions with their place in the patient, as they can be computed by hand."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, Lesion, Measurements, measure
+
+Array = npt.NDArray[Any]
+
+# From (z, row, col) to mm, oblique: every axis of the scan moves along two axes of the patient.
+OBLIQUE = np.array([[0.3, 0.0, -0.7, 31.0], [0.0, -0.8, 0.2, -12.0], [2.5, 0.1, 0.0, -90.0], [0.0, 0.0, 0.0, 1.0]])
+ML = 0.25
+"""Volume of a voxel; exact in binary."""
+
+
+def blank(shape: tuple[int, int, int] = (6, 9, 12)) -> npt.NDArray[np.uint8]:
+    return np.zeros(shape, dtype=np.uint8)
+
+
+def measured(mask: npt.NDArray[np.uint8], affine: Array = OBLIQUE, voxel_volume_ml: float = ML) -> Measurements:
+    return measure(mask, affine, voxel_volume_ml)
+
+
+def only_lesion(mask: npt.NDArray[np.uint8], affine: Array = OBLIQUE, voxel_volume_ml: float = ML) -> Lesion:
+    (lesion,) = measured(mask, affine, voxel_volume_ml).lesions
+    return lesion
+
+
+def ball(radius_mm: float, spacing_mm: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
+    shape = tuple(int(2 * radius_mm / step) + 6 for step in spacing_mm)
+    place = np.moveaxis(np.indices(shape), 0, -1) - (np.array(shape) - 1) / 2
+    distance = np.linalg.norm(place * spacing_mm, axis=-1)
+    return np.where(distance <= radius_mm, TUMOR_LABEL, 0).astype(np.uint8)
+
+
+@pytest.fixture
+def organ_with_tumor() -> npt.NDArray[np.uint8]:
+    """60 voxels of organ in 3 slices, 8 of them tumour, in 2 of the slices."""
+    mask = blank()
+    mask[1:4, 2:6, 3:8] = ORGAN_LABEL
+    mask[2:4, 3:5, 4:6] = TUMOR_LABEL
+    return mask
+
+
+# Volumes
+
+
+def test_organ_volume_includes_the_tumor(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    assert measured(organ_with_tumor).organ_ml == 60 * ML
+
+
+def test_pancreas_volume_excludes_the_tumor(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    assert measured(organ_with_tumor).pancreas_ml == 52 * ML
+
+
+def test_tumor_volume_is_that_of_its_label(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    assert measured(organ_with_tumor).tumor_ml == 8 * ML
+
+
+def test_organ_slices_are_those_with_either_label(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    organ_with_tumor[1] *= TUMOR_LABEL
+    assert measured(organ_with_tumor).organ_slices == 3
+
+
+def test_tumor_slices_are_those_with_tumor(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    assert measured(organ_with_tumor).tumor_slices == 2
+
+
+def test_empty_mask_measures_nothing() -> None:
+    assert measured(blank()) == Measurements(0.0, 0.0, 0.0, 0, 0, ())
+
+
+def test_organ_without_tumor_has_no_lesion() -> None:
+    assert measured(np.full((2, 3, 4), ORGAN_LABEL, dtype=np.uint8)).lesions == ()
+
+
+# What one lesion is
+
+
+@pytest.mark.parametrize("step", [(0, 0, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1), (1, -1, 1), (1, 1, -1)])
+def test_voxels_that_share_a_face_an_edge_or_a_corner_are_one_lesion(step: tuple[int, int, int]) -> None:
+    mask = blank()
+    mask[2, 4, 5] = mask[2 + step[0], 4 + step[1], 5 + step[2]] = TUMOR_LABEL
+    assert len(measured(mask).lesions) == 1
+
+
+@pytest.mark.parametrize("step", [(0, 0, 2), (2, 0, 0), (1, 2, 1)])
+def test_voxels_that_do_not_touch_are_two_lesions(step: tuple[int, int, int]) -> None:
+    mask = blank()
+    mask[2, 4, 5] = mask[2 + step[0], 4 + step[1], 5 + step[2]] = TUMOR_LABEL
+    assert len(measured(mask).lesions) == 2
+
+
+def test_pancreas_does_not_join_two_lesions() -> None:
+    mask = blank()
+    mask[2, 4, 3:8] = (TUMOR_LABEL, ORGAN_LABEL, ORGAN_LABEL, ORGAN_LABEL, TUMOR_LABEL)
+    assert len(measured(mask).lesions) == 2
+
+
+def test_lesion_inside_the_box_of_another_is_measured_alone() -> None:
+    mask = blank((5, 9, 9))
+    mask[2, 1:8, 1:8] = TUMOR_LABEL
+    mask[2, 2:7, 2:7] = ORGAN_LABEL
+    mask[2, 4, 4] = TUMOR_LABEL
+    assert [lesion.volume_ml for lesion in measured(mask).lesions] == [24 * ML, ML]
+
+
+def test_lesions_come_largest_first() -> None:
+    mask = blank()
+    mask[0, 0, 0] = TUMOR_LABEL
+    mask[2:4, 3:6, 3:6] = TUMOR_LABEL
+    mask[5, 8, 9:12] = TUMOR_LABEL
+    assert [lesion.volume_ml for lesion in measured(mask).lesions] == [18 * ML, 3 * ML, ML]
+
+
+def test_lesions_together_are_the_tumor() -> None:
+    mask = np.random.default_rng(0).choice(np.array([0, 1, 2], dtype=np.uint8), (8, 30, 30), p=(0.9, 0.05, 0.05))
+    found = measured(mask)
+    assert sum(lesion.volume_ml for lesion in found.lesions) == found.tumor_ml
+
+
+def test_lesion_counts_the_slices_it_is_seen_in() -> None:
+    mask = blank()
+    mask[1, 2:5, 2:5] = mask[2, 4, 4] = mask[3, 5, 5] = TUMOR_LABEL
+    assert only_lesion(mask).slices == 3
+
+
+# Where and how large
+
+
+def test_center_of_one_voxel_is_its_place_in_the_world() -> None:
+    mask = blank()
+    mask[4, 7, 10] = TUMOR_LABEL
+    expected = (0.3 * 4 - 0.7 * 10 + 31.0, -0.8 * 7 + 0.2 * 10 - 12.0, 2.5 * 4 + 0.1 * 7 - 90.0)
+    assert only_lesion(mask).center_mm == pytest.approx(expected)
+
+
+def test_center_is_the_mean_of_all_voxels() -> None:
+    mask = blank()
+    mask[1, 2, 3] = mask[1, 2, 4] = mask[1, 3, 4] = TUMOR_LABEL
+    world = OBLIQUE @ [1, 7 / 3, 11 / 3, 1]
+    assert only_lesion(mask).center_mm == pytest.approx(tuple(world[:3]))
+
+
+def test_each_lesion_has_its_own_center() -> None:
+    mask = blank()
+    mask[0, 0, 0] = TUMOR_LABEL
+    mask[5, 8, 10:12] = TUMOR_LABEL
+    centers = [lesion.center_mm for lesion in measured(mask, np.eye(4)).lesions]
+    assert centers == [(5.0, 8.0, 10.5), (0.0, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("radius_mm", "spacing_mm"),
+    [(10.0, (1.0, 1.0, 1.0)), (15.0, (2.5, 0.8, 0.8)), (6.0, (0.5, 0.7, 0.6))],
+)
+def test_diameter_of_a_ball_is_its_own(radius_mm: float, spacing_mm: tuple[float, float, float]) -> None:
+    lesion = only_lesion(ball(radius_mm, spacing_mm), np.diag([*spacing_mm, 1.0]), float(np.prod(spacing_mm)) / 1000)
+    assert lesion.diameter_mm == pytest.approx(2 * radius_mm, rel=0.02)
+
+
+def test_ball_in_the_middle_has_its_center_there() -> None:
+    mask = ball(10.0, (1.0, 1.0, 1.0))
+    lesion = only_lesion(mask, np.eye(4), 0.001)
+    assert lesion.center_mm == pytest.approx(tuple((side - 1) / 2 for side in mask.shape))

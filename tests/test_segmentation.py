@@ -1,0 +1,233 @@
+"""The status tells the gravest doubt, the report agrees with the mask, and no file is overwritten unasked."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from cascade_rt.crop import Box
+from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
+from cascade_rt.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
+from cascade_rt.volume import Volume
+
+Mask = npt.NDArray[np.uint8]
+
+SHAPE = (8, 20, 24)
+# Axes to the right, anterior and superior: no axis of the file is one of the canonical frame as it stands.
+AFFINE = np.array([[4.0, 0, 0, -50], [0, 5.0, 0, -40], [0, 0, 6.0, -90], [0, 0, 0, 1]])
+VOXEL_ML = 0.12
+
+
+def organ_mask(tumor: bool = True) -> Mask:
+    """A plausible organ inside the scan: 480 voxels, 57.6 ml; 36 of them tumour where asked for."""
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[1:7, 4:12, 6:16] = ORGAN_LABEL
+    if tumor:
+        mask[2:5, 6:9, 8:12] = TUMOR_LABEL
+    return mask
+
+
+def segmentation(mask: Mask, **changes: Any) -> Segmentation:
+    volume = Volume.from_array(np.zeros(SHAPE[::-1], dtype=np.int16), AFFINE, name="case_7")
+    found = measure(mask, volume.affine, volume.voxel_volume_ml)
+    facts: dict[str, Any] = {
+        "volume": volume,
+        "mask": mask,
+        "status": judge(mask, found.organ_ml, found.tumor_ml),
+        "measurements": found,
+        "boxes": {3: Box(0, 4, 64, 64), 2: Box(1, 2, 64, 96)},
+        "warnings": ("tensorrt was passed over",),
+        "timings": {"stage1": 0.5},
+        "provenance": {"bundle": {"name": "small", "sha256": "ab", "intended_use": "Research only."}, "numpy": "2"},
+    }
+    return Segmentation(**(facts | changes))
+
+
+def judged(mask: Mask, organ_ml: float = 60.0) -> Status:
+    return judge(mask, organ_ml, VOXEL_ML * np.count_nonzero(mask == TUMOR_LABEL))
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    """The report as a reader of the file sees it."""
+    found: dict[str, Any] = json.loads(json.dumps(segmentation(organ_mask(), **changes).to_json(), allow_nan=False))
+    return found
+
+
+# Status
+
+
+def test_organ_with_tumor_is_ok() -> None:
+    assert judged(organ_mask()) == "ok"
+
+
+def test_organ_without_tumor_is_no_tumor() -> None:
+    assert judged(organ_mask(tumor=False)) == "no_tumor"
+
+
+def test_empty_mask_is_no_organ() -> None:
+    assert judged(np.zeros(SHAPE, dtype=np.uint8), 0.0) == "no_organ"
+
+
+@pytest.mark.parametrize("organ_ml", [0.1, 9.99, 250.01, 4000.0])
+def test_organ_too_small_or_too_large_is_implausible(organ_ml: float) -> None:
+    assert judged(organ_mask(), organ_ml) == "implausible_organ"
+
+
+@pytest.mark.parametrize("organ_ml", PLAUSIBLE_ORGAN_ML)
+def test_organ_at_the_limits_is_plausible(organ_ml: float) -> None:
+    assert judged(organ_mask(), organ_ml) == "ok"
+
+
+@pytest.mark.parametrize("label", [ORGAN_LABEL, TUMOR_LABEL])
+@pytest.mark.parametrize(("axis", "end"), [(axis, end) for axis in range(3) for end in (0, -1)])
+def test_organ_at_a_border_of_the_scan_touches_it(axis: int, end: int, label: int) -> None:
+    mask = organ_mask()
+    place: list[int] = [4, 9, 11]
+    place[axis] = end
+    mask[tuple(place)] = label
+    assert judged(mask) == "organ_touches_border"
+
+
+def test_organ_one_voxel_off_every_border_does_not_touch() -> None:
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[1:-1, 1:-1, 1:-1] = ORGAN_LABEL
+    assert judged(mask) == "no_tumor"
+
+
+def test_implausible_volume_is_graver_than_the_border() -> None:
+    assert judged(np.full(SHAPE, ORGAN_LABEL, dtype=np.uint8), 400.0) == "implausible_organ"
+
+
+def test_border_is_graver_than_a_missing_tumor() -> None:
+    mask = organ_mask(tumor=False)
+    mask[0] = mask[1]
+    assert judged(mask) == "organ_touches_border"
+
+
+def test_every_status_has_a_sentence() -> None:
+    assert set(STATUS_SENTENCES) == set(get_args(Status))
+
+
+# Report
+
+
+def test_volumes_of_the_report_are_those_of_the_mask() -> None:
+    volumes = report()["volumes_ml"]
+    expected = {"organ": 480 * VOXEL_ML, "pancreas": 444 * VOXEL_ML, "tumor": 36 * VOXEL_ML}
+    assert volumes == pytest.approx(expected)
+
+
+def test_lesions_of_the_report_add_up_to_the_tumor() -> None:
+    found = report()
+    assert sum(lesion["volume_ml"] for lesion in found["lesions"]) == pytest.approx(found["volumes_ml"]["tumor"])
+
+
+def test_lesion_of_the_report_lies_where_the_file_has_it() -> None:
+    # Columns run to the left and rows to the back, so that both count down on the file's own axes.
+    i, j, k = 23 - 9.5, 19 - 7.0, 3.0
+    assert report()["lesions"][0]["center_mm"] == pytest.approx([4 * i - 50, 5 * j - 40, 6 * k - 90])
+
+
+def test_slices_of_the_report_are_those_of_the_mask() -> None:
+    assert report()["slices"] == {"total": 8, "sent_to_stage2": 2, "with_organ": 6, "with_tumor": 3}
+
+
+def test_boxes_of_the_report_are_in_the_order_of_the_slices() -> None:
+    assert report()["boxes"] == [
+        {"slice": 2, "row": 1, "col": 2, "height": 64, "width": 96},
+        {"slice": 3, "row": 0, "col": 4, "height": 64, "width": 64},
+    ]
+
+
+def test_geometry_of_the_report_is_that_of_the_canonical_frame() -> None:
+    assert report()["geometry"] == {"shape": [8, 20, 24], "spacing_mm": pytest.approx([6.0, 5.0, 4.0])}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("report_version", 1),
+        ("case", "case_7"),
+        ("status", "ok"),
+        ("intended_use", "Research only."),
+        ("warnings", ["tensorrt was passed over"]),
+        ("timings_s", {"stage1": 0.5}),
+    ],
+)
+def test_report_tells_how_the_run_went(key: str, value: object) -> None:
+    assert report()[key] == value
+
+
+def test_report_tells_what_computed_the_mask() -> None:
+    assert report()["provenance"]["bundle"]["sha256"] == "ab"
+
+
+def test_report_of_an_empty_mask_can_be_written_as_json() -> None:
+    found = segmentation(np.zeros(SHAPE, dtype=np.uint8)).to_json()
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_report_holds_no_array() -> None:
+    probabilities = np.zeros(SHAPE, dtype=np.float32)
+    assert report(organ_prob=probabilities, tumor_prob=probabilities) == report()
+
+
+def test_timings_are_added_to_those_already_there() -> None:
+    timed = segmentation(organ_mask()).with_timings({"save": 0.25})
+    assert timed.timings == {"stage1": 0.5, "save": 0.25}
+
+
+def test_adding_timings_leaves_the_original() -> None:
+    original = segmentation(organ_mask())
+    original.with_timings({"save": 0.25})
+    assert original.timings == {"stage1": 0.5}
+
+
+# Files
+
+
+def test_saved_mask_has_the_affine_of_the_scan(tmp_path: Path) -> None:
+    segmentation(organ_mask()).save(tmp_path / "mask.nii.gz")
+    assert np.allclose(nib.load(tmp_path / "mask.nii.gz").affine, AFFINE)
+
+
+def test_saved_mask_has_the_voxels_on_the_grid_of_the_scan(tmp_path: Path) -> None:
+    segmentation(organ_mask()).save(tmp_path / "mask.nii.gz")
+    saved = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
+    assert np.array_equal(saved, organ_mask().T[::-1, ::-1])
+
+
+def test_saved_report_is_the_report(tmp_path: Path) -> None:
+    segmentation(organ_mask()).save_report(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report()
+
+
+def test_saved_report_keeps_letters_of_any_language(tmp_path: Path) -> None:
+    segmentation(organ_mask(), warnings=("größer als üblich",)).save_report(tmp_path / "report.json")
+    assert "größer als üblich" in (tmp_path / "report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
+def test_file_that_is_there_is_not_overwritten(tmp_path: Path, method: str, name: str) -> None:
+    (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(OutputExistsError, match="is already there"):
+        getattr(segmentation(organ_mask()), method)(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
+def test_file_that_is_there_is_overwritten_where_asked_for(tmp_path: Path, method: str, name: str) -> None:
+    (tmp_path / name).write_bytes(b"old")
+    getattr(segmentation(organ_mask()), method)(tmp_path / name, overwrite=True)
+    assert (tmp_path / name).read_bytes() != b"old"
+
+
+@pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
+def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path, method: str, name: str) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        getattr(segmentation(organ_mask()), method)(tmp_path / "nowhere" / name)
