@@ -1,0 +1,98 @@
+"""Which slices an epoch visits, and how they are cut."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade_rt.config import TrainConfig
+from cascade_rt.data.sampling import SliceSampler, cut_patch, padded_shape
+from cascade_rt.data.slices import Case
+from cascade_rt.errors import InputError
+
+CONFIG = TrainConfig(batch_size=3)
+
+
+def case(kinds: str, rows: int = 64, cols: int = 64, start: int = 0) -> Case:
+    """A case whose slices are background (b), organ (o) or organ with tumour (t); each slice's HU is its number."""
+    label = np.zeros((len(kinds), rows, cols), dtype=np.uint8)
+    image = np.zeros(label.shape, dtype=np.int16)
+    for z, kind in enumerate(kinds):
+        image[z] = start + z
+        if kind != "b":
+            label[z, 20:30, 20:40] = 1
+        if kind == "t":
+            label[z, 24:26, 24:30] = 2
+    return Case("case", image, label, (2.5, 0.8, 0.8))
+
+
+def visited(sampler: SliceSampler, epoch: int = 0) -> list[int]:
+    return [int(hu[0, 20, 20]) for batch in sampler.epoch(epoch) for hu in batch.hu]
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"), [("tumor", [2, 3]), ("organ", [1, 2, 3, 4]), ("all", [0, 1, 2, 3, 4, 5])]
+)
+def test_an_epoch_visits_each_slice_of_its_kind_once(slices: str, expected: list[int]) -> None:
+    sampler = SliceSampler.over([case("bottob")], replace(CONFIG, slices=slices))  # type: ignore[arg-type]
+    assert sorted(visited(sampler)) == expected
+
+
+def test_background_is_mixed_in_as_a_share_of_the_others() -> None:
+    sampler = SliceSampler.over([case("ooooobbbbbbbb")], replace(CONFIG, slices="organ", background_share=0.4))
+    found = sorted(visited(sampler))
+    assert found[:5] == [0, 1, 2, 3, 4]
+    assert len(found) == 7
+    assert set(found[5:]) <= set(range(5, 13))
+
+
+def test_organ_without_tumour_is_never_mixed_in_as_background() -> None:
+    sampler = SliceSampler.over([case("toobb")], replace(CONFIG, slices="tumor", background_share=9.0))
+    assert sorted(visited(sampler)) == [0, 3, 4]
+
+
+def test_the_same_epoch_gives_the_same_batches_and_another_another_order() -> None:
+    sampler = SliceSampler.over([case("o" * 20)], replace(CONFIG, slices="organ"))
+    assert visited(sampler, 1) == visited(sampler, 1)
+    assert visited(sampler, 1) != visited(sampler, 2)
+
+
+def test_the_number_of_batches_is_what_an_epoch_yields() -> None:
+    sampler = SliceSampler.over([case("o" * 7 + "bb")], replace(CONFIG, slices="organ", background_share=0.2))
+    assert len(list(sampler.epoch(0))) == sampler.batches_per_epoch == 3
+
+
+def test_cases_without_the_slices_asked_for_are_refused() -> None:
+    with pytest.raises(InputError, match="hold no slice with tumor"):
+        SliceSampler.over([case("bbo")], CONFIG)
+
+
+def test_slices_of_different_size_share_a_batch_padded_with_air() -> None:
+    sampler = SliceSampler.over([case("t", 64, 64), case("t", 80, 100, start=7)], CONFIG)
+    (batch,) = sampler.epoch(0)
+    assert batch.hu.shape == (2, 1, 96, 128)
+    small = batch.hu[batch.hu[:, 0, 20, 20] == 0][0, 0]
+    assert set(np.unique(small[64:])) | set(np.unique(small[:, 64:])) == {-1000.0}
+
+
+@given(st.integers(40, 300), st.integers(40, 300), st.integers(0, 1000))
+def test_a_patch_holds_the_middle_of_the_organ(rows: int, cols: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    label = np.zeros((rows, cols), dtype=np.uint8)
+    row, col = int(random.integers(0, rows)), int(random.integers(0, cols))
+    label[row, col] = 1
+    image, patch = cut_patch(np.zeros((rows, cols), dtype=np.int16), label, 64, random)
+    assert image.shape == patch.shape == (min(rows, 64), min(cols, 64))
+    assert patch.any()
+
+
+def test_a_patch_is_not_always_in_the_same_place() -> None:
+    random = np.random.default_rng(0)
+    image, label = np.arange(200 * 200, dtype=np.int16).reshape(200, 200), np.zeros((200, 200), dtype=np.uint8)
+    assert len({int(cut_patch(image, label, 64, random)[0][0, 0]) for _ in range(20)}) > 10
+
+
+def test_padded_shapes_are_multiples_of_32_and_at_least_64() -> None:
+    assert padded_shape([(10, 65), (33, 64)]) == (64, 96)

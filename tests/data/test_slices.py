@@ -1,0 +1,50 @@
+"""The case store keeps volumes on disk and refuses half-written cases."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade_rt.data.slices import has_case, open_cases, write_case
+from cascade_rt.errors import InputError
+
+
+def add_case(store: Path, name: str = "case", shape: tuple[int, ...] = (3, 8, 9)) -> np.ndarray:
+    image = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    write_case(store, name, image, np.ones(shape, dtype=np.uint8), (2.5, 0.8, 0.7))
+    return image
+
+
+def test_a_case_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    image = add_case(tmp_path)
+    (case,) = open_cases(tmp_path, ["case"])
+    np.testing.assert_array_equal(case.image, image)
+    assert (case.label.dtype, case.spacing_mm) == (np.dtype(np.uint8), (2.5, 0.8, 0.7))
+
+
+def test_volumes_are_memory_mapped(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    (case,) = open_cases(tmp_path, ["case"])
+    assert isinstance(case.image, np.memmap)
+    assert isinstance(case.label, np.memmap)
+
+
+def test_cases_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        add_case(tmp_path, name)
+    assert [case.name for case in open_cases(tmp_path, ["b", "a"])] == ["b", "a"]
+
+
+def test_an_unfinished_case_is_refused(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    (tmp_path / "case" / "case.json").unlink()
+    assert not has_case(tmp_path, "case")
+    with pytest.raises(InputError, match="has no finished case 'case'; prepare it again"):
+        open_cases(tmp_path, ["case"])
+
+
+def test_image_and_label_of_different_shape_are_refused(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    np.save(tmp_path / "case" / "label.npy", np.zeros((3, 8, 8), dtype=np.uint8))
+    with pytest.raises(InputError, match=r"image \(3, 8, 9\) and label \(3, 8, 8\) differ in shape"):
+        open_cases(tmp_path, ["case"])
