@@ -26,10 +26,20 @@ class MaskAgreement:
 
 
 def mask_agreement(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> MaskAgreement:
-    """Compare two label masks of equal shape."""
+    """Compare two label masks; ValueError where their shapes differ."""
+    if first.shape != second.shape:
+        raise ValueError(f"masks must have equal shapes, got {first.shape} and {second.shape}")
     return MaskAgreement(voxels=first.size, different=int(np.count_nonzero(first != second)))
 
 
 def max_errors(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> dict[str, float]:
-    """The largest absolute difference in each output of a stage; NaN where either holds one."""
-    return {name: float(np.abs(outputs[name] - reference[name]).max()) for name in reference}
+    """The largest absolute difference in each output of a stage; NaN where either holds one.
+
+    Raises:
+        ValueError: An output has another shape than its reference.
+    """
+    for name, expected in reference.items():
+        if outputs[name].shape != expected.shape:
+            raise ValueError(f"{name} must have the shape {expected.shape} of the reference, got {outputs[name].shape}")
+    with np.errstate(invalid="ignore"):
+        return {name: float(np.abs(outputs[name] - reference[name]).max()) for name in reference}

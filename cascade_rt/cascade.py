@@ -166,7 +166,9 @@ class _Run:
                     continue
                 self.boxes[first + index] = box
                 patch = crop(organ["salient"][index, :, :rows, :cols], box)
-            yield from self.queue.put(first + index, box, patch)
+            batch = self.queue.put(first + index, box, patch)
+            if batch is not None:
+                yield batch
 
     def _find_tumor(self, batch: CropBatch) -> None:
         with self.stopwatch.step("stage2"):

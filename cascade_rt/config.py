@@ -9,6 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -33,12 +34,12 @@ class CropConfig:
     """A slice without organ: `full` sends all of it to stage 2, which may find what stage 1 missed; `skip` does not."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.threshold < 1.0, "crop.threshold must lie between 0 and 1", self.threshold)
-        _require(self.margin >= 0, "crop.margin must not be negative", self.margin)
-        _require(self.grid > 0 and self.grid % 16 == 0, "crop.grid must be a multiple of 16", self.grid)
+        _require(0.0 < self.threshold < 1.0, "cascade.crop.threshold must lie between 0 and 1", self.threshold)
+        _require(self.margin >= 0, "cascade.crop.margin must not be negative", self.margin)
+        _require(self.grid > 0 and self.grid % 16 == 0, "cascade.crop.grid must be a multiple of 16", self.grid)
         _require(
             self.min_side > 0 and self.min_side % self.grid == 0,
-            "crop.min_side must be a multiple of crop.grid",
+            "cascade.crop.min_side must be a multiple of cascade.crop.grid",
             self.min_side,
         )
 
@@ -70,7 +71,11 @@ class CascadeConfig:
             self.base_width,
         )
         low, high = self.window_hu
-        _require(low < high, "cascade.window_hu must be (low, high) with low < high", self.window_hu)
+        _require(
+            isfinite(low) and isfinite(high) and low < high,
+            "cascade.window_hu must be two finite numbers, the lower one first",
+            self.window_hu,
+        )
         _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
 
 
@@ -96,8 +101,8 @@ class TrainConfig:
     """Which slices are trained on: those with tumour (the paper), with organ or tumour, or every one."""
     background_share: float = 0.0
     """Slices without organ added to each epoch, as a share of the others. They teach stage 1 what is not an organ."""
-    patch: int | None = None
-    """Side of the square patch cut at random around the organ, in pixels (a multiple of 32); none: the whole slice."""
+    patch: int = 0
+    """Side of the square patch cut at random around the organ, in pixels, a multiple of 32; 0: the whole slice."""
     organ_loss: Literal["dice", "dice_bce"] = "dice"
     """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ Dice alone has no gradient."""
     stage2_weight: float = 0.9
@@ -111,12 +116,25 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(min(self.epochs) >= 0 and sum(self.epochs) > 0, "train.epochs must hold some epoch", self.epochs)
-        _require(self.learning_rate > 0, "train.learning_rate must be positive", self.learning_rate)
         _require(self.batch_size > 0, "train.batch_size must be positive", self.batch_size)
-        _require(self.background_share >= 0, "train.background_share must not be negative", self.background_share)
+        _require(self.seed >= 0, "train.seed must not be negative", self.seed)
+        _require(0 <= self.momentum < 1, "train.momentum must lie between 0 and 1", self.momentum)
         _require(
-            self.patch is None or (self.patch >= 64 and self.patch % 32 == 0),
-            "train.patch must be a multiple of 32, at least 64",
+            isfinite(self.learning_rate) and self.learning_rate > 0,
+            "train.learning_rate must be positive",
+            self.learning_rate,
+        )
+        for name in ("background_share", "weight_decay", "stage2_weight"):
+            value = getattr(self, name)
+            _require(isfinite(value) and value >= 0, f"train.{name} must not be negative", value)
+        _require(
+            all(isfinite(weight) and weight >= 0 for weight in self.output_weights),
+            "train.output_weights must not be negative",
+            self.output_weights,
+        )
+        _require(
+            self.patch == 0 or (self.patch >= 64 and self.patch % 32 == 0),
+            "train.patch must be 0 or a multiple of 32, at least 64",
             self.patch,
         )
 
@@ -167,8 +185,10 @@ def load_config(path: Path, preset: Preset = "practical") -> tuple[CascadeConfig
     if unknown:
         raise UsageError(f"{path}: unknown table [{min(unknown)}]; a config has the tables [cascade] and [train]")
     cascade = from_mapping(CascadeConfig, document.get("cascade", {}), "cascade")
-    train_values = to_mapping(train_preset(preset)) | document.get("train", {})
-    return cascade, from_mapping(TrainConfig, train_values, "train")
+    train = document.get("train", {})
+    if isinstance(train, dict):
+        train = to_mapping(train_preset(preset)) | train
+    return cascade, from_mapping(TrainConfig, train, "train")
 
 
 def to_mapping(config: object) -> dict[str, Any]:
@@ -207,7 +227,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal:
-        _require(value in options, f"{where} must be one of {', '.join(map(str, options))}", value)
+        known = any(type(value) is type(option) and value == option for option in options)
+        _require(known, f"{where} must be one of {', '.join(map(str, options))}", value)
         return value
     if origin is tuple:
         ok = isinstance(value, (list, tuple)) and len(value) == len(options)

@@ -145,12 +145,15 @@ class CropQueue:
     batch_size: int
     _waiting: dict[tuple[int, int], list[tuple[int, Box, npt.NDArray[np.float32]]]] = field(default_factory=dict)
 
-    def put(self, index: int, box: Box, patch: npt.NDArray[np.float32]) -> Iterator[CropBatch]:
-        """Add the crop `[1, row, col]` of slice `index`; yields the batch that it completes, if it does."""
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def put(self, index: int, box: Box, patch: npt.NDArray[np.float32]) -> CropBatch | None:
+        """Add the crop `[1, row, col]` of slice `index`; returns the batch that it completes, if it does."""
         waiting = self._waiting.setdefault(box.size, [])
         waiting.append((index, box, patch))
-        if len(waiting) == self.batch_size:
-            yield self._take(box.size)
+        return self._take(box.size) if len(waiting) == self.batch_size else None
 
     def drain(self) -> Iterator[CropBatch]:
         """Yield what is left, one batch for each size."""

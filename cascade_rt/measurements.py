@@ -45,14 +45,16 @@ def measure(mask: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], voxel_
         affine: 4x4, from the index (z, row, col) to world millimetres.
         voxel_volume_ml: Volume of one voxel.
     """
-    voxels = np.bincount(mask.ravel(), minlength=3)
+    tumor = mask == TUMOR_LABEL
+    tumor_ml = int(np.count_nonzero(tumor)) * voxel_volume_ml
+    pancreas_ml = int(np.count_nonzero(mask == ORGAN_LABEL)) * voxel_volume_ml
     return Measurements(
-        organ_ml=float(voxels[1] + voxels[2]) * voxel_volume_ml,
-        pancreas_ml=float(voxels[1]) * voxel_volume_ml,
-        tumor_ml=float(voxels[2]) * voxel_volume_ml,
+        organ_ml=pancreas_ml + tumor_ml,
+        pancreas_ml=pancreas_ml,
+        tumor_ml=tumor_ml,
         organ_slices=int(np.count_nonzero(mask.any(axis=(1, 2)))),
-        tumor_slices=int(np.count_nonzero((mask == TUMOR_LABEL).any(axis=(1, 2)))),
-        lesions=_lesions(mask == TUMOR_LABEL, affine, voxel_volume_ml),
+        tumor_slices=int(np.count_nonzero(tumor.any(axis=(1, 2)))),
+        lesions=_lesions(tumor, affine, voxel_volume_ml),
     )
 
 

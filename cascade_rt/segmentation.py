@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cascade_rt.atomic import write_bytes
 from cascade_rt.crop import Box
 from cascade_rt.measurements import Measurements
-from cascade_rt.volume import Volume, write_mask
+from cascade_rt.volume import Volume, refuse_scan, write_mask
 
 REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
@@ -66,6 +66,7 @@ class Segmentation:
 
     def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the report as JSON; raises like `save`."""
+        refuse_scan(path, self.volume)
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(), overwrite=overwrite)
 

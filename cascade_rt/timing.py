@@ -14,11 +14,12 @@ class Stopwatch:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Count the time inside the `with` block towards the step `name`."""
+        self._seconds.setdefault(name, 0.0)
         start = time.perf_counter()
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+            self._seconds[name] += time.perf_counter() - start
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -202,8 +202,7 @@ def write_mask(
     suffix = _suffix(shown)
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
-    if volume.path is not None and _is_same_file(shown, volume.path):
-        raise OutputError(f"{shown}: this is the scan itself, which is never overwritten; choose another name")
+    refuse_scan(shown, volume)
     content = np.ascontiguousarray(mask_on_source_grid(mask, volume).T).data
     prefix = _mask_prefix(volume.grid)
 
@@ -216,6 +215,14 @@ def write_mask(
                 stream.writelines((prefix, content))
 
     atomic_write(shown, write, overwrite=overwrite)
+
+
+def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
+    """Raise OutputError where a result would go over the scan it was made from."""
+    if volume.path is not None and _is_same_file(os.fspath(path), volume.path):
+        raise OutputError(
+            f"{os.fspath(path)}: this is the scan itself, which is never overwritten; choose another name"
+        )
 
 
 def _suffix(path: str) -> str:

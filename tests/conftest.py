@@ -16,7 +16,7 @@ def sample_ct() -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint():  # noqa: ANN201  importing the type would import torch for every test
+def checkpoint():
     """A cascade of base width 8 with seeded random weights, lively enough to find something in noise."""
     import torch
 
@@ -37,7 +37,7 @@ def checkpoint():  # noqa: ANN201  importing the type would import torch for eve
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory: pytest.TempPathFactory):  # noqa: ANN001, ANN201
+def bundle(checkpoint, tmp_path_factory: pytest.TempPathFactory):
     """The bundle of `checkpoint`, exported and checked once for all tests."""
     from cascade_rt_export.bundle_export import export_bundle
 

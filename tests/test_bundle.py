@@ -51,7 +51,7 @@ def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle .* cascade-rt export"):
+    with pytest.raises(BundleError, match=r"is not a bundle .* cascade-rt export"):
         read_bundle(tmp_path)
 
 

@@ -137,7 +137,9 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_stage(stage: str) 
     good = getattr(cascade.engines, stage)
 
     def spoil(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: np.where(np.arange(array.shape[-1]) == 3, np.nan, array) for name, array in good.run(inputs).items()}
+        return {
+            name: np.where(np.arange(array.shape[-1]) == 3, np.nan, array) for name, array in good.run(inputs).items()
+        }
 
     engines = replace(cascade.engines, **{stage: FakeEngine(good.stage, spoil)})  # type: ignore[arg-type]
     with pytest.raises(EngineError, match=f"{stage} on fake returned values that are not numbers"):

@@ -294,7 +294,7 @@ def served_queues(draw: st.DrawFn) -> Served:
     for index, size in enumerate(draw(st.lists(st.sampled_from(SIZES), max_size=24))):
         box, patch = Box(index, 2 * index, *size), np.full((1, *size), index, dtype=np.float32)
         served.given[index] = box, patch
-        batches = list(queue.put(index, box, patch))
+        batches = [batch for batch in [queue.put(index, box, patch)] if batch is not None]
         served.full.extend(batches)
         waiting[size] += 1
         waiting.subtract(Counter(size for batch in batches for size in (box.size for box in batch.boxes)))
@@ -348,5 +348,12 @@ def test_drain_empties_the_queue(served: Served) -> None:
 
 def test_crops_of_a_batch_keep_the_order_they_came_in() -> None:
     queue = CropQueue(3)
-    batches = [batch for i in (5, 2, 9) for batch in queue.put(i, Box(0, 0, 8, 8), np.zeros((1, 8, 8), np.float32))]
-    assert [batch.slices for batch in batches] == [(5, 2, 9)]
+    *earlier, batch = [queue.put(index, Box(0, 0, 8, 8), np.zeros((1, 8, 8), np.float32)) for index in (5, 2, 9)]
+    assert earlier == [None, None]
+    assert batch is not None
+    assert batch.slices == (5, 2, 9)
+
+
+def test_queue_without_room_for_a_crop_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        CropQueue(0)

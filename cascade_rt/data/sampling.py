@@ -72,7 +72,7 @@ class SliceSampler:
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
-        if self.config.patch is not None:
+        if self.config.patch:
             pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
         shape = padded_shape([image.shape for image, _ in pairs])
         hu = np.full((len(pairs), 1, *shape), AIR_HU, dtype=np.float32)

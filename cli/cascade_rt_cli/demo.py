@@ -5,15 +5,16 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option
+from cascade_rt_cli.options import PATH, backend_option, bundle_option, shape_option
 
 
 @click.command()
 @click.option("-o", "--output", type=PATH, default=Path("out/demo"), show_default=True, metavar="FOLDER")
 @click.option("--seed", type=int, default=10_001, show_default=True, help="Another seed is another patient.")
+@shape_option
 @bundle_option
 @backend_option
-def demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
+def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
     """Make a synthetic CT scan, segment it, and draw what was found.
 
     FOLDER then holds phantom.nii.gz, its true label, the mask, the report and preview.png. The embedded bundle was
@@ -21,4 +22,4 @@ def demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -
     """
     from cascade_rt_cli.demo_scan import run_demo
 
-    run_demo(output, seed, bundle, backend)
+    run_demo(output, seed, shape, bundle, backend)

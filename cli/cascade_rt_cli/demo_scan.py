@@ -20,14 +20,14 @@ from cascade_rt_cli.console import (
 )
 
 
-def run_demo(output: Path, seed: int, bundle: Path | None, backend: BackendChoice) -> None:
+def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
     """Run the demonstration into a folder of its own; an earlier one there is replaced."""
     console = results_console()
     job = Job(output / "phantom.nii.gz", output / "phantom_seg.nii.gz", output / "phantom_seg.json")
     prepare_output(job, overwrite=True)
     with spinner() as say:
         say(f"making phantom {seed}")
-        phantom = make_phantom(seed)
+        phantom = make_phantom(seed, shape)
         write_phantom_files(phantom, job.scan, output / "phantom_label.nii.gz")
     with open_cascade(bundle, backend) as cascade, progress_bar() as bars:
         bar = bars.add_task("segmenting", total=len(phantom.hu))

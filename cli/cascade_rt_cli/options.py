@@ -22,3 +22,12 @@ backend_option = click.option(
     help="Library that computes. auto: the best that runs here; the output says which, and why not a better one.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")
+shape_option = click.option(
+    "--shape",
+    type=click.IntRange(min=16),
+    nargs=3,
+    default=(96, 512, 512),
+    show_default=True,
+    metavar="Z ROW COL",
+    help="Voxels of a phantom.",
+)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.config import PRESETS, Preset
-from cascade_rt_cli.options import PATH
+from cascade_rt_cli.options import PATH, shape_option
 
 
 @click.command()
@@ -32,15 +32,7 @@ from cascade_rt_cli.options import PATH
 @click.option("--seed", type=int, help="Seed of weights and order.  [default: 0]")
 @click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
 @click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
-@click.option(
-    "--shape",
-    type=click.IntRange(min=16),
-    nargs=3,
-    default=(96, 512, 512),
-    show_default=True,
-    metavar="Z ROW COL",
-    help="Voxels of each phantom.",
-)
+@shape_option
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
 def train(
     data: Path | None,

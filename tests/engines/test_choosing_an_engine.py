@@ -51,7 +51,7 @@ def test_a_backend_asked_for_is_never_replaced(
 
 def test_without_any_backend_all_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "onnxruntime", "torch")
-    with pytest.raises(BackendUnavailableError, match="no engine can run here: .*onnxruntime.*; .*torch"):
+    with pytest.raises(BackendUnavailableError, match=r"no engine can run here: .*onnxruntime.*; .*torch"):
         open_engines(bundle)
 
 

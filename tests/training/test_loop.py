@@ -72,14 +72,14 @@ def test_training_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
 def test_a_run_stopped_in_the_middle_of_an_epoch_and_resumed_ends_in_the_same_weights(tmp_path: Path) -> None:
     losses(tmp_path / "whole")
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_in_epoch_2(progress: object) -> None:
         if (progress.epoch, progress.batch) == (1, 1):  # type: ignore[attr-defined]
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train([disc_case()], tmp_path / "parts", CASCADE, CONFIG, data="discs", on_batch=stop_in_epoch_2)
     assert load_checkpoint(tmp_path / "parts").epochs_done == 1
     losses(tmp_path / "parts", resume=True)

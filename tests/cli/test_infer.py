@@ -1,0 +1,158 @@
+"""`cascade-rt infer`: where results go, and how it refuses."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cascade_rt.bundle import Bundle
+from cascade_rt_cli.main import main
+
+
+def infer(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["infer", *map(str, arguments)], catch_exceptions=False)
+
+
+def write_scan(path: Path, shape: tuple[int, ...] = (64, 64, 3)) -> Path:
+    random = np.random.default_rng(0)
+    voxels = random.normal(40, 100, shape).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), path)
+    return path
+
+
+def test_results_go_to_the_current_folder_by_default(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert infer(write_scan(tmp_path / "elsewhere" / "scan.nii.gz"), "--bundle", bundle.path).exit_code == 0
+    assert (tmp_path / "scan_seg.nii.gz").is_file()
+    assert (tmp_path / "scan_seg.json").is_file()
+
+
+def test_a_file_named_with_o_is_the_mask(bundle: Bundle, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    assert infer(scan, "--bundle", bundle.path, "-o", tmp_path / "deep" / "mask.nii").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["mask.json", "mask.nii"]
+
+
+def test_several_scans_go_to_a_folder(bundle: Bundle, tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / name) for name in ("a.nii.gz", "b.nii")]
+    assert infer(*scans, "--bundle", bundle.path, "-o", tmp_path / "out").exit_code == 0
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 2
+
+
+def test_several_scans_into_one_file_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    result = infer("a.nii.gz", "b.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.nii.gz")
+    assert (result.exit_code, "is one file for 2 scans; name a folder" in result.stderr) == (2, True)
+
+
+def test_two_scans_of_one_name_are_refused_before_any_work(bundle: Bundle, tmp_path: Path) -> None:
+    result = infer("x/scan.nii.gz", "y/scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path)
+    assert (result.exit_code, "would both become scan_seg.nii.gz" in result.stderr) == (2, True)
+
+
+def test_results_that_are_there_are_kept_unless_asked(bundle: Bundle, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "scan_seg.nii.gz").write_text("mine")
+    result = infer(scan, "--bundle", bundle.path, "-o", tmp_path)
+    assert (result.exit_code, (tmp_path / "scan_seg.nii.gz").read_text()) == (8, "mine")
+    assert infer(scan, "--bundle", bundle.path, "-o", tmp_path, "--overwrite").exit_code == 0
+    assert nib.load(tmp_path / "scan_seg.nii.gz").shape == (64, 64, 3)
+
+
+def test_one_bad_scan_of_several_does_not_stop_the_others(bundle: Bundle, tmp_path: Path) -> None:
+    scans = [tmp_path / "missing.nii.gz", write_scan(tmp_path / "good.nii.gz")]
+    result = infer(*scans, "--bundle", bundle.path, "-o", tmp_path / "out")
+    assert result.exit_code == 3
+    assert "1 of 2 scans failed" in result.stderr
+    assert "missing.nii.gz" in result.stderr
+    assert (tmp_path / "out" / "good_seg.nii.gz").is_file()
+
+
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(bundle: Bundle, tmp_path: Path) -> None:
+    result = infer(write_scan(tmp_path / "[bold]scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path)
+    assert "[bold]scan.nii.gz" in result.stdout
+
+
+def test_console_and_report_say_which_engine_computed(bundle: Bundle, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    result = infer(scan, "--bundle", bundle.path, "-o", tmp_path, "--backend", "pytorch")
+    engine = json.loads((tmp_path / "scan_seg.json").read_text())["provenance"]["engine"]
+    assert (engine["backend"], engine["precision"]) == ("pytorch", "fp32")
+    assert f"pytorch {engine['version']} on {engine['device']}, fp32" in result.stdout
+
+
+def test_the_report_times_every_step(bundle: Bundle, tmp_path: Path) -> None:
+    infer(write_scan(tmp_path / "scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path)
+    timings = json.loads((tmp_path / "scan_seg.json").read_text())["timings_s"]
+    assert timings.keys() == {"load", "preprocess", "stage1", "crop", "stage2", "paste", "measure", "save"}
+
+
+def test_a_damaged_bundle_is_refused_with_exit_code_5(bundle: Bundle, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    (damaged / "stage1_fp32.onnx").write_bytes(b"")
+    result = infer(write_scan(tmp_path / "scan.nii.gz"), "--bundle", damaged, "-o", tmp_path / "out")
+    assert (result.exit_code, (tmp_path / "out").exists()) == (5, False)
+
+
+def bad_scan(kind: str, folder: Path) -> Path:
+    """A file, or none, that cannot be segmented."""
+    path = folder / f"{kind}.nii.gz"
+    if kind == "missing":
+        return path
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("<html>Please log in</html>" * 50)
+    elif kind == "zipped_text":
+        path.write_bytes(gzip.compress(b"<html>Please log in</html>" * 50))
+    elif kind == "truncated":
+        write_scan(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        write_scan(path, {"two_dimensions": (64, 64), "four_dimensions": (64, 64, 3, 2)}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "directory", "empty", "text", "zipped_text", "truncated", "two_dimensions", "four_dimensions"],
+)
+def test_a_bad_scan_is_refused_in_one_sentence_and_leaves_nothing(bundle: Bundle, tmp_path: Path, kind: str) -> None:
+    scan = bad_scan(kind, tmp_path)
+    result = infer(scan, "--bundle", bundle.path, "-o", tmp_path / "out")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+    sentence = result.stderr.strip()
+    assert sentence.startswith(f"Error: {scan}: ")
+    assert "\n" not in sentence
+    assert ";" in sentence, "the remedy stands behind a semicolon"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("nih_pancreas_ct/case1.nii.gz", (512, 512, 5)),
+        ("totalsegmentator/example_ct_sm.nii.gz", (122, 101, 30)),
+        ("evalseg/CT_370.nii.gz", (512, 512, 1)),
+    ],
+)
+def test_a_real_scan_gets_a_mask_on_its_own_grid(
+    sample_ct: Path, tmp_path: Path, name: str, shape: tuple[int, int, int]
+) -> None:
+    scan = sample_ct / name
+    result = infer(scan, "-o", tmp_path / "mask.nii.gz")
+    assert result.exit_code == 0, result.output
+    image, mask = nib.load(scan), nib.load(tmp_path / "mask.nii.gz")
+    assert mask.shape == image.shape == shape
+    np.testing.assert_array_equal(mask.affine, image.affine)
+    assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}

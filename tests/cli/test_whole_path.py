@@ -1,0 +1,102 @@
+"""From nothing to a mask with the commands of the README: train, export, infer, inspect, demo."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.data.phantom_files import write_phantom_files
+from cascade_rt_cli.main import main
+
+
+def cascade_rt(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole_path")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    size = ("--shape", 16, 96, 96, "--cases", 1, "--base-width", 8, "--epochs", 1, 1, 1)
+    result = cascade_rt("train", "--dataset", "phantom", "-o", folder / "run", *size)
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, folder: Path) -> Path:
+    result = cascade_rt("export", run, "-o", folder / "bundle")
+    assert result.exit_code == 0, result.output
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def scan(folder: Path) -> Path:
+    write_phantom_files(make_phantom(3, (16, 96, 96)), folder / "scan.nii.gz", folder / "label.nii.gz")
+    return folder / "scan.nii.gz"
+
+
+def test_a_trained_exported_bundle_segments_a_scan(exported: Path, scan: Path, tmp_path: Path) -> None:
+    result = cascade_rt("infer", scan, "--bundle", exported, "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    mask = nib.load(tmp_path / "scan_seg.nii.gz")
+    assert mask.shape == nib.load(scan).shape
+    assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+
+
+def test_a_phantom_bundle_says_what_it_is_in_console_and_report(exported: Path, scan: Path, tmp_path: Path) -> None:
+    result = cascade_rt("infer", scan, "--bundle", exported, "-o", tmp_path)
+    report = json.loads((tmp_path / "scan_seg.json").read_text())
+    sentence = "trained on synthetic phantoms, not for clinical use"
+    assert sentence in result.stdout
+    assert sentence in report["intended_use"]
+
+
+def test_a_finished_run_is_resumed_without_training_more(run: Path) -> None:
+    before = (run / "checkpoint.safetensors").read_bytes()
+    size = ("--shape", 16, 96, 96, "--cases", 1, "--base-width", 8, "--epochs", 1, 1, 1)
+    assert cascade_rt("train", "-o", run, *size, "--resume").exit_code == 0
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_inspect_shows_the_training_and_the_parity(exported: Path) -> None:
+    output = cascade_rt("inspect", exported).stdout
+    assert "synthetic phantoms, seeds 0 to 0, 16 x 96 x 96 voxels, 3 epochs" in output
+    assert "stage2 against PyTorch, largest error: tumor_prob" in output
+
+
+def test_inspect_prints_the_manifest_as_json(exported: Path) -> None:
+    document = json.loads(cascade_rt("inspect", exported, "--json").stdout)
+    assert document == json.loads((exported / "manifest.json").read_text())
+
+
+def test_demo_leaves_a_scan_a_label_a_mask_a_report_and_a_picture(exported: Path, tmp_path: Path) -> None:
+    result = cascade_rt("demo", "-o", tmp_path / "demo", "--bundle", exported, "--shape", 16, 96, 96)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
+        "phantom.nii.gz",
+        "phantom_label.nii.gz",
+        "phantom_seg.json",
+        "phantom_seg.nii.gz",
+        "preview.png",
+    ]
+    with Image.open(tmp_path / "demo" / "preview.png") as picture:
+        assert picture.width > 600
+
+
+def test_the_volumes_of_the_report_are_those_of_the_mask(exported: Path, scan: Path, tmp_path: Path) -> None:
+    cascade_rt("infer", scan, "--bundle", exported, "-o", tmp_path)
+    mask = nib.load(tmp_path / "scan_seg.nii.gz")
+    voxel_ml = abs(np.linalg.det(mask.affine[:3, :3])) / 1000
+    volumes = json.loads((tmp_path / "scan_seg.json").read_text())["volumes_ml"]
+    labels = np.asarray(mask.dataobj)
+    expected = {"organ": labels > 0, "pancreas": labels == 1, "tumor": labels == 2}
+    assert volumes == pytest.approx({name: found.sum() * voxel_ml for name, found in expected.items()}, rel=1e-5)

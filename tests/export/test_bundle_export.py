@@ -1,0 +1,96 @@
+"""Export writes a bundle that is shown to compute what PyTorch computes, or nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from cascade_rt.bundle import Bundle
+from cascade_rt.cascade import Cascade
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.engines import open_engines
+from cascade_rt.errors import OutputExistsError, ParityError
+from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt.volume import Volume
+from cascade_rt_export import bundle_export, parity
+from cascade_rt_export.bundle_export import export_bundle
+from cascade_rt_export.parity import MAX_ERROR, check_parity
+
+
+def test_the_manifest_says_what_was_measured_on_which_inputs(bundle: Bundle) -> None:
+    for stage in ("stage1", "stage2"):
+        found = bundle.manifest.parity[stage]
+        assert max(found["max_error"].values()) <= MAX_ERROR
+        batches = {shape[0] for shape in found["inputs"]}
+        sides = {tuple(shape[2:]) for shape in found["inputs"]}
+        assert (len(batches), len(sides)) == (2, 3)
+
+
+def test_stage_2_is_checked_on_shapes_the_exporter_never_saw(bundle: Bundle) -> None:
+    assert [2, 1, 128, 96] not in bundle.manifest.parity["stage2"]["inputs"]
+
+
+def test_the_manifest_says_what_it_was_trained_on_and_may_be_used_for(bundle: Bundle) -> None:
+    assert bundle.manifest.training["data"] == "random weights"
+    assert bundle.manifest.intended_use == "Research only; not a medical device."
+
+
+def test_onnxruntime_and_pytorch_agree_on_a_whole_scan(bundle: Bundle) -> None:
+    phantom = make_phantom(11, (16, 120, 100))
+    volume = Volume.from_array(phantom.hu.T, np.diag([-3.0, -3.0, 5.0, 1.0]))
+    results = []
+    for backend in ("onnxruntime", "pytorch"):
+        with Cascade(bundle, open_engines(bundle, backend)) as cascade:
+            results.append(cascade.run(volume, keep_probabilities=True))
+    first, second = results
+    assert first.organ_prob is not None
+    assert first.tumor_prob is not None
+    np.testing.assert_allclose(first.organ_prob, second.organ_prob, atol=MAX_ERROR)
+    assert np.count_nonzero(first.mask != second.mask) <= first.mask.size * 1e-5
+    assert first.boxes == second.boxes
+    np.testing.assert_allclose(first.tumor_prob, second.tumor_prob, atol=MAX_ERROR)
+
+
+def spoil(path: Path) -> None:
+    """Change a weight of an ONNX graph, as a miscompiled export would."""
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = np.frombuffer(weight.raw_data, dtype=np.float32).copy()
+    weight.raw_data = (values * 1.01).tobytes()
+    onnx.save(model, path)
+
+
+def test_a_graph_that_computes_something_else_fails_the_export(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
+) -> None:
+    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+    real_save = onnx.save
+
+    def save_spoilt(model: onnx.ModelProto, path: Path) -> None:
+        real_save(model, path)
+        if path.name.startswith("stage2"):
+            monkeypatch.setattr(onnx, "save", real_save)
+            spoil(path)
+
+    monkeypatch.setattr(bundle_export.onnx, "save", save_spoilt)
+    with pytest.raises(ParityError, match=r"stage2_fp32\.onnx: on onnxruntime differs from PyTorch by"):
+        export_bundle(checkpoint, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_that_is_no_number_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "max_errors", lambda outputs, _: dict.fromkeys(outputs, float("nan")))
+    with pytest.raises(ParityError, match="differs from PyTorch by nan"):
+        check_parity(bundle)
+
+
+def test_a_bundle_that_is_there_is_not_overwritten_unasked(checkpoint: Checkpoint, bundle: Bundle) -> None:
+    with pytest.raises(OutputExistsError, match="is there already; replace it with --overwrite"):
+        export_bundle(checkpoint, bundle.path)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="is there and is not a bundle"):
+        export_bundle(checkpoint, tmp_path, overwrite=True)

@@ -1,0 +1,67 @@
+"""What is imported, and what is not: start-up stays cheap and the runtime needs no torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cascade_rt
+from cascade_rt.bundle import Bundle
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "matplotlib"}
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after running some code."""
+    script = f"{code}\nimport sys\nprint('LOADED', *{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("command", ["", "demo", "infer", "train", "export", "inspect"])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    arguments = [*command.split(), "--help"]
+    loaded = modules_after(
+        f"from cascade_rt_cli.main import main\nmain({arguments!r}, prog_name='cascade-rt', standalone_mode=False)"
+    )
+    assert not loaded & (HEAVY | {"scipy", "nibabel", "PIL"})
+
+
+def test_importing_the_package_imports_nothing_but_itself() -> None:
+    assert not modules_after("import cascade_rt") & (HEAVY | {"numpy", "nibabel", "scipy"})
+
+
+@pytest.mark.parametrize("module", ["volume", "cascade", "inference", "engines", "segmentation", "crop", "bundle"])
+def test_the_runtime_imports_no_engine_library(module: str) -> None:
+    assert not modules_after(f"import cascade_rt.{module}") & HEAVY
+
+
+def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Path) -> None:
+    loaded = modules_after(
+        "import numpy as np, nibabel as nib\n"
+        f"scan = {str(tmp_path / 'scan.nii.gz')!r}\n"
+        "nib.save(nib.Nifti1Image(np.full((64, 64, 2), 40, np.int16), np.eye(4)), scan)\n"
+        "from cascade_rt_cli.main import main\n"
+        f"main(['infer', scan, '--bundle', {str(bundle.path)!r}, '-o', {str(tmp_path)!r}, '--backend', 'onnxruntime'],"
+        " standalone_mode=False)"
+    )
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "onnx", "safetensors"}
+
+
+def test_every_public_name_is_there_and_listed_in_order() -> None:
+    names = [name for name in cascade_rt.__all__ if name != "__version__"]
+    assert names == sorted(names)
+    assert [name for name in cascade_rt.__all__ if getattr(cascade_rt, name, None) is None] == []
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Pancreas'"):
+        _ = cascade_rt.Pancreas
+
+
+@pytest.mark.parametrize("package", ["cascade_rt", "export/cascade_rt_export", "cli/cascade_rt_cli"])
+def test_every_package_is_marked_as_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
