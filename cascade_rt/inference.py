@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import OutputError, OutputExistsError, UsageError
+from cascade_rt.preview import save_preview
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.timing import Stopwatch
 from cascade_rt.volume import Volume, read_volume
@@ -21,17 +22,26 @@ class Job:
     scan: Path
     mask: Path
     report: Path
+    picture: Path | None = None
+    """Preview of the most telling slice, where asked for."""
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All files that the job writes."""
+        return (self.mask, self.report) if self.picture is None else (self.mask, self.report, self.picture)
 
 
-def plan_jobs(scans: Sequence[Path], output: Path | None) -> list[Job]:
+def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = False) -> list[Job]:
     """Decide where the results of each scan go.
 
     Args:
         scans: Scan files.
         output: A mask file for a single scan (`.nii` or `.nii.gz`), or a folder; none: the current folder.
+        pictures: Whether to draw a preview of each mask.
 
     Returns:
-        A job for each scan. In a folder its mask is `<name>_seg.nii.gz` and its report `<name>_seg.json`.
+        A job for each scan. In a folder its mask is `<name>_seg.nii.gz`, its report `<name>_seg.json` and its picture
+        `<name>_seg.png`.
 
     Raises:
         UsageError: Several scans for one file, or two scans whose results would have the same name.
@@ -39,14 +49,14 @@ def plan_jobs(scans: Sequence[Path], output: Path | None) -> list[Job]:
     if output is not None and output.name.endswith(MASK_SUFFIXES) and not output.is_dir():
         if len(scans) > 1:
             raise UsageError(f"{output}: is one file for {len(scans)} scans; name a folder")
-        return [Job(scans[0], output, output.with_name(f"{scan_name(output)}.json"))]
+        return [_job(scans[0], output, pictures)]
     folder = output or Path()
     jobs: dict[str, Job] = {}
     for scan in scans:
         name = scan_name(scan)
         if name in jobs:
             raise UsageError(f"{jobs[name].scan} and {scan} would both become {name}_seg.nii.gz; segment them apart")
-        jobs[name] = Job(scan, folder / f"{name}_seg.nii.gz", folder / f"{name}_seg.json")
+        jobs[name] = _job(scan, folder / f"{name}_seg.nii.gz", pictures)
     return list(jobs.values())
 
 
@@ -54,7 +64,7 @@ def prepare_output(job: Job, *, overwrite: bool) -> None:
     """Find out before the work begins whether its results can be written.
 
     Raises:
-        OutputExistsError: The mask or the report is there and `overwrite` is off.
+        OutputExistsError: A result is there and `overwrite` is off.
         OutputError: The folder is missing and cannot be made, or cannot be written to.
     """
     folder = job.mask.parent
@@ -64,7 +74,7 @@ def prepare_output(job: Job, *, overwrite: bool) -> None:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from error
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: cannot be written to; name another folder with -o")
-    for path in (job.mask, job.report):
+    for path in job.results:
         if not overwrite and path.exists():
             raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another with -o")
 
@@ -77,7 +87,7 @@ def infer_file(
     on_open: Callable[[Volume], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
 ) -> Segmentation:
-    """Segment one scan file and write its mask and report.
+    """Segment one scan file and write its mask, its report and, where asked for, its picture.
 
     Args:
         cascade: An open cascade; it may serve many scans.
@@ -103,6 +113,8 @@ def infer_file(
         segmentation.save(job.mask, overwrite=overwrite)
     segmentation = segmentation.with_timings(stopwatch.seconds)
     segmentation.save_report(job.report, overwrite=overwrite)
+    if job.picture is not None:
+        save_preview(segmentation, job.picture, overwrite=overwrite)
     return segmentation
 
 
@@ -112,3 +124,9 @@ def scan_name(path: Path) -> str:
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)
     return path.name
+
+
+def _job(scan: Path, mask: Path, pictures: bool) -> Job:
+    stem = scan_name(mask)
+    picture = mask.with_name(f"{stem}.png") if pictures else None
+    return Job(scan, mask, mask.with_name(f"{stem}.json"), picture)

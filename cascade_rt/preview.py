@@ -1,11 +1,13 @@
 """A picture that lets a person judge a mask at a glance."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from cascade_rt.atomic import atomic_write
 from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
@@ -68,6 +70,12 @@ def render_preview(segmentation: Segmentation) -> Image.Image:
     enlarged = f"enlarged {close.pixels_per_mm / whole.pixels_per_mm:.1f} times"
     panels = [_panel(image, mask, whole, "whole slice", whole.frame(close)), _panel(image, mask, close, enlarged)]
     return _page(panels, segmentation, index)
+
+
+def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
+    """Write the preview as PNG; raises like `Segmentation.save`."""
+    picture = render_preview(segmentation)
+    atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
 
 
 def telling_slice(mask: npt.NDArray[np.uint8]) -> int:

@@ -4,14 +4,8 @@ The canonical frame is `[z, row, col]`: z toward superior, row toward posterior,
 pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations; masks go back on the file's own grid.
 """
 
-# mypy: untyped-calls-exclude=nibabel
-
 import gzip
-import io
-import logging
-import math
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,50 +16,22 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputError, OutputError
+from cascade_rt.nifti import NiftiImage, read_nifti
 
 Affine = npt.NDArray[np.float64]
-_VoxelType = type[np.int16] | type[np.uint8]
 
 _LPS = axcodes2ornt(("L", "P", "S"))
-_HEADER_KINDS: dict[bytes, tuple[type[Nifti1Header], str]] = {
-    (348).to_bytes(4, "little"): (Nifti1Header, "<"),
-    (348).to_bytes(4, "big"): (Nifti1Header, ">"),
-    (540).to_bytes(4, "little"): (Nifti2Header, "<"),
-    (540).to_bytes(4, "big"): (Nifti2Header, ">"),
-}
 _GEOMETRY_FIELDS = (
     *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
-_CHUNK_BYTES = 4 << 20
-_LARGEST_DEFLATE_RATIO = 1032
 # On masks a higher level costs more time than the kilobytes are worth.
 _MASK_COMPRESSION = 1
 # How far the corners of a label's grid may lie from those of its scan, as a part of the smallest spacing.
 _GRID_TOLERANCE = 0.1
-
-_DAMAGED = "its compressed data are damaged; copy it again"
-_BAD_HEADER = "its NIfTI header is damaged or of an unknown kind ({error}); export it again"
-_REASONS: dict[type[Exception], str] = {
-    EOFError: "the file ends too early (truncated download or copy?); copy it again",
-    zlib.error: _DAMAGED,
-    gzip.BadGzipFile: _DAMAGED,
-    FileNotFoundError: "there is no such file; check the path",
-    IsADirectoryError: "this is a folder; name one .nii or .nii.gz file",
-    OSError: "the file cannot be read ({error}); check its permissions and its disk",
-    MemoryError: "the image does not fit into memory; crop it or use a larger machine",
-    HeaderDataError: _BAD_HEADER,
-    ValueError: _BAD_HEADER,
-    OverflowError: _BAD_HEADER,
-}
-
-# nibabel prints what it finds in a header; the sentence of the `InputError` is to be the only one.
-_LOGGER = logging.getLogger(__name__)
-_LOGGER.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +87,7 @@ class Volume:
         Raises:
             InputError: The array or the affine cannot be that of a CT scan.
         """
-        shape = _check_voxels(array.shape, array.dtype, name)
-        matrix = np.array(affine, dtype=np.float64)
-        _check_affine(matrix, name)
-        header = Nifti1Header()
-        header.set_xyzt_units("mm")
-        header.set_sform(matrix, code="aligned")
-        header.set_qform(matrix, code="unknown")
-        image = _Image(array.reshape(shape), (1.0, 0.0), matrix, header)
-        return _canonical_volume(image, name, name, None)
+        return _canonical_volume(NiftiImage.from_array(array, affine, name), name, None)
 
 
 def read_volume(path: str | os.PathLike[str]) -> Volume:
@@ -142,7 +100,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     """
     shown = os.fspath(path)
     name = os.path.basename(shown).removesuffix(_suffix(shown))
-    return _canonical_volume(_read_nifti(shown), shown, name, Path(os.path.abspath(shown)))
+    return _canonical_volume(read_nifti(path), name, Path(os.path.abspath(shown)))
 
 
 def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.NDArray[np.uint8]:
@@ -159,12 +117,11 @@ def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.N
         InputError: As in `read_volume`; or there are other numbers than 0 to 255; or the labels do not lie on the grid
             of `like`: another number of voxels, or corners that differ by more than a tenth of the smallest spacing.
     """
-    shown = os.fspath(path)
-    image = _read_nifti(shown)
-    labels = _converted(image.stored, image.scaling, np.uint8, shown)
+    image = read_nifti(path)
+    labels = image.to_labels()
     mask = _to_canonical(labels, io_orientation(image.affine))
     if like is not None:
-        _check_same_grid(mask.shape, _canonical_affine(image.affine, labels.shape), like, shown)
+        _check_same_grid(mask.shape, _canonical_affine(image.affine, labels.shape), like, image.shown)
     return mask
 
 
@@ -252,97 +209,6 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-@dataclass(frozen=True, eq=False)
-class _Image:
-    """What a NIfTI file holds: voxels `[i, j, k]` as stored, and slope and intercept that scale them."""
-
-    stored: npt.NDArray[Any]
-    scaling: tuple[float, float]
-    affine: Affine
-    header: Nifti1Header
-
-
-def _read_nifti(shown: str) -> _Image:
-    """Read a file to its end. The only place that knows what nibabel, gzip and the system raise on a bad one."""
-    try:
-        with open(shown, "rb") as file, np.errstate(all="ignore"):
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise InputError(f"{shown}: the file is empty; copy it again")
-            if file.peek(2)[:2] != b"\x1f\x8b":
-                return _read_stream(file, size, shown)
-            with gzip.GzipFile(fileobj=file) as stream:
-                return _read_stream(stream, size * _LARGEST_DEFLATE_RATIO, shown)
-    except tuple(_REASONS) as error:
-        reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
-        raise InputError(f"{shown}: {reason.format(error=getattr(error, 'strerror', None) or error)}") from error
-
-
-def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> _Image:
-    header = _read_header(stream, shown)
-    dtype = header.get_data_dtype()
-    shape = _check_voxels(header.get_data_shape(), dtype, shown)
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    _check_affine(affine, shown)
-    slope, intercept = header.get_slope_inter()
-    voxel_bytes = math.prod(shape) * dtype.itemsize
-    # Before anything is allocated: a few damaged bytes in a header can promise terabytes.
-    if header.get_data_offset() + voxel_bytes > most_bytes:
-        raise EOFError
-    stream.seek(header.get_data_offset())
-    buffer = np.empty(voxel_bytes, dtype=np.uint8)
-    _fill(buffer.data, stream)
-    # gzip verifies its checksum where the stream ends, not where the last voxel does.
-    while stream.read(_CHUNK_BYTES):
-        pass
-    stored = buffer.view(dtype).reshape(shape, order="F")
-    return _Image(stored, (1.0 if slope is None else slope, intercept or 0.0), affine, header)
-
-
-def _read_header(stream: io.BufferedIOBase, shown: str) -> Nifti1Header:
-    start = stream.read(4)
-    if start not in _HEADER_KINDS:
-        raise InputError(f"{shown}: this is not a NIfTI file; convert the scan to .nii.gz")
-    header_class, endianness = _HEADER_KINDS[start]
-    block = start + stream.read(header_class.sizeof_hdr - len(start))
-    if len(block) < header_class.sizeof_hdr:
-        raise EOFError
-    header = header_class(block, endianness, check=False)
-    header.check_fix(logger=_LOGGER)
-    if header["magic"].item() == header.pair_magic:
-        raise InputError(f"{shown}: its voxels are in another file (.hdr with .img); convert the scan to .nii.gz")
-    if header.get_data_offset() < header.single_vox_offset:
-        raise HeaderDataError(f"voxels begin at byte {header.get_data_offset()}, inside the header")
-    return header
-
-
-def _fill(buffer: memoryview, stream: io.BufferedIOBase) -> None:
-    while buffer:
-        count = stream.readinto(buffer[:_CHUNK_BYTES])
-        if count == 0:
-            raise EOFError
-        buffer = buffer[count:]
-
-
-def _check_voxels(shape: tuple[int, ...], dtype: np.dtype[Any], shown: str) -> tuple[int, int, int]:
-    """Return the first three sides; there must be three, and further ones only of length 1."""
-    if min(shape, default=0) < 1:
-        raise InputError(f"{shown}: the image has no voxels, its shape is {shape}; export it again")
-    if len(shape) < 3 or any(side != 1 for side in shape[3:]):
-        raise InputError(f"{shown}: a scan has 3 axes, this image has the shape {shape}; save one 3D image")
-    if dtype.kind not in "iuf":
-        raise InputError(f"{shown}: voxels must be integers or real numbers, not {dtype}; export it as int16")
-    return int(shape[0]), int(shape[1]), int(shape[2])
-
-
-def _check_affine(affine: Affine, shown: str) -> None:
-    if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
-        raise InputError(f"{shown}: the affine must be a 4x4 matrix of numbers that can be mm; export it again")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if lengths.min() < 1e-9 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * lengths.prod():
-        raise InputError(f"{shown}: the affine is singular, two axes run alike or one has no length; export it again")
-
-
 def _check_same_grid(shape: tuple[int, ...], affine: Affine, like: Volume, shown: str) -> None:
     if shape != like.voxels.shape:
         raise InputError(f"{shown}: {shape} voxels, the scan has {like.voxels.shape}; use the labels of this scan")
@@ -352,49 +218,12 @@ def _check_same_grid(shape: tuple[int, ...], affine: Affine, like: Volume, shown
         raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
 
 
-def _converted(
-    stored: npt.NDArray[Any], scaling: tuple[float, float], dtype: _VoxelType, shown: str
-) -> npt.NDArray[Any]:
-    """Scale `[i, j, k]` to HU (int16, rounded) or to labels (uint8, which must be whole numbers)."""
-    slope, intercept = scaling
-    if stored.dtype.kind in "iu" and slope == 1.0 and float(intercept).is_integer():
-        return _shifted(stored, int(intercept), dtype, shown)
-    result = np.empty(stored.shape, dtype=dtype, order="F")
-    for index in range(stored.shape[2]):
-        with np.errstate(over="ignore"):
-            values = stored[..., index].astype(np.float64) * slope + intercept
-        whole = np.rint(values)
-        _check_range(float(whole.min()), float(whole.max()), dtype, shown)
-        if dtype is np.uint8 and np.abs(values - whole).max() > 1e-3:
-            raise InputError(f"{shown}: labels must be whole numbers; is it a probability map?")
-        result[..., index] = whole
-    return result
-
-
-def _shifted(stored: npt.NDArray[Any], offset: int, dtype: _VoxelType, shown: str) -> npt.NDArray[Any]:
-    if offset != 0 or not np.can_cast(stored.dtype, dtype):
-        _check_range(int(stored.min()) + offset, int(stored.max()) + offset, dtype, shown)
-    result = stored.astype(dtype, copy=False)
-    # Both may wrap around, which cancels out: the sums were seen to fit.
-    return result if offset == 0 else result + np.array(offset % 65536).astype(dtype)
-
-
-def _check_range(lowest: float, highest: float, dtype: _VoxelType, shown: str) -> None:
-    if not (math.isfinite(lowest) and math.isfinite(highest)):
-        raise InputError(f"{shown}: some voxels are not finite numbers; export it again")
-    limits = np.iinfo(dtype)
-    if lowest < limits.min or highest > limits.max:
-        remedy = "export the scan in Hounsfield units" if dtype is np.int16 else "is it a label file?"
-        found, allowed = f"{lowest:g} to {highest:g}", f"{limits.min} to {limits.max}"
-        raise InputError(f"{shown}: voxels must lie within {allowed}, found {found}; {remedy}")
-
-
-def _canonical_volume(image: _Image, shown: str, name: str, path: Path | None) -> Volume:
+def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume:
     i, j, k = image.stored.shape
     geometry = {field: np.array(image.header[field]) for field in _GEOMETRY_FIELDS}
     grid = SourceGrid((i, j, k), image.affine, io_orientation(image.affine), geometry)
-    voxels = _converted(image.stored, image.scaling, np.int16, shown)
-    return Volume(_to_canonical(voxels, grid.orientation), _canonical_affine(grid.affine, grid.shape), grid, name, path)
+    voxels = _to_canonical(image.to_hu(), grid.orientation)
+    return Volume(voxels, _canonical_affine(grid.affine, grid.shape), grid, name, path)
 
 
 def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import pytest
 
-from cascade_rt.atomic import atomic_write
+from cascade_rt.atomic import atomic_write, write_bytes
 from cascade_rt.errors import OutputError, OutputExistsError
 
 
@@ -148,3 +148,21 @@ def test_errors_of_the_writer_pass_through(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="a bug"):
         atomic_write(tmp_path / "result", write, overwrite=False)
+
+
+def test_bytes_are_written_whole(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "result", b"new", overwrite=False)
+    assert (tmp_path / "result").read_bytes() == b"new"
+
+
+def test_bytes_replace_an_existing_file_if_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "result").write_bytes(b"old")
+    write_bytes(tmp_path / "result", b"new", overwrite=True)
+    assert (tmp_path / "result").read_bytes() == b"new"
+
+
+def test_bytes_do_not_replace_an_existing_file_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "result").write_bytes(b"old")
+    with pytest.raises(OutputExistsError, match="result: is already there"):
+        write_bytes(tmp_path / "result", b"new", overwrite=False)
+    assert (tmp_path / "result").read_bytes() == b"old"

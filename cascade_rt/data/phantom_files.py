@@ -14,8 +14,8 @@ def write_phantom_files(phantom: Phantom, scan: Path, label: Path) -> None:
     """Write scan and label as `.nii.gz`, oriented LPS, the middle of the scan at the world's origin; replaces files."""
     for array, path in ((phantom.hu, scan), (phantom.label, label)):
         # [z, row, col] is (superior, posterior, left); NIfTI stores the fastest axis first, and its world is RAS.
-        image = nib.Nifti1Image(array.T, _affine(phantom))  # type: ignore[no-untyped-call]
-        image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+        image = nib.Nifti1Image(array.T, _affine(phantom))
+        image.header.set_xyzt_units("mm")
         write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0), overwrite=True)
 
 

@@ -61,6 +61,8 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(found.lesions) - 3} smaller"
     yield "mask", str(job.mask)
     yield "report", str(job.report)
+    if job.picture is not None:
+        yield "picture", str(job.picture)
     total = sum(segmentation.timings.values())
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
     yield "time", f"{total:.2f} s ({steps})"

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from cascade_rt.atomic import atomic_write
 from cascade_rt.cascade import open_cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.engines import BackendChoice
 from cascade_rt.inference import Job, infer_file, prepare_output
 from cascade_rt.metrics import dice
-from cascade_rt.preview import render_preview
 from cascade_rt_cli.console import (
     print_intended_use,
     print_rows,
@@ -23,7 +21,8 @@ from cascade_rt_cli.console import (
 def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
     """Run the demonstration into a folder of its own; an earlier one there is replaced."""
     console = results_console()
-    job = Job(output / "phantom.nii.gz", output / "phantom_seg.nii.gz", output / "phantom_seg.json")
+    scan, mask, report = (output / name for name in ("phantom.nii.gz", "phantom_seg.nii.gz", "phantom_seg.json"))
+    job = Job(scan, mask, report, output / "preview.png")
     prepare_output(job, overwrite=True)
     with spinner() as say:
         say(f"making phantom {seed}")
@@ -32,14 +31,8 @@ def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path 
     with open_cascade(bundle, backend) as cascade, progress_bar() as bars:
         bar = bars.add_task("segmenting", total=len(phantom.hu))
         segmentation = infer_file(cascade, job, overwrite=True, on_slices=lambda count: bars.advance(bar, count))
-    picture = render_preview(segmentation)
-    atomic_write(output / "preview.png", lambda file: picture.save(file, format="PNG"), overwrite=True)
-
     print_segmentation(console, job, segmentation)
     organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
-    rows = [
-        ("picture", str(output / "preview.png")),
-        ("Dice", f"against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}"),
-    ]
-    print_rows(console, rows, indent=2)
+    truth = f"Dice against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}"
+    print_rows(console, [("truth", truth)], indent=2)
     print_intended_use(console, segmentation)

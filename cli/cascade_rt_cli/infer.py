@@ -17,11 +17,17 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
     metavar="OUT",
     help="A mask file (.nii, .nii.gz) for one scan, or a folder. Default: the current folder.",
 )
+@click.option("--preview", is_flag=True, help="Also draw the most telling slice with outlines, <name>_seg.png.")
 @bundle_option
 @backend_option
 @overwrite_option
 def infer(
-    scans: tuple[Path, ...], output: Path | None, bundle: Path | None, backend: BackendChoice, overwrite: bool
+    scans: tuple[Path, ...],
+    output: Path | None,
+    preview: bool,
+    bundle: Path | None,
+    backend: BackendChoice,
+    overwrite: bool,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -30,9 +36,10 @@ def infer(
 
     \b
     Examples:
-      cascade-rt infer scan.nii.gz
+      cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
     """  # noqa: D301
+    from cascade_rt.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
-    infer_scans(scans, output, bundle, backend, overwrite=overwrite)
+    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, overwrite=overwrite)

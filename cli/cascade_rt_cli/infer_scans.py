@@ -8,14 +8,12 @@ from rich.progress import Progress
 from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines import BackendChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
-from cascade_rt.inference import Job, infer_file, plan_jobs
+from cascade_rt.inference import Job, infer_file
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console
 
 
-def infer_scans(
-    scans: Sequence[Path], output: Path | None, bundle: Path | None, backend: BackendChoice, *, overwrite: bool
-) -> None:
+def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice, *, overwrite: bool) -> None:
     """Segment scans and print each result; a scan that fails does not stop the others.
 
     Raises:
@@ -23,7 +21,6 @@ def infer_scans(
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
     console, failures = results_console(), []
-    jobs = plan_jobs(scans, output)
     with open_cascade(bundle, backend) as cascade:
         for job in jobs:
             try:

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from cascade_rt.bundle import Bundle
 from cascade_rt_cli.main import main
@@ -39,6 +40,13 @@ def test_a_file_named_with_o_is_the_mask(bundle: Bundle, tmp_path: Path) -> None
     scan = write_scan(tmp_path / "scan.nii.gz")
     assert infer(scan, "--bundle", bundle.path, "-o", tmp_path / "deep" / "mask.nii").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["mask.json", "mask.nii"]
+
+
+def test_a_picture_is_drawn_where_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    assert infer(scan, "--bundle", bundle.path, "-o", tmp_path, "--preview").exit_code == 0
+    with Image.open(tmp_path / "scan_seg.png") as picture:
+        assert picture.format == "PNG"
 
 
 def test_several_scans_go_to_a_folder(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""How well does a bundle find pancreas and tumour in phantoms it was never trained on, and do its engines agree?
+
+    python benchmarks/phantom_accuracy.py [--bundle BUNDLE] [--cases 20] [-o results.jsonl]
+
+For each held-out phantom: Dice of pancreas (label > 0) and tumour (label 2) per case, and the masks and probabilities
+of ONNX Runtime beside those of PyTorch. One JSON line per case and one for all of them; the summary is printed.
+
+A phantom without tumour has no tumour Dice: whether anything was found in it is counted instead.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade_rt.agreement import mask_agreement
+from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.cascade import Cascade
+from cascade_rt.data.phantom import Phantom, make_phantom
+from cascade_rt.engines import BACKENDS, Backend, open_engines
+from cascade_rt.metrics import dice
+from cascade_rt.segmentation import Segmentation
+from cascade_rt.volume import Volume
+
+FIRST_SEED = 10_000
+"""Held out: training uses seeds far below."""
+
+
+def main() -> None:
+    """Run the measurement and print its summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+
+    bundle = read_bundle(options.bundle)
+    cascades = {backend: Cascade(bundle, open_engines(bundle, backend)) for backend in options.backends}
+    lines = [machine(bundle, cascades)]
+    for seed in range(FIRST_SEED, FIRST_SEED + options.cases):
+        lines.append(measure_case(make_phantom(seed), cascades))
+        print(case_sentence(lines[-1]), flush=True)
+    lines.append(summary(lines[1:]))
+    print(json.dumps(lines[-1], indent=2))
+    if options.output:
+        options.output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def measure_case(phantom: Phantom, cascades: dict[Backend, Cascade]) -> dict[str, Any]:
+    """Segment one phantom on each backend and compare with the truth and with one another."""
+    z_mm, row_mm, col_mm = phantom.spacing_mm
+    volume = Volume.from_array(phantom.hu.T, np.diag([-col_mm, -row_mm, z_mm, 1.0]))
+    results = {backend: cascade.run(volume, keep_probabilities=True) for backend, cascade in cascades.items()}
+    first, *others = results.values()
+    return {
+        "kind": "case",
+        "seed": phantom.seed,
+        "has_tumor": phantom.has_tumor,
+        "pancreas_dice": dice(first.mask > 0, phantom.label > 0),
+        "tumor_dice": dice(first.mask == 2, phantom.label == 2) if phantom.has_tumor else None,
+        "false_tumor_ml": None if phantom.has_tumor else first.measurements.tumor_ml,
+        "timings_s": {backend: dict(result.timings) for backend, result in results.items()},
+        **({"agreement": agreement(first, others[0])} if others else {}),
+    }
+
+
+def agreement(first: Segmentation, second: Segmentation) -> dict[str, Any]:
+    """How two engines agree on one scan."""
+    masks = mask_agreement(first.mask, second.mask)
+    return {
+        **asdict(masks),
+        "organ_prob_max_error": max_error(first.organ_prob, second.organ_prob),
+        "tumor_prob_max_error": max_error(first.tumor_prob, second.tumor_prob),
+        "boxes_moved": sum(first.boxes.get(index) != second.boxes.get(index) for index in first.boxes | second.boxes),
+    }
+
+
+def max_error(first: np.ndarray | None, second: np.ndarray | None) -> float:
+    """The largest absolute difference of two probability maps."""
+    if first is None or second is None:
+        raise TypeError("probabilities were not kept")
+    return float(np.abs(first - second).max())
+
+
+def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over all cases, worst cases, and agreement over all voxels."""
+    pancreas = [case["pancreas_dice"] for case in cases]
+    tumor = [case["tumor_dice"] for case in cases if case["has_tumor"]]
+    false_ml = [case["false_tumor_ml"] for case in cases if not case["has_tumor"]]
+    line = {
+        "kind": "summary",
+        "cases": len(cases),
+        "pancreas_dice_mean": statistics.mean(pancreas),
+        "pancreas_dice_min": min(pancreas),
+        "tumor_cases": len(tumor),
+        "tumor_dice_mean": statistics.mean(tumor),
+        "tumor_dice_min": min(tumor),
+        "tumor_cases_missed": sum(found == 0 for found in tumor),
+        "tumor_free_cases": len(false_ml),
+        "tumor_free_cases_with_false_tumor": sum(volume > 0 for volume in false_ml),
+        # Empty on empty is Dice 1, something on empty is 0.
+        "tumor_dice_mean_over_all_cases": statistics.mean([*tumor, *(float(volume == 0) for volume in false_ml)]),
+    }
+    found = [case["agreement"] for case in cases if "agreement" in case]
+    if found:
+        different, voxels = sum(one["different"] for one in found), sum(one["voxels"] for one in found)
+        line |= {
+            "different_voxels": different,
+            "different_voxels_per_100_000": 1e5 * different / voxels,
+            "organ_prob_max_error": max(one["organ_prob_max_error"] for one in found),
+            "tumor_prob_max_error": max(one["tumor_prob_max_error"] for one in found),
+            "boxes_moved": sum(one["boxes_moved"] for one in found),
+        }
+    return line
+
+
+def machine(bundle: Bundle, cascades: dict[Backend, Cascade]) -> dict[str, Any]:
+    """What the figures were measured with."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "kind": "machine",
+        "processor": processor_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "engines": {backend: asdict(cascade.engines.stage1.info) for backend, cascade in cascades.items()},
+        "bundle": bundle.manifest.name,
+        "bundle_sha256": bundle.sha256,
+        "commit": commit.stdout.strip(),
+    }
+
+
+def processor_name() -> str:
+    """The processor's name as Linux has it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def case_sentence(case: dict[str, Any]) -> str:
+    """One case as a line to read."""
+    tumor = (
+        f"tumour {case['tumor_dice']:.3f}" if case["has_tumor"] else f"no tumour, {case['false_tumor_ml']:.2f} ml found"
+    )
+    return f"seed {case['seed']}: pancreas {case['pancreas_dice']:.3f}, {tumor}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Scans come into the canonical frame from any file or array; bad files are refused with a remedy."""
+
+import gzip
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cascade_rt.errors import InputError
+from cascade_rt.volume import Volume, read_volume
+from tests.volume_files import (
+    ANATOMY,
+    CUBE,
+    GOOD,
+    LPS_AFFINE,
+    SHEAR,
+    Array,
+    in_every_orientation,
+    in_every_world,
+    nifti,
+    oriented,
+    patched,
+    save,
+)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    return save(tmp_path / "scan.nii.gz", GOOD)
+
+
+# The canonical frame
+
+
+@in_every_orientation
+@in_every_world
+def test_every_orientation_gives_the_same_voxels_and_affine(orientation: Array, world: Array, tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii", nifti(*oriented(orientation, world))))
+    np.testing.assert_array_equal(volume.voxels, ANATOMY)
+    np.testing.assert_allclose(volume.affine, (world @ LPS_AFFINE)[:, [2, 1, 0, 3]], atol=1e-4)
+
+
+def test_the_axes_run_to_superior_posterior_and_left(scan: Path) -> None:
+    directions = np.sign(np.round(read_volume(scan).affine[:3, :3], 6))
+    np.testing.assert_array_equal(directions, [[0, 0, -1], [0, -1, 0], [1, 0, 0]])
+
+
+def test_spacing_is_in_the_order_of_the_axes(scan: Path) -> None:
+    assert read_volume(scan).spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+
+
+def test_the_voxel_volume_of_sheared_axes_is_that_of_the_straight_ones(tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii", nifti(ANATOMY.T, SHEAR @ LPS_AFFINE)))
+    assert volume.voxel_volume_ml == pytest.approx(0.7 * 0.8 * 2.5 / 1000)
+
+
+@in_every_orientation
+def test_voxels_are_contiguous_whatever_the_orientation(orientation: Array, tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii", nifti(*oriented(orientation, np.eye(4)))))
+    assert volume.voxels.flags.c_contiguous
+
+
+# Arrays
+
+
+def test_an_array_gives_the_voxels_of_its_file(scan: Path) -> None:
+    volume = Volume.from_array(ANATOMY.T, LPS_AFFINE)
+    np.testing.assert_array_equal(volume.voxels, read_volume(scan).voxels)
+
+
+def test_an_int16_array_in_the_usual_orientation_is_not_copied() -> None:
+    assert np.shares_memory(Volume.from_array(ANATOMY.T, LPS_AFFINE).voxels, ANATOMY)
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "message"),
+    [
+        (ANATOMY[0], LPS_AFFINE, "a scan has 3 axes"),
+        (ANATOMY.astype(bool), LPS_AFFINE, "must be integers or real numbers"),
+        (ANATOMY, np.eye(3), "must be a 4x4 matrix"),
+    ],
+    ids=["2D", "bool", "3x3 affine"],
+)
+def test_an_unfit_array_is_refused(array: Array, affine: Array, message: str) -> None:
+    with pytest.raises(InputError, match=f"phantom: .*{message}"):
+        Volume.from_array(array, affine, name="phantom")
+
+
+# What files may look like
+
+
+@pytest.mark.parametrize("file_name", ["case.nii", "case.nii.gz", "case.NII.GZ"])
+def test_the_name_is_that_of_the_file_without_its_ending(file_name: str, scan: Path, tmp_path: Path) -> None:
+    scan.rename(tmp_path / file_name)
+    assert read_volume(tmp_path / file_name).name == "case"
+
+
+@pytest.mark.parametrize(("file_name", "content"), [("scan.nii", gzip.compress(GOOD)), ("scan.nii.gz", GOOD)])
+def test_compression_is_told_from_the_content(file_name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / file_name).write_bytes(content)
+    np.testing.assert_array_equal(read_volume(tmp_path / file_name).voxels, ANATOMY)
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_every_kind_of_nifti_gives_native_int16(kind: Any, endianness: str, tmp_path: Path) -> None:
+    header = kind.header_class(endianness=endianness)
+    header.set_data_dtype(np.int16)
+    kind(ANATOMY.T, LPS_AFFINE, header).to_filename(tmp_path / "scan.nii")
+    voxels = read_volume(tmp_path / "scan.nii").voxels
+    assert voxels.dtype == np.dtype(np.int16)
+    np.testing.assert_array_equal(voxels, ANATOMY)
+
+
+def test_a_file_of_several_gzip_members_is_read(scan: Path) -> None:
+    scan.write_bytes(gzip.compress(GOOD[:400]) + gzip.compress(GOOD[400:]))
+    np.testing.assert_array_equal(read_volume(scan).voxels, ANATOMY)
+
+
+def test_a_fourth_axis_of_length_1_is_dropped(tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii", nifti(ANATOMY.T[..., None])))
+    np.testing.assert_array_equal(volume.voxels, ANATOMY)
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "inter", "expected"),
+    [
+        (np.array([0, 3, 255], np.uint8), 8.0, -1024.0, [-1024, -1000, 1016]),
+        (np.array([0, 1, 3], np.int16), 0.3, 0.0, [0, 0, 1]),
+        (np.array([0, 24, 4095], np.int16), 1.0, -1024.0, [-1024, -1000, 3071]),
+        (np.array([0, 40000, 65535], np.uint16), 1.0, -32768.0, [-32768, 7232, 32767]),
+        (np.array([-70000, -69000, -50000], np.int32), 1.0, 70000.0, [0, 1000, 20000]),
+        (np.array([2**64 - 3, 2**64 - 2, 2**64 - 1], np.uint64), 1.0, -(2.0**64), [-3, -2, -1]),
+        (np.array([-1024, 0, 3071], np.float64), 1.0, 0.0, [-1024, 0, 3071]),
+        (np.array([-0.6, 0.4, 0.6], np.float32), 1.0, 0.0, [-1, 0, 1]),
+        (np.array([1, 2, 3], np.int16), math.nan, 0.0, [1, 2, 3]),
+        (np.array([1, 2, 3], np.int16), 0.0, 0.0, [1, 2, 3]),
+    ],
+    ids=["uint8", "fraction", "intercept", "uint16", "int32", "uint64", "float64", "rounded", "no slope", "slope 0"],
+)
+def test_stored_values_become_hounsfield_units(
+    stored: Array, slope: float, inter: float, expected: list[int], tmp_path: Path
+) -> None:
+    path = save(tmp_path / "scan.nii", nifti(stored.reshape(1, 1, 3), slope=slope, inter=inter))
+    assert read_volume(path).voxels.ravel().tolist() == expected
+
+
+# What files may not look like
+
+
+NO_NIFTI = "this is not a NIfTI file; convert"
+TOO_SHORT = "the file ends too early .*; copy it again"
+DAMAGED = "its compressed data are damaged; copy it again"
+BAD_HEADER = "its NIfTI header is damaged or of an unknown kind"
+NOT_3D = "a scan has 3 axes, .* save one 3D image"
+NO_VOXELS = "the image has no voxels, .* export it again"
+NOT_REAL = "voxels must be integers or real numbers, .* export it as int16"
+NOT_MM = "the affine must be a 4x4 matrix of numbers that can be mm; export it again"
+NOT_FINITE = "some voxels are not finite numbers; export it again"
+NOT_HU = "voxels must lie within .*; export the scan in Hounsfield units"
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "the file is empty; copy it again"),
+    "text": (b"<html>Please log in</html>", NO_NIFTI),
+    "gzip of text": (gzip.compress(b"<html>Please log in</html>"), NO_NIFTI),
+    "gzip of nothing": (gzip.compress(b""), NO_NIFTI),
+    "header of a pair": (GOOD.replace(b"n+1", b"ni1"), "its voxels are in another file"),
+    "half a gzip": (gzip.compress(GOOD)[:200], TOO_SHORT),
+    "gzip without trailer": (gzip.compress(GOOD)[:-8], TOO_SHORT),
+    "gzip of half a file": (gzip.compress(GOOD[:400]), TOO_SHORT),
+    "plain without the last byte": (GOOD[:-1], TOO_SHORT),
+    "half a header": (gzip.compress(GOOD[:100]), TOO_SHORT),
+    "terabytes promised": (gzip.compress(patched(GOOD, 42, [32767] * 3, "<i2")), TOO_SHORT),
+    # Without compression only the checksum tells that a voxel has changed.
+    "flipped bit": (patched(gzip.compress(GOOD, 0), 450, [0x55], "u1"), DAMAGED),
+    "damaged block": (patched(gzip.compress(GOOD), 10, [0xFF], "u1"), DAMAGED),
+    "2D": (nifti(ANATOMY[0]), NOT_3D),
+    "4D": (nifti(np.stack([ANATOMY] * 2, axis=3)), NOT_3D),
+    "no axes": (patched(GOOD, 40, [0], "<i2"), NO_VOXELS),
+    "axis of length 0": (patched(GOOD, 42, [0], "<i2"), NO_VOXELS),
+    "axis of negative length": (patched(GOOD, 42, [-6], "<i2"), NO_VOXELS),
+    "RGB": (nifti(CUBE.astype([("R", "u1"), ("G", "u1"), ("B", "u1")])), NOT_REAL),
+    "complex": (nifti(CUBE.astype(np.complex64)), NOT_REAL),
+    "unknown type": (patched(GOOD, 70, [999], "<i2"), f"{BAD_HEADER} .*999"),
+    "wrong magic": (GOOD.replace(b"n+1", b"n+9"), f"{BAD_HEADER} .*magic"),
+    "voxels inside the header": (patched(GOOD, 108, [0], "<f4"), f"{BAD_HEADER} .*inside the header"),
+    "endless intercept": (patched(GOOD, 116, [np.inf], "<f4"), f"{BAD_HEADER} .*intercept"),
+    "affine with NaN": (patched(GOOD, 280, [np.nan], "<f4"), NOT_MM),
+    "affine with 1e30": (patched(GOOD, 280, [1e30], "<f4"), NOT_MM),
+    "axis of 1e-30 mm": (patched(GOOD, 280, [1e-30], "<f4"), "the affine is singular"),
+    "two axes alike": (patched(GOOD, 280, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0], "<f4"), "the affine is singular"),
+    "NaN voxel": (nifti((CUBE + np.nan).astype("<f4")), NOT_FINITE),
+    "infinite voxel": (nifti((CUBE + np.inf).astype("<f4")), NOT_FINITE),
+    "integers too large": (nifti((CUBE + 40000).astype("<u2")), NOT_HU),
+    "numbers too large": (nifti(CUBE + 1e30), NOT_HU),
+    "scaled beyond all numbers": (nifti(CUBE + 1e300, slope=1e30), NOT_FINITE),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_refused_with_a_remedy(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_bytes(content)
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path / 'scan.nii.gz'))}: {message}"):
+        read_volume(tmp_path / "scan.nii.gz")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"scan\.nii: there is no such file; check the path"):
+        read_volume(tmp_path / "scan.nii")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this is a folder; name one"):
+        read_volume(tmp_path)
+
+
+def test_a_path_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^scan\.nii: "):
+        read_volume("scan.nii")
+
+
+def test_an_unreadable_file_is_refused(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cascade_rt.nifti.open", refuse, raising=False)
+    with pytest.raises(InputError, match=r"the file cannot be read \(Permission denied\); check its permissions"):
+        read_volume(scan)
+
+
+def test_nibabel_prints_nothing_about_a_bad_header(scan: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scan.write_bytes(GOOD.replace(b"n+1", b"n+9"))
+    with pytest.raises(InputError, match="magic"):
+        read_volume(scan)
+    assert {record.name for record in caplog.records} <= {"cascade_rt.nifti"}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=4))
+def test_any_damaged_header_is_read_or_refused(changes: list[tuple[int, int]], tmp_path: Path) -> None:
+    content = GOOD
+    for offset, value in changes:
+        content = patched(content, offset, [value], "u1")
+    (tmp_path / "scan.nii").write_bytes(content)
+    try:
+        volume = read_volume(tmp_path / "scan.nii")
+    except InputError:
+        return
+    assert np.isfinite(volume.affine).all()
+
+
+def test_any_truncation_is_refused(scan: Path) -> None:
+    content = scan.read_bytes()
+    for length in range(2, len(content)):
+        scan.write_bytes(content[:length])
+        with pytest.raises(InputError, match="the file ends too early"):
+            read_volume(scan)
