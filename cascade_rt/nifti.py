@@ -25,6 +25,7 @@ _HEADER_KINDS: dict[bytes, tuple[type[Nifti1Header], str]] = {
     (540).to_bytes(4, "little"): (Nifti2Header, "<"),
     (540).to_bytes(4, "big"): (Nifti2Header, ">"),
 }
+_MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}
 _CHUNK_BYTES = 4 << 20
 _LARGEST_DEFLATE_RATIO = 1032
 
@@ -124,6 +125,7 @@ def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> Nift
     dtype = header.get_data_dtype()
     shape = _check_voxels(header.get_data_shape(), dtype, shown)
     affine = np.array(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     _check_affine(affine, shown)
     slope, intercept = header.get_slope_inter()
     voxel_bytes = math.prod(shape) * dtype.itemsize

@@ -60,6 +60,15 @@ def test_the_voxel_volume_of_sheared_axes_is_that_of_the_straight_ones(tmp_path:
     assert volume.voxel_volume_ml == pytest.approx(0.7 * 0.8 * 2.5 / 1000)
 
 
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1e3), ("micron", 1e-3), ("unknown", 1.0)])
+def test_the_unit_of_the_header_is_heeded(unit: str, millimetres: float, tmp_path: Path) -> None:
+    affine = np.diag([1 / millimetres] * 3 + [1.0]) @ LPS_AFFINE
+    image = nib.Nifti1Image(ANATOMY.T, affine)
+    image.header.set_xyzt_units(unit)
+    volume = read_volume(save(tmp_path / "scan.nii.gz", image.to_bytes()))
+    np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.8, 0.7), rtol=1e-5)
+
+
 @in_every_orientation
 def test_voxels_are_contiguous_whatever_the_orientation(orientation: Array, tmp_path: Path) -> None:
     volume = read_volume(save(tmp_path / "scan.nii", nifti(*oriented(orientation, np.eye(4)))))
