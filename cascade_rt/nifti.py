@@ -97,6 +97,12 @@ class NiftiImage:
         return _converted(self, np.uint8)
 
 
+def split_suffix(path: str) -> tuple[str, str]:
+    """Split a path before its `.nii` or `.nii.gz`, in upper or lower case; the second part is empty without one."""
+    length = next((len(suffix) for suffix in (".nii.gz", ".nii") if path.lower().endswith(suffix)), 0)
+    return path[: len(path) - length], path[len(path) - length :]
+
+
 def read_nifti(path: str | os.PathLike[str]) -> NiftiImage:
     """Read a NIfTI-1 or NIfTI-2 file to its end; plain or gzip is told from the content, not from the name.
 

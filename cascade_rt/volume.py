@@ -19,7 +19,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputError, OutputError
-from cascade_rt.nifti import NiftiImage, read_nifti
+from cascade_rt.nifti import NiftiImage, read_nifti, split_suffix
 
 Affine = npt.NDArray[np.float64]
 
@@ -62,6 +62,8 @@ class Volume:
     """The file name without .nii or .nii.gz; "array" for arrays."""
     path: Path | None = None
     """The absolute path of the file it was read from; `write_mask` refuses to write there."""
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about the scan, in sentences."""
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -99,7 +101,7 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers that fit into int16.
     """
     shown = os.fspath(path)
-    name = os.path.basename(shown).removesuffix(_suffix(shown))
+    name, _ = split_suffix(os.path.basename(shown))
     return _canonical_volume(read_nifti(path), name, Path(os.path.abspath(shown)))
 
 
@@ -156,7 +158,7 @@ def write_mask(
         ValueError: The mask has another shape than the volume, or is not uint8.
     """
     shown = os.fspath(path)
-    suffix = _suffix(shown)
+    _, suffix = split_suffix(shown)
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
     refuse_scan(shown, volume)
@@ -180,12 +182,6 @@ def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
         raise OutputError(
             f"{os.fspath(path)}: this is the scan itself, which is never overwritten; choose another name"
         )
-
-
-def _suffix(path: str) -> str:
-    """Return the .nii or .nii.gz a path ends in, in the case it is written in, or nothing."""
-    length = next((len(suffix) for suffix in (".nii.gz", ".nii") if path.lower().endswith(suffix)), 0)
-    return path[len(path) - length :]
 
 
 def _is_same_file(path: str, other: Path) -> bool:
@@ -223,7 +219,13 @@ def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume
     geometry = {field: np.array(image.header[field]) for field in _GEOMETRY_FIELDS}
     grid = SourceGrid((i, j, k), image.affine, io_orientation(image.affine), geometry)
     voxels = _to_canonical(image.to_hu(), grid.orientation)
-    return Volume(voxels, _canonical_affine(grid.affine, grid.shape), grid, name, path)
+    return Volume(voxels, _canonical_affine(grid.affine, grid.shape), grid, name, path, _doubts(grid))
+
+
+def _doubts(grid: SourceGrid) -> tuple[str, ...]:
+    if grid.geometry["sform_code"] > 0 or grid.geometry["qform_code"] > 0:
+        return ()
+    return ("the file does not say how its axes lie in the patient; left, right, front and back are guessed",)
 
 
 def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.progress import Progress
 
 from cascade_rt.cascade import Cascade, open_cascade
@@ -38,7 +39,7 @@ def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice
 
 
 def _infer_with_progress(cascade: Cascade, job: Job, progress: Progress, *, overwrite: bool) -> Segmentation:
-    bar = progress.add_task(job.scan.name, total=None)
+    bar = progress.add_task(escape(job.scan.name), total=None)
     return infer_file(
         cascade,
         job,

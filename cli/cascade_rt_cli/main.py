@@ -2,6 +2,7 @@
 
 import importlib
 import signal
+import sys
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except CascadeError as error:
@@ -37,6 +39,11 @@ class _LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(128 + signal.SIGINT)
+
+
+def _terminate(number: int, _: object) -> None:
+    """End as after an error, so that temporary files go; the exit code is the one shells expect."""
+    sys.exit(128 + number)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,7 +57,7 @@ def main() -> None:
       cascade-rt infer scan.nii.gz        a mask and a report beside it
 
     \b
-    With data of your own:
+    Train your own:
       cascade-rt train --dataset phantom -o runs/first
       cascade-rt export runs/first -o bundles/first
       cascade-rt infer scan.nii.gz --bundle bundles/first
