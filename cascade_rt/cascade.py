@@ -19,7 +19,7 @@ from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError, InputError
 from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
 from cascade_rt.segmentation import Segmentation, judge
-from cascade_rt.tensors import LONGEST_SIDE, padded_side
+from cascade_rt.tensors import LONGEST_SIDE, PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch
 from cascade_rt.version import __version__
 from cascade_rt.volume import Volume
@@ -148,7 +148,7 @@ class _Run:
         """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
         rows, cols = block.shape[1:]
         with self.stopwatch.step("preprocess"):
-            hu = pad_slices(block, self.config.window_hu[0])
+            hu = pad_slices(block)
         with self.stopwatch.step("stage1"):
             organ = _run_checked(self.engines.stage1, {"hu": hu})
         with self.stopwatch.step("paste"):
@@ -204,18 +204,13 @@ def check_size(volume: Volume, config: CropConfig) -> None:
         )
 
 
-def pad_slices(block: npt.NDArray[np.int16], fill_hu: float) -> npt.NDArray[np.float32]:
-    """Make stage-1 input of slices: float, padded below and to the right to sides that the networks take.
+def pad_slices(block: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Make stage-1 input `[slice, 1, row, col]` of slices `[slice, row, col]`, HU.
 
-    Args:
-        block: `[slice, row, col]`, HU.
-        fill_hu: The value of the padding: the lower end of the window, which becomes 0.
-
-    Returns:
-        `[slice, 1, row, col]`.
+    Padded below and to the right to sides that the networks take.
     """
     count, rows, cols = block.shape
-    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), fill_hu, dtype=np.float32)
+    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), PADDING_HU, dtype=np.float32)
     hu[:, 0, :rows, :cols] = block
     return hu
 

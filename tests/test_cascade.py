@@ -16,6 +16,7 @@ from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
 from cascade_rt.errors import EngineError, InputError
+from cascade_rt.tensors import PADDING_HU
 from cascade_rt.volume import Volume, read_volume
 
 ORGAN_HU, TUMOR_HU = 100, 200
@@ -197,9 +198,9 @@ def test_closing_the_cascade_closes_both_engines() -> None:
             engine.run({"hu" if engine.stage == "stage1" else "salient": np.zeros((1, 1, 64, 64), np.float32)})
 
 
-def test_padding_lies_below_and_to_the_right_and_is_the_lower_end_of_the_window() -> None:
+def test_padding_lies_below_and_to_the_right_and_below_every_window() -> None:
     block = np.arange(2 * 70 * 20, dtype=np.int16).reshape(2, 70, 20)
-    padded = pad_slices(block, -100.0)
+    padded = pad_slices(block)
     assert padded.shape == (2, 1, 80, 64)
     np.testing.assert_array_equal(padded[:, 0, :70, :20], block)
-    assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {-100.0}
+    assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {PADDING_HU}

@@ -32,14 +32,19 @@ def progress_bar() -> Iterator[Progress]:
 
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
-    console.print(f"{job.scan}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
+    console.print(f"{printable(str(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
     print_rows(console, _summary(job, segmentation), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
     """Print names and texts in two columns, each row a line however long."""
     for name, text in rows:
-        console.print(f"{'':{indent}}{name:<11}{text}")
+        console.print(f"{'':{indent}}{name:<11}{printable(text)}")
+
+
+def printable(text: str) -> str:
+    """Replace what no terminal can show: bytes of a file name that are no text."""
+    return text.encode(errors="replace").decode()
 
 
 def print_intended_use(console: Console, segmentation: Segmentation) -> None:
