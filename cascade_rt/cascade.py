@@ -94,12 +94,14 @@ class Cascade:
             slices_without_organ=run.slices_without_organ,
             warnings=(*volume.warnings, *self.engines.passed_over),
             timings=run.stopwatch.seconds,
-            provenance=self._provenance(),
+            provenance=self.provenance,
             organ_prob=run.organ_prob,
             tumor_prob=run.tumor_prob,
         )
 
-    def _provenance(self) -> dict[str, Any]:
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Bundle, engine and versions, as reports have them."""
         manifest = self.bundle.manifest
         return {
             "cascade_rt": __version__,
