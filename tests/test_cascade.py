@@ -10,25 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt2axcodes
 
-from cascade_rt.bundle import Bundle, FileRecord, Manifest
 from cascade_rt.cascade import CROPS_PER_BATCH, SLICES_PER_BATCH, Cascade, pad_slices
-from cascade_rt.config import CascadeConfig, CropConfig
+from cascade_rt.config import CropConfig
 from cascade_rt.engines import Engines
-from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
+from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineError, InputError
 from cascade_rt.tensors import PADDING_HU
 from cascade_rt.volume import Volume, read_volume
+from tests.cohort_files import AFFINE, fake_cascade
 
 ORGAN_HU, TUMOR_HU = 100, 200
-AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
-
-
-def fake_cascade(**crop: object) -> Cascade:
-    """Organ where HU >= 50, tumour where HU >= 155 (salient >= 0.75)."""
-    config = CascadeConfig(base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
-    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
-    engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(0.75))
-    return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
 
 
 def scan(shape: tuple[int, int, int] = (6, 96, 128)) -> Volume:

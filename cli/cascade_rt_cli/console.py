@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
@@ -47,9 +48,9 @@ def printable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def print_intended_use(console: Console, segmentation: Segmentation) -> None:
+def print_intended_use(console: Console, result: Segmentation | Evaluation) -> None:
     """Print what the bundle may be used for."""
-    bundle = segmentation.provenance["bundle"]
+    bundle = result.provenance["bundle"]
     console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")
 
 

@@ -9,7 +9,7 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "train", "export", "inspect")
+COMMANDS = ("demo", "infer", "train", "export", "evaluate", "inspect")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
@@ -61,6 +61,7 @@ def main() -> None:
       cascade-rt train --dataset phantom -o runs/first
       cascade-rt export runs/first -o bundles/first
       cascade-rt infer scan.nii.gz --bundle bundles/first
+      cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 
     Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
     writable, 7 engine or device unavailable, 8 output exists, 130 interrupted.
