@@ -2,15 +2,41 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cascade_rt.models.blocks import Norm, conv_block, norm_layer
 from cascade_rt.models.localization import Located
 
 
 def upsample(image: Tensor) -> Tensor:
-    """Double height and width, bilinear with aligned corners."""
-    return F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=True)
+    """Double height and width of `[batch, channel, row, col]`, bilinear with aligned corners.
+
+    `F.interpolate` and ONNX's Resize do the same, but round the position of each pixel in their own ways, and 1e-5 of a
+    pixel here is 1e-4 in a probability of the trained network. Written out, no position is computed.
+    """
+    return _double(_double(image, axis=2), axis=3)
+
+
+def split(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigmoid of logits `[batch, 1, row, col]` and 1 minus it, both to the last digit however small they are.
+
+    As a softmax of two channels. ONNX Runtime's Sigmoid is off by 1e-7 whatever its value; where it is 4e-4 the
+    normalisation behind it turns that into 1e-4 in a probability.
+    """
+    both = torch.softmax(torch.cat([logits, torch.zeros_like(logits)], dim=1), dim=1)
+    return both[:, :1], both[:, 1:]
+
+
+def _double(image: Tensor, axis: int) -> Tensor:
+    """Double one axis: pixel i of n becomes two, which lean to their neighbours by i and n - 1 - i parts in 2n - 1."""
+    length = image.shape[axis]
+    steps = torch.arange(length, dtype=image.dtype, device=image.device) / (2 * length - 1)
+    toward_previous = steps.reshape(-1, 1) if axis == 2 else steps
+    toward_next = toward_previous.flip(0)
+    previous = torch.cat([image.narrow(axis, 0, 1), image.narrow(axis, 0, length - 1)], dim=axis)
+    following = torch.cat([image.narrow(axis, 1, length - 1), image.narrow(axis, length - 1, 1)], dim=axis)
+    first = image + (previous - image) * toward_previous
+    second = image + (following - image) * toward_next
+    return torch.stack([first, second], dim=axis + 1).flatten(axis, axis + 1)
 
 
 class ContextExploration(nn.Module):
@@ -60,9 +86,9 @@ class FocusingModule(nn.Module):
 
     def forward(self, features: Tensor, coarse: Located) -> Located:
         """Focus `[batch, channel, row, col]` with the features and logits of half its resolution."""
-        foreground = torch.sigmoid(upsample(coarse.logits))
+        foreground, background = split(upsample(coarse.logits))
         false_positives = self.false_positives(foreground * features)
-        false_negatives = self.false_negatives((1 - foreground) * features)
+        false_negatives = self.false_negatives(background * features)
         refined = upsample(self.coarse(coarse.features))
         refined = self.after_subtract(refined - self.subtract_weight * false_positives)
         refined = self.after_add(refined + self.add_weight * false_negatives)
