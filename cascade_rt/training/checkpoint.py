@@ -20,7 +20,7 @@ from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mappi
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 
-FORMAT = "cascade-rt checkpoint 1"
+FORMAT = "cascade-rt checkpoint 2"
 FILE_NAME = "checkpoint.safetensors"
 
 
