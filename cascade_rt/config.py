@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from cascade_rt.errors import UsageError
 
 Config = TypeVar("Config")
-BoundaryMode = Literal["ste", "soft", "hard"]
+BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,9 @@ class TrainConfig:
     boundary_weight: float = 0.4
     """Weight of the shared-boundary loss in the total; beta of Eq. 17. 0: it is not computed."""
     boundary_mode: BoundaryMode = "ste"
-    """What the shared-boundary loss is computed from: the argmax with the gradient of the probabilities (`ste`), the
-    probabilities (`soft`), or the argmax without a gradient, to be watched only (`hard`)."""
+    """What the shared-boundary loss is computed from: the argmax, with the gradient of its edges (`ste`) or the much
+    smaller one of the soft matrix (`ste_matrix`); the probabilities (`soft`); or the argmax without a gradient, to be
+    watched only (`hard`)."""
     boundary_from: Literal["S", "I", "J"] = "S"
     """First training step with the shared-boundary loss."""
     boundary_classes: Literal[2, 3] = 3

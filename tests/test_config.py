@@ -57,7 +57,7 @@ def cascade_configs(draw: st.DrawFn) -> CascadeConfig:
 boundary_settings = st.fixed_dictionaries(
     {
         "boundary_weight": st.floats(0, 10),
-        "boundary_mode": st.sampled_from(("ste", "soft", "hard")),
+        "boundary_mode": st.sampled_from(("ste", "ste_matrix", "soft", "hard")),
         "boundary_from": st.sampled_from(("S", "I", "J")),
     }
 )
@@ -266,7 +266,7 @@ def test_whole_number_is_taken_for_a_float(tmp_path: Path, text: str) -> None:
         ("train.epochs = [1, 2]", r"train\.epochs must be a list of 3 values, got \[1, 2\]"),
         ("train.epochs = 7", r"train\.epochs must be a list of 3 values, got 7"),
         ("train.optimizer = 'lion'", r"train\.optimizer must be one of sgd, adam, got 'lion'"),
-        ("train.boundary_mode = 'encoder'", r"train\.boundary_mode must be one of ste, soft, hard, got 'encoder'"),
+        ("train.boundary_mode = 'mild'", r"train\.boundary_mode must be one of ste, ste_matrix, soft, hard, got"),
         ("train.boundary_from = 'T'", r"train\.boundary_from must be one of S, I, J, got 'T'"),
         ("train.boundary_classes = 4", r"train\.boundary_classes must be one of 2, 3, got 4"),
         ("cascade.window_hu = '-100, 240'", r"cascade\.window_hu must be a list of 2 values"),

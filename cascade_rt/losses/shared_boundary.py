@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from cascade_rt.config import BoundaryMode
 
 SHORTEST_PERIMETER = 1.0
-"""Perimeters are taken to be at least this, so that an absent class has the row 0. No region has a shorter one, so the
-matrix of a class map is not touched; and no entry of a matrix of probabilities is steeper than its edge count."""
+"""Perimeters are taken to be at least this. No class that has a boundary has a shorter one, so it changes nothing on
+class maps; on probabilities it keeps an entry from being steeper than its edge count."""
 
 
 def boundary_matrix(maps: Tensor, *, count_frame: bool = True) -> Tensor:
@@ -29,7 +29,7 @@ def boundary_matrix(maps: Tensor, *, count_frame: bool = True) -> Tensor:
             classes is [[0, 1], [1, 0]] whatever their shape.
 
     Returns:
-        `[batch, class, class]`: m_ij, 0 on the diagonal and in the rows of absent classes.
+        `[batch, class, class]`: m_ij, 0 on the diagonal and in the rows of absent classes, whose gradient is 0 too.
     """
     shared = shared_edges(maps)
     perimeter = shared.sum(dim=2)
@@ -81,18 +81,25 @@ def class_maps(index: Tensor, classes: int) -> Tensor:
     return F.one_hot(index.long(), classes).movedim(-1, 1).float()
 
 
-def boundary_maps(prob: Tensor, mode: BoundaryMode) -> Tensor:
-    """What the matrix of a prediction is computed from (Eq. 15), `[batch, class, row, col]` to the same shape.
+def predicted_matrix(prob: Tensor, mode: BoundaryMode, *, count_frame: bool = True) -> Tensor:
+    """The matrix of a prediction (Eq. 15), as `boundary_matrix` returns it.
 
     Args:
-        prob: Probabilities of the classes.
-        mode: `ste`: the argmax, with the gradient of the probabilities. `soft`: the probabilities. `hard`: the argmax,
-            without gradient.
+        prob: Probabilities of the classes, `[batch, class, row, col]`.
+        mode: `soft` is the matrix of the probabilities. The others are that of the argmax: `hard` without gradient,
+            `ste` with that of its edges, each pixel standing for its probability (y = argmax + p - p, the last p held
+            fixed), `ste_matrix` with that of the soft matrix.
+        count_frame: See `boundary_matrix`.
     """
     if mode == "soft":
-        return prob
+        return boundary_matrix(prob, count_frame=count_frame)
     maps = class_maps(prob.detach().argmax(dim=1), prob.shape[1])
-    return maps if mode == "hard" else maps + (prob - prob.detach())
+    if mode == "ste":
+        maps = _with_gradient_of(prob, maps)
+    matrix = boundary_matrix(maps, count_frame=count_frame)
+    if mode == "ste_matrix":
+        matrix = _with_gradient_of(boundary_matrix(prob, count_frame=count_frame), matrix)
+    return matrix
 
 
 def shared_boundary_loss(
@@ -103,12 +110,16 @@ def shared_boundary_loss(
     Args:
         prob: `[batch, class, row, col]`, see `class_probabilities`.
         target: `[batch, row, col]`, the class of each pixel.
-        mode: See `boundary_maps`.
+        mode: See `predicted_matrix`.
         count_frame: See `boundary_matrix`.
     """
-    found = boundary_matrix(boundary_maps(prob.float(), mode), count_frame=count_frame)
+    found = predicted_matrix(prob.float(), mode, count_frame=count_frame)
     wanted = boundary_matrix(class_maps(target, prob.shape[1]), count_frame=count_frame)
     return F.mse_loss(found, wanted)
+
+
+def _with_gradient_of(source: Tensor, value: Tensor) -> Tensor:
+    return value + (source - source.detach())
 
 
 def _edges(first: Tensor, second: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cascade_rt.config import BoundaryMode
 from cascade_rt.losses.shared_boundary import (
-    boundary_maps,
     boundary_matrix,
     class_maps,
     class_probabilities,
     frame_edges,
+    predicted_matrix,
     shared_boundary_loss,
     shared_edges,
 )
@@ -128,7 +128,7 @@ def test_without_the_frame_two_classes_have_the_same_matrix_whatever_their_shape
 def test_soft_edges_of_class_maps_are_the_exact_count(label: np.ndarray, count_frame: bool) -> None:
     maps = class_maps(torch.from_numpy(label).unsqueeze(0), 3)
     expected = torch.from_numpy(matrix_by_walking_around_each_pixel(label, 3, count_frame)).float()
-    found = boundary_matrix(boundary_maps(maps, "soft"), count_frame=count_frame)[0]
+    found = predicted_matrix(maps, "soft", count_frame=count_frame)[0]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -173,23 +173,41 @@ def test_probabilities_sum_to_1(classes: int) -> None:
     torch.testing.assert_close(total, torch.ones(2, 5, 6))
 
 
-@pytest.mark.parametrize("mode", ["ste", "hard"])
-def test_the_argmax_is_taken_exactly(mode: BoundaryMode) -> None:
+@pytest.mark.parametrize("count_frame", [True, False])
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "hard"])
+def test_the_matrix_is_that_of_the_argmax(mode: BoundaryMode, count_frame: bool) -> None:
     prob = random_prob(2, 3, 16, 16)
-    assert torch.equal(boundary_maps(prob, mode), class_maps(prob.argmax(dim=1), 3))
+    expected = boundary_matrix(class_maps(prob.argmax(dim=1), 3), count_frame=count_frame)
+    assert torch.equal(predicted_matrix(prob, mode, count_frame=count_frame), expected)
+
+
+def test_ste_matrix_has_the_gradient_of_the_soft_matrix() -> None:
+    prob, weight = random_prob(2, 3, 16, 16), torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1))
+    gradients = [
+        torch.autograd.grad((weight * predicted_matrix(prob, mode)).sum(), prob)[0] for mode in ("ste_matrix", "soft")
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_ste_has_the_gradient_of_the_edges_of_the_argmax() -> None:
+    prob, weight = random_prob(2, 3, 16, 16), torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1))
+    maps = class_maps(prob.argmax(dim=1), 3).requires_grad_()
+    (expected,) = torch.autograd.grad((weight * boundary_matrix(maps)).sum(), maps)
+    (found,) = torch.autograd.grad((weight * predicted_matrix(prob, "ste")).sum(), prob)
+    torch.testing.assert_close(found, expected)
 
 
 # The loss
 
 
 @settings(deadline=None)
-@given(label_maps, st.sampled_from(("ste", "soft", "hard")), st.booleans())
+@given(label_maps, st.sampled_from(("ste", "ste_matrix", "soft", "hard")), st.booleans())
 def test_a_perfect_prediction_costs_nothing(label: np.ndarray, mode: BoundaryMode, count_frame: bool) -> None:
     target = torch.from_numpy(label).unsqueeze(0)
     assert shared_boundary_loss(class_maps(target, 3), target, mode=mode, count_frame=count_frame).item() == 0
 
 
-@pytest.mark.parametrize("mode", ["ste", "soft", "hard"])
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft", "hard"])
 def test_the_loss_is_the_mean_over_all_entries_diagonal_included(mode: BoundaryMode) -> None:
     target = torch.tensor([[0, 0, 1, 1]] * 4).unsqueeze(0)
     nothing = class_maps(torch.zeros_like(target), 2)
@@ -197,7 +215,7 @@ def test_the_loss_is_the_mean_over_all_entries_diagonal_included(mode: BoundaryM
     assert shared_boundary_loss(nothing, target, mode=mode).item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("mode", ["ste", "soft"])
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft"])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_gradient_is_finite_and_not_zero(mode: BoundaryMode, classes: int) -> None:
     prob = random_prob(2, classes, 24, 24)
@@ -216,7 +234,7 @@ def test_hard_mode_has_no_gradient() -> None:
     assert not loss.requires_grad
 
 
-@pytest.mark.parametrize("mode", ["ste", "soft"])
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft"])
 def test_the_gradient_reaches_both_stages(mode: BoundaryMode) -> None:
     organ, tumor = (
         torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(seed)).requires_grad_() for seed in (0, 1)
@@ -227,7 +245,8 @@ def test_the_gradient_reaches_both_stages(mode: BoundaryMode) -> None:
     assert all(prob.grad is not None and prob.grad.any() for prob in (organ, tumor))
 
 
-def test_a_class_that_the_argmax_misses_does_not_blow_up_the_gradient() -> None:
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix"])
+def test_a_class_that_the_argmax_misses_does_not_blow_up_the_gradient(mode: BoundaryMode) -> None:
     """Its row is 0 by definition. Seen as edges over a perimeter of nearly 0, it would outweigh every other loss."""
     target = torch.zeros(1, 64, 64, dtype=torch.uint8)
     target[:, 16:48, 16:48], target[:, 24:40, 24:40] = 1, 2
@@ -235,7 +254,7 @@ def test_a_class_that_the_argmax_misses_does_not_blow_up_the_gradient() -> None:
     organ = (target > 0).float().unsqueeze(1) * 0.98 + 0.01
     prob = class_probabilities(organ, tumor, 3)
     assert (prob.argmax(dim=1) != 2).all()
-    shared_boundary_loss(prob, target, mode="ste").backward()
+    shared_boundary_loss(prob, target, mode=mode).backward()
     assert tumor.grad is not None
     assert 0 < tumor.grad.abs().max() < 0.1
 
@@ -278,8 +297,9 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
 @pytest.mark.parametrize("side", [16, 64])
-def test_no_tensor_is_larger_than_classes_squared_times_the_slice(classes: int, side: int) -> None:
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft"])
+def test_no_tensor_is_larger_than_classes_squared_times_the_slice(classes: int, side: int, mode: BoundaryMode) -> None:
     prob = random_prob(1, classes, side, side)
     with LargestTensor() as largest:
-        shared_boundary_loss(prob, torch.zeros(1, side, side, dtype=torch.uint8), mode="ste").backward()
+        shared_boundary_loss(prob, torch.zeros(1, side, side, dtype=torch.uint8), mode=mode).backward()
     assert 0 < largest.elements <= classes**2 * side**2

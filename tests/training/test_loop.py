@@ -220,7 +220,7 @@ def gradient_sizes(model: CascadeModel, loss: torch.Tensor) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("mode", ["ste", "soft"])
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft"])
 @pytest.mark.parametrize("step", [SEPARATE, INTERMEDIATE, JOINT])
 def test_the_boundary_loss_trains_both_stages_in_each_step(step: Step, mode: str) -> None:
     torch.manual_seed(0)
