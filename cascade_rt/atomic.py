@@ -26,7 +26,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
         OutputError: The path is a folder, its folder does not exist, or the system refuses to write.
     """
     target = Path(path)
-    _check_target(target, overwrite)
+    check_target(target, overwrite=overwrite)
     # Not tempfile: its files can be read by their owner only, and the result would keep that.
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -52,7 +52,9 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
     file.write(content)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
+    """Raise before the work begins what `atomic_write` would raise for this path after it."""
+    target = Path(path)
     if os.path.isdir(target):
         raise OutputError(f"{target}: is a folder; name a file")
     if not os.path.isdir(target.parent):

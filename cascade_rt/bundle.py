@@ -33,6 +33,9 @@ def graph_name(stage: Stage) -> str:
 
 
 FILE_NAMES = frozenset({graph_name("stage1"), graph_name("stage2"), WEIGHTS_NAME})
+"""The files that a manifest lists."""
+BUNDLE_FILES = FILE_NAMES | {MANIFEST_NAME}
+"""All that is in the folder of a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +113,15 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: is not a bundle (it has no {MANIFEST_NAME}); make one with: cascade-rt export")
     if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{manifest_path}: is larger than {MAX_MANIFEST_BYTES} bytes; this is not a manifest")
-    content = manifest_path.read_bytes()
     try:
-        document = json.loads(content)
-        manifest = _parse_manifest(document)
-    except (ValueError, UsageError) as error:
+        content = manifest_path.read_bytes()
+        manifest = _parse_manifest(json.loads(content))
+        for name, record in manifest.files.items():
+            _check_file(path / name, record)
+    except (ValueError, RecursionError, UsageError) as error:
         raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
-    for name, record in manifest.files.items():
-        _check_file(path / name, record)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
 
 
@@ -153,7 +157,7 @@ def _parse_manifest(document: Any) -> Manifest:
     return Manifest(
         name=document["name"],
         created=document["created"],
-        config=from_mapping(CascadeConfig, document["config"], "config"),
+        config=from_mapping(CascadeConfig, document["config"], "config", complete=True),
         files=_parse_files(document["files"]),
         parity=document["parity"],
         training=document["training"],
@@ -164,7 +168,7 @@ def _parse_manifest(document: Any) -> Manifest:
 def _parse_files(files: Any) -> dict[str, FileRecord]:
     if not isinstance(files, dict) or files.keys() != FILE_NAMES:
         raise ValueError(f"files must be exactly {sorted(FILE_NAMES)}")
-    return {name: from_mapping(FileRecord, record, f"files.{name}") for name, record in files.items()}
+    return {name: from_mapping(FileRecord, record, f"files.{name}", complete=True) for name, record in files.items()}
 
 
 def _check_file(path: Path, record: FileRecord) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
-from cascade_rt.crop import Box, CropBatch, CropQueue, crop, paste, plan_box
+from cascade_rt.config import CropConfig
+from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, plan_box, tightest_box
 from cascade_rt.engines import BackendChoice, Engines, open_engines
 from cascade_rt.engines.base import Array, StageEngine
-from cascade_rt.errors import EngineError
+from cascade_rt.errors import EngineError, InputError
 from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
 from cascade_rt.segmentation import Segmentation, judge
-from cascade_rt.tensors import padded_side
+from cascade_rt.tensors import LONGEST_SIDE, PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch
 from cascade_rt.version import __version__
 from cascade_rt.volume import Volume
@@ -27,6 +28,8 @@ SLICES_PER_BATCH = 4
 """Slices that stage 1 takes at once."""
 CROPS_PER_BATCH = 8
 """Crops that stage 2 takes at once."""
+MASK_THRESHOLD = 0.5
+"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 
 
 class Cascade:
@@ -70,8 +73,10 @@ class Cascade:
             on_slices: Called with the number of slices that stage 1 has just finished.
 
         Raises:
+            InputError: A slice is larger than the networks take.
             EngineError: An engine returned something that is not a number.
         """
+        check_size(volume, self.bundle.manifest.config.crop)
         run = _Run(self, volume, keep_probabilities)
         for first in range(0, len(volume.voxels), SLICES_PER_BATCH):
             block = volume.voxels[first : first + SLICES_PER_BATCH]
@@ -83,17 +88,20 @@ class Cascade:
         return Segmentation(
             volume=volume,
             mask=run.mask,
-            status=judge(run.mask, found.organ_ml, found.tumor_ml),
+            status=judge(run.mask, found),
             measurements=found,
             boxes=run.boxes,
-            warnings=self.engines.passed_over,
+            slices_without_organ=run.slices_without_organ,
+            warnings=(*volume.warnings, *self.engines.passed_over),
             timings=run.stopwatch.seconds,
-            provenance=self._provenance(),
+            provenance=self.provenance,
             organ_prob=run.organ_prob,
             tumor_prob=run.tumor_prob,
         )
 
-    def _provenance(self) -> dict[str, Any]:
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Bundle, engine and versions, as reports have them."""
         manifest = self.bundle.manifest
         return {
             "cascade_rt": __version__,
@@ -134,6 +142,7 @@ class _Run:
         self.queue = CropQueue(CROPS_PER_BATCH)
         self.mask = np.zeros(shape, dtype=np.uint8)
         self.boxes: dict[int, Box] = {}
+        self.slices_without_organ = 0
         self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
         self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
 
@@ -141,12 +150,12 @@ class _Run:
         """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
         rows, cols = block.shape[1:]
         with self.stopwatch.step("preprocess"):
-            hu = pad_slices(block, self.config.window_hu[0])
+            hu = pad_slices(block)
         with self.stopwatch.step("stage1"):
             organ = _run_checked(self.engines.stage1, {"hu": hu})
         with self.stopwatch.step("paste"):
             organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
-            self.mask[first : first + len(block)][organ_prob >= self.config.crop.threshold] = ORGAN_LABEL
+            self.mask[first : first + len(block)][organ_prob >= MASK_THRESHOLD] = ORGAN_LABEL
             if self.organ_prob is not None:
                 self.organ_prob[first : first + len(block)] = organ_prob
         for batch in self._plan(first, organ, (rows, cols)):
@@ -161,7 +170,13 @@ class _Run:
         rows, cols = image_shape
         for index in range(len(organ["salient"])):
             with self.stopwatch.step("crop"):
-                box = plan_box(organ["row_max"][index, :rows], organ["col_max"][index, :cols], self.config.crop)
+                row_max, col_max = organ["row_max"][index], organ["col_max"][index]
+                if (len(row_max), len(col_max)) != image_shape:
+                    # The maxima have seen the padding, where a false positive would stretch the box.
+                    inside = organ["organ_prob"][index, 0, :rows, :cols]
+                    row_max, col_max = inside.max(axis=1), inside.max(axis=0)
+                self.slices_without_organ += tightest_box(row_max, col_max, self.config.crop.threshold) is None
+                box = plan_box(row_max, col_max, self.config.crop)
                 if box is None:
                     continue
                 self.boxes[first + index] = box
@@ -176,23 +191,28 @@ class _Run:
         with self.stopwatch.step("paste"):
             for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
                 inside = self.mask[index][box.slices]
-                inside[prob[: inside.shape[0], : inside.shape[1]] >= self.config.crop.threshold] = TUMOR_LABEL
+                inside[prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD] = TUMOR_LABEL
                 if self.tumor_prob is not None:
                     paste(prob, box, self.tumor_prob[index])
 
 
-def pad_slices(block: npt.NDArray[np.int16], fill_hu: float) -> npt.NDArray[np.float32]:
-    """Make stage-1 input of slices: float, padded below and to the right to sides that the networks take.
+def check_size(volume: Volume, config: CropConfig) -> None:
+    """Raise InputError where a slice, or the box of all of it, is larger than the networks take."""
+    _, rows, cols = volume.voxels.shape
+    if max(full_box((rows, cols), config).size) > LONGEST_SIDE:
+        raise InputError(
+            f"{volume.name}: slices of {rows} x {cols} pixels are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
+            "is this an axial CT? resample it"
+        )
 
-    Args:
-        block: `[slice, row, col]`, HU.
-        fill_hu: The value of the padding: the lower end of the window, which becomes 0.
 
-    Returns:
-        `[slice, 1, row, col]`.
+def pad_slices(block: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Make stage-1 input `[slice, 1, row, col]` of slices `[slice, row, col]`, HU.
+
+    Padded below and to the right to sides that the networks take.
     """
     count, rows, cols = block.shape
-    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), fill_hu, dtype=np.float32)
+    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), PADDING_HU, dtype=np.float32)
     hu[:, 0, :rows, :cols] = block
     return hu
 

@@ -132,7 +132,11 @@ class TrainConfig:
     """Seed of the initial weights, of the order of the slices and of the patches."""
 
     def __post_init__(self) -> None:
-        _require(min(self.epochs) >= 0 and sum(self.epochs) > 0, "train.epochs must hold some epoch", self.epochs)
+        _require(
+            min(self.epochs) >= 0 and sum(self.epochs) > 0,
+            "train.epochs must be 0 or more each, and not all 0",
+            self.epochs,
+        )
         _require(self.batch_size > 0, "train.batch_size must be positive", self.batch_size)
         _require(self.seed >= 0, "train.seed must not be negative", self.seed)
         _require(0 <= self.momentum < 1, "train.momentum must lie between 0 and 1", self.momentum)
@@ -202,7 +206,7 @@ def load_config(path: Path, preset: Preset = "practical") -> tuple[CascadeConfig
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not a TOML file ({error})") from error
     unknown = set(document) - {"cascade", "train"}
     if unknown:
@@ -221,16 +225,17 @@ def to_mapping(config: object) -> dict[str, Any]:
     return asdict(config)
 
 
-def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str, *, complete: bool = False) -> Config:
     """Build a config dataclass from plain values.
 
     Args:
         cls: The dataclass to build.
         values: Its fields, nested tables as mappings, tuples as lists. Missing fields keep their default.
         where: Name of the table in messages, such as `cascade.crop`.
+        complete: Refuse a table, or one nested in it, that leaves a field out.
 
     Raises:
-        UsageError: A key is unknown or a value has the wrong type.
+        UsageError: A key is unknown or, where all are needed, missing, or a value has the wrong type.
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} must be a table, got {values!r}")
@@ -241,14 +246,17 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str) -> Co
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
             raise UsageError(f"unknown key {where}.{key}{hint}")
-    return cls(**{key: _typed(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    missing = [key for key in known if key not in values]
+    if complete and missing:
+        raise UsageError(f"{where} misses the keys {', '.join(missing)}")
+    return cls(**{key: _typed(hints[key], value, f"{where}.{key}", complete) for key, value in values.items()})
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def _typed(hint: Any, value: Any, where: str, complete: bool) -> Any:
     """Check a plain value against a field's type and return it in that type."""
     origin, options = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
-        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+        return from_mapping(hint, value, where, complete=complete)  # type: ignore[arg-type]
     if origin is Literal:
         known = any(type(value) is type(option) and value == option for option in options)
         _require(known, f"{where} must be one of {', '.join(map(str, options))}", value)
@@ -256,9 +264,9 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         ok = isinstance(value, (list, tuple)) and len(value) == len(options)
         _require(ok, f"{where} must be a list of {len(options)} values", value)
-        return tuple(_typed(option, item, where) for option, item in zip(options, value, strict=True))
+        return tuple(_typed(option, item, where, complete) for option, item in zip(options, value, strict=True))
     accepted = options or (hint,)
-    if float in accepted and type(value) is int:
+    if float in accepted and type(value) is int and abs(value) < 1 << 53:
         return float(value)
     if not any(type(value) is option for option in accepted):
         names = " or ".join("nothing" if option is type(None) else option.__name__ for option in accepted)

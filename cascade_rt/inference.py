@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import OutputError, OutputExistsError, UsageError
+from cascade_rt.nifti import split_suffix
 from cascade_rt.preview import save_preview
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.timing import Stopwatch
 from cascade_rt.volume import Volume, read_volume
 
-MASK_SUFFIXES = (".nii.gz", ".nii")
+_FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +46,35 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
         `<name>_seg.png`.
 
     Raises:
-        UsageError: Several scans for one file, or two scans whose results would have the same name.
+        UsageError: Several scans for one file, two scans whose results would have the same name, a result that would
+            overwrite a scan, or a file that is not NIfTI.
     """
-    if output is not None and output.name.endswith(MASK_SUFFIXES) and not output.is_dir():
+    if output is not None and _is_file_name(output):
         if len(scans) > 1:
             raise UsageError(f"{output}: is one file for {len(scans)} scans; name a folder")
-        return [_job(scans[0], output, pictures)]
-    folder = output or Path()
-    jobs: dict[str, Job] = {}
-    for scan in scans:
-        name = scan_name(scan)
-        if name in jobs:
-            raise UsageError(f"{jobs[name].scan} and {scan} would both become {name}_seg.nii.gz; segment them apart")
-        jobs[name] = _job(scan, folder / f"{name}_seg.nii.gz", pictures)
-    return list(jobs.values())
+        jobs = [_job(scans[0], output, pictures)]
+    else:
+        jobs = _jobs_in_folder(scans, output or Path(), pictures)
+    inputs = {scan.resolve() for scan in scans}
+    for result in (path for job in jobs for path in job.results):
+        if result.resolve() in inputs:
+            raise UsageError(f"{result}: is one of the scans and would be overwritten; name another folder with -o")
+    return jobs
 
 
-def prepare_output(job: Job, *, overwrite: bool) -> None:
-    """Find out before the work begins whether its results can be written.
+def check_output(job: Job, *, overwrite: bool) -> None:
+    """Find out before the work begins whether its results can be written; nothing is made yet.
 
     Raises:
         OutputExistsError: A result is there and `overwrite` is off.
-        OutputError: The folder is missing and cannot be made, or cannot be written to.
+        OutputError: The folder, or the one it would be made in, cannot be written to, or a result is a folder.
     """
-    folder = job.mask.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from error
-    if not os.access(folder, os.W_OK):
+    folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise OutputError(f"{folder}: cannot be written to; name another folder with -o")
     for path in job.results:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
         if not overwrite and path.exists():
             raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another with -o")
 
@@ -101,32 +101,56 @@ def infer_file(
 
     Raises:
         InputError: The scan cannot be used. Nothing is written.
-        OutputError: The results cannot be written.
+        OutputError: A result cannot be written; then none is left.
     """
-    prepare_output(job, overwrite=overwrite)
+    check_output(job, overwrite=overwrite)
     stopwatch = Stopwatch()
     with stopwatch.step("load"):
         volume = read_volume(job.scan)
     on_open(volume)
     segmentation = cascade.run(volume, on_slices=on_slices)
-    with stopwatch.step("save"):
-        segmentation.save(job.mask, overwrite=overwrite)
-    segmentation = segmentation.with_timings(stopwatch.seconds)
-    segmentation.save_report(job.report, overwrite=overwrite)
-    if job.picture is not None:
-        save_preview(segmentation, job.picture, overwrite=overwrite)
+    make_folder(job.mask.parent)
+    with ExitStack() as undo:
+        with stopwatch.step("save"):
+            segmentation.save(job.mask, overwrite=overwrite)
+        undo.callback(job.mask.unlink, missing_ok=True)
+        segmentation = segmentation.with_timings(stopwatch.seconds)
+        segmentation.save_report(job.report, overwrite=overwrite)
+        undo.callback(job.report.unlink, missing_ok=True)
+        if job.picture is not None:
+            save_preview(segmentation, job.picture, overwrite=overwrite)
+        undo.pop_all()
     return segmentation
 
 
-def scan_name(path: Path) -> str:
-    """The file name without `.nii.gz` or `.nii`."""
-    for suffix in MASK_SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return path.name
+def make_folder(folder: Path) -> None:
+    """Make the folder of results where it is missing; OutputError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from error
+
+
+def _jobs_in_folder(scans: Sequence[Path], folder: Path, pictures: bool) -> list[Job]:
+    jobs: dict[str, Job] = {}
+    for scan in scans:
+        name, _ = split_suffix(scan.name)
+        if name in jobs:
+            raise UsageError(f"{jobs[name].scan} and {scan} would both become {name}_seg.nii.gz; segment them apart")
+        jobs[name] = _job(scan, folder / f"{name}_seg.nii.gz", pictures)
+    return list(jobs.values())
+
+
+def _is_file_name(output: Path) -> bool:
+    """Whether an output is meant as one mask file rather than as a folder."""
+    if output.is_dir():
+        return False
+    if output.suffix.lower() in _FOREIGN_SUFFIXES and not split_suffix(output.name)[1]:
+        raise UsageError(f"{output}: a mask is written as NIfTI; let the name end in .nii.gz, or name a folder")
+    return bool(split_suffix(output.name)[1])
 
 
 def _job(scan: Path, mask: Path, pictures: bool) -> Job:
-    stem = scan_name(mask)
+    stem, _ = split_suffix(mask.name)
     picture = mask.with_name(f"{stem}.png") if pictures else None
     return Job(scan, mask, mask.with_name(f"{stem}.json"), picture)

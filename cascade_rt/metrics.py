@@ -6,13 +6,19 @@ Undefined cases: two empty masks agree, so their Dice is 1; an empty prediction 
 has Dice 0; SEN without anything to find, and SPE without any background, are NaN and have to be left out of a mean.
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
+
+SampleSet = Literal["positive", "all"]
+SAMPLE_SETS: tuple[SampleSet, ...] = get_args(SampleSet)
+"""Which slices or cases a mean is over: those that hold the target in the truth, or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,16 @@ class Confusion:
         )
 
     @property
+    def positive(self) -> int:
+        """TP + FN: what there is to find."""
+        return self.true_positive + self.false_negative
+
+    @property
+    def found(self) -> int:
+        """TP + FP: what was predicted."""
+        return self.true_positive + self.false_positive
+
+    @property
     def dice(self) -> float:
         """2 TP / (2 TP + FP + FN); 1 where both masks are empty."""
         total = 2 * self.true_positive + self.false_positive + self.false_negative
@@ -41,14 +57,13 @@ class Confusion:
     @property
     def sensitivity(self) -> float:
         """TP / (TP + FN); NaN where there is nothing to find."""
-        positive = self.true_positive + self.false_negative
-        return self.true_positive / positive if positive else float("nan")
+        return self.true_positive / self.positive if self.positive else math.nan
 
     @property
     def specificity(self) -> float:
         """TN / (TN + FP); NaN where there is no background."""
         negative = self.true_negative + self.false_positive
-        return self.true_negative / negative if negative else float("nan")
+        return self.true_negative / negative if negative else math.nan
 
 
 def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusion:
@@ -63,3 +78,56 @@ def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusio
 def dice(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
     """Dice of two binary masks of equal shape; 1 where both are empty."""
     return confusion(prediction, truth).dice
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """Mean and spread of the values that are defined."""
+
+    mean: float
+    """NaN without any value."""
+    deviation: float
+    """Standard deviation of the sample (divisor n - 1); NaN with fewer than two values."""
+    count: int
+    """Values that the mean is over."""
+    undefined: int
+    """NaN values that were left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The three metrics, each averaged over slices or over cases."""
+
+    dice: Average
+    sensitivity: Average
+    specificity: Average
+    both_empty: int
+    """Slices or cases with nothing in the truth and nothing predicted; each counts as Dice 1."""
+
+
+def average(values: Iterable[float]) -> Average:
+    """Average the values that are not NaN, and count those that are."""
+    given = list(values)
+    defined = [value for value in given if not math.isnan(value)]
+    return Average(
+        mean=float(np.mean(defined)) if defined else math.nan,
+        deviation=float(np.std(defined, ddof=1)) if len(defined) > 1 else math.nan,
+        count=len(defined),
+        undefined=len(given) - len(defined),
+    )
+
+
+def average_scores(samples: Sequence[Confusion], chosen: SampleSet) -> Scores:
+    """Average Dice, SEN and SPE over slices or cases, each of the same weight."""
+    over = [sample for sample in samples if chosen == "all" or sample.positive]
+    return Scores(
+        dice=average(sample.dice for sample in over),
+        sensitivity=average(sample.sensitivity for sample in over),
+        specificity=average(sample.specificity for sample in over),
+        both_empty=sum(sample.positive == sample.found == 0 for sample in over),
+    )
+
+
+def pool(samples: Iterable[Confusion]) -> Confusion:
+    """Add up the counts of slices or cases, as if they were one image."""
+    return sum(samples, start=Confusion(0, 0, 0, 0))

@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from cascade_rt.errors import InputError
 
 _VoxelType = type[np.int16] | type[np.uint8]
+_Content = TypeVar("_Content")
 
 _HEADER_KINDS: dict[bytes, tuple[type[Nifti1Header], str]] = {
     (348).to_bytes(4, "little"): (Nifti1Header, "<"),
@@ -25,6 +27,8 @@ _HEADER_KINDS: dict[bytes, tuple[type[Nifti1Header], str]] = {
     (540).to_bytes(4, "little"): (Nifti2Header, "<"),
     (540).to_bytes(4, "big"): (Nifti2Header, ">"),
 }
+# Code of the spatial unit, the low three bits of `xyzt_units`: metres and micrometres; anything else is taken for mm.
+_MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 _CHUNK_BYTES = 4 << 20
 _LARGEST_DEFLATE_RATIO = 1032
 
@@ -96,13 +100,34 @@ class NiftiImage:
         return _converted(self, np.uint8)
 
 
+def split_suffix(path: str) -> tuple[str, str]:
+    """Split a path before its `.nii` or `.nii.gz`, in upper or lower case; the second part is empty without one."""
+    length = next((len(suffix) for suffix in (".nii.gz", ".nii") if path.lower().endswith(suffix)), 0)
+    return path[: len(path) - length], path[len(path) - length :]
+
+
 def read_nifti(path: str | os.PathLike[str]) -> NiftiImage:
     """Read a NIfTI-1 or NIfTI-2 file to its end; plain or gzip is told from the content, not from the name.
 
-    The only place that knows what nibabel, gzip and the system raise on a bad file.
-
     Raises:
         InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers.
+    """
+    return _open_and_read(path, _read_stream)
+
+
+def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
+    """Read the shape `[i, j, k]` and the affine of a NIfTI file from its header alone: damage behind it goes unseen.
+
+    Raises:
+        InputError: The file is missing, not NIfTI, or not one 3D image of numbers.
+    """
+    return _open_and_read(path, lambda stream, _, shown: _read_checked_header(stream, shown)[1:])
+
+
+def _open_and_read(path: str | os.PathLike[str], read: Callable[[io.BufferedIOBase, int, str], _Content]) -> _Content:
+    """Call `read` with the uncompressed file, the most bytes it can hold, and its name.
+
+    The only place that knows what nibabel, gzip and the system raise on a bad file.
     """
     shown = os.fspath(path)
     try:
@@ -111,20 +136,17 @@ def read_nifti(path: str | os.PathLike[str]) -> NiftiImage:
             if size == 0:
                 raise InputError(f"{shown}: the file is empty; copy it again")
             if file.peek(2)[:2] != b"\x1f\x8b":
-                return _read_stream(file, size, shown)
+                return read(file, size, shown)
             with gzip.GzipFile(fileobj=file) as stream:
-                return _read_stream(stream, size * _LARGEST_DEFLATE_RATIO, shown)
+                return read(stream, size * _LARGEST_DEFLATE_RATIO, shown)
     except tuple(_REASONS) as error:
         reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
         raise InputError(f"{shown}: {reason.format(error=getattr(error, 'strerror', None) or error)}") from error
 
 
 def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> NiftiImage:
-    header = _read_header(stream, shown)
+    header, shape, affine = _read_checked_header(stream, shown)
     dtype = header.get_data_dtype()
-    shape = _check_voxels(header.get_data_shape(), dtype, shown)
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    _check_affine(affine, shown)
     slope, intercept = header.get_slope_inter()
     voxel_bytes = math.prod(shape) * dtype.itemsize
     # Before anything is allocated: a few damaged bytes in a header can promise terabytes.
@@ -138,6 +160,17 @@ def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> Nift
         pass
     stored = buffer.view(dtype).reshape(shape, order="F")
     return NiftiImage(stored, (1.0 if slope is None else slope, intercept or 0.0), affine, header, shown)
+
+
+def _read_checked_header(
+    stream: io.BufferedIOBase, shown: str
+) -> tuple[Nifti1Header, tuple[int, int, int], npt.NDArray[np.float64]]:
+    header = _read_header(stream, shown)
+    shape = _check_voxels(header.get_data_shape(), header.get_data_dtype(), shown)
+    affine = np.array(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    _check_affine(affine, shown)
+    return header, shape, affine
 
 
 def _read_header(stream: io.BufferedIOBase, shown: str) -> Nifti1Header:

@@ -46,6 +46,8 @@ class Segmentation:
     """Seconds of each step."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions."""
+    slices_without_organ: int = 0
+    """Slices in which stage 1 found nothing: stage 2 saw them whole, or not at all, as the bundle's policy says."""
     organ_prob: npt.NDArray[np.float32] | None = None
     """`[z, row, col]`, where asked for."""
     tumor_prob: npt.NDArray[np.float32] | None = None
@@ -68,7 +70,7 @@ class Segmentation:
         """Write the report as JSON; raises like `save`."""
         refuse_scan(path, self.volume)
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
-        write_bytes(path, text.encode(), overwrite=overwrite)
+        write_bytes(path, text.encode(errors="backslashreplace"), overwrite=overwrite)
 
     def to_json(self) -> dict[str, Any]:
         """The report: everything but the arrays, as plain values."""
@@ -82,6 +84,7 @@ class Segmentation:
             "lesions": [asdict(lesion) for lesion in found.lesions],
             "slices": {
                 "total": len(self.mask),
+                "without_organ_in_stage1": self.slices_without_organ,
                 "sent_to_stage2": len(self.boxes),
                 "with_organ": found.organ_slices,
                 "with_tumor": found.tumor_slices,
@@ -94,20 +97,21 @@ class Segmentation:
         }
 
 
-def judge(mask: npt.NDArray[np.uint8], organ_ml: float, tumor_ml: float) -> Status:
+def judge(mask: npt.NDArray[np.uint8], found: Measurements) -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
+
+    Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
 
     Args:
         mask: `[z, row, col]`.
-        organ_ml: Volume of pancreas and tumour together.
-        tumor_ml: Volume of the tumour.
+        found: What was measured in it.
     """
-    if organ_ml == 0:
+    if found.pancreas_ml == 0:
         return "no_organ"
     low, high = PLAUSIBLE_ORGAN_ML
-    if not low <= organ_ml <= high:
+    if not low <= found.organ_ml <= high:
         return "implausible_organ"
     borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     if any(border.any() for border in borders):
         return "organ_touches_border"
-    return "ok" if tumor_ml else "no_tumor"
+    return "ok" if found.tumor_ml else "no_tumor"

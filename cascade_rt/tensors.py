@@ -31,6 +31,9 @@ class StageSpec:
     outputs: tuple[TensorSpec, ...]
 
 
+PADDING_HU = -32768.0
+"""What slices are padded with: it lies below every window, so that padding is 0 in the windowed image."""
+
 _IMAGE = ("batch", 1, "height", "width")
 
 STAGE_SPECS: dict[Stage, StageSpec] = {

@@ -19,7 +19,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputError, OutputError
-from cascade_rt.nifti import NiftiImage, read_nifti
+from cascade_rt.nifti import NiftiImage, read_nifti, read_nifti_grid, split_suffix
 
 Affine = npt.NDArray[np.float64]
 
@@ -49,6 +49,16 @@ class SourceGrid:
 
 
 @dataclass(frozen=True, eq=False)
+class CanonicalGrid:
+    """Where the voxels of a scan lie, in the canonical frame."""
+
+    shape: tuple[int, ...]
+    """Voxels along `[z, row, col]`."""
+    affine: Affine
+    """4x4, from the index (z, row, col) to world mm (RAS+)."""
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A CT scan in the canonical frame."""
 
@@ -62,6 +72,13 @@ class Volume:
     """The file name without .nii or .nii.gz; "array" for arrays."""
     path: Path | None = None
     """The absolute path of the file it was read from; `write_mask` refuses to write there."""
+    warnings: tuple[str, ...] = ()
+    """What is doubtful about the scan, in sentences."""
+
+    @property
+    def canonical_grid(self) -> CanonicalGrid:
+        """Shape and affine, without the voxels."""
+        return CanonicalGrid(self.voxels.shape, self.affine)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -99,16 +116,26 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers that fit into int16.
     """
     shown = os.fspath(path)
-    name = os.path.basename(shown).removesuffix(_suffix(shown))
+    name, _ = split_suffix(os.path.basename(shown))
     return _canonical_volume(read_nifti(path), name, Path(os.path.abspath(shown)))
 
 
-def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.NDArray[np.uint8]:
+def read_grid(path: str | os.PathLike[str]) -> CanonicalGrid:
+    """Read from the header alone where the voxels of a scan lie.
+
+    Raises:
+        InputError: The header is missing, damaged, or not that of one 3D image of numbers.
+    """
+    shape, affine = read_nifti_grid(path)
+    return _canonical_grid(affine, shape)
+
+
+def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
     """Read a label file into the canonical frame.
 
     Args:
         path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation.
-        like: The scan the labels belong to; None takes them as they are.
+        like: The scan the labels belong to, or its grid; None takes them as they are.
 
     Returns:
         `[z, row, col]`, C-contiguous.
@@ -121,7 +148,8 @@ def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.N
     labels = image.to_labels()
     mask = _to_canonical(labels, io_orientation(image.affine))
     if like is not None:
-        _check_same_grid(mask.shape, _canonical_affine(image.affine, labels.shape), like, image.shown)
+        scan = like.canonical_grid if isinstance(like, Volume) else like
+        _check_same_grid(_canonical_grid(image.affine, labels.shape), scan, image.shown)
     return mask
 
 
@@ -156,7 +184,7 @@ def write_mask(
         ValueError: The mask has another shape than the volume, or is not uint8.
     """
     shown = os.fspath(path)
-    suffix = _suffix(shown)
+    _, suffix = split_suffix(shown)
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
     refuse_scan(shown, volume)
@@ -182,12 +210,6 @@ def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
         )
 
 
-def _suffix(path: str) -> str:
-    """Return the .nii or .nii.gz a path ends in, in the case it is written in, or nothing."""
-    length = next((len(suffix) for suffix in (".nii.gz", ".nii") if path.lower().endswith(suffix)), 0)
-    return path[len(path) - length :]
-
-
 def _is_same_file(path: str, other: Path) -> bool:
     try:
         return os.path.samefile(path, other)
@@ -209,12 +231,12 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-def _check_same_grid(shape: tuple[int, ...], affine: Affine, like: Volume, shown: str) -> None:
-    if shape != like.voxels.shape:
-        raise InputError(f"{shown}: {shape} voxels, the scan has {like.voxels.shape}; use the labels of this scan")
-    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1.0]
-    distance = np.linalg.norm(corners @ (affine - like.affine).T, axis=1).max()
-    if distance > _GRID_TOLERANCE * min(like.spacing_mm):
+def _check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
+    if labels.shape != scan.shape:
+        raise InputError(f"{shown}: {labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan")
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(scan.shape) - 1), 1.0]
+    distance = np.linalg.norm(corners @ (labels.affine - scan.affine).T, axis=1).max()
+    if distance > _GRID_TOLERANCE * np.linalg.norm(scan.affine[:3, :3], axis=0).min():
         raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
 
 
@@ -223,7 +245,13 @@ def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume
     geometry = {field: np.array(image.header[field]) for field in _GEOMETRY_FIELDS}
     grid = SourceGrid((i, j, k), image.affine, io_orientation(image.affine), geometry)
     voxels = _to_canonical(image.to_hu(), grid.orientation)
-    return Volume(voxels, _canonical_affine(grid.affine, grid.shape), grid, name, path)
+    return Volume(voxels, _canonical_grid(grid.affine, grid.shape).affine, grid, name, path, _doubts(grid))
+
+
+def _doubts(grid: SourceGrid) -> tuple[str, ...]:
+    if grid.geometry["sform_code"] > 0 or grid.geometry["qform_code"] > 0:
+        return ()
+    return ("the file does not say how its axes lie in the patient; left, right, front and back are guessed",)
 
 
 def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
@@ -231,6 +259,9 @@ def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64])
     return np.ascontiguousarray(apply_orientation(array, ornt_transform(orientation, _LPS)).T)
 
 
-def _canonical_affine(affine: Affine, shape: tuple[int, ...]) -> Affine:
-    lps_affine: Affine = affine @ inv_ornt_aff(ornt_transform(io_orientation(affine), _LPS), shape)
-    return lps_affine[:, [2, 1, 0, 3]]
+def _canonical_grid(affine: Affine, shape: tuple[int, ...]) -> CanonicalGrid:
+    """Turn the shape `[i, j, k]` and the affine of a file into those of `[z, row, col]`."""
+    to_lps = ornt_transform(io_orientation(affine), _LPS)
+    lps_affine: Affine = affine @ inv_ornt_aff(to_lps, shape)
+    z, row, col = (shape[int(axis)] for axis in np.argsort(to_lps[:, 0])[::-1])
+    return CanonicalGrid((z, row, col), lps_affine[:, [2, 1, 0, 3]])

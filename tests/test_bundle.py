@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cascade_rt.bundle import FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle
+from cascade_rt.bundle import FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle, record_files
+from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import BundleError
 
 
@@ -62,6 +64,8 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda m: m.pop("parity"), r"misses \['parity'\]"),
         (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
+        (lambda m: m["config"].pop("crop"), "config misses the keys crop"),
+        (lambda m: m["files"].update({"weights.safetensors": {}}), "misses the keys sha256, bytes"),
         (lambda m: m["config"].update(base_width="8"), "config.base_width must be of type int, got '8'"),
         (lambda m: m["labels"].update({"3": "cyst"}), "other labels or tensors"),
         (lambda m: m["tensors"]["stage1"]["inputs"][0].update(name="image"), "other labels or tensors"),
@@ -89,6 +93,35 @@ def test_a_huge_manifest_is_refused_unread(copy: Path) -> None:
     (copy / "manifest.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
     with pytest.raises(BundleError, match="is larger than"):
         read_bundle(copy)
+
+
+def rehash(path: Path) -> None:
+    """Make a manifest fit the files beside it."""
+    records = {name: asdict(record) for name, record in record_files(path).items()}
+    edit_manifest(path, lambda manifest: manifest.update(files=records))
+
+
+def test_a_graph_that_onnxruntime_cannot_read_is_refused(copy: Path) -> None:
+    (copy / "stage1_fp32.onnx").write_bytes(b"no graph at all")
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"stage1_fp32\.onnx: ONNX Runtime cannot read the graph"):
+        open_cascade(copy, "onnxruntime")
+
+
+def test_graphs_in_each_others_place_are_refused(copy: Path) -> None:
+    first, second = copy / "stage1_fp32.onnx", copy / "stage2_fp32.onnx"
+    first_content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(first_content)
+    rehash(copy)
+    with pytest.raises(BundleError, match="is not a graph of stage1"):
+        open_cascade(copy, "onnxruntime")
+
+
+def test_weights_of_another_network_are_refused(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest["config"].update(base_width=16))
+    with pytest.raises(BundleError, match="holds the weights of another network"):
+        open_cascade(copy, "pytorch")
 
 
 def test_the_hash_of_a_bundle_changes_with_its_manifest(bundle: Bundle, copy: Path) -> None:

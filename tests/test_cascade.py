@@ -10,24 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt2axcodes
 
-from cascade_rt.bundle import Bundle, FileRecord, Manifest
 from cascade_rt.cascade import CROPS_PER_BATCH, SLICES_PER_BATCH, Cascade, pad_slices
-from cascade_rt.config import CascadeConfig, CropConfig
+from cascade_rt.config import CropConfig
 from cascade_rt.engines import Engines
-from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
-from cascade_rt.errors import EngineError
+from cascade_rt.engines.fake import FakeEngine
+from cascade_rt.errors import EngineError, InputError
+from cascade_rt.tensors import PADDING_HU
 from cascade_rt.volume import Volume, read_volume
+from tests.cohort_files import AFFINE, fake_cascade
 
 ORGAN_HU, TUMOR_HU = 100, 200
-AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
-
-
-def fake_cascade(**crop: object) -> Cascade:
-    """Organ where HU >= 50, tumour where HU >= 155 (salient >= 0.75)."""
-    config = CascadeConfig(base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
-    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
-    engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(0.75))
-    return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
 
 
 def scan(shape: tuple[int, int, int] = (6, 96, 128)) -> Volume:
@@ -100,6 +92,44 @@ def test_tumour_outside_the_organ_but_inside_the_box_counts() -> None:
     assert box.height >= config.min_side
 
 
+def test_slices_in_which_stage_1_found_nothing_are_counted() -> None:
+    volume = scan()
+    empty = int((~(volume.voxels >= ORGAN_HU).any(axis=(1, 2))).sum())
+    for policy in ("full", "skip"):
+        assert fake_cascade(empty_policy=policy).run(volume).slices_without_organ == empty
+
+
+def test_the_threshold_of_the_boxes_does_not_decide_what_is_tumour() -> None:
+    unsure = FakeEngine("stage2", lambda inputs: {"tumor_prob": np.full_like(inputs["salient"], 0.3)})
+    cascade = fake_cascade(threshold=0.2)
+    cascade = Cascade(cascade.bundle, replace(cascade.engines, stage2=unsure))
+    assert cascade.run(scan()).measurements.tumor_ml == 0
+
+
+def test_a_false_positive_in_the_padding_does_not_stretch_the_box() -> None:
+    def compute(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        prob = np.zeros_like(inputs["hu"])
+        prob[:, :, 100:120, 100:120] = 1
+        prob[:, :, 5:10, 250:] = 1
+        return {
+            "organ_prob": prob,
+            "row_max": prob.max(axis=(1, 3)),
+            "col_max": prob.max(axis=(1, 2)),
+            "salient": np.zeros_like(prob),
+        }
+
+    cascade = fake_cascade()
+    engines = replace(cascade.engines, stage1=FakeEngine("stage1", compute))  # type: ignore[arg-type]
+    volume = Volume.from_array(np.zeros((250, 250, 1), dtype=np.int16), AFFINE)
+    assert Cascade(cascade.bundle, engines).run(volume).boxes[0].size == (64, 64)
+
+
+def test_slices_larger_than_the_networks_take_are_refused() -> None:
+    volume = Volume.from_array(np.zeros((2064, 32, 1), dtype=np.int16), AFFINE)
+    with pytest.raises(InputError, match="slices of 32 x 2064 pixels are larger than 2048 x 2048"):
+        fake_cascade().run(volume)
+
+
 def test_probabilities_are_kept_only_when_asked_for() -> None:
     volume = scan()
     assert fake_cascade().run(volume).organ_prob is None
@@ -159,9 +189,9 @@ def test_closing_the_cascade_closes_both_engines() -> None:
             engine.run({"hu" if engine.stage == "stage1" else "salient": np.zeros((1, 1, 64, 64), np.float32)})
 
 
-def test_padding_lies_below_and_to_the_right_and_is_the_lower_end_of_the_window() -> None:
+def test_padding_lies_below_and_to_the_right_and_below_every_window() -> None:
     block = np.arange(2 * 70 * 20, dtype=np.int16).reshape(2, 70, 20)
-    padded = pad_slices(block, -100.0)
+    padded = pad_slices(block)
     assert padded.shape == (2, 1, 80, 64)
     np.testing.assert_array_equal(padded[:, 0, :70, :20], block)
-    assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {-100.0}
+    assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {PADDING_HU}

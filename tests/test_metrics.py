@@ -1,6 +1,7 @@
 """Dice, sensitivity and specificity as the paper's Eq. 18 to 20 define them, and as documented where those do not."""
 
 import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascade_rt.metrics import Confusion, confusion, dice
+from cascade_rt.metrics import Confusion, average, average_scores, confusion, dice, pool
 
 Array = npt.NDArray[Any]
 
@@ -155,3 +156,44 @@ def test_dice_does_not_depend_on_which_mask_is_the_truth(masks: tuple[Array, Arr
 def test_adding_pools_two_cases_as_if_they_were_one(first: tuple[Array, Array], second: tuple[Array, Array]) -> None:
     pooled = [np.concatenate((a.ravel(), b.ravel())) for a, b in zip(first, second, strict=True)]
     assert confusion(*first) + confusion(*second) == confusion(*pooled)
+
+
+# Means
+
+
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(math.nan)), max_size=8))
+def test_an_average_is_over_the_values_that_are_defined(values: list[float]) -> None:
+    defined = [value for value in values if not math.isnan(value)]
+    found = average(values)
+    assert (found.count, found.undefined) == (len(defined), len(values) - len(defined))
+    assert found.mean == pytest.approx(statistics.fmean(defined) if defined else math.nan, nan_ok=True)
+    spread = statistics.stdev(defined) if len(defined) > 1 else math.nan
+    assert found.deviation == pytest.approx(spread, nan_ok=True, abs=1e-12)
+
+
+@given(st.lists(mask_pairs(), max_size=5))
+def test_a_pool_is_one_image_of_all_voxels(pairs: list[tuple[Array, Array]]) -> None:
+    whole = [np.concatenate([np.zeros(0, dtype=bool), *(pair[part].ravel() for pair in pairs)]) for part in (0, 1)]
+    assert pool(confusion(*pair) for pair in pairs) == confusion(*whole)
+
+
+def test_what_was_predicted_and_what_is_there_are_counted() -> None:
+    assert (confusion(PREDICTION, TRUTH).found, confusion(PREDICTION, TRUTH).positive) == (3, 5)
+
+
+SAMPLES = [confusion(TRUTH, TRUTH), confusion(PREDICTION, TRUTH), confusion(EMPTY, EMPTY), confusion(FULL, EMPTY)]
+
+
+def test_scores_of_positive_samples_leave_out_those_with_nothing_to_find() -> None:
+    scores = average_scores(SAMPLES, "positive")
+    assert (scores.dice.mean, scores.dice.count, scores.both_empty) == (0.75, 2, 0)
+
+
+def test_scores_of_all_samples_count_what_is_empty_and_undefined() -> None:
+    scores = average_scores(SAMPLES, "all")
+    assert (scores.dice.mean, scores.dice.count, scores.both_empty) == ((1 + 0.5 + 1 + 0) / 4, 4, 1)
+    assert (scores.sensitivity.mean, scores.sensitivity.undefined) == (pytest.approx((1 + 0.4) / 2), 2)
+
+
+def test_scores_of_no_samples_are_undefined() -> None:
+    assert math.isnan(average_scores([], "all").dice.mean)

@@ -36,7 +36,7 @@ def segmented(
     affine = np.diag([-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0])
     volume = Volume.from_array(hu.T, affine, name=name)
     found = measure(mask, volume.affine, volume.voxel_volume_ml)
-    status = judge(mask, found.organ_ml, found.tumor_ml)
+    status = judge(mask, found)
     return Segmentation(volume, mask, status, found, {}, (), {}, {"bundle": {"intended_use": intended_use}})
 
 

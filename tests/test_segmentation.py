@@ -11,7 +11,7 @@ import pytest
 
 from cascade_rt.crop import Box
 from cascade_rt.errors import OutputError, OutputExistsError
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
+from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, Measurements, measure
 from cascade_rt.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
 from cascade_rt.volume import Volume
 
@@ -38,7 +38,7 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
     facts: dict[str, Any] = {
         "volume": volume,
         "mask": mask,
-        "status": judge(mask, found.organ_ml, found.tumor_ml),
+        "status": judge(mask, found),
         "measurements": found,
         "boxes": {3: Box(0, 4, 64, 64), 2: Box(1, 2, 64, 96)},
         "warnings": ("tensorrt was passed over",),
@@ -49,7 +49,13 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
 
 
 def judged(mask: Mask, organ_ml: float = 60.0) -> Status:
-    return judge(mask, organ_ml, VOXEL_ML * np.count_nonzero(mask == TUMOR_LABEL))
+    tumor_ml = VOXEL_ML * np.count_nonzero(mask == TUMOR_LABEL)
+    pancreas_ml = organ_ml - tumor_ml if (mask == ORGAN_LABEL).any() else 0.0
+    return judge(mask, Measurements(organ_ml, pancreas_ml, tumor_ml, organ_slices=0, tumor_slices=0, lesions=()))
+
+
+def test_tumour_without_any_pancreas_is_no_organ() -> None:
+    assert judged(np.where(organ_mask() > 0, TUMOR_LABEL, 0).astype(np.uint8)) == "no_organ"
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -134,7 +140,8 @@ def test_lesion_of_the_report_lies_where_the_file_has_it() -> None:
 
 
 def test_slices_of_the_report_are_those_of_the_mask() -> None:
-    assert report()["slices"] == {"total": 8, "sent_to_stage2": 2, "with_organ": 6, "with_tumor": 3}
+    slices = {"total": 8, "without_organ_in_stage1": 0, "sent_to_stage2": 2, "with_organ": 6, "with_tumor": 3}
+    assert report()["slices"] == slices
 
 
 def test_boxes_of_the_report_are_in_the_order_of_the_slices() -> None:

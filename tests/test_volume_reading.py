@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cascade_rt.errors import InputError
-from cascade_rt.volume import Volume, read_volume
+from cascade_rt.volume import Volume, read_grid, read_volume
 from tests.volume_files import (
     ANATOMY,
     CUBE,
@@ -46,6 +46,24 @@ def test_every_orientation_gives_the_same_voxels_and_affine(orientation: Array, 
     np.testing.assert_allclose(volume.affine, (world @ LPS_AFFINE)[:, [2, 1, 0, 3]], atol=1e-4)
 
 
+@in_every_orientation
+@in_every_world
+def test_the_grid_from_the_header_alone_is_that_of_the_scan(orientation: Array, world: Array, tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii.gz", nifti(*oriented(orientation, world)))
+    grid, volume = read_grid(path), read_volume(path)
+    assert grid.shape == volume.voxels.shape
+    np.testing.assert_array_equal(grid.affine, volume.affine)
+
+
+def test_the_grid_is_read_where_the_voxels_are_damaged(tmp_path: Path) -> None:
+    assert read_grid(save(tmp_path / "scan.nii", GOOD[:-1])).shape == ANATOMY.shape
+
+
+def test_the_grid_of_a_file_that_is_no_scan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"scan\.nii: this is not a NIfTI file"):
+        read_grid(save(tmp_path / "scan.nii", b"<html>Please log in</html>"))
+
+
 def test_the_axes_run_to_superior_posterior_and_left(scan: Path) -> None:
     directions = np.sign(np.round(read_volume(scan).affine[:3, :3], 6))
     np.testing.assert_array_equal(directions, [[0, 0, -1], [0, -1, 0], [1, 0, 0]])
@@ -58,6 +76,21 @@ def test_spacing_is_in_the_order_of_the_axes(scan: Path) -> None:
 def test_the_voxel_volume_of_sheared_axes_is_that_of_the_straight_ones(tmp_path: Path) -> None:
     volume = read_volume(save(tmp_path / "scan.nii", nifti(ANATOMY.T, SHEAR @ LPS_AFFINE)))
     assert volume.voxel_volume_ml == pytest.approx(0.7 * 0.8 * 2.5 / 1000)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1e3), ("micron", 1e-3), ("unknown", 1.0)])
+def test_the_unit_of_the_header_is_heeded(unit: str, millimetres: float, tmp_path: Path) -> None:
+    affine = np.diag([1 / millimetres] * 3 + [1.0]) @ LPS_AFFINE
+    image = nib.Nifti1Image(ANATOMY.T, affine)
+    image.header.set_xyzt_units(unit)
+    volume = read_volume(save(tmp_path / "scan.nii.gz", image.to_bytes()))
+    np.testing.assert_allclose(volume.spacing_mm, (2.5, 0.8, 0.7), rtol=1e-5)
+
+
+@pytest.mark.parametrize("code", [4, 7, 34, 200])
+def test_a_unit_that_nifti_does_not_know_is_taken_for_millimetres(code: int, tmp_path: Path) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii", patched(GOOD, 123, [code], "u1")))
+    assert volume.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
 
 
 @in_every_orientation

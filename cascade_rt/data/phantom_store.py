@@ -1,6 +1,6 @@
 """Phantoms as cases of a store, made once and kept."""
 
-import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -9,11 +9,19 @@ from pathlib import Path
 
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.slices import has_case, write_case
+from cascade_rt.processors import available_cpus
+
+_DESCRIPTION = "synthetic phantoms"
 
 
-def phantom_name(seed: int) -> str:
-    """Name of the case of a seed."""
-    return f"phantom_{seed:05d}"
+def describe_phantoms(seeds: Sequence[int], shape: tuple[int, int, int]) -> str:
+    """Say in words which phantoms a training used; it ends up in the bundle."""
+    return f"{_DESCRIPTION}, seeds {seeds[0]} to {seeds[-1]}, {' x '.join(map(str, shape))} voxels"
+
+
+def is_synthetic(description: str) -> bool:
+    """Whether training data, as described, were phantoms: such a bundle is for demonstration only."""
+    return description.startswith(_DESCRIPTION)
 
 
 def prepare_phantoms(
@@ -43,14 +51,17 @@ def prepare_phantoms(
         on_case(make(missing[0]))
     elif missing:
         # Spawned, not forked: the caller may hold threads of torch.
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        # Ctrl-C is the parent's to handle; each worker would print a traceback of its own.
+        ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
+        context = get_context("spawn")
+        with ProcessPoolExecutor(available_cpus(), context, signal.signal, ignore_interrupts) as pool:
             for name in pool.map(make, missing):
                 on_case(name)
     return names
 
 
 def _case_name(seed: int, shape: tuple[int, int, int]) -> str:
-    return f"{phantom_name(seed)}_{'x'.join(map(str, shape))}"
+    return f"phantom_{seed:05d}_{'x'.join(map(str, shape))}"
 
 
 def _write_phantom(store: Path, shape: tuple[int, int, int], seed: int) -> str:

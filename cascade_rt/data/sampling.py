@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.config import TrainConfig
-from cascade_rt.data.slices import AIR_HU, TUMOR, Case, SliceRef
+from cascade_rt.data.slices import TUMOR, Case, SliceRef
 from cascade_rt.errors import InputError
+from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
 SIDE_MULTIPLE = 32
 """Slices are padded to multiples of this, so that every crop of a batch lies inside."""
-SHORTEST_SIDE = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,7 +75,7 @@ class SliceSampler:
         if self.config.patch:
             pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
         shape = padded_shape([image.shape for image, _ in pairs])
-        hu = np.full((len(pairs), 1, *shape), AIR_HU, dtype=np.float32)
+        hu = np.full((len(pairs), 1, *shape), PADDING_HU, dtype=np.float32)
         labels = np.zeros((len(pairs), *shape), dtype=np.uint8)
         for index, (image, label) in enumerate(pairs):
             rows, cols = image.shape

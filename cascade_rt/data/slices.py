@@ -18,7 +18,6 @@ import numpy.typing as npt
 from cascade_rt.errors import InputError
 
 PANCREAS, TUMOR = 1, 2
-AIR_HU = -1000
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Engines: the libraries that can run a stage, behind one contract, and the one place that chooses between them."""
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from cascade_rt.bundle import Bundle
@@ -42,6 +43,15 @@ def open_engine(bundle: Bundle, stage: Stage, backend: Backend) -> StageEngine:
     return PyTorchEngine(bundle, stage)
 
 
+def _open_both(bundle: Bundle, backend: Backend) -> Engines:
+    with ExitStack() as undo:
+        stage1 = open_engine(bundle, "stage1", backend)
+        undo.callback(stage1.close)
+        stage2 = open_engine(bundle, "stage2", backend)
+        undo.pop_all()
+    return Engines(stage1, stage2)
+
+
 def open_engines(bundle: Bundle, backend: BackendChoice = "auto") -> Engines:
     """Open both stages; `auto` takes the first backend that opens and says why those before it did not.
 
@@ -49,13 +59,11 @@ def open_engines(bundle: Bundle, backend: BackendChoice = "auto") -> Engines:
         BackendUnavailableError: The backend asked for, or every backend, cannot run on this machine.
     """
     if backend != "auto":
-        return Engines(open_engine(bundle, "stage1", backend), open_engine(bundle, "stage2", backend))
+        return _open_both(bundle, backend)
     passed_over: list[str] = []
     for candidate in BACKENDS:
         try:
-            stage1, stage2 = (open_engine(bundle, stage, candidate) for stage in ("stage1", "stage2"))
+            return replace(_open_both(bundle, candidate), passed_over=tuple(passed_over))
         except BackendUnavailableError as error:
             passed_over.append(str(error))
-        else:
-            return Engines(stage1, stage2, tuple(passed_over))
     raise BackendUnavailableError("no engine can run here: " + "; ".join(passed_over))

@@ -1,13 +1,16 @@
 """ONNX Runtime on the CPU."""
 
-import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.packages import import_package
+from cascade_rt.errors import BundleError
+from cascade_rt.processors import available_cpus
 from cascade_rt.tensors import STAGE_SPECS, Stage
 
 
@@ -21,9 +24,16 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        self._session = onnxruntime.InferenceSession(
-            bundle.graph(stage).read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        path = bundle.graph(stage)
+        errors = onnxruntime.capi.onnxruntime_pybind11_state
+        try:
+            session = onnxruntime.InferenceSession(
+                path.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+            )
+        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
+            raise BundleError(f"{path}: ONNX Runtime cannot read the graph; export the bundle again") from error
+        _check_names(session, stage, path)
+        self._session = session
         self._info = EngineInfo("onnxruntime", "fp32", "cpu", onnxruntime.__version__)
 
     @property
@@ -48,6 +58,10 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def available_cpus() -> int:
-    """Processors this process may use, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _check_names(session: Any, stage: Stage, path: Path) -> None:
+    """Raise BundleError where a graph is not one of this stage."""
+    spec = STAGE_SPECS[stage]
+    for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
+        names = [tensor.name for tensor in found]
+        if names != [tensor.name for tensor in expected]:
+            raise BundleError(f"{path}: is not a graph of {stage}, its tensors are {names}; export the bundle again")

@@ -1,6 +1,7 @@
 """PyTorch, eager: the baseline that every other engine is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from cascade_rt.tensors import STAGE_SPECS, Stage
 
 
 class PyTorchEngine:
-    """Runs a stage in float32 on the CPU, or on an NVIDIA GPU where there is one, with TF32 off."""
+    """Runs a stage in true float32 on the CPU, or on an NVIDIA GPU where there is one."""
 
     def __init__(self, bundle: Bundle, stage: Stage) -> None:
         model = load_weights(bundle.weights, bundle.manifest.config)
@@ -39,7 +40,7 @@ class PyTorchEngine:
         check_inputs(self._stage, inputs)
         check_open(self._graph, self._stage)
         image = np.ascontiguousarray(next(iter(inputs.values())))
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), _without_tf32():
             outputs = self._graph(torch.tensor(image, device=self._device))  # type: ignore[misc]
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: tensor.cpu().numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
@@ -47,3 +48,15 @@ class PyTorchEngine:
     def close(self) -> None:
         """Free the model."""
         self._graph = None
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Keep convolutions and matrix products from rounding to TF32 on the GPU, where that is PyTorch's default."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

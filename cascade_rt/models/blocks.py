@@ -1,5 +1,6 @@
 """The convolution block that both networks are made of."""
 
+import math
 from typing import Literal
 
 from torch import nn
@@ -24,4 +25,4 @@ def norm_layer(channels: int, norm: Norm) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if norm == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
-    return nn.GroupNorm(min(8, channels), channels)
+    return nn.GroupNorm(math.gcd(8, channels), channels)

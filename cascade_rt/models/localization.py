@@ -25,8 +25,9 @@ class ChannelAttention(nn.Module):
 
         In float32 whatever the precision around it: each product sums over all positions.
         """
-        flat = features.flatten(2).float()
-        return torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
+        with torch.autocast(features.device.type, enabled=False):
+            flat = features.flatten(2).float()
+            return torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Gamma * (attention x features) + features, `[batch, channel, row, col]`."""
@@ -45,9 +46,10 @@ class SpatialAttention(nn.Module):
         self.gamma = nn.Parameter(torch.ones(1))
 
     def attention(self, features: Tensor) -> Tensor:
-        """Softmax over j of query_i . key_j: `[batch, i, j]` over positions, each row sums to 1."""
-        query, key = self.query(features).flatten(2).float(), self.key(features).flatten(2).float()
-        return torch.softmax(query.transpose(1, 2) @ key, dim=-1)
+        """Softmax over j of query_i . key_j: `[batch, i, j]` over positions, each row sums to 1; in float32."""
+        query, key = self.query(features).flatten(2), self.key(features).flatten(2)
+        with torch.autocast(features.device.type, enabled=False):
+            return torch.softmax(query.float().transpose(1, 2) @ key.float(), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Gamma * (value x attention^T) + features, `[batch, channel, row, col]`."""

@@ -19,6 +19,7 @@ from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.models.weights import fill_weights
 
 FORMAT = "cascade-rt checkpoint 2"
 FILE_NAME = "checkpoint.safetensors"
@@ -41,10 +42,12 @@ class Checkpoint:
     """Mean losses of each epoch."""
 
     def build_model(self) -> CascadeModel:
-        """Make the model with these weights, in evaluation mode."""
-        model = CascadeModel(self.cascade)
-        model.load_state_dict(dict(self.model))
-        return model.eval()
+        """Make the model with these weights, in evaluation mode.
+
+        Raises:
+            BundleError: The weights are those of another network.
+        """
+        return fill_weights(CascadeModel(self.cascade), self.model, "the checkpoint")
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -77,25 +80,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a safetensors file ({error}); name the checkpoint of a run") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error}); check its permissions") from error
     if metadata.get("format") != FORMAT:
-        raise BundleError(
-            f"{path}: is not a checkpoint of this version of cascade-rt; train again, or use that version"
-        )
-    progress = json.loads(metadata["progress"])
+        raise BundleError(f"{path}: is not a training checkpoint of this version of cascade-rt; name the run folder")
     try:
-        cascade = from_mapping(CascadeConfig, progress["cascade"], "cascade")
-        train = from_mapping(TrainConfig, progress["train"], "train")
-    except UsageError as error:
-        raise BundleError(f"{path}: {error}; it was written by another version of cascade-rt") from error
-    return Checkpoint(
-        cascade=cascade,
-        train=train,
-        data=progress["data"],
-        epochs_done=progress["epochs_done"],
-        model=_strip(tensors, "model."),
-        optimizer=_strip(tensors, "optimizer."),
-        history=tuple(progress["history"]),
-    )
+        progress = json.loads(metadata["progress"])
+        return Checkpoint(
+            cascade=from_mapping(CascadeConfig, progress["cascade"], "cascade"),
+            train=from_mapping(TrainConfig, progress["train"], "train"),
+            data=progress["data"],
+            epochs_done=progress["epochs_done"],
+            model=_strip(tensors, "model."),
+            optimizer=_strip(tensors, "optimizer."),
+            history=tuple(progress["history"]),
+        )
+    except (UsageError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: its progress cannot be read ({error!r}); train again") from error
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

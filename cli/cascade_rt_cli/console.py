@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
 
 def results_console() -> Console:
     """The console of results; in a pipe, lines are as long as they are."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager
@@ -32,27 +33,33 @@ def progress_bar() -> Iterator[Progress]:
 
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
-    console.print(f"{job.scan}: {STATUS_SENTENCES[segmentation.status]}", style="bold", markup=False)
+    console.print(f"{printable(str(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
     print_rows(console, _summary(job, segmentation), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
     """Print names and texts in two columns, each row a line however long."""
     for name, text in rows:
-        console.print(f"{'':{indent}}{name:<10}{text}", markup=False)
+        console.print(f"{'':{indent}}{name:<11}{printable(text)}")
 
 
-def print_intended_use(console: Console, segmentation: Segmentation) -> None:
+def printable(text: str) -> str:
+    """Replace what no terminal can show: bytes of a file name that are no text."""
+    return text.encode(errors="replace").decode()
+
+
+def print_intended_use(console: Console, result: Segmentation | Evaluation) -> None:
     """Print what the bundle may be used for."""
-    bundle = segmentation.provenance["bundle"]
-    console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow", markup=False)
+    bundle = result.provenance["bundle"]
+    console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")
 
 
 def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     found, engine = segmentation.measurements, segmentation.provenance["engine"]
+    slices = len(segmentation.mask)
     yield (
         "pancreas",
-        f"{found.organ_ml:.1f} ml, tumour included, in {found.organ_slices} of {len(segmentation.mask)} slices",
+        f"{found.pancreas_ml:.1f} ml, with tumour {found.organ_ml:.1f} ml, in {found.organ_slices} of {slices} slices",
     )
     yield "tumour", f"{found.tumor_ml:.1f} ml in {found.tumor_slices} slices"
     for lesion in found.lesions[:3]:

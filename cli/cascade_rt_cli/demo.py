@@ -9,8 +9,18 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, shape_op
 
 
 @click.command()
-@click.option("-o", "--output", type=PATH, default=Path("out/demo"), show_default=True, metavar="FOLDER")
-@click.option("--seed", type=int, default=10_001, show_default=True, help="Another seed is another patient.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=Path("out/demo"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the files go; those of an earlier demo are replaced.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Another seed is another patient."
+)
 @shape_option
 @bundle_option
 @backend_option

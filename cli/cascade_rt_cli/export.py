@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from cascade_rt_cli.options import PATH, overwrite_option
+from cascade_rt_cli.options import PATH
 
 
 @click.command()
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, metavar="BUNDLE", help="Folder of the bundle.")
 @click.option("--name", help="What the bundle is called in reports. Default: the name of its folder.")
-@overwrite_option
+@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
 def export(checkpoint: Path, output: Path, name: str | None, overwrite: bool) -> None:
     """Export a trained cascade to a bundle: two ONNX graphs, the weights, a manifest.
 

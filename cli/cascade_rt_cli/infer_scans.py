@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.progress import Progress
 
 from cascade_rt.cascade import Cascade, open_cascade
@@ -10,7 +11,7 @@ from cascade_rt.engines import BackendChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
 from cascade_rt.segmentation import Segmentation
-from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console
+from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
 
 
 def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice, *, overwrite: bool) -> None:
@@ -38,7 +39,7 @@ def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice
 
 
 def _infer_with_progress(cascade: Cascade, job: Job, progress: Progress, *, overwrite: bool) -> Segmentation:
-    bar = progress.add_task(job.scan.name, total=None)
+    bar = progress.add_task(escape(printable(job.scan.name)), total=None)
     return infer_file(
         cascade,
         job,

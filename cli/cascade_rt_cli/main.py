@@ -2,13 +2,14 @@
 
 import importlib
 import signal
+import sys
 from typing import Any
 
 import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "train", "export", "inspect")
+COMMANDS = ("demo", "infer", "train", "export", "evaluate", "inspect")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
@@ -29,6 +30,7 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except CascadeError as error:
@@ -37,6 +39,11 @@ class _LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(128 + signal.SIGINT)
+
+
+def _terminate(number: int, _: object) -> None:
+    """End as after an error, so that temporary files go; the exit code is the one shells expect."""
+    sys.exit(128 + number)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -50,10 +57,11 @@ def main() -> None:
       cascade-rt infer scan.nii.gz        a mask and a report beside it
 
     \b
-    With data of your own:
+    Train your own:
       cascade-rt train --dataset phantom -o runs/first
       cascade-rt export runs/first -o bundles/first
       cascade-rt infer scan.nii.gz --bundle bundles/first
+      cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 
     Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
     writable, 7 engine or device unavailable, 8 output exists, 130 interrupted.

@@ -29,5 +29,5 @@ shape_option = click.option(
     default=(96, 512, 512),
     show_default=True,
     metavar="Z ROW COL",
-    help="Voxels of a phantom.",
+    help="Slices, rows and columns of a phantom.",
 )

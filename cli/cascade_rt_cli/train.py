@@ -27,9 +27,11 @@ from cascade_rt_cli.options import PATH, shape_option
     help="Numbers of the training: the paper's, or ones that learn within hours on a small machine.",
 )
 @click.option("--config", type=PATH, metavar="TOML", help="File that overrides the preset ([cascade], [train]).")
-@click.option("--base-width", type=int, help="Channels of the first block; 64 is the paper's.  [default: 64]")
+@click.option(
+    "--base-width", type=click.IntRange(min=8), help="Channels of the first block; 64 is the paper's.  [default: 64]"
+)
 @click.option("--epochs", type=int, nargs=3, metavar="S I J", help="Epochs of the three steps.")
-@click.option("--seed", type=int, help="Seed of weights and order.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and order.  [default: 0]")
 @click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
 @click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
 @shape_option
@@ -49,8 +51,8 @@ def train(
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
 
-    DATA is the folder in which prepared cases are kept; default: RUN/cases. A checkpoint is written after each epoch; a
-    run that was stopped goes on with --resume and ends in the same weights.
+    DATA is the folder in which the phantoms are kept; those missing are made there. Default: RUN/cases. A checkpoint is
+    written after each epoch; a run that was stopped goes on with --resume and ends in the same weights.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cascade_rt.config import CascadeConfig, TrainConfig
-from cascade_rt.data.phantom_store import prepare_phantoms
+from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
 from cascade_rt.data.slices import open_cases
 from cascade_rt.training.loop import Progress, train
 from cascade_rt_cli.console import progress_bar, results_console
@@ -27,7 +27,6 @@ def train_on_phantoms(
     with progress_bar() as bars:
         making = bars.add_task("phantoms", total=len(seeds))
         names = prepare_phantoms(store, seeds, shape, on_case=lambda _: bars.advance(making))
-    data = f"synthetic phantoms, seeds {seeds[0]} to {seeds[-1]}, {' x '.join(map(str, shape))} voxels"
     with progress_bar() as bars:
         bar = bars.add_task("training", total=None)
 
@@ -44,7 +43,7 @@ def train_on_phantoms(
             run,
             cascade,
             config,
-            data=data,
+            data=describe_phantoms(seeds, shape),
             resume=resume,
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),

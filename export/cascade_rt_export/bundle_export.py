@@ -1,7 +1,6 @@
 """From a checkpoint to a bundle: weights, graphs, the check, the manifest."""
 
 import datetime
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ import onnx
 import torch
 
 from cascade_rt.bundle import (
-    MANIFEST_NAME,
+    BUNDLE_FILES,
     WEIGHTS_NAME,
     Bundle,
     Manifest,
@@ -22,6 +21,7 @@ from cascade_rt.bundle import (
     write_manifest,
 )
 from cascade_rt.config import to_mapping
+from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.errors import OutputError, OutputExistsError
 from cascade_rt.models.weights import save_weights
 from cascade_rt.tensors import STAGES
@@ -59,46 +59,45 @@ def export_bundle(
     _check_target(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            draft = Path(folder) / path.name
+            draft.mkdir()
+            _write_bundle(checkpoint, draft, name or path.name, on_step)
+            if path.exists():
+                path.rename(Path(folder) / "replaced")
+            draft.rename(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
-    try:
-        _write_files(checkpoint, workplace, on_step)
-        manifest = Manifest(
-            name=name or path.name,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            config=checkpoint.cascade,
-            files=record_files(workplace),
-            parity={},
-            training=_training_record(checkpoint),
-            intended_use=PHANTOM_INTENDED_USE if checkpoint.data.startswith("synthetic") else INTENDED_USE,
-        )
-        draft = write_manifest(workplace, manifest)
-        on_step("comparing the graphs with PyTorch")
-        parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(draft)}
-        write_manifest(workplace, replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity}))
-        workplace.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        workplace.rename(path)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
     return read_bundle(path)
 
 
-def _write_files(checkpoint: Checkpoint, path: Path, on_step: Callable[[str], None]) -> None:
+def _write_bundle(checkpoint: Checkpoint, path: Path, name: str, on_step: Callable[[str], None]) -> None:
+    """Write all files of a bundle and compare its graphs with PyTorch."""
     model = checkpoint.build_model()
     save_weights(model, path / WEIGHTS_NAME)
     for stage in STAGES:
         on_step(f"exporting {stage} to ONNX")
         onnx.save(onnx_from_stage(model, stage), path / graph_name(stage))
+    manifest = Manifest(
+        name=name,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        config=checkpoint.cascade,
+        files=record_files(path),
+        parity={},
+        training=_training_record(checkpoint),
+        intended_use=PHANTOM_INTENDED_USE if is_synthetic(checkpoint.data) else INTENDED_USE,
+    )
+    unproven = write_manifest(path, manifest)
+    on_step("comparing the graphs with PyTorch")
+    parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(unproven)}
+    write_manifest(path, replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity}))
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
-    if not (path / MANIFEST_NAME).is_file():
-        raise OutputExistsError(f"{path}: is there and is not a bundle; name another folder")
+    if not path.is_dir() or path.is_symlink() or {entry.name for entry in path.iterdir()} != BUNDLE_FILES:
+        raise OutputExistsError(f"{path}: is there and is not just a bundle; name another folder")
     if not overwrite:
         raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another folder")
 

@@ -72,7 +72,7 @@ def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParit
     engine, reference = open_engine(bundle, stage, backend), open_engine(bundle, stage, "pytorch")
     worst: dict[str, float] = {}
     shapes = []
-    for inputs in _inputs(stage):
+    for inputs in _inputs(bundle, stage):
         errors = max_errors(engine.run(inputs), reference.run(inputs))
         worst = {name: float(np.maximum(worst.get(name, 0.0), error)) for name, error in errors.items()}
         shapes.append(next(iter(inputs.values())).shape)
@@ -81,15 +81,16 @@ def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParit
     return StageParity(stage, worst, tuple(shapes))
 
 
-def _inputs(stage: Stage) -> Iterator[dict[str, Array]]:
-    """Inputs of one stage: phantom slices with noise of the same spread, cut and tiled to each size."""
+def _inputs(bundle: Bundle, stage: Stage) -> Iterator[dict[str, Array]]:
+    """Inputs of one stage: noisy phantom slices for stage 1, and what stage 1 in PyTorch makes of them for stage 2."""
     random = np.random.default_rng(PHANTOM_SEED)
     slices = make_phantom(PHANTOM_SEED, (16, 256, 256)).hu
+    stage1 = open_engine(bundle, "stage1", "pytorch") if stage == "stage2" else None
     for batch in BATCH_SIZES:
         for side in SIDES[stage]:
             hu = _to_size(slices[random.choice(len(slices), batch, replace=False)], side)
             hu += random.normal(0, 30, hu.shape).astype(np.float32)
-            yield {"hu": hu} if stage == "stage1" else {"salient": np.clip((hu + 100) / 340, 0, 1)}
+            yield {"hu": hu} if stage1 is None else {"salient": stage1.run({"hu": hu})["salient"]}
 
 
 def _to_size(slices: npt.NDArray[np.int16], side: tuple[int, int]) -> npt.NDArray[np.float32]:

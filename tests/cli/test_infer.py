@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cascade_rt.bundle import Bundle
+from cascade_rt.errors import OutputError
+from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.main import main
 
 
@@ -63,6 +66,52 @@ def test_several_scans_into_one_file_are_refused(bundle: Bundle, tmp_path: Path)
 def test_two_scans_of_one_name_are_refused_before_any_work(bundle: Bundle, tmp_path: Path) -> None:
     result = infer("x/scan.nii.gz", "y/scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path)
     assert (result.exit_code, "would both become scan_seg.nii.gz" in result.stderr) == (2, True)
+
+
+def test_a_result_never_overwrites_another_scan(bundle: Bundle, tmp_path: Path) -> None:
+    scans = [write_scan(tmp_path / name) for name in ("a.nii.gz", "a_seg.nii.gz")]
+    before = scans[1].read_bytes()
+    result = infer(*scans, "--bundle", bundle.path, "-o", tmp_path, "--overwrite")
+    assert (result.exit_code, "is one of the scans and would be overwritten" in result.stderr) == (2, True)
+    assert scans[1].read_bytes() == before
+
+
+def test_a_mask_of_another_format_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    result = infer("scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.mha")
+    assert (result.exit_code, "a mask is written as NIfTI" in result.stderr) == (2, True)
+
+
+def test_a_report_that_cannot_be_written_takes_the_mask_with_it(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(Segmentation, "save_report", refuse)
+    result = infer(write_scan(tmp_path / "scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path / "out")
+    assert (result.exit_code, list((tmp_path / "out").iterdir())) == (6, [])
+
+
+def test_a_folder_in_the_place_of_a_result_is_found_before_the_work(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "scan_seg.json").mkdir()
+    result = infer(write_scan(tmp_path / "scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path, "--overwrite")
+    assert (result.exit_code, (tmp_path / "scan_seg.nii.gz").exists()) == (6, False)
+
+
+def test_a_name_that_is_no_text_is_segmented_all_the_same(bundle: Bundle, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz").rename(tmp_path / os.fsdecode(b"caf\xe9.nii.gz"))
+    assert infer(scan, "--bundle", bundle.path, "-o", tmp_path).exit_code == 0
+    assert len(list(tmp_path.glob("*_seg.json"))) == 1
+
+
+def test_a_scan_without_orientation_is_segmented_with_a_warning(bundle: Bundle, tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.full((64, 64, 2), 40, np.int16), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, tmp_path / "scan.nii.gz")
+    result = infer(tmp_path / "scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path)
+    report = json.loads((tmp_path / "scan_seg.json").read_text())
+    assert "left, right, front and back are guessed" in result.stdout
+    assert len(report["warnings"]) == 1
 
 
 def test_results_that_are_there_are_kept_unless_asked(bundle: Bundle, tmp_path: Path) -> None:
@@ -143,7 +192,7 @@ def test_a_bad_scan_is_refused_in_one_sentence_and_leaves_nothing(bundle: Bundle
     assert sentence.startswith(f"Error: {scan}: ")
     assert "\n" not in sentence
     assert ";" in sentence, "the remedy stands behind a semicolon"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from cascade_rt.config import TrainConfig
 from cascade_rt.data.sampling import SliceSampler, cut_patch, padded_shape
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import InputError
+from cascade_rt.tensors import PADDING_HU
 
 CONFIG = TrainConfig(batch_size=3)
 
@@ -69,12 +70,12 @@ def test_cases_without_the_slices_asked_for_are_refused() -> None:
         SliceSampler.over([case("bbo")], CONFIG)
 
 
-def test_slices_of_different_size_share_a_batch_padded_with_air() -> None:
+def test_slices_of_different_size_share_a_batch_padded_below_every_window() -> None:
     sampler = SliceSampler.over([case("t", 64, 64), case("t", 80, 100, start=7)], CONFIG)
     (batch,) = sampler.epoch(0)
     assert batch.hu.shape == (2, 1, 96, 128)
     small = batch.hu[batch.hu[:, 0, 20, 20] == 0][0, 0]
-    assert set(np.unique(small[64:])) | set(np.unique(small[:, 64:])) == {-1000.0}
+    assert set(np.unique(small[64:])) | set(np.unique(small[:, 64:])) == {PADDING_HU}
 
 
 @given(st.integers(40, 300), st.integers(40, 300), st.integers(0, 1000))

@@ -1,5 +1,6 @@
 """Export writes a bundle that is shown to compute what PyTorch computes, or nothing."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,25 @@ def test_a_bundle_that_is_there_is_not_overwritten_unasked(checkpoint: Checkpoin
         export_bundle(checkpoint, bundle.path)
 
 
+def test_a_bundle_with_something_else_in_it_is_never_replaced(
+    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="is there and is not just a bundle"):
+        export_bundle(checkpoint, folder, overwrite=True)
+
+
+def test_a_bundle_that_is_there_is_replaced_when_asked(
+    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    assert export_bundle(checkpoint, folder, name="second", overwrite=True).manifest.name == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="is there and is not a bundle"):
+    with pytest.raises(OutputExistsError, match="is there and is not just a bundle"):
         export_bundle(checkpoint, tmp_path, overwrite=True)

@@ -42,6 +42,14 @@ def test_without_gamma_both_attentions_are_the_identity() -> None:
     torch.testing.assert_close(module(features).features, features)
 
 
+def test_attention_is_computed_in_float32_under_mixed_precision() -> None:
+    features = torch.randn(1, 16, 8, 8) * 3
+    exact = ChannelAttention().attention(features.bfloat16().float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = ChannelAttention().attention(features.bfloat16())
+    torch.testing.assert_close(mixed, exact)
+
+
 def test_large_features_stay_finite_in_half_precision() -> None:
     features = torch.full((1, 16, 32, 32), 60.0, dtype=torch.bfloat16)
     assert torch.isfinite(ChannelAttention()(features)).all()

@@ -91,6 +91,11 @@ def test_each_norm_runs_forward_and_backward(norm: str) -> None:
     assert all(parameter.grad is not None for parameter in model.stage1.parameters())
 
 
+def test_group_norm_takes_any_base_width() -> None:
+    model = make_model(norm="group", base_width=24)
+    assert model.stage2(torch.rand(1, 1, 64, 64))[-1].shape == (1, 1, 64, 64)
+
+
 def test_context_kernel_1_has_fewer_parameters() -> None:
     assert parameters(make_model(context_kernel=1).stage2) < parameters(make_model(context_kernel=3).stage2)
 

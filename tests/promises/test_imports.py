@@ -20,7 +20,7 @@ def modules_after(code: str) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", ["", "demo", "infer", "train", "export", "inspect"])
+@pytest.mark.parametrize("command", ["", "demo", "infer", "train", "export", "evaluate", "inspect"])
 def test_help_imports_nothing_heavy(command: str) -> None:
     arguments = [*command.split(), "--help"]
     loaded = modules_after(
@@ -33,7 +33,9 @@ def test_importing_the_package_imports_nothing_but_itself() -> None:
     assert not modules_after("import cascade_rt") & (HEAVY | {"numpy", "nibabel", "scipy"})
 
 
-@pytest.mark.parametrize("module", ["volume", "cascade", "inference", "engines", "segmentation", "crop", "bundle"])
+@pytest.mark.parametrize(
+    "module", ["volume", "cascade", "inference", "evaluation", "engines", "segmentation", "crop", "bundle"]
+)
 def test_the_runtime_imports_no_engine_library(module: str) -> None:
     assert not modules_after(f"import cascade_rt.{module}") & HEAVY
 

@@ -1,15 +1,18 @@
 """Checkpoints are safetensors, whole, and refused when they are anything else."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import BundleError
 from cascade_rt.training.checkpoint import (
     FILE_NAME,
+    FORMAT,
     Checkpoint,
     flatten_optimizer,
     load_checkpoint,
@@ -53,6 +56,18 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("progress", ["", "[]", "{}", '{"cascade": {"base_width": "8"}}'])
+def test_a_checkpoint_without_readable_progress_is_refused(tmp_path: Path, progress: str) -> None:
+    save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME, metadata={"format": FORMAT, "progress": progress})
+    with pytest.raises(BundleError, match="its progress cannot be read"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused(checkpoint: Checkpoint) -> None:
+    with pytest.raises(BundleError, match="holds the weights of another network"):
+        replace(checkpoint, cascade=CascadeConfig(base_width=16)).build_model()
+
+
 def test_a_pickle_is_refused_unopened(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -75,11 +90,11 @@ def test_a_torch_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
     """Its config says nothing of the losses that came later, and their defaults would be a false record."""
     save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME, metadata={"format": "cascade-rt checkpoint 1"})
-    with pytest.raises(BundleError, match="is not a checkpoint of this version of cascade-rt"):
+    with pytest.raises(BundleError, match="is not a training checkpoint of this version"):
         load_checkpoint(tmp_path)
 
 
 def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME)
-    with pytest.raises(BundleError, match="is not a checkpoint of this version of cascade-rt"):
+    with pytest.raises(BundleError, match=r"is not a training checkpoint of this version .*; name the run folder"):
         load_checkpoint(tmp_path)

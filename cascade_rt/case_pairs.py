@@ -1,0 +1,135 @@
+"""Scans and their true labels, two folders of them: paired by name and checked before the work begins."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.errors import CascadeError, InputError
+from cascade_rt.measurements import TUMOR_LABEL
+from cascade_rt.nifti import split_suffix
+from cascade_rt.volume import CanonicalGrid, Volume, read_grid, read_mask
+
+CHANNEL_SUFFIX = "_0000"
+"""What nnU-Net adds to the name of a case's first, and here only, image."""
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CasePair:
+    """A scan file and the file of its true labels."""
+
+    name: str
+    """The name of the label file without its ending."""
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Pairs that have been checked."""
+
+    pairs: tuple[CasePair, ...]
+    tumor_in_labels: bool
+    """Whether any label file marks a tumour. Where none does, the labels know no tumours (such as those of NIH)."""
+
+
+def pair_cases(images: Path, labels: Path) -> tuple[CasePair, ...]:
+    """Pair the .nii and .nii.gz files of two folders by name.
+
+    An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`; no other likeness is
+    guessed. Hidden files are passed over, among them the `._*` that macOS leaves behind.
+
+    Returns:
+        Pairs, sorted by name.
+
+    Raises:
+        InputError: A folder is missing or without NIfTI files, two files have the same name, or a file of either
+            folder has no partner in the other.
+    """
+    image_files, label_files = _nifti_files(images), _nifti_files(labels)
+    pairs: dict[str, CasePair] = {}
+    alone = []
+    for image_name, image in image_files.items():
+        name = _label_name(image_name, label_files)
+        if name is None:
+            alone.append(image_name)
+            continue
+        if name in pairs:
+            raise InputError(f"{pairs[name].image} and {image} both belong to {label_files[name]}; remove one of them")
+        pairs[name] = CasePair(name, image, label_files[name])
+    problems = (("images without a label", alone), ("labels without an image", sorted(label_files.keys() - pairs)))
+    if any(names for _, names in problems):
+        found = "; ".join(f"{what}: {_shorten(names)}" for what, names in problems if names)
+        raise InputError(f"{images}, {labels}: {found}; give an image and its label the same name")
+    return tuple(pairs[name] for name in sorted(pairs))
+
+
+def check_pairs(pairs: Sequence[CasePair], *, on_pair: Callable[[], None] = lambda: None) -> Cohort:
+    """Find out before the work begins which pairs cannot be evaluated.
+
+    Of each label file all is read: its numbers, and that it lies on the grid of its scan. Of the scan only the header
+    is read, which costs nothing; damage behind it shows when the scan's turn comes.
+
+    Args:
+        pairs: What `pair_cases` found.
+        on_pair: Called after each pair.
+
+    Raises:
+        InputError: Some pairs cannot be evaluated; the message has a line for each.
+    """
+    problems, tumor_in_labels = [], False
+    for pair in pairs:
+        try:
+            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image)) == TUMOR_LABEL).any())
+        except CascadeError as error:
+            problems.append(str(error))
+        on_pair()
+    if problems:
+        lines = "\n  ".join(problems)
+        raise InputError(f"{len(problems)} of {len(pairs)} cases cannot be evaluated\n  {lines}")
+    return Cohort(tuple(pairs), tumor_in_labels)
+
+
+def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> npt.NDArray[np.uint8]:
+    """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumour.
+
+    Raises:
+        InputError: As in `read_mask`; or there is another label.
+    """
+    labels = read_mask(pair.label, like=like)
+    if labels.max() > TUMOR_LABEL:
+        raise InputError(
+            f"{pair.label}: holds the label {labels.max()}; "
+            "labels must be 0 (background), 1 (pancreas) and 2 (tumour), bring them into this form first"
+        )
+    return labels
+
+
+def _nifti_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; name the one that holds the .nii or .nii.gz files")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        name, suffix = split_suffix(path.name)
+        if path.name.startswith(".") or not suffix:
+            continue
+        if name in files:
+            raise InputError(f"{files[name]} and {path}: both are {name}; remove one of them")
+        files[name] = path
+    if not files:
+        raise InputError(f"{folder}: holds no .nii or .nii.gz file; name another folder")
+    return files
+
+
+def _label_name(image_name: str, labels: Mapping[str, Path]) -> str | None:
+    candidates = (image_name, image_name.removesuffix(CHANNEL_SUFFIX))
+    return next((name for name in candidates if name in labels), None)
+
+
+def _shorten(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
+    return ", ".join(listed[:_SHOWN_NAMES]) + more

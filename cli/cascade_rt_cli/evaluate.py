@@ -1,0 +1,52 @@
+"""`cascade-rt evaluate`: scans and their true labels in, scores out."""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.engines import BACKENDS, Backend, BackendChoice
+from cascade_rt.metrics import SAMPLE_SETS, SampleSet
+from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option
+
+
+@click.command()
+@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans (.nii, .nii.gz).")
+@click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels: 0, 1 and 2.")
+@click.option(
+    "--slices",
+    type=click.Choice(SAMPLE_SETS),
+    default="positive",
+    show_default=True,
+    help="Slices and cases that the printed means are over: those with the target in the label, or all. "
+    "The report holds both.",
+)
+@click.option("--baseline", type=click.Choice(BACKENDS), help="Also run this engine and print how far both agree.")
+@click.option("-o", "--output", type=PATH, metavar="JSON", help="Write everything to this file.")
+@click.option("--csv", "table", type=PATH, metavar="CSV", help="Write a row for each case to this file.")
+@bundle_option
+@backend_option
+@overwrite_option
+def evaluate(
+    images: Path,
+    labels: Path,
+    slices: SampleSet,
+    baseline: Backend | None,
+    output: Path | None,
+    table: Path | None,
+    bundle: Path | None,
+    backend: BackendChoice,
+    overwrite: bool,
+) -> None:
+    """Segment scans whose true labels are known, and score the masks.
+
+    A scan and its label have the same name; nnU-Net's _0000 behind the name of a scan is understood. Labels are 0
+    (background), 1 (pancreas) and 2 (tumour). All labels are checked before the first scan is segmented.
+
+    \b
+    Example:
+      cascade-rt evaluate --images imagesTs --labels labelsTs --bundle bundles/first -o report.json
+    """  # noqa: D301
+    from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
+
+    outputs = Outputs(output, table, overwrite=overwrite)
+    evaluate_cohort(images, labels, bundle, backend, baseline, outputs, slices=slices)

@@ -1,0 +1,111 @@
+"""Evaluating a cohort: checks before the work, progress during it, results and failures after it."""
+
+import os
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.markup import escape
+
+from cascade_rt.atomic import check_target
+from cascade_rt.cascade import Cascade, open_cascade
+from cascade_rt.case_pairs import CasePair, check_pairs, pair_cases
+from cascade_rt.engines import Backend, BackendChoice
+from cascade_rt.errors import OutputError, PartialFailureError, UsageError
+from cascade_rt.evaluation import Evaluation, evaluate
+from cascade_rt.evaluation_report import save_case_table, save_report
+from cascade_rt.metrics import SampleSet
+from cascade_rt.volume import Volume
+from cascade_rt_cli.console import printable, progress_bar, results_console
+from cascade_rt_cli.evaluation_tables import print_evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files that are asked for."""
+
+    report: Path | None
+    table: Path | None
+    overwrite: bool
+
+    def check(self, pairs: Iterable[CasePair]) -> None:
+        """Find out before the work begins whether the files can be written.
+
+        Raises:
+            UsageError: Both are the same file, or one of them is a scan or a label.
+            OutputError: One of them cannot be written, or is there already.
+        """
+        inputs = {path.resolve() for pair in pairs for path in (pair.image, pair.label)}
+        if self.report is not None and self.report == self.table:
+            raise UsageError(f"{self.report}: cannot be report and table at once; name two files")
+        for path in (self.report, self.table):
+            if path is None:
+                continue
+            if path.resolve() in inputs:
+                raise UsageError(f"{path}: is a scan or a label and would be overwritten; name another file")
+            check_target(path, overwrite=self.overwrite)
+            if not os.access(path.absolute().parent, os.W_OK):
+                raise OutputError(f"{path}: its folder cannot be written to; name another one")
+
+    def save(self, evaluation: Evaluation) -> None:
+        """Write them; raises OutputError."""
+        if self.report is not None:
+            save_report(evaluation, self.report, overwrite=self.overwrite)
+        if self.table is not None:
+            save_case_table(evaluation, self.table, overwrite=self.overwrite)
+
+
+def evaluate_cohort(
+    images: Path,
+    labels: Path,
+    bundle: Path | None,
+    backend: BackendChoice,
+    baseline: Backend | None,
+    outputs: Outputs,
+    *,
+    slices: SampleSet,
+) -> None:
+    """Evaluate, print and save.
+
+    Names, files to write and engines are checked first, for that takes no time; then all labels; then the scans run.
+
+    Raises:
+        InputError: A scan has no label, or some cases cannot be evaluated.
+        PartialFailureError: Some cases failed; the results are those of the others.
+    """
+    pairs = pair_cases(images, labels)
+    outputs.check(pairs)
+    with (
+        open_cascade(bundle, backend) as cascade,
+        nullcontext() if baseline is None else open_cascade(bundle, baseline) as reference,
+    ):
+        if reference is not None and reference.engines.stage1.info == cascade.engines.stage1.info:
+            raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")
+        evaluation = _evaluate_with_progress(pairs, cascade, reference)
+    print_evaluation(results_console(), evaluation, slices)
+    outputs.save(evaluation)
+    if evaluation.failures:
+        lines = "\n  ".join(evaluation.failures.values())
+        raise PartialFailureError(f"{len(evaluation.failures)} of {len(pairs)} cases failed\n  {lines}")
+
+
+def _evaluate_with_progress(pairs: tuple[CasePair, ...], cascade: Cascade, baseline: Cascade | None) -> Evaluation:
+    with progress_bar() as bars:
+        checking = bars.add_task("checking labels", total=len(pairs))
+        cohort = check_pairs(pairs, on_pair=lambda: bars.advance(checking))
+    runs = 1 if baseline is None else 2
+    with progress_bar() as bars:
+        all_cases, case = bars.add_task("cases", total=len(pairs)), bars.add_task("slices", total=None)
+
+        def show(pair: CasePair, volume: Volume) -> None:
+            bars.reset(case, description=escape(printable(pair.name)), total=runs * len(volume.voxels))
+
+        return evaluate(
+            cohort,
+            cascade,
+            baseline,
+            on_open=show,
+            on_slices=lambda count: bars.advance(case, count),
+            on_case=lambda _: bars.advance(all_cases),
+        )

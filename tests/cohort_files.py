@@ -1,0 +1,63 @@
+"""Tiny cohorts of NIfTI files, and a cascade without networks whose mask of each scan is known exactly."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.bundle import Bundle, FileRecord, Manifest
+from cascade_rt.cascade import Cascade
+from cascade_rt.config import CascadeConfig, CropConfig
+from cascade_rt.engines import Engines
+from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+
+Array = npt.NDArray[Any]
+
+AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
+VOXEL_ML = 0.8 * 0.8 * 2.5 / 1000
+HU = np.array([-1000, 100, 200], dtype=np.int16)
+"""What the fake cascade takes for background, pancreas and tumour."""
+
+
+def fake_cascade(*, tumor_from: float = 0.75, **crop: object) -> Cascade:
+    """Organ where HU >= 50, tumour where HU >= 155 (salient >= 0.75) or another value of the salient image."""
+    config = CascadeConfig(base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
+    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
+    engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(tumor_from))
+    return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
+
+
+def block(*corners: tuple[int, int, int], label: int = 1, shape: tuple[int, int, int] = (4, 8, 8)) -> Array:
+    """Labels `[z, row, col]`, 0 but for the voxels named."""
+    labels = np.zeros(shape, dtype=np.uint8)
+    for corner in corners:
+        labels[corner] = label
+    return labels
+
+
+def save_labels(path: Path, labels: Array, affine: Array = AFFINE) -> Path:
+    """Write `[z, row, col]` as a NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(labels.T), affine), path)
+    return path
+
+
+def save_case(root: Path, name: str, found: Array, truth: Array) -> None:
+    """Write a scan in which the fake cascade finds the labels `found`, and its true labels."""
+    save_labels(root / "images" / f"{name}.nii.gz", HU[found])
+    save_labels(root / "labels" / f"{name}.nii.gz", truth)
+
+
+def save_cohort(root: Path, cases: Mapping[str, tuple[Array, Array]]) -> Path:
+    """Write cases (found, truth) into `root`/images and `root`/labels."""
+    for name, (found, truth) in cases.items():
+        save_case(root, name, found, truth)
+    return root
+
+
+def truncate(path: Path) -> None:
+    """Cut the end of a file off; its header stays."""
+    path.write_bytes(path.read_bytes()[:-20])
