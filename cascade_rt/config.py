@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from cascade_rt.errors import UsageError
 
 Config = TypeVar("Config")
+BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,23 @@ class TrainConfig:
     stage2_weight: float = 0.9
     """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
-    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1."""
+    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1.
+    The authors' code has 1, 1, 2, 4."""
+    legacy_unweighted_bce: bool = False
+    """Cross-entropy of the focusing outputs as the authors' code computes it: the plain mean, no pixel weights."""
+    boundary_weight: float = 0.4
+    """Weight of the shared-boundary loss in the total; beta of Eq. 17. 0: it is not computed."""
+    boundary_mode: BoundaryMode = "ste"
+    """What the shared-boundary loss is computed from: the argmax, with the gradient of its edges (`ste`) or the much
+    smaller one of the soft matrix (`ste_matrix`); the probabilities (`soft`); or the argmax without a gradient, to be
+    watched only (`hard`)."""
+    boundary_from: Literal["S", "I", "J"] = "S"
+    """First training step with the shared-boundary loss."""
+    boundary_classes: Literal[2, 3] = 3
+    """Classes of the shared-boundary loss. 3: background, pancreas, tumour. 2: background and what stage 2 looks for,
+    where both stages look for the pancreas."""
+    boundary_frame: bool = True
+    """Whether the edges of a region on the image frame count to its perimeter. Two classes need them."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
     seed: int = 0
@@ -128,13 +145,19 @@ class TrainConfig:
             "train.learning_rate must be positive",
             self.learning_rate,
         )
-        for name in ("background_share", "weight_decay", "stage2_weight"):
+        for name in ("background_share", "weight_decay", "stage2_weight", "boundary_weight"):
             value = getattr(self, name)
             _require(isfinite(value) and value >= 0, f"train.{name} must not be negative", value)
         _require(
             all(isfinite(weight) and weight >= 0 for weight in self.output_weights),
             "train.output_weights must not be negative",
             self.output_weights,
+        )
+        _require(
+            self.boundary_frame or self.boundary_classes == 3,
+            "train.boundary_frame must be true where train.boundary_classes is 2: without the frame two classes share"
+            " their whole boundary, whatever their shape",
+            self.boundary_frame,
         )
         _require(
             self.patch == 0 or (self.patch >= 64 and self.patch % 32 == 0),

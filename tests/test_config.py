@@ -54,8 +54,20 @@ def cascade_configs(draw: st.DrawFn) -> CascadeConfig:
     )
 
 
+boundary_settings = st.fixed_dictionaries(
+    {
+        "boundary_weight": st.floats(0, 10),
+        "boundary_mode": st.sampled_from(("ste", "ste_matrix", "soft", "hard")),
+        "boundary_from": st.sampled_from(("S", "I", "J")),
+    }
+)
+boundary_classes = st.sampled_from([(3, True), (3, False), (2, True)]).map(
+    lambda pair: {"boundary_classes": pair[0], "boundary_frame": pair[1]}
+)
 train_configs = st.builds(
-    TrainConfig,
+    lambda boundary, classes, **values: TrainConfig(**boundary, **classes, **values),
+    boundary_settings,
+    boundary_classes,
     epochs=st.tuples(st.integers(1, 99), st.integers(0, 99), st.integers(0, 99)),
     optimizer=st.sampled_from(("sgd", "adam")),
     learning_rate=positive,
@@ -69,6 +81,7 @@ train_configs = st.builds(
     organ_loss=st.sampled_from(("dice", "dice_bce")),
     stage2_weight=st.floats(0, 1),
     output_weights=st.tuples(positive, positive, positive, positive),
+    legacy_unweighted_bce=st.booleans(),
     mixed_precision=st.booleans(),
     seed=st.integers(0, 2**31),
 )
@@ -157,6 +170,13 @@ def test_what_the_file_leaves_out_keeps_the_number_of_the_preset(tmp_path: Path,
         ("slices", "tumor"),
         ("patch", 0),
         ("mixed_precision", False),
+        ("stage2_weight", 0.9),
+        ("output_weights", (0.5, 1, 2, 4)),
+        ("legacy_unweighted_bce", False),
+        ("boundary_weight", 0.4),
+        ("boundary_mode", "ste"),
+        ("boundary_from", "S"),
+        ("boundary_classes", 3),
     ],
 )
 def test_paper_preset_has_the_numbers_of_the_paper(name: str, value: object) -> None:
@@ -168,6 +188,11 @@ def test_paper_preset_has_the_numbers_of_the_paper(name: str, value: object) -> 
 )
 def test_crop_defaults_are_those_of_the_method(name: str, value: object) -> None:
     assert getattr(CropConfig(), name) == value
+
+
+def test_the_output_weights_of_the_authors_code_can_be_asked_for(tmp_path: Path) -> None:
+    _, train = load(tmp_path, "[train]\noutput_weights = [1, 1, 2, 4]\nlegacy_unweighted_bce = true", "paper")
+    assert (train.output_weights, train.legacy_unweighted_bce) == ((1, 1, 2, 4), True)
 
 
 # Keys, tables and files that do not exist
@@ -241,6 +266,9 @@ def test_whole_number_is_taken_for_a_float(tmp_path: Path, text: str) -> None:
         ("train.epochs = [1, 2]", r"train\.epochs must be a list of 3 values, got \[1, 2\]"),
         ("train.epochs = 7", r"train\.epochs must be a list of 3 values, got 7"),
         ("train.optimizer = 'lion'", r"train\.optimizer must be one of sgd, adam, got 'lion'"),
+        ("train.boundary_mode = 'mild'", r"train\.boundary_mode must be one of ste, ste_matrix, soft, hard, got"),
+        ("train.boundary_from = 'T'", r"train\.boundary_from must be one of S, I, J, got 'T'"),
+        ("train.boundary_classes = 4", r"train\.boundary_classes must be one of 2, 3, got 4"),
         ("cascade.window_hu = '-100, 240'", r"cascade\.window_hu must be a list of 2 values"),
         ("cascade.context_kernel = 2", r"cascade\.context_kernel must be one of 1, 3, got 2"),
         ("cascade.context_kernel = true", r"cascade\.context_kernel must be one of 1, 3, got True"),
@@ -267,6 +295,11 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
         ("train.learning_rate = inf", r"train\.learning_rate must be positive, got inf"),
         ("train.weight_decay = -1.0", r"train\.weight_decay must not be negative, got -1\.0"),
         ("train.stage2_weight = nan", r"train\.stage2_weight must not be negative, got nan"),
+        ("train.boundary_weight = -0.4", r"train\.boundary_weight must not be negative, got -0\.4"),
+        (
+            "train.boundary_classes = 2\ntrain.boundary_frame = false",
+            r"train\.boundary_frame must be true where train\.boundary_classes is 2: .*, got False",
+        ),
         ("train.output_weights = [1, 1, 1, -2]", r"train\.output_weights must not be negative"),
         ("cascade.window_hu = [0, nan]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
         ("cascade.saliency_channels = 0", r"cascade\.saliency_channels must be positive, got 0"),

@@ -28,7 +28,7 @@ def localization_loss(logits: Tensor, target: Tensor) -> Tensor:
     return cross_entropy + _iou_loss(logits, target, torch.ones_like(target))
 
 
-def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor, *, legacy_unweighted_bce: bool = False) -> Tensor:
     """Weighted cross-entropy plus weighted soft IoU: for a focusing map (Eq. 12).
 
     The cross-entropy is weighted pixel by pixel; the code this loss is known from passes `reduce="none"`, which
@@ -37,14 +37,17 @@ def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     Args:
         logits: `[batch, 1, row, col]`.
         target: The same shape.
-        weight: The same shape; see `boundary_weight`.
+        weight: The same shape; see `pixel_weight`.
+        legacy_unweighted_bce: The cross-entropy of that code, a plain mean. The IoU stays weighted.
     """
+    if legacy_unweighted_bce:
+        return F.binary_cross_entropy_with_logits(logits, target) + _iou_loss(logits, target, weight)
     pixelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     cross_entropy = (weight * pixelwise).sum(_SAMPLE) / weight.sum(_SAMPLE)
     return cross_entropy.mean() + _iou_loss(logits, target, weight)
 
 
-def boundary_weight(target: Tensor) -> Tensor:
+def pixel_weight(target: Tensor) -> Tensor:
     """1 + 5 |mean of the target in a 31x31 window - target|: up to six near the boundary, one far from it.
 
     Pixels beyond the frame count as background. Averaging rows, then columns, is the same mean for less work.
@@ -54,7 +57,13 @@ def boundary_weight(target: Tensor) -> Tensor:
     return 1 + 5 * (mean - target).abs()
 
 
-def tumor_loss(outputs: Sequence[Tensor], target: Tensor, output_weights: Sequence[float]) -> Tensor:
+def tumor_loss(
+    outputs: Sequence[Tensor],
+    target: Tensor,
+    output_weights: Sequence[float],
+    *,
+    legacy_unweighted_bce: bool = False,
+) -> Tensor:
     """The stage-2 loss over its five outputs (Eq. 13).
 
     Args:
@@ -62,12 +71,14 @@ def tumor_loss(outputs: Sequence[Tensor], target: Tensor, output_weights: Sequen
             of the target.
         target: `[batch, 1, row, col]`, 1 where there is tumour.
         output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
+        legacy_unweighted_bce: See `focusing_loss`.
     """
     localization, *focusing = (_resize(logits, target) for logits in outputs)
     loss = localization_loss(localization, target)
-    weight = boundary_weight(target)
+    weight = pixel_weight(target)
     for output_weight, logits in zip(output_weights, focusing, strict=True):
-        loss = loss + output_weight * focusing_loss(logits, target, weight)
+        focusing_part = focusing_loss(logits, target, weight, legacy_unweighted_bce=legacy_unweighted_bce)
+        loss = loss + output_weight * focusing_part
     return loss
 
 

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cascade_rt.config import TrainConfig
 from cascade_rt.losses.segmentation import dice_loss, tumor_loss
+from cascade_rt.losses.shared_boundary import class_probabilities, shared_boundary_loss
 
 
 class Losses(NamedTuple):
@@ -15,6 +17,8 @@ class Losses(NamedTuple):
     total: Tensor
     organ: Tensor
     tumor: Tensor
+    boundary: Tensor
+    """0 where it was not computed."""
 
 
 def organ_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
@@ -25,10 +29,29 @@ def organ_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
     return loss
 
 
+def boundary_loss(organ_logits: Tensor, tumor_prob: Tensor, label: Tensor, config: TrainConfig) -> Tensor:
+    """The shared-boundary loss on whole slices (Eq. 14 to 16).
+
+    Args:
+        organ_logits: Stage 1, `[batch, 1, row, col]`.
+        tumor_prob: Stage 2, the same shape, 0 outside the crops.
+        label: `[batch, row, col]`, the class of each pixel, below `config.boundary_classes`.
+        config: Classes, mode and whether the frame counts.
+    """
+    prob = class_probabilities(torch.sigmoid(organ_logits), tumor_prob, config.boundary_classes)
+    return shared_boundary_loss(prob, label, mode=config.boundary_mode, count_frame=config.boundary_frame)
+
+
 def total_loss(
-    organ_logits: Tensor, organ_target: Tensor, tumor_outputs: list[Tensor], tumor_target: Tensor, config: TrainConfig
+    organ_logits: Tensor,
+    organ_target: Tensor,
+    tumor_outputs: list[Tensor],
+    tumor_target: Tensor,
+    config: TrainConfig,
+    *,
+    boundary: Tensor | None = None,
 ) -> Losses:
-    """L = L_seg1 + alpha L_seg2 (Eq. 17).
+    """L = L_seg1 + alpha L_seg2 + beta L_isb (Eq. 17).
 
     Args:
         organ_logits: Stage 1 on whole slices, `[batch, 1, row, col]`.
@@ -36,9 +59,18 @@ def total_loss(
         tumor_outputs: The five outputs of stage 2 on the crops; empty where no slice of the batch has a crop.
         tumor_target: 1 where there is tumour, `[crop, 1, row, col]`, cut with the same boxes.
         config: The weights.
+        boundary: The shared-boundary loss (see `boundary_loss`), where the training step has it.
     """
     organ = organ_loss(organ_logits, organ_target, config)
-    if not tumor_outputs:
-        return Losses(organ, organ, organ.new_zeros(()))
-    tumor = tumor_loss(tumor_outputs, tumor_target, config.output_weights)
-    return Losses(organ + config.stage2_weight * tumor, organ, tumor)
+    tumor = organ.new_zeros(())
+    if tumor_outputs:
+        tumor = tumor_loss(
+            tumor_outputs,
+            tumor_target,
+            config.output_weights,
+            legacy_unweighted_bce=config.legacy_unweighted_bce,
+        )
+    total = organ + config.stage2_weight * tumor
+    if boundary is None:
+        return Losses(total, organ, tumor, organ.new_zeros(()))
+    return Losses(total + config.boundary_weight * boundary, organ, tumor, boundary)

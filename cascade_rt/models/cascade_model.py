@@ -65,6 +65,24 @@ class CascadeModel(nn.Module):
         return outputs
 
 
+def paste_crops(crops: Tensor, slices: Sequence[int], boxes: Sequence[Box], frames: Tensor) -> Tensor:
+    """Put crops back in their places in empty frames; the gradient goes back the same way.
+
+    Args:
+        crops: `[crop, 1, row, col]`.
+        slices: For each crop, the slice of the batch it was cut from.
+        boxes: For each crop its box, as it was cut.
+        frames: `[batch, 1, row, col]`, for its shape and device.
+
+    Returns:
+        `[batch, 1, row, col]`, of the type of the crops, 0 outside the boxes.
+    """
+    pasted = torch.zeros_like(frames, dtype=crops.dtype)
+    for patch, index, box in zip(crops, slices, boxes, strict=True):
+        pasted[(index, slice(None), *box.slices)] = patch
+    return pasted
+
+
 class Stage1Graph(nn.Module):
     """Stage 1 as it is deployed: from Hounsfield units to all that the glue and stage 2 need."""
 

@@ -13,8 +13,8 @@ from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import TUMOR, Case
 from cascade_rt.errors import OutputExistsError, UsageError
-from cascade_rt.losses.total import Losses, total_loss
-from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.losses.total import Losses, boundary_loss, total_loss
+from cascade_rt.models.cascade_model import CascadeModel, paste_crops
 from cascade_rt.training.checkpoint import (
     FILE_NAME,
     Checkpoint,
@@ -23,7 +23,7 @@ from cascade_rt.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from cascade_rt.training.schedule import Step, learning_rate, steps_by_epoch
+from cascade_rt.training.schedule import Step, has_boundary_loss, learning_rate, steps_by_epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class Progress:
     batches: int
     organ_loss: float
     tumor_loss: float
+    boundary_loss: float
+    """0 in a step without it."""
 
 
 def train(
@@ -153,14 +155,23 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
             predicted=step.predicted_boxes,
         )
         outputs = model.find_tumor(organ, slices, boxes, use_saliency=step.use_saliency) if boxes else []
-    crops = [label[(index, *box.slices)] for index, box in zip(slices, boxes, strict=True)]
-    tumor_target = (torch.stack(crops) == TUMOR).float().unsqueeze(1) if crops else hu.new_zeros(())
+    organ_logits, outputs = organ.logits.float(), [logits.float() for logits in outputs]
+    tumor = (label == TUMOR).float().unsqueeze(1)
+    crops = [tumor[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
+    boundary = None
+    if has_boundary_loss(step, config):
+        tumor_prob = torch.zeros_like(tumor)
+        if outputs:
+            tumor_prob = paste_crops(torch.sigmoid(outputs[-1]), slices, boxes, tumor)
+        classes = tumor[:, 0] if config.boundary_classes == 2 else label
+        boundary = boundary_loss(organ_logits, tumor_prob, classes, config)
     return total_loss(
-        organ.logits.float(),
+        organ_logits,
         (label > 0).float().unsqueeze(1),
-        [logits.float() for logits in outputs],
-        tumor_target,
+        outputs,
+        torch.stack(crops) if crops else hu.new_zeros(()),
         config,
+        boundary=boundary,
     )
 
 
@@ -182,11 +193,14 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        sums.append(torch.stack([losses.organ.detach(), losses.tumor.detach()]))
-        organ_loss, tumor_loss = sums[-1].tolist()
-        on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, organ_loss, tumor_loss))
-    organ_mean, tumor_mean = torch.stack(sums).mean(dim=0).tolist()
-    return {"organ_loss": organ_mean, "tumor_loss": tumor_mean}
+        sums.append(torch.stack([losses.organ, losses.tumor, losses.boundary]).detach())
+        on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
+    return _named(torch.stack(sums).mean(dim=0))
+
+
+def _named(losses: Tensor) -> dict[str, float]:
+    organ, tumor, boundary = losses.tolist()
+    return {"organ_loss": organ, "tumor_loss": tumor, "boundary_loss": boundary}
 
 
 def _optimizer(model: CascadeModel, config: TrainConfig) -> torch.optim.Optimizer:

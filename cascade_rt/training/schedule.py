@@ -14,7 +14,7 @@ class Step:
 
     name: StepName
     use_saliency: bool
-    """Whether stage 2 sees the image times its saliency; off, no gradient reaches stage 1 from stage 2."""
+    """Whether stage 2 sees the image times its saliency; off, no gradient of the stage-2 loss reaches stage 1."""
     predicted_boxes: bool
     """Whether the crops follow the prediction of stage 1, as at test time, or the true organ."""
 
@@ -22,13 +22,18 @@ class Step:
 SEPARATE = Step("S", use_saliency=False, predicted_boxes=False)
 INTERMEDIATE = Step("I", use_saliency=True, predicted_boxes=False)
 JOINT = Step("J", use_saliency=True, predicted_boxes=True)
+STEPS = (SEPARATE, INTERMEDIATE, JOINT)
 
 
 def steps_by_epoch(config: TrainConfig) -> list[Step]:
     """The step of each epoch, in order."""
-    return [
-        step for step, epochs in zip((SEPARATE, INTERMEDIATE, JOINT), config.epochs, strict=True) for _ in range(epochs)
-    ]
+    return [step for step, epochs in zip(STEPS, config.epochs, strict=True) for _ in range(epochs)]
+
+
+def has_boundary_loss(step: Step, config: TrainConfig) -> bool:
+    """Whether a training step minimises the shared-boundary loss too."""
+    names = [each.name for each in STEPS]
+    return config.boundary_weight > 0 and names.index(step.name) >= names.index(config.boundary_from)
 
 
 def learning_rate(config: TrainConfig, iteration: int, iterations: int) -> float:

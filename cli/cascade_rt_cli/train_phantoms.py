@@ -32,7 +32,10 @@ def train_on_phantoms(
 
         def show(progress: Progress) -> None:
             text = f"epoch {progress.epoch + 1}/{progress.epochs} {progress.step}"
-            losses = f"organ {progress.organ_loss:.3f} tumour {progress.tumor_loss:.3f}"
+            losses = (
+                f"organ {progress.organ_loss:.3f} tumour {progress.tumor_loss:.3f} "
+                f"boundary {progress.boundary_loss:.4f}"
+            )
             bars.update(bar, description=f"{text}  {losses}", total=progress.batches, completed=progress.batch)
 
         checkpoint = train(
@@ -51,5 +54,5 @@ def train_on_phantoms(
 def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:
     console.print(
         f"epoch {entry['epoch']} {entry['step']}: organ loss {entry['organ_loss']:.4f}, "
-        f"tumour loss {entry['tumor_loss']:.4f}"
+        f"tumour loss {entry['tumor_loss']:.4f}, boundary loss {entry['boundary_loss']:.4f}"
     )

@@ -1,6 +1,7 @@
 """From nothing to a mask with the commands of the README: train, export, infer, inspect, demo."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -24,10 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path) -> Path:
+def training(folder: Path) -> Result:
     size = ("--shape", 16, 96, 96, "--cases", 1, "--base-width", 8, "--epochs", 1, 1, 1)
-    result = cascade_rt("train", "--dataset", "phantom", "-o", folder / "run", *size)
-    assert result.exit_code == 0, result.output
+    return cascade_rt("train", "--dataset", "phantom", "-o", folder / "run", *size)
+
+
+@pytest.fixture(scope="module")
+def run(training: Result, folder: Path) -> Path:
+    assert training.exit_code == 0, training.output
     return folder / "run"
 
 
@@ -42,6 +47,12 @@ def exported(run: Path, folder: Path) -> Path:
 def scan(folder: Path) -> Path:
     write_phantom_files(make_phantom(3, (16, 96, 96)), folder / "scan.nii.gz", folder / "label.nii.gz")
     return folder / "scan.nii.gz"
+
+
+@pytest.mark.parametrize("epoch", ["1 S", "2 I", "3 J"])
+def test_training_prints_the_three_losses_of_each_epoch(training: Result, epoch: str) -> None:
+    losses = r"organ loss \d+\.\d+, tumour loss \d+\.\d+, boundary loss \d+\.\d+"
+    assert re.search(f"epoch {epoch}: {losses}", training.output)
 
 
 def test_a_trained_exported_bundle_segments_a_scan(exported: Path, scan: Path, tmp_path: Path) -> None:

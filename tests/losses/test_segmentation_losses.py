@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from cascade_rt.losses.segmentation import (
-    boundary_weight,
     dice_loss,
     focusing_loss,
     localization_loss,
+    pixel_weight,
     tumor_loss,
 )
 
@@ -45,18 +45,18 @@ def test_localization_is_cross_entropy_plus_iou_by_hand() -> None:
     torch.testing.assert_close(found, cross_entropy + 1 - iou, atol=1e-5, rtol=0)
 
 
-def test_boundary_weight_is_the_31_by_31_mean_of_the_paper() -> None:
+def test_pixel_weight_is_the_31_by_31_mean_of_the_paper() -> None:
     target = square_target()
     expected = 1 + 5 * (F.avg_pool2d(target, 31, stride=1, padding=15) - target).abs()
-    torch.testing.assert_close(boundary_weight(target), expected)
+    torch.testing.assert_close(pixel_weight(target), expected)
 
 
-def test_boundary_weight_is_1_far_from_any_boundary() -> None:
-    assert boundary_weight(torch.zeros(1, 1, 64, 64)).unique().tolist() == [1.0]
+def test_pixel_weight_is_1_far_from_any_boundary() -> None:
+    assert pixel_weight(torch.zeros(1, 1, 64, 64)).unique().tolist() == [1.0]
 
 
 def test_focusing_cross_entropy_is_weighted_pixel_by_pixel() -> None:
-    target, weight = square_target(), boundary_weight(square_target())
+    target, weight = square_target(), pixel_weight(square_target())
     near, far = torch.zeros_like(target), torch.zeros_like(target)
     near[..., 20, 16], far[..., 0, 0] = -4.0, 4.0
     base = confident(target)
@@ -73,6 +73,16 @@ def test_focusing_with_equal_weights_is_the_localization_loss() -> None:
     )
 
 
+def test_the_legacy_cross_entropy_weighs_every_pixel_alike_and_the_iou_stays_weighted() -> None:
+    target, logits = square_target(), torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight = pixel_weight(target)
+    pixelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weighted = (weight * pixelwise).sum() / weight.sum()
+    found = focusing_loss(logits, target, weight, legacy_unweighted_bce=True)
+    torch.testing.assert_close(found - pixelwise.mean(), focusing_loss(logits, target, weight) - weighted)
+    assert abs(weighted - pixelwise.mean()) > 1e-4
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_a_perfect_prediction_costs_nothing(empty: bool) -> None:
     target = torch.zeros(1, 1, 64, 64) if empty else square_target()
@@ -80,7 +90,7 @@ def test_a_perfect_prediction_costs_nothing(empty: bool) -> None:
     for loss in (
         dice_loss(logits, target),
         localization_loss(logits, target),
-        focusing_loss(logits, target, boundary_weight(target)),
+        focusing_loss(logits, target, pixel_weight(target)),
     ):
         torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-4, rtol=0)
 
@@ -89,7 +99,7 @@ def test_tumor_loss_is_the_weighted_sum_of_its_outputs() -> None:
     target, weights = square_target(), (0.5, 1.0, 2.0, 4.0)
     outputs = [torch.randn(1, 1, 64, 64) for _ in range(5)]
     expected = localization_loss(outputs[0], target) + sum(
-        weight * focusing_loss(logits, target, boundary_weight(target))
+        weight * focusing_loss(logits, target, pixel_weight(target))
         for weight, logits in zip(weights, outputs[1:], strict=True)
     )
     torch.testing.assert_close(tumor_loss(outputs, target, weights), expected)

@@ -1,10 +1,11 @@
-"""The total is Eq. 17 without its boundary term."""
+"""The total is Eq. 17."""
 
 import torch
 
 from cascade_rt.config import TrainConfig
 from cascade_rt.losses.segmentation import dice_loss, tumor_loss
-from cascade_rt.losses.total import total_loss
+from cascade_rt.losses.shared_boundary import class_probabilities, shared_boundary_loss
+from cascade_rt.losses.total import boundary_loss, total_loss
 
 
 def parts() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], torch.Tensor]:
@@ -26,6 +27,37 @@ def test_without_crops_only_stage_1_counts() -> None:
     losses = total_loss(organ_logits, organ_target, [], torch.zeros(()), TrainConfig())
     torch.testing.assert_close(losses.total, losses.organ)
     assert losses.tumor.item() == 0
+
+
+def test_the_shared_boundary_counts_four_tenths() -> None:
+    boundary = torch.tensor(0.25)
+    without = total_loss(*parts(), TrainConfig())
+    losses = total_loss(*parts(), TrainConfig(), boundary=boundary)
+    torch.testing.assert_close(losses.total, without.total + 0.4 * boundary)
+    assert (losses.boundary.item(), without.boundary.item()) == (0.25, 0)
+
+
+def test_the_shared_boundary_counts_without_crops_too() -> None:
+    organ_logits, organ_target, _, _ = parts()
+    losses = total_loss(organ_logits, organ_target, [], torch.zeros(()), TrainConfig(), boundary=torch.tensor(0.25))
+    torch.testing.assert_close(losses.total, losses.organ + 0.1)
+
+
+def test_the_shared_boundary_is_computed_as_the_config_says() -> None:
+    organ_logits, organ_target, _, _ = parts()
+    tumor_prob, label = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(1)), organ_target[:, 0]
+    config = TrainConfig(boundary_mode="soft", boundary_frame=False)
+    prob = class_probabilities(torch.sigmoid(organ_logits), tumor_prob, 3)
+    expected = shared_boundary_loss(prob, label, mode="soft", count_frame=False)
+    torch.testing.assert_close(boundary_loss(organ_logits, tumor_prob, label, config), expected)
+
+
+def test_focusing_outputs_take_the_plain_cross_entropy_where_asked_for() -> None:
+    organ_logits, organ_target, outputs, tumor_target = parts()
+    losses = total_loss(organ_logits, organ_target, outputs, tumor_target, TrainConfig(legacy_unweighted_bce=True))
+    torch.testing.assert_close(
+        losses.tumor, tumor_loss(outputs, tumor_target, (0.5, 1, 2, 4), legacy_unweighted_bce=True)
+    )
 
 
 def test_cross_entropy_joins_stage_1_where_asked_for() -> None:

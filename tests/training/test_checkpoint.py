@@ -87,6 +87,13 @@ def test_a_torch_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_a_checkpoint_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
+    """Its config says nothing of the losses that came later, and their defaults would be a false record."""
+    save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME, metadata={"format": "cascade-rt checkpoint 1"})
+    with pytest.raises(BundleError, match="is not a training checkpoint of this version"):
+        load_checkpoint(tmp_path)
+
+
 def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME)
     with pytest.raises(BundleError, match=r"is not a training checkpoint of this version .*; name the run folder"):

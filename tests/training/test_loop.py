@@ -15,7 +15,7 @@ from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.training.checkpoint import FILE_NAME, load_checkpoint
 from cascade_rt.training.loop import batch_losses, plan_training_boxes, train
-from cascade_rt.training.schedule import INTERMEDIATE, JOINT, SEPARATE
+from cascade_rt.training.schedule import INTERMEDIATE, JOINT, SEPARATE, Step
 
 CASCADE = CascadeConfig(base_width=8)
 CONFIG = TrainConfig(epochs=(1, 1, 1), optimizer="adam", learning_rate=1e-3, batch_size=2, slices="organ")
@@ -92,7 +92,23 @@ def test_the_checkpoint_holds_steps_and_losses_of_each_epoch(tmp_path: Path) -> 
     losses(tmp_path)
     history = load_checkpoint(tmp_path).history
     assert [(entry["epoch"], entry["step"]) for entry in history] == [(1, "S"), (2, "I"), (3, "J")]
-    assert all(np.isfinite([entry["organ_loss"], entry["tumor_loss"]]).all() for entry in history)
+    parts = ("organ_loss", "tumor_loss", "boundary_loss")
+    assert np.isfinite([[entry[part] for part in parts] for entry in history]).all()
+
+
+def test_progress_and_history_say_nothing_of_a_boundary_loss_before_its_step(tmp_path: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+    config = replace(CONFIG, boundary_from="I")
+    checkpoint = train(
+        [disc_case()],
+        tmp_path,
+        CASCADE,
+        config,
+        data="discs",
+        on_batch=lambda progress: seen.append((progress.step, progress.boundary_loss > 0)),
+    )
+    assert set(seen) == {("S", False), ("I", True), ("J", True)}
+    assert [float(entry["boundary_loss"]) > 0 for entry in checkpoint.history] == [False, True, True]
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
@@ -167,3 +183,98 @@ def test_a_batch_without_any_crop_trains_stage_1_alone() -> None:
     assert found.tumor.item() == 0
     found.total.backward()
     assert model.stage1.head.weight.grad is not None
+
+
+def disc_batch() -> Batch:
+    case = disc_case(2)
+    return Batch(case.image[:, None].astype(np.float32), case.label)
+
+
+@pytest.mark.parametrize("step", [SEPARATE, INTERMEDIATE, JOINT])
+@pytest.mark.parametrize("boundary_from", ["S", "I", "J"])
+def test_the_total_has_the_boundary_term_from_its_first_step_on(step: Step, boundary_from: str) -> None:
+    config = replace(CONFIG, boundary_from=boundary_from)  # type: ignore[arg-type]
+    with torch.no_grad():
+        found = batch_losses(CascadeModel(CASCADE), disc_batch(), step, config)
+    assert (found.boundary.item() > 0) == ("SIJ".index(step.name) >= "SIJ".index(boundary_from))
+    torch.testing.assert_close(found.total, found.organ + 0.9 * found.tumor + 0.4 * found.boundary)
+
+
+def test_a_boundary_weight_of_0_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("cascade_rt.training.loop.boundary_loss")
+    monkeypatch.delattr("cascade_rt.training.loop.paste_crops")
+    with torch.no_grad():
+        found = batch_losses(CascadeModel(CASCADE), disc_batch(), JOINT, replace(CONFIG, boundary_weight=0))
+    assert found.boundary.item() == 0
+
+
+def gradient_sizes(model: CascadeModel, loss: torch.Tensor) -> dict[str, float]:
+    """Largest gradient in each of the two networks."""
+    model.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return {
+        name: max(
+            (float(p.grad.abs().max()) for p in getattr(model, name).parameters() if p.grad is not None), default=0
+        )
+        for name in ("stage1", "stage2")
+    }
+
+
+@pytest.mark.parametrize("mode", ["ste", "ste_matrix", "soft"])
+@pytest.mark.parametrize("step", [SEPARATE, INTERMEDIATE, JOINT])
+def test_the_boundary_loss_trains_both_stages_in_each_step(step: Step, mode: str) -> None:
+    torch.manual_seed(0)
+    model = CascadeModel(CASCADE)
+    config = replace(CONFIG, boundary_mode=mode)  # type: ignore[arg-type]
+    sizes = gradient_sizes(model, batch_losses(model, disc_batch(), step, config).boundary)
+    assert all(0 < size < np.inf for size in sizes.values())
+
+
+def test_the_tumour_loss_alone_does_not_reach_stage_1_in_s() -> None:
+    model = CascadeModel(CASCADE)
+    sizes = gradient_sizes(model, batch_losses(model, disc_batch(), SEPARATE, CONFIG).tumor)
+    assert sizes["stage1"] == 0 < sizes["stage2"]
+
+
+def test_with_the_boundary_loss_only_watched_the_gradient_is_that_of_the_other_two() -> None:
+    gradients = []
+    for changes in ({"boundary_mode": "hard"}, {"boundary_weight": 0.0}):
+        torch.manual_seed(0)
+        model = CascadeModel(CASCADE)
+        batch_losses(model, disc_batch(), INTERMEDIATE, replace(CONFIG, **changes)).total.backward()  # type: ignore[arg-type, no-untyped-call]
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("classes", "expected"), [(3, {0, 1, 2}), (2, {0, 1})])
+def test_two_classes_are_the_target_of_stage_2_and_the_rest(
+    classes: int, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watch(organ_logits: torch.Tensor, tumor_prob: torch.Tensor, label: torch.Tensor, _: object) -> torch.Tensor:
+        seen.append(label)
+        return organ_logits.new_zeros(())
+
+    monkeypatch.setattr("cascade_rt.training.loop.boundary_loss", watch)
+    batch = disc_batch()
+    with torch.no_grad():
+        batch_losses(CascadeModel(CASCADE), batch, SEPARATE, replace(CONFIG, boundary_classes=classes))  # type: ignore[arg-type]
+    assert set(seen[0].unique().tolist()) == expected
+    assert ((seen[0] == classes - 1).numpy() == (batch.label == 2)).all()
+
+
+def test_a_slice_without_a_crop_enters_the_boundary_loss_without_a_tumour(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def watch(organ_logits: torch.Tensor, tumor_prob: torch.Tensor, label: torch.Tensor, _: object) -> torch.Tensor:
+        seen.append(tumor_prob)
+        return organ_logits.new_zeros(())
+
+    monkeypatch.setattr("cascade_rt.training.loop.boundary_loss", watch)
+    batch = disc_batch()
+    batch.label[0] = 0
+    model = CascadeModel(replace(CASCADE, crop=CropConfig(empty_policy="skip")))
+    with torch.no_grad():
+        batch_losses(model, batch, SEPARATE, CONFIG)
+    assert [bool(prob.any()) for prob in seen[0]] == [False, True]

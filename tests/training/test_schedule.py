@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from cascade_rt.config import TrainConfig, train_preset
-from cascade_rt.training.schedule import learning_rate, steps_by_epoch
+from cascade_rt.training.schedule import STEPS, has_boundary_loss, learning_rate, steps_by_epoch
 
 
 def test_the_paper_trains_2_epochs_of_s_4_of_i_and_50_of_j() -> None:
@@ -15,6 +17,16 @@ def test_saliency_is_off_in_s_only_and_boxes_are_predicted_in_j_only() -> None:
     steps = {step.name: step for step in steps_by_epoch(TrainConfig(epochs=(1, 1, 1)))}
     assert [steps[name].use_saliency for name in "SIJ"] == [False, True, True]
     assert [steps[name].predicted_boxes for name in "SIJ"] == [False, False, True]
+
+
+@pytest.mark.parametrize(("first", "expected"), [("S", "SIJ"), ("I", "IJ"), ("J", "J")])
+def test_the_boundary_loss_joins_at_its_first_step_and_stays(first: str, expected: str) -> None:
+    config = replace(TrainConfig(), boundary_from=first)  # type: ignore[arg-type]
+    assert [step.name for step in STEPS if has_boundary_loss(step, config)] == list(expected)
+
+
+def test_a_boundary_weight_of_0_turns_the_boundary_loss_off() -> None:
+    assert not any(has_boundary_loss(step, TrainConfig(boundary_weight=0)) for step in STEPS)
 
 
 def test_a_constant_learning_rate_stays() -> None:
