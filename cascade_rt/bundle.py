@@ -157,7 +157,8 @@ def _parse_manifest(document: Any) -> Manifest:
     return Manifest(
         name=document["name"],
         created=document["created"],
-        config=from_mapping(CascadeConfig, document["config"], "config", complete=True),
+        # A field that is newer than the bundle has its default, which is what its version did.
+        config=from_mapping(CascadeConfig, document["config"], "config"),
         files=_parse_files(document["files"]),
         parity=document["parity"],
         training=document["training"],

@@ -64,7 +64,6 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda m: m.pop("parity"), r"misses \['parity'\]"),
         (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
-        (lambda m: m["config"].pop("crop"), "config misses the keys crop"),
         (lambda m: m["files"].update({"weights.safetensors": {}}), "misses the keys sha256, bytes"),
         (lambda m: m["config"].update(base_width="8"), "config.base_width must be of type int, got '8'"),
         (lambda m: m["labels"].update({"3": "cyst"}), "other labels or tensors"),
