@@ -192,6 +192,7 @@ def train_preset(preset: Preset) -> TrainConfig:
         background_share=0.25,
         patch=256,
         organ_loss="dice_bce",
+        boundary_mode="ste_matrix",
         mixed_precision=True,
     )
 
