@@ -15,6 +15,7 @@ from cascade_rt.data.slices import TUMOR, Case
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.losses.total import Losses, boundary_loss, total_loss
 from cascade_rt.models.cascade_model import CascadeModel, paste_crops
+from cascade_rt.models.weights import fill_weights
 from cascade_rt.training.checkpoint import (
     FILE_NAME,
     Checkpoint,
@@ -51,6 +52,7 @@ def train(
     config: TrainConfig,
     *,
     data: str,
+    initial: Checkpoint | None = None,
     resume: bool = False,
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
@@ -66,12 +68,14 @@ def train(
         cascade: The networks and the glue.
         config: The training.
         data: What the cases are, in words; it ends up in the bundle.
+        initial: Start from the weights of this run instead of random ones.
         resume: Go on from the checkpoint in `run` where there is one.
         on_batch: Called after each batch.
         on_epoch: Called after each epoch, once its checkpoint is written, with its number, step and mean losses.
 
     Raises:
         InputError: The cases hold no slice to train on.
+        BundleError: `initial` holds the weights of another network.
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
         UsageError: The checkpoint in `run` belongs to another configuration.
     """
@@ -80,6 +84,9 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = CascadeModel(cascade)
+    if initial is not None:
+        fill_weights(model, initial.model, "the checkpoint to start from")
+        data = f"{data}; before that {initial.data}, {initial.epochs_done} epochs"
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, config)
     checkpoint = _starting_point(run, cascade, config, data, resume)

@@ -35,6 +35,7 @@ from cascade_rt_cli.options import PATH, shape_option
 @click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
 @click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
 @shape_option
+@click.option("--init", type=PATH, metavar="CHECKPOINT", help="Start from the weights of this run, not random ones.")
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
 def train(
     data: Path | None,
@@ -47,6 +48,7 @@ def train(
     cases: int,
     first_case: int,
     shape: tuple[int, int, int],
+    init: Path | None,
     resume: bool,
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
@@ -67,4 +69,6 @@ def train(
 
     cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
     seeds = range(first_case, first_case + cases)
-    train_on_phantoms(data or output / "cases", output, seeds, shape, cascade_config, train_config, resume=resume)
+    train_on_phantoms(
+        data or output / "cases", output, seeds, shape, cascade_config, train_config, init=init, resume=resume
+    )

@@ -8,6 +8,7 @@ from rich.console import Console
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
 from cascade_rt.data.slices import open_cases
+from cascade_rt.training.checkpoint import load_checkpoint
 from cascade_rt.training.loop import Progress, train
 from cascade_rt_cli.console import progress_bar, results_console
 
@@ -20,10 +21,12 @@ def train_on_phantoms(
     cascade: CascadeConfig,
     config: TrainConfig,
     *,
+    init: Path | None,
     resume: bool,
 ) -> None:
     """Make the phantoms that are missing, train on them and print the loss of each epoch."""
     console = results_console()
+    initial = None if init is None else load_checkpoint(init)
     with progress_bar() as bars:
         making = bars.add_task("phantoms", total=len(seeds))
         names = prepare_phantoms(store, seeds, shape, on_case=lambda _: bars.advance(making))
@@ -44,6 +47,7 @@ def train_on_phantoms(
             cascade,
             config,
             data=describe_phantoms(seeds, shape),
+            initial=initial,
             resume=resume,
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),

@@ -40,7 +40,7 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
         2: SIDE_MULTIPLE * torch.export.Dim("rows", min=lowest, max=highest),
         3: SIDE_MULTIPLE * torch.export.Dim("cols", min=lowest, max=highest),
     }
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             graph.eval().cpu(),
             (torch.zeros(_EXAMPLE_SHAPE),),
@@ -62,7 +62,7 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep torch 2.13 from warning of its own deprecated calls and of torchvision, which nothing here needs."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascade_rt.models.focusing import split, upsample
+from cascade_rt_export.onnx_graph import quiet_exporter
 
 
 class Graph(nn.Module):
@@ -21,7 +22,8 @@ class Graph(nn.Module):
 
 
 def on_onnxruntime(function: Callable[[Tensor], Tensor], image: Tensor) -> np.ndarray:
-    program = torch.onnx.export(Graph(function), (image,), dynamo=True, opset_version=18, verbose=False)
+    with quiet_exporter():
+        program = torch.onnx.export(Graph(function).eval(), (image,), dynamo=True, opset_version=18, verbose=False)
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
 

@@ -111,6 +111,15 @@ def test_progress_and_history_say_nothing_of_a_boundary_loss_before_its_step(tmp
     assert [float(entry["boundary_loss"]) > 0 for entry in checkpoint.history] == [False, True, True]
 
 
+def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    still = replace(CONFIG, epochs=(0, 0, 1), learning_rate=1e-12, weight_decay=0.0, seed=5)
+    second = train([disc_case()], tmp_path / "second", CASCADE, still, data="more discs", initial=first)
+    name = "stage2.localization.map.weight"
+    torch.testing.assert_close(second.model[name], first.model[name])
+    assert second.data == "more discs; before that discs, 1 epochs"
+
+
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0)))
     with pytest.raises(OutputExistsError, match="holds a training run; go on with --resume"):
