@@ -6,8 +6,9 @@ import logging
 import math
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from cascade_rt.errors import InputError
 
 _VoxelType = type[np.int16] | type[np.uint8]
+_Result = TypeVar("_Result")
 
 _HEADER_KINDS: dict[bytes, tuple[type[Nifti1Header], str]] = {
     (348).to_bytes(4, "little"): (Nifti1Header, "<"),
@@ -104,6 +106,20 @@ def read_nifti(path: str | os.PathLike[str]) -> NiftiImage:
     Raises:
         InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers.
     """
+    return _with_stream(path, _read_stream)
+
+
+def read_nifti_grid(path: str | os.PathLike[str]) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
+    """Read only the header of a NIfTI file: the shape `[i, j, k]` and the 4x4 affine to world mm (RAS+).
+
+    Raises:
+        InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
+    """
+    return _with_stream(path, lambda stream, _, shown: _read_grid(_read_header(stream, shown), shown))
+
+
+def _with_stream(path: str | os.PathLike[str], read: Callable[[io.BufferedIOBase, int, str], _Result]) -> _Result:
+    """Call `read` with the plain content of a file, the most bytes it can have, and what messages call it."""
     shown = os.fspath(path)
     try:
         with open(shown, "rb") as file, np.errstate(all="ignore"):
@@ -111,20 +127,25 @@ def read_nifti(path: str | os.PathLike[str]) -> NiftiImage:
             if size == 0:
                 raise InputError(f"{shown}: the file is empty; copy it again")
             if file.peek(2)[:2] != b"\x1f\x8b":
-                return _read_stream(file, size, shown)
+                return read(file, size, shown)
             with gzip.GzipFile(fileobj=file) as stream:
-                return _read_stream(stream, size * _LARGEST_DEFLATE_RATIO, shown)
+                return read(stream, size * _LARGEST_DEFLATE_RATIO, shown)
     except tuple(_REASONS) as error:
         reason = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
         raise InputError(f"{shown}: {reason.format(error=getattr(error, 'strerror', None) or error)}") from error
 
 
-def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> NiftiImage:
-    header = _read_header(stream, shown)
-    dtype = header.get_data_dtype()
-    shape = _check_voxels(header.get_data_shape(), dtype, shown)
+def _read_grid(header: Nifti1Header, shown: str) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
+    shape = _check_voxels(header.get_data_shape(), header.get_data_dtype(), shown)
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     _check_affine(affine, shown)
+    return shape, affine
+
+
+def _read_stream(stream: io.BufferedIOBase, most_bytes: int, shown: str) -> NiftiImage:
+    header = _read_header(stream, shown)
+    shape, affine = _read_grid(header, shown)
+    dtype = header.get_data_dtype()
     slope, intercept = header.get_slope_inter()
     voxel_bytes = math.prod(shape) * dtype.itemsize
     # Before anything is allocated: a few damaged bytes in a header can promise terabytes.

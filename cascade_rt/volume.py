@@ -19,7 +19,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputError, OutputError
-from cascade_rt.nifti import NiftiImage, read_nifti
+from cascade_rt.nifti import NiftiImage, read_nifti, read_nifti_grid
 
 Affine = npt.NDArray[np.float64]
 
@@ -49,6 +49,28 @@ class SourceGrid:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the voxels of a scan or a label lie, in the canonical frame."""
+
+    shape: tuple[int, int, int]
+    """Voxels along z, row and col."""
+    affine: Affine
+    """4x4, from the index (z, row, col) to world mm (RAS+)."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbours along z, row and col."""
+        return _spacing_mm(self.affine)
+
+    @classmethod
+    def from_source(cls, shape: tuple[int, int, int], affine: Affine) -> "Grid":
+        """Turn the grid of a file, `[i, j, k]` with its own affine, into the canonical frame."""
+        axes = ornt_transform(io_orientation(affine), _LPS)[:, 0].astype(int)
+        turned = dict(zip(axes.tolist(), shape, strict=True))
+        return cls((turned[2], turned[1], turned[0]), _canonical_affine(affine, shape))
+
+
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A CT scan in the canonical frame."""
 
@@ -66,8 +88,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance in mm between neighbours along z, row and col."""
-        z, row, col = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(row), float(col)
+        return _spacing_mm(self.affine)
 
     @property
     def voxel_volume_ml(self) -> float:
@@ -103,6 +124,15 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     return _canonical_volume(read_nifti(path), name, Path(os.path.abspath(shown)))
 
 
+def read_grid(path: str | os.PathLike[str]) -> Grid:
+    """Read where the voxels of a NIfTI file lie, from its header alone.
+
+    Raises:
+        InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
+    """
+    return Grid.from_source(*read_nifti_grid(path))
+
+
 def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.NDArray[np.uint8]:
     """Read a label file into the canonical frame.
 
@@ -121,8 +151,19 @@ def read_mask(path: str | os.PathLike[str], like: Volume | None = None) -> npt.N
     labels = image.to_labels()
     mask = _to_canonical(labels, io_orientation(image.affine))
     if like is not None:
-        _check_same_grid(mask.shape, _canonical_affine(image.affine, labels.shape), like, image.shown)
+        label_grid = Grid(mask.shape, _canonical_affine(image.affine, labels.shape))
+        check_same_grid(label_grid, Grid(like.voxels.shape, like.affine), image.shown)
     return mask
+
+
+def check_same_grid(label: Grid, scan: Grid, shown: str) -> None:
+    """Raise InputError where a label, called `shown`, does not lie on the grid of its scan."""
+    if label.shape != scan.shape:
+        raise InputError(f"{shown}: {label.shape} voxels, the scan has {scan.shape}; use the labels of this scan")
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(scan.shape) - 1), 1.0]
+    distance = np.linalg.norm(corners @ (label.affine - scan.affine).T, axis=1).max()
+    if distance > _GRID_TOLERANCE * min(scan.spacing_mm):
+        raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
 
 
 def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:
@@ -209,13 +250,9 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-def _check_same_grid(shape: tuple[int, ...], affine: Affine, like: Volume, shown: str) -> None:
-    if shape != like.voxels.shape:
-        raise InputError(f"{shown}: {shape} voxels, the scan has {like.voxels.shape}; use the labels of this scan")
-    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1.0]
-    distance = np.linalg.norm(corners @ (affine - like.affine).T, axis=1).max()
-    if distance > _GRID_TOLERANCE * min(like.spacing_mm):
-        raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
+def _spacing_mm(affine: Affine) -> tuple[float, float, float]:
+    z, row, col = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(z), float(row), float(col)
 
 
 def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume:
