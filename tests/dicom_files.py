@@ -76,7 +76,7 @@ class SliceFile:
 def axial_slices(
     hu: Array, *, spacing: tuple[float, float, float] = (2.5, 0.8, 0.7), **options: Any
 ) -> list[SliceFile]:
-    """Slices of `[z, row, col]` in the canonical frame: the lowest first; HU are even, so that they survive the rescale."""
+    """Slices of `[z, row, col]` in the canonical frame, the lowest first; even HU survive the rescale."""
     z_mm, row_mm, col_mm = spacing
     return [
         SliceFile(image, (-30.0, -20.0, -400.0 + index * z_mm), index + 1, spacing=(row_mm, col_mm), **options)

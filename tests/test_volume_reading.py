@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cascade_rt.errors import InputError
-from cascade_rt.volume import Volume, read_volume
+from cascade_rt.volume import Volume, read_grid, read_volume
 from tests.volume_files import (
     ANATOMY,
     CUBE,
@@ -44,6 +44,19 @@ def test_every_orientation_gives_the_same_voxels_and_affine(orientation: Array, 
     volume = read_volume(save(tmp_path / "scan.nii", nifti(*oriented(orientation, world))))
     np.testing.assert_array_equal(volume.voxels, ANATOMY)
     np.testing.assert_allclose(volume.affine, (world @ LPS_AFFINE)[:, [2, 1, 0, 3]], atol=1e-4)
+
+
+@in_every_orientation
+def test_the_grid_read_from_the_header_is_that_of_the_volume(orientation: Array, tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii.gz", nifti(*oriented(orientation, np.eye(4))))
+    volume, grid = read_volume(path), read_grid(path)
+    assert grid.shape == volume.voxels.shape
+    assert grid.spacing_mm == pytest.approx(volume.spacing_mm)
+    np.testing.assert_allclose(grid.affine, volume.affine)
+
+
+def test_the_grid_is_read_without_the_voxels(tmp_path: Path) -> None:
+    assert read_grid(save(tmp_path / "scan.nii", GOOD[:352])).shape == ANATOMY.shape
 
 
 def test_the_axes_run_to_superior_posterior_and_left(scan: Path) -> None:

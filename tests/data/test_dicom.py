@@ -183,7 +183,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_decoder_is_named_before_any_pixel_is_read(tmp_path: Path) -> None:
     write_series(tmp_path, axial_slices(HU, syntax=JPEG_LS))
-    with pytest.raises(BackendUnavailableError, match="JPEG-LS .* needs a decoder; run: pip install pyjpegls"):
+    with pytest.raises(BackendUnavailableError, match=r"JPEG-LS .* needs a decoder; run: pip install pyjpegls"):
         find_series(tmp_path)
 
 
