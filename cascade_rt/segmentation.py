@@ -18,12 +18,13 @@ REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
-Status = Literal["ok", "no_organ", "no_tumor", "implausible_organ", "organ_touches_border"]
+Status = Literal["ok", "no_organ", "no_tumor", "organ_only", "implausible_organ", "organ_touches_border"]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
     "ok": "pancreas and tumour found",
     "no_organ": "no pancreas found",
     "no_tumor": "pancreas found, no tumour",
+    "organ_only": "pancreas found; this bundle does not look for tumours",
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
@@ -94,13 +95,16 @@ class Segmentation:
         }
 
 
-def judge(mask: npt.NDArray[np.uint8], organ_ml: float, tumor_ml: float) -> Status:
+def judge(
+    mask: npt.NDArray[np.uint8], organ_ml: float, tumor_ml: float, target: Literal["tumor", "organ"] = "tumor"
+) -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
     Args:
         mask: `[z, row, col]`.
         organ_ml: Volume of pancreas and tumour together.
         tumor_ml: Volume of the tumour.
+        target: What stage 2 was to find.
     """
     if organ_ml == 0:
         return "no_organ"
@@ -110,4 +114,6 @@ def judge(mask: npt.NDArray[np.uint8], organ_ml: float, tumor_ml: float) -> Stat
     borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     if any(border.any() for border in borders):
         return "organ_touches_border"
+    if target == "organ":
+        return "organ_only"
     return "ok" if tumor_ml else "no_tumor"

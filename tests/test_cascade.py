@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -22,9 +23,9 @@ ORGAN_HU, TUMOR_HU = 100, 200
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 
 
-def fake_cascade(**crop: object) -> Cascade:
-    """Organ where HU >= 50, tumour where HU >= 155 (salient >= 0.75)."""
-    config = CascadeConfig(base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
+def fake_cascade(target: Literal["tumor", "organ"] = "tumor", **crop: object) -> Cascade:
+    """Organ where HU >= 50, tumour, or what stage 2 finds in its place, where HU >= 155 (salient >= 0.75)."""
+    config = CascadeConfig(target=target, base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
     manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
     engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(0.75))
     return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
@@ -74,6 +75,13 @@ def test_the_mask_lands_on_the_anatomy_in_any_orientation(axcodes: str, tmp_path
     mask = nib.load(seg)
     assert ornt2axcodes(nib.io_orientation(mask.affine)) == tuple(axcodes)
     np.testing.assert_array_equal(np.asarray(mask.dataobj), (stored >= ORGAN_HU) * 1 + (stored >= TUMOR_HU))
+
+
+def test_a_second_stage_that_finds_the_organ_has_the_last_word_on_it() -> None:
+    volume = scan()
+    segmentation = fake_cascade("organ").run(volume)
+    np.testing.assert_array_equal(segmentation.mask, (volume.voxels >= TUMOR_HU).astype(np.uint8))
+    assert segmentation.measurements.tumor_ml == 0
 
 
 def test_a_slice_without_organ_goes_whole_to_stage_2_under_the_policy_full() -> None:

@@ -69,6 +69,10 @@ def test_organ_without_tumor_is_no_tumor() -> None:
     assert judged(organ_mask(tumor=False)) == "no_tumor"
 
 
+def test_organ_is_all_that_is_said_where_no_tumor_was_looked_for() -> None:
+    assert judge(organ_mask(tumor=False), 60.0, 0.0, "organ") == "organ_only"
+
+
 def test_empty_mask_is_no_organ() -> None:
     assert judged(np.zeros(SHAPE, dtype=np.uint8), 0.0) == "no_organ"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cascade_rt.config import CascadeConfig, CropConfig, TrainConfig
 from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch, SliceSampler
-from cascade_rt.data.slices import TUMOR, Case
+from cascade_rt.data.slices import PANCREAS, TUMOR, Case
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.losses.total import Losses, total_loss
 from cascade_rt.models.cascade_model import CascadeModel
@@ -153,13 +153,14 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
             predicted=step.predicted_boxes,
         )
         outputs = model.find_tumor(organ, slices, boxes, use_saliency=step.use_saliency) if boxes else []
+    lowest = TUMOR if model.config.target == "tumor" else PANCREAS
     crops = [label[(index, *box.slices)] for index, box in zip(slices, boxes, strict=True)]
-    tumor_target = (torch.stack(crops) == TUMOR).float().unsqueeze(1) if crops else hu.new_zeros(())
+    stage2_target = (torch.stack(crops) >= lowest).float().unsqueeze(1) if crops else hu.new_zeros(())
     return total_loss(
         organ.logits.float(),
         (label > 0).float().unsqueeze(1),
         [logits.float() for logits in outputs],
-        tumor_target,
+        stage2_target,
         config,
     )
 

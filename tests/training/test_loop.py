@@ -160,6 +160,18 @@ def test_stage_2_sees_the_box_of_its_step(step: object, expected: str, monkeypat
     assert planned == [expected == "prediction"]
 
 
+def test_a_second_stage_that_finds_the_organ_is_trained_on_organ_and_tumour(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, targets = disc_case(2), []
+    batch = Batch(case.image[:, None].astype(np.float32), np.array(case.label))
+    monkeypatch.setattr(
+        "cascade_rt.training.loop.total_loss",
+        lambda organ, organ_target, tumor, tumor_target, config: targets.append(tumor_target),
+    )
+    for target in ("tumor", "organ"):
+        batch_losses(CascadeModel(replace(CASCADE, target=target)), batch, SEPARATE, CONFIG)
+    assert [int(target.sum()) for target in targets] == [np.sum(case.label == 2), np.sum(case.label > 0)]
+
+
 def test_a_batch_without_any_crop_trains_stage_1_alone() -> None:
     model = CascadeModel(CascadeConfig(base_width=8, crop=CropConfig(empty_policy="skip")))
     batch = Batch(np.zeros((2, 1, 64, 64), dtype=np.float32), np.zeros((2, 64, 64), dtype=np.uint8))
