@@ -8,7 +8,7 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "train", "export", "inspect")
+COMMANDS = ("demo", "infer", "prepare", "train", "export", "inspect")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
@@ -51,7 +51,8 @@ def main() -> None:
 
     \b
     With data of your own:
-      cascade-rt train --dataset phantom -o runs/first
+      cascade-rt prepare --dataset msd Task07_Pancreas -o stores/msd
+      cascade-rt train --dataset msd stores/msd -o runs/first
       cascade-rt export runs/first -o bundles/first
       cascade-rt infer scan.nii.gz --bundle bundles/first
 
