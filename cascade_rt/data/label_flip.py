@@ -2,7 +2,7 @@
 
 The labels of NIH Pancreas-CT come in another frame than its DICOM series. On the right voxels the outline of a label
 runs along the edges of the organ: inside, Hounsfield units vary by 16 to 31; just outside there are fat, gut and
-vessels, and they vary more than twice as much. That they vary little inside is not enough: mirrored, a pancreas comes
+vessels, and they vary about twice as much. That they vary little inside is not enough: mirrored, a pancreas comes
 to lie in the liver, which is more uniform than itself.
 """
 
