@@ -18,6 +18,7 @@ from typing import Any
 
 from cascade_rt.config import CascadeConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
+from cascade_rt.hashing import file_sha256
 from cascade_rt.tensors import STAGE_SPECS, Stage
 
 SCHEMA_VERSION = 1
@@ -134,7 +135,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
 
 def record_files(path: Path) -> dict[str, FileRecord]:
     """Hash the files of a bundle that is being written."""
-    return {name: FileRecord(_sha256(path / name), (path / name).stat().st_size) for name in sorted(FILE_NAMES)}
+    return {name: FileRecord(file_sha256(path / name), (path / name).stat().st_size) for name in sorted(FILE_NAMES)}
 
 
 def _parse_manifest(document: Any) -> Manifest:
@@ -175,13 +176,8 @@ def _parse_files(files: Any) -> dict[str, FileRecord]:
 def _check_file(path: Path, record: FileRecord) -> None:
     if not path.is_file():
         raise BundleError(f"{path}: is missing from the bundle; copy the bundle again")
-    if path.stat().st_size != record.bytes or _sha256(path) != record.sha256:
+    if path.stat().st_size != record.bytes or file_sha256(path) != record.sha256:
         raise BundleError(f"{path}: is not the file that was exported (its SHA-256 differs); copy the bundle again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensor_table() -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Cascade:
         return Segmentation(
             volume=volume,
             mask=run.mask,
-            status=judge(run.mask, found),
+            status=judge(run.mask, found, self.bundle.manifest.config.target),
             measurements=found,
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
@@ -138,6 +138,7 @@ class _Run:
         shape = volume.voxels.shape
         self.engines = cascade.engines
         self.config = cascade.bundle.manifest.config
+        self.stage2_label = TUMOR_LABEL if self.config.target == "tumor" else ORGAN_LABEL
         self.stopwatch = Stopwatch()
         self.queue = CropQueue(CROPS_PER_BATCH)
         self.mask = np.zeros(shape, dtype=np.uint8)
@@ -155,7 +156,8 @@ class _Run:
             organ = _run_checked(self.engines.stage1, {"hu": hu})
         with self.stopwatch.step("paste"):
             organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
-            self.mask[first : first + len(block)][organ_prob >= MASK_THRESHOLD] = ORGAN_LABEL
+            if self.stage2_label == TUMOR_LABEL:
+                self.mask[first : first + len(block)][organ_prob >= MASK_THRESHOLD] = ORGAN_LABEL
             if self.organ_prob is not None:
                 self.organ_prob[first : first + len(block)] = organ_prob
         for batch in self._plan(first, organ, (rows, cols)):
@@ -191,7 +193,7 @@ class _Run:
         with self.stopwatch.step("paste"):
             for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
                 inside = self.mask[index][box.slices]
-                inside[prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD] = TUMOR_LABEL
+                inside[prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD] = self.stage2_label
                 if self.tumor_prob is not None:
                     paste(prob, box, self.tumor_prob[index])
 

@@ -49,6 +49,9 @@ class CropConfig:
 class CascadeConfig:
     """The two networks and the glue between them: all that inference needs to know besides the weights."""
 
+    target: Literal["tumor", "organ"] = "tumor"
+    """What stage 2 finds in its crop: the tumour, or, where no tumours are labelled, the organ once more and finer. The
+    label it writes follows from it: 2, or 1 in place of what stage 1 found."""
     base_width: int = 64
     """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
     window_hu: tuple[float, float] = (-100.0, 240.0)

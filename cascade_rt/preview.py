@@ -192,7 +192,10 @@ def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> 
 def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: int, width: int) -> None:
     """The case and the slice on the left, what was found on the right; a long name is shortened."""
     middle = _MARGIN // 2 + _LINE // 2 + 2
-    status, doubtful = STATUS_SENTENCES[segmentation.status], segmentation.status not in ("ok", "no_tumor")
+    status, doubtful = (
+        STATUS_SENTENCES[segmentation.status],
+        segmentation.status not in ("ok", "no_tumor", "organ_only"),
+    )
     draw.text((width - _MARGIN, middle), status, _DOUBT if doubtful else _TEXT, _font(15), anchor="rm")
     place = f", slice {index + 1} of {len(segmentation.mask)} from below"
     font = _font(18)

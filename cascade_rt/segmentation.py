@@ -18,12 +18,13 @@ REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
-Status = Literal["ok", "no_organ", "no_tumor", "implausible_organ", "organ_touches_border"]
+Status = Literal["ok", "no_organ", "no_tumor", "organ_only", "implausible_organ", "organ_touches_border"]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
     "ok": "pancreas and tumour found",
     "no_organ": "no pancreas found",
     "no_tumor": "pancreas found, no tumour",
+    "organ_only": "pancreas found; this bundle does not look for tumours",
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
@@ -97,7 +98,7 @@ class Segmentation:
         }
 
 
-def judge(mask: npt.NDArray[np.uint8], found: Measurements) -> Status:
+def judge(mask: npt.NDArray[np.uint8], found: Measurements, target: Literal["tumor", "organ"] = "tumor") -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
     Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
@@ -105,6 +106,7 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements) -> Status:
     Args:
         mask: `[z, row, col]`.
         found: What was measured in it.
+        target: What stage 2 was to find.
     """
     if found.pancreas_ml == 0:
         return "no_organ"
@@ -114,4 +116,6 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements) -> Status:
     borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     if any(border.any() for border in borders):
         return "organ_touches_border"
+    if target == "organ":
+        return "organ_only"
     return "ok" if found.tumor_ml else "no_tumor"

@@ -50,12 +50,26 @@ class SourceGrid:
 
 @dataclass(frozen=True, eq=False)
 class CanonicalGrid:
-    """Where the voxels of a scan lie, in the canonical frame."""
+    """Where the voxels of a scan or its labels lie, in the canonical frame."""
 
     shape: tuple[int, ...]
     """Voxels along `[z, row, col]`."""
     affine: Affine
     """4x4, from the index (z, row, col) to world mm (RAS+)."""
+
+    @classmethod
+    def from_source(cls, shape: tuple[int, ...], affine: Affine) -> "CanonicalGrid":
+        """Turn the shape `[i, j, k]` and the affine of a file into those of `[z, row, col]`."""
+        to_lps = ornt_transform(io_orientation(affine), _LPS)
+        lps_affine: Affine = affine @ inv_ornt_aff(to_lps, shape)
+        z, row, col = (shape[int(axis)] for axis in np.argsort(to_lps[:, 0])[::-1])
+        return cls((z, row, col), lps_affine[:, [2, 1, 0, 3]])
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbours along z, row and col."""
+        z, row, col = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(z), float(row), float(col)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +97,7 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance in mm between neighbours along z, row and col."""
-        z, row, col = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(row), float(col)
+        return self.canonical_grid.spacing_mm
 
     @property
     def voxel_volume_ml(self) -> float:
@@ -126,8 +139,7 @@ def read_grid(path: str | os.PathLike[str]) -> CanonicalGrid:
     Raises:
         InputError: The header is missing, damaged, or not that of one 3D image of numbers.
     """
-    shape, affine = read_nifti_grid(path)
-    return _canonical_grid(affine, shape)
+    return CanonicalGrid.from_source(*read_nifti_grid(path))
 
 
 def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
@@ -149,8 +161,18 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
     mask = _to_canonical(labels, io_orientation(image.affine))
     if like is not None:
         scan = like.canonical_grid if isinstance(like, Volume) else like
-        _check_same_grid(_canonical_grid(image.affine, labels.shape), scan, image.shown)
+        check_same_grid(CanonicalGrid.from_source(labels.shape, image.affine), scan, image.shown)
     return mask
+
+
+def check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
+    """Raise InputError where labels, called `shown`, do not lie on the grid of their scan."""
+    if labels.shape != scan.shape:
+        raise InputError(f"{shown}: {labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan")
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(scan.shape) - 1), 1.0]
+    distance = np.linalg.norm(corners @ (labels.affine - scan.affine).T, axis=1).max()
+    if distance > _GRID_TOLERANCE * min(scan.spacing_mm):
+        raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
 
 
 def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:
@@ -231,21 +253,12 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-def _check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
-    if labels.shape != scan.shape:
-        raise InputError(f"{shown}: {labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan")
-    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(scan.shape) - 1), 1.0]
-    distance = np.linalg.norm(corners @ (labels.affine - scan.affine).T, axis=1).max()
-    if distance > _GRID_TOLERANCE * np.linalg.norm(scan.affine[:3, :3], axis=0).min():
-        raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
-
-
 def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume:
     i, j, k = image.stored.shape
     geometry = {field: np.array(image.header[field]) for field in _GEOMETRY_FIELDS}
     grid = SourceGrid((i, j, k), image.affine, io_orientation(image.affine), geometry)
     voxels = _to_canonical(image.to_hu(), grid.orientation)
-    return Volume(voxels, _canonical_grid(grid.affine, grid.shape).affine, grid, name, path, _doubts(grid))
+    return Volume(voxels, CanonicalGrid.from_source(grid.shape, grid.affine).affine, grid, name, path, _doubts(grid))
 
 
 def _doubts(grid: SourceGrid) -> tuple[str, ...]:
@@ -257,11 +270,3 @@ def _doubts(grid: SourceGrid) -> tuple[str, ...]:
 def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Turn `[i, j, k]` into `[z, row, col]`; a copy only where the axes run otherwise."""
     return np.ascontiguousarray(apply_orientation(array, ornt_transform(orientation, _LPS)).T)
-
-
-def _canonical_grid(affine: Affine, shape: tuple[int, ...]) -> CanonicalGrid:
-    """Turn the shape `[i, j, k]` and the affine of a file into those of `[z, row, col]`."""
-    to_lps = ornt_transform(io_orientation(affine), _LPS)
-    lps_affine: Affine = affine @ inv_ornt_aff(to_lps, shape)
-    z, row, col = (shape[int(axis)] for axis in np.argsort(to_lps[:, 0])[::-1])
-    return CanonicalGrid((z, row, col), lps_affine[:, [2, 1, 0, 3]])

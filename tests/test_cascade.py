@@ -68,6 +68,13 @@ def test_the_mask_lands_on_the_anatomy_in_any_orientation(axcodes: str, tmp_path
     np.testing.assert_array_equal(np.asarray(mask.dataobj), (stored >= ORGAN_HU) * 1 + (stored >= TUMOR_HU))
 
 
+def test_a_second_stage_that_finds_the_organ_has_the_last_word_on_it() -> None:
+    volume = scan()
+    segmentation = fake_cascade(target="organ").run(volume)
+    np.testing.assert_array_equal(segmentation.mask, (volume.voxels >= TUMOR_HU).astype(np.uint8))
+    assert segmentation.measurements.tumor_ml == 0
+
+
 def test_a_slice_without_organ_goes_whole_to_stage_2_under_the_policy_full() -> None:
     segmentation = fake_cascade(empty_policy="full").run(scan())
     assert sorted(segmentation.boxes) == list(range(6))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import nibabel as nib
 import numpy as np
@@ -48,10 +48,11 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
     return Segmentation(**(facts | changes))
 
 
-def judged(mask: Mask, organ_ml: float = 60.0) -> Status:
+def judged(mask: Mask, organ_ml: float = 60.0, target: Literal["tumor", "organ"] = "tumor") -> Status:
     tumor_ml = VOXEL_ML * np.count_nonzero(mask == TUMOR_LABEL)
     pancreas_ml = organ_ml - tumor_ml if (mask == ORGAN_LABEL).any() else 0.0
-    return judge(mask, Measurements(organ_ml, pancreas_ml, tumor_ml, organ_slices=0, tumor_slices=0, lesions=()))
+    found = Measurements(organ_ml, pancreas_ml, tumor_ml, organ_slices=0, tumor_slices=0, lesions=())
+    return judge(mask, found, target)
 
 
 def test_tumour_without_any_pancreas_is_no_organ() -> None:
@@ -73,6 +74,10 @@ def test_organ_with_tumor_is_ok() -> None:
 
 def test_organ_without_tumor_is_no_tumor() -> None:
     assert judged(organ_mask(tumor=False)) == "no_tumor"
+
+
+def test_organ_is_all_that_is_said_where_no_tumor_was_looked_for() -> None:
+    assert judged(organ_mask(tumor=False), target="organ") == "organ_only"
 
 
 def test_empty_mask_is_no_organ() -> None:

@@ -2,20 +2,24 @@
 
     STORE/<case>/image.npy    int16 [z, row, col], HU, canonical frame
     STORE/<case>/label.npy    uint8 [z, row, col], 0 background, 1 pancreas, 2 tumour
-    STORE/<case>/case.json    spacing and origin; written last, so that a case without it is unfinished
+    STORE/<case>/case.json    spacing, source, shape and hash of both arrays; written last, so that a case without it is
+                              unfinished
 
 Both arrays are memory-mapped: training never holds the volumes in memory.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.errors import InputError
+from cascade_rt.atomic import atomic_write, write_bytes
+from cascade_rt.errors import InputError, OutputError
+from cascade_rt.hashing import file_sha256
 
 PANCREAS, TUMOR = 1, 2
 
@@ -47,13 +51,33 @@ def write_case(
     image: npt.NDArray[np.int16],
     label: npt.NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
+    source: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a case to a store; an unfinished one of the same name is written anew."""
+    """Add a case to a store; one of the same name is written anew.
+
+    Args:
+        store: Folder of the store; made where it is missing.
+        name: Name of the case, and of its folder.
+        image: `[z, row, col]`, HU.
+        label: `[z, row, col]`: 0 background, 1 pancreas, 2 tumour.
+        spacing_mm: Millimetres between slices, rows and columns.
+        source: What the case was made from, as plain values; file names without their folders.
+
+    Raises:
+        OutputError: The store cannot be written.
+    """
     folder = store / name
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "image.npy", image)
-    np.save(folder / "label.npy", label)
-    (folder / "case.json").write_text(json.dumps({"spacing_mm": spacing_mm}) + "\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "case.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    records = {
+        "image.npy": _write_array(folder / "image.npy", image),
+        "label.npy": _write_array(folder / "label.npy", label),
+    }
+    facts = {"spacing_mm": spacing_mm, "source": dict(source or {}), "arrays": records}
+    write_bytes(folder / "case.json", (json.dumps(facts, indent=2) + "\n").encode(), overwrite=True)
 
 
 def has_case(store: Path, name: str) -> bool:
@@ -61,11 +85,21 @@ def has_case(store: Path, name: str) -> bool:
     return (store / name / "case.json").is_file()
 
 
+def is_intact(store: Path, name: str) -> bool:
+    """Whether the arrays of a finished case are those that were written; reads both to their end."""
+    folder = store / name
+    try:
+        records = _read_facts(folder)["arrays"].items()
+        return all(file_sha256(folder / file_name) == record["sha256"] for file_name, record in records)
+    except (InputError, LookupError, AttributeError, OSError):
+        return False
+
+
 def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
     """Open cases of a store, in the order of their names as given.
 
     Raises:
-        InputError: A case is missing or unfinished, or its image and label differ in shape.
+        InputError: A case is missing, unfinished or damaged, or its image and label differ in shape.
     """
     return [_open_case(store, name) for name in names]
 
@@ -74,9 +108,35 @@ def _open_case(store: Path, name: str) -> Case:
     if not has_case(store, name):
         raise InputError(f"{store}: has no finished case {name!r}; prepare it again")
     folder = store / name
-    image = np.load(folder / "image.npy", mmap_mode="r")
-    label = np.load(folder / "label.npy", mmap_mode="r")
+    facts = _read_facts(folder)
+    image, label = (_open_array(folder / file_name, facts) for file_name in ("image.npy", "label.npy"))
     if image.shape != label.shape:
         raise InputError(f"{folder}: image {image.shape} and label {label.shape} differ in shape; prepare it again")
-    facts = json.loads((folder / "case.json").read_text(encoding="utf-8"))
     return Case(name, image, label, tuple(facts["spacing_mm"]))
+
+
+def _write_array(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Write an array and return what case.json says of it."""
+    atomic_write(path, lambda file: np.save(file, array), overwrite=True)
+    return {"shape": array.shape, "dtype": str(array.dtype), "sha256": file_sha256(path)}
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / "case.json").read_text(encoding="utf-8"))
+        _ = facts["spacing_mm"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder}: its case.json cannot be read; delete the folder and prepare it again") from error
+    return facts
+
+
+def _open_array(path: Path, facts: Mapping[str, Any]) -> npt.NDArray[Any]:
+    """Map an array; its size must be the one that was written. What is in it only `is_intact` checks."""
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read; delete its folder and prepare it again") from error
+    record = facts.get("arrays", {}).get(path.name)
+    if record is not None and (list(array.shape), str(array.dtype)) != (record["shape"], record["dtype"]):
+        raise InputError(f"{path}: is not the array that was written; delete its folder and prepare it again")
+    return array

@@ -57,7 +57,7 @@ def total_loss(
         organ_logits: Stage 1 on whole slices, `[batch, 1, row, col]`.
         organ_target: 1 where there is pancreas or tumour, the same shape.
         tumor_outputs: The five outputs of stage 2 on the crops; empty where no slice of the batch has a crop.
-        tumor_target: 1 where there is tumour, `[crop, 1, row, col]`, cut with the same boxes.
+        tumor_target: 1 where there is what stage 2 is to find, `[crop, 1, row, col]`, cut with the same boxes.
         config: The weights.
         boundary: The shared-boundary loss (see `boundary_loss`), where the training step has it.
     """

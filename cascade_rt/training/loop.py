@@ -11,7 +11,7 @@ from torch import Tensor
 from cascade_rt.config import CascadeConfig, CropConfig, TrainConfig
 from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch, SliceSampler
-from cascade_rt.data.slices import TUMOR, Case
+from cascade_rt.data.slices import PANCREAS, TUMOR, Case
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.losses.total import Losses, boundary_loss, total_loss
 from cascade_rt.models.cascade_model import CascadeModel, paste_crops
@@ -163,15 +163,16 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
         )
         outputs = model.find_tumor(organ, slices, boxes, use_saliency=step.use_saliency) if boxes else []
     organ_logits, outputs = organ.logits.float(), [logits.float() for logits in outputs]
-    tumor = (label == TUMOR).float().unsqueeze(1)
-    crops = [tumor[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
+    lowest = TUMOR if model.config.target == "tumor" else PANCREAS
+    target = (label >= lowest).float().unsqueeze(1)
+    crops = [target[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
     boundary = None
     if has_boundary_loss(step, config):
-        tumor_prob = torch.zeros_like(tumor)
+        stage2_prob = torch.zeros_like(target)
         if outputs:
-            tumor_prob = paste_crops(torch.sigmoid(outputs[-1]), slices, boxes, tumor)
-        classes = tumor[:, 0] if config.boundary_classes == 2 else label
-        boundary = boundary_loss(organ_logits, tumor_prob, classes, config)
+            stage2_prob = paste_crops(torch.sigmoid(outputs[-1]), slices, boxes, target)
+        classes = target[:, 0] if config.boundary_classes == 2 else label
+        boundary = boundary_loss(organ_logits, stage2_prob, classes, config)
     return total_loss(
         organ_logits,
         (label > 0).float().unsqueeze(1),

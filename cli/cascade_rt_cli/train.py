@@ -1,10 +1,12 @@
 """`cascade-rt train`: cases in, a checkpoint out."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from cascade_rt.config import PRESETS, Preset
+from cascade_rt.data.names import DATASETS, Dataset
 from cascade_rt_cli.options import PATH, shape_option
 
 
@@ -13,11 +15,10 @@ from cascade_rt_cli.options import PATH, shape_option
 @click.option("-o", "--output", type=PATH, required=True, metavar="RUN", help="Folder of the run.")
 @click.option(
     "--dataset",
-    type=click.Choice(["phantom"]),
+    type=click.Choice(["phantom", *DATASETS]),
     default="phantom",
     show_default=True,
-    expose_value=False,
-    help="Kind of data. phantom: synthetic scans, made here.",
+    help="Kind of data. phantom: synthetic scans, made here. The others: a store of `cascade-rt prepare`.",
 )
 @click.option(
     "--preset",
@@ -40,6 +41,7 @@ from cascade_rt_cli.options import PATH, shape_option
 def train(
     data: Path | None,
     output: Path,
+    dataset: Literal["phantom"] | Dataset,
     preset: Preset,
     config: Path | None,
     base_width: int | None,
@@ -53,21 +55,27 @@ def train(
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
 
-    DATA is the folder in which the phantoms are kept; those missing are made there. Default: RUN/cases. A checkpoint is
-    written after each epoch; a run that was stopped goes on with --resume and ends in the same weights.
+    DATA is the store that `cascade-rt prepare` made, of which the training cases are used. Of phantoms it is the folder
+    in which they are kept, and those missing are made there; default: RUN/cases. A checkpoint is written after each
+    epoch; a run that was stopped goes on with --resume and ends in the same weights.
 
     \b
     Examples:
       cascade-rt train -o runs/first --base-width 8
       cascade-rt train -o runs/tiny --base-width 8 --cases 2 --shape 16 96 96 --epochs 1 1 1
+      cascade-rt train --dataset msd stores/msd -o runs/msd
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("train"):
+        from cascade_rt_cli.train_cases import train_on_store
         from cascade_rt_cli.train_phantoms import train_on_phantoms
     from cascade_rt_cli.train_options import combine_options
 
     cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
+    if dataset != "phantom":
+        train_on_store(dataset, data, output, cascade_config, train_config, init=init, resume=resume)
+        return
     seeds = range(first_case, first_case + cases)
     train_on_phantoms(
         data or output / "cases", output, seeds, shape, cascade_config, train_config, init=init, resume=resume

@@ -1,16 +1,13 @@
-"""Training on phantoms, with progress bars."""
+"""Training on phantoms, which are made first."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
 from cascade_rt.data.slices import open_cases
-from cascade_rt.training.checkpoint import load_checkpoint
-from cascade_rt.training.loop import Progress, train
-from cascade_rt_cli.console import progress_bar, results_console
+from cascade_rt_cli.console import progress_bar
+from cascade_rt_cli.train_run import run_training
 
 
 def train_on_phantoms(
@@ -24,39 +21,9 @@ def train_on_phantoms(
     init: Path | None,
     resume: bool,
 ) -> None:
-    """Make the phantoms that are missing, train on them and print the loss of each epoch."""
-    console = results_console()
-    initial = None if init is None else load_checkpoint(init)
+    """Make the phantoms that are missing and train on them."""
     with progress_bar() as bars:
         making = bars.add_task("phantoms", total=len(seeds))
         names = prepare_phantoms(store, seeds, shape, on_case=lambda _: bars.advance(making))
-    with progress_bar() as bars:
-        bar = bars.add_task("training", total=None)
-
-        def show(progress: Progress) -> None:
-            text = f"epoch {progress.epoch + 1}/{progress.epochs} {progress.step}"
-            losses = (
-                f"organ {progress.organ_loss:.3f} tumour {progress.tumor_loss:.3f} "
-                f"boundary {progress.boundary_loss:.4f}"
-            )
-            bars.update(bar, description=f"{text}  {losses}", total=progress.batches, completed=progress.batch)
-
-        checkpoint = train(
-            open_cases(store, names),
-            run,
-            cascade,
-            config,
-            data=describe_phantoms(seeds, shape),
-            initial=initial,
-            resume=resume,
-            on_batch=show,
-            on_epoch=lambda entry: _print_epoch(console, entry),
-        )
-    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {run} -o BUNDLE")
-
-
-def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:
-    console.print(
-        f"epoch {entry['epoch']} {entry['step']}: organ loss {entry['organ_loss']:.4f}, "
-        f"tumour loss {entry['tumor_loss']:.4f}, boundary loss {entry['boundary_loss']:.4f}"
-    )
+    data = describe_phantoms(seeds, shape)
+    run_training(open_cases(store, names), run, cascade, config, data=data, init=init, resume=resume)

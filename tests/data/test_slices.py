@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade_rt.data.slices import has_case, open_cases, write_case
+from cascade_rt.data.slices import has_case, is_intact, open_cases, write_case
 from cascade_rt.errors import InputError
 
 
@@ -44,7 +44,52 @@ def test_an_unfinished_case_is_refused(tmp_path: Path) -> None:
 
 
 def test_image_and_label_of_different_shape_are_refused(tmp_path: Path) -> None:
-    add_case(tmp_path)
-    np.save(tmp_path / "case" / "label.npy", np.zeros((3, 8, 8), dtype=np.uint8))
+    image, label = np.zeros((3, 8, 9), dtype=np.int16), np.zeros((3, 8, 8), dtype=np.uint8)
+    write_case(tmp_path, "case", image, label, (1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"image \(3, 8, 9\) and label \(3, 8, 8\) differ in shape"):
         open_cases(tmp_path, ["case"])
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 8, 8), np.uint8), np.zeros((3, 8, 9), np.int16)], ids=["shape", "dtype"]
+)
+def test_an_array_of_another_kind_than_was_written_is_refused(tmp_path: Path, array: np.ndarray) -> None:
+    add_case(tmp_path)
+    np.save(tmp_path / "case" / "label.npy", array)
+    with pytest.raises(
+        InputError, match=r"label.npy: is not the array that was written; delete its folder and prepare"
+    ):
+        open_cases(tmp_path, ["case"])
+
+
+def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    path = tmp_path / "case" / "image.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"image.npy: cannot be read; delete its folder and prepare it again"):
+        open_cases(tmp_path, ["case"])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_case_json_is_refused_and_is_not_intact(tmp_path: Path, content: str) -> None:
+    add_case(tmp_path)
+    (tmp_path / "case" / "case.json").write_text(content)
+    assert not is_intact(tmp_path, "case")
+    with pytest.raises(InputError, match=r"case.json cannot be read; delete the folder and prepare it again"):
+        open_cases(tmp_path, ["case"])
+
+
+def test_a_case_without_hashes_is_read_and_is_not_intact(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    (tmp_path / "case" / "case.json").write_text('{"spacing_mm": [2.5, 0.8, 0.7]}')
+    assert open_cases(tmp_path, ["case"])
+    assert not is_intact(tmp_path, "case")
+
+
+def test_intact_is_a_case_whose_bytes_are_those_that_were_written(tmp_path: Path) -> None:
+    add_case(tmp_path)
+    assert is_intact(tmp_path, "case")
+    with (tmp_path / "case" / "image.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    assert not is_intact(tmp_path, "case")

@@ -185,6 +185,18 @@ def test_stage_2_sees_the_box_of_its_step(step: object, expected: str, monkeypat
     assert planned == [expected == "prediction"]
 
 
+def test_a_second_stage_that_finds_the_organ_is_trained_on_organ_and_tumour(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, targets = disc_case(2), []
+    batch = Batch(case.image[:, None].astype(np.float32), np.array(case.label))
+    monkeypatch.setattr(
+        "cascade_rt.training.loop.total_loss",
+        lambda organ, organ_target, tumor, tumor_target, config, boundary: targets.append(tumor_target),
+    )
+    for target in ("tumor", "organ"):
+        batch_losses(CascadeModel(replace(CASCADE, target=target)), batch, SEPARATE, CONFIG)
+    assert [int(target.sum()) for target in targets] == [np.sum(case.label == 2), np.sum(case.label > 0)]
+
+
 def test_a_batch_without_any_crop_trains_stage_1_alone() -> None:
     model = CascadeModel(CascadeConfig(base_width=8, crop=CropConfig(empty_policy="skip")))
     batch = Batch(np.zeros((2, 1, 64, 64), dtype=np.float32), np.zeros((2, 64, 64), dtype=np.uint8))
@@ -255,9 +267,12 @@ def test_with_the_boundary_loss_only_watched_the_gradient_is_that_of_the_other_t
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize(("classes", "expected"), [(3, {0, 1, 2}), (2, {0, 1})])
+@pytest.mark.parametrize(
+    ("classes", "target", "expected"),
+    [(3, "tumor", {0: 0, 1: 1, 2: 2}), (2, "tumor", {0: 0, 1: 0, 2: 1}), (2, "organ", {0: 0, 1: 1, 2: 1})],
+)
 def test_two_classes_are_the_target_of_stage_2_and_the_rest(
-    classes: int, expected: set[int], monkeypatch: pytest.MonkeyPatch
+    classes: int, target: str, expected: dict[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
 
@@ -268,9 +283,11 @@ def test_two_classes_are_the_target_of_stage_2_and_the_rest(
     monkeypatch.setattr("cascade_rt.training.loop.boundary_loss", watch)
     batch = disc_batch()
     with torch.no_grad():
-        batch_losses(CascadeModel(CASCADE), batch, SEPARATE, replace(CONFIG, boundary_classes=classes))  # type: ignore[arg-type]
-    assert set(seen[0].unique().tolist()) == expected
-    assert ((seen[0] == classes - 1).numpy() == (batch.label == 2)).all()
+        model = CascadeModel(replace(CASCADE, target=target))  # type: ignore[arg-type]
+        batch_losses(model, batch, SEPARATE, replace(CONFIG, boundary_classes=classes))  # type: ignore[arg-type]
+    assert {value: set(seen[0].numpy()[batch.label == value].tolist()) for value in expected} == {
+        value: {found} for value, found in expected.items()
+    }
 
 
 def test_a_slice_without_a_crop_enters_the_boundary_loss_without_a_tumour(monkeypatch: pytest.MonkeyPatch) -> None:

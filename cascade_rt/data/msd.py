@@ -1,0 +1,125 @@
+"""The Medical Segmentation Decathlon's pancreas task, as downloaded or as a data set of nnU-Net.
+
+    Task07_Pancreas/dataset.json                  which cases there are; left out or broken, the file names say it
+    Task07_Pancreas/imagesTr/pancreas_001.nii.gz  nnU-Net: Dataset007_Pancreas/imagesTr/pancreas_001_0000.nii.gz
+    Task07_Pancreas/labelsTr/pancreas_001.nii.gz  0 background, 1 pancreas, 2 tumour
+
+Scans of `imagesTs` have no public labels and are not read.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
+from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.slices import TUMOR
+from cascade_rt.errors import InputError
+from cascade_rt.volume import check_same_grid, read_grid, read_mask, read_volume
+
+TEST_SHARE = 65 / 281
+"""The paper tests on 65 of the 281 cases that have labels."""
+_IMAGES, _LABELS, _LIST = "imagesTr", "labelsTr", "dataset.json"
+_CHANNEL = "_0000"
+
+
+@dataclass(frozen=True, slots=True)
+class MsdCase:
+    """A scan and its label on one grid."""
+
+    name: str
+    image: Path
+    label: Path
+
+    def check(self) -> None:
+        """Compare the headers of scan and label."""
+        check_same_grid(read_grid(self.label), read_grid(self.image), str(self.label))
+
+    def read(self) -> SourceCase:
+        """Read both; the label must hold nothing but 0, 1 and 2."""
+        volume = read_volume(self.image)
+        label = read_mask(self.label, like=volume)
+        unknown = np.flatnonzero(np.bincount(label.ravel()))
+        unknown = unknown[unknown > TUMOR]
+        if unknown.size:
+            values = ", ".join(map(str, unknown))
+            raise InputError(
+                f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumour"
+            )
+        source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
+        return SourceCase(volume, label, {"dataset": "msd", **source})
+
+
+def find_msd_cases(data: Path, labels: Path | None = None) -> Listing:
+    """List the labelled cases.
+
+    Args:
+        data: The folder with `imagesTr`, or the one around it.
+        labels: Folder of the labels, where that is not `labelsTr` beside `imagesTr`.
+
+    Raises:
+        InputError: There is no such folder, or it holds no cases.
+    """
+    root = _find_root(data)
+    label_folder = root / _LABELS if labels is None else labels
+    if not label_folder.is_dir():
+        raise InputError(f"{label_folder}: there is no such folder; name that of the labels with --labels")
+    label_files = nifti_by_stem(label_folder.iterdir())
+    image_files: dict[str, list[Path]] = {}
+    for stem, paths in nifti_by_stem((root / _IMAGES).iterdir()).items():
+        name = stem if stem in label_files else stem.removesuffix(_CHANNEL)
+        image_files.setdefault(name, []).extend(paths)
+    notes: list[str] = []
+    listed = _read_list(root / _LIST, notes)
+    names = sorted(image_files.keys() | label_files.keys()) if listed is None else sorted(set(listed))
+    if not names:
+        raise InputError(f"{root}: holds no cases; download the data set again")
+    if listed is not None and image_files.keys() - set(listed):
+        notes.append(f"{root}: {len(image_files.keys() - set(listed))} scans are not in {_LIST} and are left out")
+    problems = [f"case {name}: is listed twice in {_LIST}" for name, count in Counter(listed).items() if count > 1]
+    cases = []
+    for name in names:
+        problem = _problem(name, image_files.get(name, []), label_files.get(name, []))
+        if problem:
+            problems.append(f"case {name}: {problem}")
+        else:
+            cases.append(MsdCase(name, image_files[name][0], label_files[name][0]))
+    return Listing(cases, problems, notes)
+
+
+def _find_root(data: Path) -> Path:
+    if not data.is_dir():
+        raise InputError(f"{data}: there is no such folder; check the path")
+    roots = [folder for folder in (data, *sorted(data.iterdir())) if (folder / _IMAGES).is_dir()]
+    if roots[:1] == [data]:
+        return data
+    if len(roots) != 1:
+        found = f"{len(roots)} folders with {_IMAGES}" if roots else f"no {_IMAGES}"
+        raise InputError(f"{data}: holds {found}; name the folder that holds {_IMAGES} and {_LABELS}")
+    return roots[0]
+
+
+def _read_list(path: Path, notes: list[str]) -> list[str] | None:
+    """Names of the training cases; none where the file does not say. Its numbers are not to be trusted."""
+    if not path.is_file():
+        return None
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")).get("training")
+        stems = [nifti_stem(Path(entry["image"]).name) for entry in entries or ()]
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        notes.append(f"{path}: cannot be read ({error}); scans and labels were paired by their names")
+        return None
+    # nnU-Net writes a file of the same name, without a list.
+    return [stem.removesuffix(_CHANNEL) for stem in stems if stem is not None] or None
+
+
+def _problem(name: str, images: list[Path], labels: list[Path]) -> str | None:
+    for what, folder, found in (("scan", _IMAGES, images), ("label", _LABELS, labels)):
+        if not found:
+            return f"has no {what} in {folder}; copy it there, or remove {name} from {_LIST} and from the other folder"
+        if len(found) > 1:
+            return f"has {len(found)} {what}s, {' and '.join(path.name for path in found)}; keep one of them"
+    return None

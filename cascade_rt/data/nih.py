@@ -1,0 +1,158 @@
+"""NIH Pancreas-CT: DICOM series in numbered folders, labels as NIfTI in a folder of their own.
+
+    DATA/.../PANCREAS_0001/<study>/<series>/*.dcm     or converted scans, DATA/.../PANCREAS_0001.nii.gz
+    LABELS/label0001.nii.gz                           0 background, 1 pancreas; there are no tumours
+
+The frame of the labels is not that of the series: `label_flip` finds out how they lie.
+"""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade_rt.data.label_flip import choose_flip, flip_label
+from cascade_rt.data.names import FlipChoice
+from cascade_rt.data.nifti_names import nifti_stem
+from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.slices import PANCREAS
+from cascade_rt.dicom import find_series, is_dicom, read_series
+from cascade_rt.errors import InputError
+from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
+
+TEST_SHARE = 20 / 82
+"""The paper tests on 20 of 82 cases; of the 80 that are left today, that is 20 as well."""
+_CASE_FOLDER = re.compile(r"(?:pancreas[_-]?)?(\d{4})", re.IGNORECASE)
+_SCAN_STEM = re.compile(r"(?!label).*?(\d+)(?:_0000)?", re.IGNORECASE)
+_LABEL_STEM = re.compile(r"label[_-]?(\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NihCase:
+    """A scan and the label of its number."""
+
+    name: str
+    scan: Path
+    """Folder of the DICOM series, or a NIfTI file."""
+    label: Path
+    label_flip: FlipChoice = "auto"
+
+    def check(self) -> None:
+        """Compare the size of the label with that of the series."""
+        scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan)
+        _check_shape(read_grid(self.label).shape, scan.shape, self.label)
+
+    def read(self) -> SourceCase:
+        """Read both, and turn the label the way the scan lies."""
+        volume = self._read_scan()
+        label = read_mask(self.label)
+        _check_shape(label.shape, volume.voxels.shape, self.label)
+        if label.max() > PANCREAS:
+            values = ", ".join(str(value) for value in np.unique(label) if value > PANCREAS)
+            raise InputError(f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas")
+        fit, warnings = choose_flip(volume.voxels, label, self.label_flip)
+        facts = asdict(fit)
+        source = {
+            "dataset": "nih",
+            "image": self.scan.name,
+            "label": self.label.name,
+            "affine": volume.affine.tolist(),
+            "label_flip": facts.pop("flip"),
+            "inside_label": facts,
+        }
+        return SourceCase(volume, flip_label(label, fit.flip), source, warnings)
+
+    def _read_scan(self) -> Volume:
+        return read_series(find_series(self.scan), self.name) if self.scan.is_dir() else read_volume(self.scan)
+
+
+def find_nih_cases(data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto") -> Listing:
+    """List the cases: the scans in and below a folder, each with the label of its number.
+
+    Args:
+        data: Folder of the scans.
+        labels: Folder of the labels; none: they are somewhere below `data`.
+        label_flip: How the labels are to be flipped.
+
+    Raises:
+        InputError: There is no such folder, or it holds no scans or no labels.
+    """
+    for folder in (data, labels):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{folder}: there is no such folder; check the path")
+    label_files = _find_labels(data if labels is None else labels)
+    if not label_files:
+        raise InputError(f"{labels or data}: holds no labels (label0001.nii.gz ...); name their folder with --labels")
+    scans = _find_scans(data, labels)
+    if not scans:
+        raise InputError(
+            f"{data}: holds no scans; they are DICOM files in folders PANCREAS_0001 ..., or PANCREAS_0001.nii.gz ..."
+        )
+    problems, cases = [], []
+    for number in sorted(scans):
+        name = f"PANCREAS_{number:04d}"
+        problem = _problem(number, scans[number], label_files.get(number, []))
+        if problem:
+            problems.append(f"case {name}: {problem}")
+        else:
+            cases.append(NihCase(name, scans[number][0], label_files[number][0], label_flip))
+    spare = [label_files[number][0].name for number in sorted(label_files.keys() - scans.keys())]
+    notes = [f"{len(spare)} labels have no scan and are left out: {', '.join(spare)}"] if spare else []
+    return Listing(cases, problems, notes)
+
+
+def _find_labels(root: Path) -> dict[int, list[Path]]:
+    found: dict[int, list[Path]] = defaultdict(list)
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            match = _LABEL_STEM.fullmatch(nifti_stem(name) or "")
+            if match:
+                found[int(match[1])].append(Path(folder, name))
+    return found
+
+
+def _find_scans(root: Path, labels: Path | None) -> dict[int, list[Path]]:
+    """Case folders and NIfTI files by their number; below a case folder no other is looked for."""
+    found: dict[int, list[Path]] = defaultdict(list)
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in list(folders):
+            path, match = Path(folder, name), _CASE_FOLDER.fullmatch(name)
+            if match:
+                found[int(match[1])].append(_only_nifti(path) or path)
+            if match or name.startswith(".") or (labels is not None and path.samefile(labels)):
+                folders.remove(name)
+        for name in sorted(names):
+            match = _SCAN_STEM.fullmatch(nifti_stem(name) or "")
+            if match:
+                found[int(match[1])].append(Path(folder, name))
+    return found
+
+
+def _only_nifti(folder: Path) -> Path | None:
+    """The scan of a case folder that holds one converted file in place of a series."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    scans = [path for path in files if _SCAN_STEM.fullmatch(nifti_stem(path.name) or "")]
+    return scans[0] if len(scans) == 1 and not any(is_dicom(path) for path in files if path not in scans) else None
+
+
+def _problem(number: int, scans: list[Path], labels: list[Path]) -> str | None:
+    if len(scans) > 1:
+        return f"has {len(scans)} scans, {' and '.join(map(str, scans))}; keep one of them"
+    if not labels:
+        return f"has no label; put label{number:04d}.nii.gz beside the others, or remove {scans[0]}"
+    if len(labels) > 1:
+        return f"has {len(labels)} labels, {' and '.join(map(str, labels))}; keep one of them"
+    return None
+
+
+def _check_shape(label: tuple[int, ...], scan: tuple[int, ...], path: Path) -> None:
+    if label != scan:
+        raise InputError(
+            f"{path}: {label} voxels along z, row and column, the scan has {scan}; "
+            "use the label of this scan, and copy the whole series"
+        )

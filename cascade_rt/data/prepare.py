@@ -1,0 +1,193 @@
+"""From the files of a data set to a case store: checked first, converted once, split by case."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.data.slices import has_case, is_intact, write_case
+from cascade_rt.data.split import FILE_NAME, Split, draw_split, has_split, read_split, write_split
+from cascade_rt.errors import InputError, PartialFailureError, UsageError
+from cascade_rt.volume import Volume
+
+_MOST_SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SourceCase:
+    """A case as it was read from the files of a data set."""
+
+    volume: Volume
+    label: npt.NDArray[np.uint8]
+    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    source: dict[str, Any]
+    """What it was read from, as plain values; file names without their folders."""
+    warnings: tuple[str, ...] = ()
+
+
+class CaseSource(Protocol):
+    """The files of one case."""
+
+    @property
+    def name(self) -> str:
+        """The name the case gets in the store."""
+
+    def check(self) -> None:
+        """Look for what can be seen without reading a voxel.
+
+        Raises:
+            InputError: The case cannot be used; the message names it and says what to do.
+        """
+
+    def read(self) -> SourceCase:
+        """Read scan and label.
+
+        Raises:
+            InputError: The case cannot be used; the message names it and says what to do.
+        """
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Listing:
+    """What was found in the folder of a data set."""
+
+    cases: Sequence[CaseSource]
+    problems: Sequence[str] = ()
+    """Sentences on cases that cannot be used; they stop the preparation before it converts anything."""
+    notes: Sequence[str] = ()
+    """Sentences a person should read, which stop nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRequest:
+    """How the cases are to be split."""
+
+    dataset: str
+    """What they are."""
+    test_share: float
+    """Part of the cases that is for the test where no number is given."""
+    test_cases: int | None = None
+    """How many cases are for the test."""
+    seed: int | None = None
+    """Seed of the split; 0 where none is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What was done."""
+
+    split: Split
+    converted: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """Cases that were there already."""
+    warnings: list[str] = field(default_factory=list)
+    flips: Counter[str] = field(default_factory=Counter)
+    """How often each label flip was applied to the cases converted now."""
+
+
+def prepare_cases(
+    listing: Listing,
+    store: Path,
+    request: SplitRequest,
+    *,
+    verify: bool = False,
+    on_check: Callable[[str], None] = lambda _: None,
+    on_case: Callable[[str], None] = lambda _: None,
+) -> Preparation:
+    """Convert the cases that a store lacks, after all of them have been checked, and split them.
+
+    Args:
+        listing: What was found.
+        store: Folder of the case store; made where it is missing.
+        request: How to split. The split is written once all cases are there; one that is there is kept.
+        verify: Read finished cases to their end and convert anew those whose arrays are not the ones written.
+        on_check: Called with the name of each case that has been checked.
+        on_case: Called with the name of each case that is in the store.
+
+    Raises:
+        InputError: A case cannot be used, found before any is converted; the message names all of them.
+        UsageError: The cases cannot be split like that, or the store has another split.
+        PartialFailureError: Some cases turned out unusable when they were read; the others are in the store.
+        OutputError: The store cannot be written.
+        BackendUnavailableError: A package that reads the files is not installed.
+    """
+    finished = {case.name for case in listing.cases if has_case(store, case.name)}
+    problems = list(listing.problems)
+    for case in listing.cases:
+        if verify and case.name in finished and not is_intact(store, case.name):
+            finished.remove(case.name)
+        if case.name not in finished:
+            problems += _problems_of(case)
+        on_check(case.name)
+    if problems:
+        raise InputError(_listed("nothing was converted", problems))
+    done = Preparation(_plan_split(listing, store, request), warnings=list(listing.notes))
+    failures = []
+    for case in listing.cases:
+        if case.name in finished:
+            done.kept.append(case.name)
+        else:
+            failures += _convert(case, store, done)
+        on_case(case.name)
+    if failures:
+        head = f"{len(failures)} of {len(listing.cases)} cases were not converted; mend or remove them and run it again"
+        raise PartialFailureError(_listed(head, failures))
+    if not has_split(store):
+        write_split(store, done.split)
+    return done
+
+
+def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
+    """Draw a split, or take the one that is there if it is the one asked for."""
+    names = sorted(case.name for case in listing.cases)
+    if not has_split(store):
+        share = max(1, round(request.test_share * len(names)))
+        count = share if request.test_cases is None else request.test_cases
+        return draw_split(request.dataset, names, count, request.seed or 0)
+    split = read_split(store, request.dataset)
+    agreements = {
+        "these cases": sorted((*split.train, *split.test)) == names,
+        f"seed {request.seed}": request.seed in (None, split.seed),
+        f"{request.test_cases} test cases": request.test_cases in (None, len(split.test)),
+    }
+    for what, agrees in agreements.items():
+        if not agrees:
+            raise UsageError(
+                f"{store / FILE_NAME}: is a split into {split}, not one of {what}; "
+                "delete it to draw another one, but test no model on cases it was trained on"
+            )
+    return split
+
+
+def _problems_of(case: CaseSource) -> list[str]:
+    try:
+        case.check()
+    except InputError as error:
+        return [f"case {case.name}: {error}"]
+    return []
+
+
+def _convert(case: CaseSource, store: Path, done: Preparation) -> list[str]:
+    """Put a case into the store; returns why that failed."""
+    try:
+        found = case.read()
+    except InputError as error:
+        return [f"case {case.name}: {error}"]
+    write_case(store, case.name, found.volume.voxels, found.label, found.volume.spacing_mm, found.source)
+    done.converted.append(case.name)
+    done.warnings.extend(f"case {case.name}: {warning}" for warning in (*found.volume.warnings, *found.warnings))
+    if "label_flip" in found.source:
+        done.flips[found.source["label_flip"]] += 1
+    return []
+
+
+def _listed(head: str, sentences: Sequence[str]) -> str:
+    """One sentence as it is; of several the first ones, under a head."""
+    if len(sentences) == 1:
+        return f"{sentences[0]} ({head})"
+    more = [f"and {len(sentences) - _MOST_SHOWN} more"] if len(sentences) > _MOST_SHOWN else []
+    return "\n  ".join([f"{len(sentences)} problems; {head}", *sentences[:_MOST_SHOWN], *more])

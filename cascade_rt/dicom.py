@@ -1,0 +1,352 @@
+"""A CT series in DICOM files, read into the canonical frame, or refused with one sentence.
+
+What a reader that only stacks files would get wrong without a word is checked here: a slice that is missing, there
+twice or from another series, a tilted gantry, slices each with a rescale of their own. Needs pydicom.
+"""
+
+import math
+import os
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.errors import BackendUnavailableError, InputError
+from cascade_rt.volume import CanonicalGrid, Volume
+
+_Vector = tuple[float, float, float]
+
+_SPACING_TOLERANCE = 0.01
+"""How far the distance of two slices may lie from that of the others, as a part of it."""
+_DRIFT_TOLERANCE = 0.1
+"""How far a slice may lie beside the normal through the first one, in pixels."""
+_DIRECTION_TOLERANCE = 1e-3
+_TAGS = (
+    *("Modality", "ImageType", "SeriesInstanceUID", "InstanceNumber", "SamplesPerPixel", "NumberOfFrames"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+    *("RescaleSlope", "RescaleIntercept"),
+)
+_CODECS = {
+    "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.57": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.70": "pylibjpeg-libjpeg",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+}
+"""What decodes a transfer syntax that the extra `dicom` does not; JPEG 2000, deflate and RLE it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """The header of one file, as far as it places the pixels."""
+
+    path: Path
+    number: int | None
+    position: _Vector
+    """World mm (LPS+) of the middle of the first pixel."""
+    row_direction: _Vector
+    """The way along a row, toward higher columns; a unit vector (LPS+)."""
+    column_direction: _Vector
+    pixel_mm: tuple[float, float]
+    """Distance of rows, and of columns."""
+    shape: tuple[int, int]
+    """Rows and columns."""
+    rescale: tuple[float, float]
+    """Slope and intercept."""
+
+    @property
+    def normal(self) -> npt.NDArray[np.float64]:
+        return np.cross(self.row_direction, self.column_direction)
+
+    @property
+    def height_mm(self) -> float:
+        """Where the slice lies along its normal."""
+        return float(np.dot(self.position, self.normal))
+
+    def __str__(self) -> str:
+        number = "" if self.number is None else f"image {self.number}, "
+        return f"{self.path.name} ({number}at {self.height_mm:.2f} mm)"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One CT series whose geometry has been checked; its pixels are still in their files."""
+
+    folder: Path
+    slices: tuple[_Slice, ...]
+    """In order along their normal, each place once."""
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]:
+        """4x4, from the index (column, row, slice) to world mm (RAS+)."""
+        first, last = self.slices[0], self.slices[-1]
+        matrix = np.eye(4)
+        matrix[:3, 0] = np.multiply(first.row_direction, first.pixel_mm[1])
+        matrix[:3, 1] = np.multiply(first.column_direction, first.pixel_mm[0])
+        matrix[:3, 2] = np.subtract(last.position, first.position) / (len(self.slices) - 1)
+        matrix[:3, 3] = first.position
+        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix
+
+    @property
+    def grid(self) -> CanonicalGrid:
+        """Where the voxels lie in the canonical frame."""
+        rows, columns = self.slices[0].shape
+        return CanonicalGrid.from_source((columns, rows, len(self.slices)), self.affine)
+
+
+def find_series(folder: str | os.PathLike[str]) -> Series:
+    """Find the one CT series in a folder and the folders below it, reading headers only.
+
+    Localisers, files of other modalities and files that are not DICOM are passed over. Of files with the same place and
+    the same pixels one is taken.
+
+    Raises:
+        InputError: There is no CT series or more than one; slices are missing, tilted, unevenly spaced, of several
+            sizes or orientations, or two different ones are at one place; a header is damaged or incomplete.
+        BackendUnavailableError: pydicom, or what decodes the pixels, is not installed.
+    """
+    root = Path(folder)
+    slices = _only_ct_series(root)
+    for entry in slices[1:]:
+        _check_alike(slices[0], entry)
+    ordered = _without_duplicates(sorted(slices, key=lambda entry: entry.height_mm))
+    if len(ordered) < 2:
+        raise InputError(f"{root}: the CT series has 1 slice; a scan has at least 2, copy the whole series")
+    _check_drift(root, ordered)
+    _check_spacing(root, ordered)
+    return Series(root, tuple(ordered))
+
+
+def read_series(series: Series, name: str | None = None) -> Volume:
+    """Read the pixels of a series as Hounsfield units, each slice with its own slope and intercept.
+
+    Raises:
+        InputError: A file is damaged, or its numbers do not fit into int16.
+    """
+    rows, columns = series.slices[0].shape
+    voxels = np.empty((len(series.slices), rows, columns), dtype=np.int16)
+    for index, entry in enumerate(series.slices):
+        voxels[index] = _read_hu(entry)
+    return Volume.from_array(voxels.T, series.affine, name=series.folder.name if name is None else name)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says of itself that it is DICOM.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
+
+
+def _only_ct_series(root: Path) -> list[_Slice]:
+    """Read the headers of all files and return the slices of the only CT series."""
+    pydicom = _import_pydicom()
+    series: dict[str, list[_Slice]] = defaultdict(list)
+    others: set[str] = set()
+    for path in _dicom_files(root):
+        with _as_sentences(path):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            modality = str(header.get("Modality") or "none")
+            if modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
+                others.add("localiser" if modality == "CT" else modality)
+                continue
+            _check_codec(path, header)
+            series[str(header.get("SeriesInstanceUID") or "")].append(_parse_slice(path, header))
+    if not series:
+        found = f"only {', '.join(sorted(others))}" if others else "no DICOM file"
+        raise InputError(f"{root}: holds no CT series, {found}; name the folder of one CT series")
+    if len(series) > 1:
+        sizes = " and ".join(f"{len(found)} ({found[0].path.parent.name}/)" for found in series.values())
+        raise InputError(f"{root}: holds {len(series)} CT series, with slices: {sizes}; keep one of them there")
+    return next(iter(series.values()))
+
+
+def _dicom_files(root: Path) -> Iterator[Path]:
+    if not root.is_dir():
+        raise InputError(f"{root}: there is no such folder; check the path")
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder, name)
+            if name.startswith("."):
+                continue
+            if is_dicom(path):
+                yield path
+            elif name.lower().endswith(".dcm"):
+                raise InputError(f"{path}: is not a DICOM file (truncated copy?); copy it again")
+
+
+def _parse_slice(path: Path, header: Any) -> _Slice:
+    """Take from a header what places the pixels; InputError where it is missing or makes no sense."""
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
+        if header.get(tag) in (None, ""):
+            raise InputError(f"{path}: has no {tag}, which places the slice; export the series again")
+    if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
+        raise InputError(f"{path}: has no rescale to Hounsfield units; export the original CT series")
+    if int(header.get("NumberOfFrames") or 1) > 1 or int(header.get("SamplesPerPixel") or 1) > 1:
+        raise InputError(f"{path}: holds several frames or colours; convert it to .nii.gz with dcm2niix")
+    x, y, z = (float(value) for value in header.ImagePositionPatient)
+    orientation = np.array([float(value) for value in header.ImageOrientationPatient])
+    row_mm, column_mm = (float(value) for value in header.PixelSpacing)
+    row_direction, column_direction = orientation[:3], orientation[3:]
+    products = (row_direction @ row_direction, column_direction @ column_direction, row_direction @ column_direction)
+    numbers = (x, y, z, row_mm, column_mm)
+    if not np.allclose(products, (1, 1, 0), atol=_DIRECTION_TOLERANCE) or not np.isfinite(numbers).all():
+        raise InputError(f"{path}: its directions are not perpendicular unit vectors; export the series again")
+    if min(row_mm, column_mm) <= 0 or min(header.Rows, header.Columns) < 1:
+        raise InputError(f"{path}: its pixels have no size; export the series again")
+    number = header.get("InstanceNumber")
+    return _Slice(
+        path=path,
+        number=None if number in (None, "") else int(number),
+        position=(x, y, z),
+        row_direction=_vector(row_direction),
+        column_direction=_vector(column_direction),
+        pixel_mm=(row_mm, column_mm),
+        shape=(int(header.Rows), int(header.Columns)),
+        rescale=(float(header.RescaleSlope), float(header.RescaleIntercept)),
+    )
+
+
+def _vector(values: npt.NDArray[np.float64]) -> _Vector:
+    x, y, z = values.tolist()
+    return x, y, z
+
+
+def _check_alike(first: _Slice, other: _Slice) -> None:
+    directions = (*first.row_direction, *first.column_direction)
+    others = (*other.row_direction, *other.column_direction)
+    differing = {
+        "size": first.shape != other.shape,
+        "pixel spacing": not np.allclose(first.pixel_mm, other.pixel_mm, rtol=1e-3),
+        "orientation": not np.allclose(directions, others, atol=_DIRECTION_TOLERANCE),
+    }
+    for what, differs in differing.items():
+        if differs:
+            raise InputError(
+                f"{other.path}: differs in {what} from {first.path.name} of the same series; "
+                "keep the slices of one axial series"
+            )
+
+
+def _without_duplicates(slices: Sequence[_Slice]) -> list[_Slice]:
+    """Keep one slice of each place; InputError where two at one place differ."""
+    kept = [slices[0]]
+    for entry in slices[1:]:
+        if not np.allclose(entry.position, kept[-1].position, rtol=0, atol=1e-3):
+            kept.append(entry)
+        elif not np.array_equal(_read_hu(entry), _read_hu(kept[-1])):
+            raise InputError(
+                f"{entry.path}: lies at the place of {kept[-1].path.name} and shows something else; "
+                "keep one phase or reconstruction"
+            )
+    return kept
+
+
+def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
+    """Refuse slices that are not stacked along their normal: their rows and columns would be sheared."""
+    first, last = slices[0], slices[-1]
+    heights = np.array([entry.height_mm for entry in slices]) - first.height_mm
+    beside = np.subtract([entry.position for entry in slices], first.position) - heights[:, None] * first.normal
+    drift = np.linalg.norm(beside, axis=1)
+    if drift.max() > _DRIFT_TOLERANCE * min(first.pixel_mm):
+        tilt = math.degrees(math.atan2(drift[-1], last.height_mm - first.height_mm))
+        raise InputError(
+            f"{root}: slices are up to {drift.max():.1f} mm beside each other (gantry tilt of {tilt:.1f} degrees?); "
+            "convert the series with dcm2niix, which straightens it"
+        )
+
+
+def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
+    steps = np.diff([entry.height_mm for entry in slices])
+    spacing = float(np.median(steps))
+    wrong = np.flatnonzero(np.abs(steps - spacing) > _SPACING_TOLERANCE * spacing)
+    if not wrong.size:
+        return
+    missing = np.rint(steps[wrong] / spacing).astype(int) - 1
+    if (missing < 1).any() or (np.abs(steps[wrong] / (missing + 1) - spacing) > _SPACING_TOLERANCE * spacing).any():
+        raise InputError(
+            f"{root}: slices lie {steps.min():.3g} to {steps.max():.3g} mm apart; "
+            "a scan needs one distance, resample it or use another reconstruction"
+        )
+    pairs = list(pairwise(slices))
+    gaps = [
+        f"{count} between {pairs[index][0]} and {pairs[index][1]}"
+        for index, count in zip(wrong.tolist(), missing.tolist(), strict=True)
+    ]
+    shown = "; ".join(gaps[:3]) + (f"; and {len(gaps) - 3} more gaps" if len(gaps) > 3 else "")
+    raise InputError(f"{root}: slices are missing: {shown}; copy the whole series")
+
+
+def _read_hu(entry: _Slice) -> npt.NDArray[np.int16]:
+    """Read one slice `[row, col]` in Hounsfield units."""
+    with _as_sentences(entry.path):
+        stored = _import_pydicom().dcmread(entry.path).pixel_array
+    if stored.shape != entry.shape:
+        raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, its header says {entry.shape}")
+    slope, intercept = entry.rescale
+    hu: npt.NDArray[np.float64] = np.rint(stored * slope + intercept)
+    limits = np.iinfo(np.int16)
+    # Written so that not-a-number is refused as well.
+    if not (hu.min() >= limits.min and hu.max() <= limits.max):
+        raise InputError(f"{entry.path}: its values do not fit into 16 bits as Hounsfield units; export it again")
+    return hu.astype(np.int16)
+
+
+def _check_codec(path: Path, header: Any) -> None:
+    """Refuse pixels that nothing installed here decodes."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise InputError(f"{path}: does not say how its pixels are stored; export the series again")
+    if not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise InputError(f"{path}: {syntax.name} cannot be decoded; convert the series with dcm2niix") from None
+    if not available:
+        package = _CODECS.get(str(syntax), "'cascade-rt[dicom]'")
+        raise BackendUnavailableError(f"{path}: {syntax.name} needs a decoder; run: pip install {package}")
+
+
+@contextmanager
+def _as_sentences(path: Path) -> Iterator[None]:
+    """Turn what pydicom raises on a bad file into one sentence, and keep its warnings to itself."""
+    import pydicom.errors
+
+    kinds = (pydicom.errors.InvalidDicomError, EOFError, ValueError, TypeError, AttributeError, KeyError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (*kinds, NotImplementedError, RuntimeError, OSError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{path}: is damaged or cannot be decoded ({reason}); copy it again") from error
+
+
+def _import_pydicom() -> ModuleType:
+    try:
+        import pydicom
+    except ModuleNotFoundError as error:
+        if error.name != "pydicom":
+            raise
+        raise BackendUnavailableError(
+            "DICOM files need a package that is not installed (pydicom); run: pip install 'cascade-rt[dicom]'"
+        ) from None
+    return pydicom

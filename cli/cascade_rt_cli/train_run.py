@@ -1,0 +1,56 @@
+"""A training run, with its progress bar and a line for each epoch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cascade_rt.config import CascadeConfig, TrainConfig
+from cascade_rt.data.slices import Case
+from cascade_rt.training.checkpoint import load_checkpoint
+from cascade_rt.training.loop import Progress, train
+from cascade_rt_cli.console import progress_bar, results_console
+
+
+def run_training(
+    cases: Sequence[Case],
+    run: Path,
+    cascade: CascadeConfig,
+    config: TrainConfig,
+    *,
+    data: str,
+    init: Path | None,
+    resume: bool,
+) -> None:
+    """Train on cases, print the losses of each epoch, and say what comes next."""
+    console = results_console()
+    with progress_bar() as bars:
+        bar = bars.add_task("training", total=None)
+
+        def show(progress: Progress) -> None:
+            text = f"epoch {progress.epoch + 1}/{progress.epochs} {progress.step}"
+            losses = (
+                f"organ {progress.organ_loss:.3f} tumour {progress.tumor_loss:.3f} "
+                f"boundary {progress.boundary_loss:.4f}"
+            )
+            bars.update(bar, description=f"{text}  {losses}", total=progress.batches, completed=progress.batch)
+
+        checkpoint = train(
+            cases,
+            run,
+            cascade,
+            config,
+            data=data,
+            initial=None if init is None else load_checkpoint(init),
+            resume=resume,
+            on_batch=show,
+            on_epoch=lambda entry: _print_epoch(console, entry),
+        )
+    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {run} -o BUNDLE")
+
+
+def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:
+    console.print(
+        f"epoch {entry['epoch']} {entry['step']}: organ loss {entry['organ_loss']:.4f}, "
+        f"tumour loss {entry['tumor_loss']:.4f}, boundary loss {entry['boundary_loss']:.4f}"
+    )

@@ -1,0 +1,89 @@
+"""`prepare`, then `train` on the training cases of its split."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cascade_rt.data.split import read_split
+from cascade_rt.training.checkpoint import load_checkpoint
+from cascade_rt_cli.main import main
+from tests.data_trees import msd_tree, nih_tree
+
+SMALL = ("--base-width", 8, "--epochs", 1, 0, 0)
+
+
+def cascade_rt(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def msd_store(tmp_path: Path) -> Path:
+    result = cascade_rt("prepare", "--dataset", "msd", msd_tree(tmp_path / "data"), "-o", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def nih_store(tmp_path: Path) -> Path:
+    data, labels = nih_tree(tmp_path)
+    result = cascade_rt("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "labels turned along: y (3)" in result.output
+    return tmp_path / "store"
+
+
+def test_prepare_says_what_it_did_and_what_comes_next(tmp_path: Path) -> None:
+    command = ("prepare", "--dataset", "msd", msd_tree(tmp_path / "data"), "-o", tmp_path / "store", "--seed", 4)
+    lines = cascade_rt(*command).output.splitlines()
+    assert "cases      3 converted, 0 already there" in lines
+    assert "split      2 training and 1 test cases, split seed 4" in lines
+    assert lines[-1] == f"next: cascade-rt train --dataset msd {tmp_path / 'store'} -o RUN"
+    assert "cases      0 converted, 3 already there" in cascade_rt(*command).output
+
+
+def test_training_takes_the_training_cases(msd_store: Path, tmp_path: Path) -> None:
+    for name in read_split(msd_store, "msd").test:
+        (msd_store / name / "image.npy").unlink()
+    result = cascade_rt("train", "--dataset", "msd", msd_store, "-o", tmp_path / "run", *SMALL)
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.data == "MSD Task07 Pancreas, 2 training and 1 test cases, split seed 0"
+    assert checkpoint.cascade.target == "tumor"
+
+
+def test_on_nih_both_stages_find_the_pancreas(nih_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = cascade_rt("train", "--dataset", "nih", nih_store, "-o", run, "--preset", "paper", *SMALL)
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(run)
+    assert (checkpoint.cascade.target, checkpoint.train.slices) == ("organ", "organ")
+    assert checkpoint.train.boundary_classes == 2
+
+
+def test_training_on_an_unprepared_folder_points_to_prepare(tmp_path: Path) -> None:
+    result = cascade_rt("train", "--dataset", "msd", msd_tree(tmp_path / "data"), "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "run: cascade-rt prepare --dataset msd DATA -o STORE" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_a_store_asks_for_it(tmp_path: Path) -> None:
+    result = cascade_rt("train", "--dataset", "nih", "-o", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "name the store to train on" in result.output
+
+
+def test_a_flip_is_refused_for_msd(tmp_path: Path) -> None:
+    data = msd_tree(tmp_path / "data")
+    result = cascade_rt("prepare", "--dataset", "msd", data, "-o", tmp_path / "store", "--label-flip", "y")
+    assert result.exit_code == 2
+    assert "--label-flip is for nih" in result.output
+
+
+def test_a_bad_case_is_one_sentence_with_the_code_of_bad_input(tmp_path: Path) -> None:
+    data = msd_tree(tmp_path / "data")
+    (data / "labelsTr" / "pancreas_004.nii.gz").unlink()
+    result = cascade_rt("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
+    assert result.exit_code == 4
+    assert result.stderr.startswith("Error: case pancreas_004: has no label in labelsTr; copy it there")

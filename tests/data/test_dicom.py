@@ -1,0 +1,211 @@
+"""A CT series comes out whole, in order and in Hounsfield units, or is refused with a sentence that says why."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade_rt.dicom import find_series, read_series
+from cascade_rt.errors import BackendUnavailableError, InputError
+from cascade_rt.volume import Volume, read_mask
+from tests.dicom_files import SliceFile, axial_slices, changed, write_series
+
+HU = (np.arange(6 * 8 * 10).reshape(6, 8, 10) * 4 - 1000).astype(np.int16)
+JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
+
+
+def read(folder: Path) -> Volume:
+    return read_series(find_series(folder))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read(folder)
+    return str(caught.value)
+
+
+def test_shuffled_nested_files_become_the_scan(tmp_path: Path) -> None:
+    volume = read(write_series(tmp_path / "scan", axial_slices(HU), shuffled=True))
+    np.testing.assert_array_equal(volume.voxels, HU)
+    assert volume.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
+    assert volume.name == "scan"
+
+
+def test_the_affine_places_the_first_voxel_in_the_world_of_nifti(tmp_path: Path) -> None:
+    volume = read(write_series(tmp_path, axial_slices(HU)))
+    # LPS (-30, -20, -400) is RAS (30, 20, -400); the columns run to the left, the rows backward.
+    np.testing.assert_allclose(volume.affine @ [0, 0, 0, 1], [30, 20, -400, 1])
+    np.testing.assert_allclose(volume.affine @ [1, 1, 1, 1], [30 - 0.7, 20 - 0.8, -397.5, 1])
+
+
+def test_the_grid_of_the_headers_is_that_of_the_volume(tmp_path: Path) -> None:
+    series = find_series(write_series(tmp_path, axial_slices(HU)))
+    volume = read_series(series)
+    assert series.grid.shape == volume.voxels.shape
+    np.testing.assert_allclose(series.grid.affine, volume.affine)
+
+
+def test_a_patient_lying_prone_is_turned_into_the_canonical_frame(tmp_path: Path) -> None:
+    # Rows and columns run the other way; the pixels are the same patient's.
+    slices = [
+        replace(entry, hu=entry.hu[::-1, ::-1], orientation=(-1, 0, 0, 0, -1, 0), position=(-23.7, -14.4, z))
+        for entry in axial_slices(HU)
+        for z in [entry.position[2]]
+    ]
+    volume = read(write_series(tmp_path, slices))
+    np.testing.assert_array_equal(volume.voxels, HU)
+    np.testing.assert_allclose(volume.affine @ [0, 0, 0, 1], [30, 20, -400, 1])
+
+
+def test_a_coronal_series_is_turned_into_the_canonical_frame(tmp_path: Path) -> None:
+    slices = [
+        SliceFile(HU[::-1, row], (-30.0, -20.0 + 0.8 * row, -387.5), row + 1, (1, 0, 0, 0, 0, -1), (2.5, 0.7))
+        for row in range(HU.shape[1])
+    ]
+    np.testing.assert_array_equal(read(write_series(tmp_path, slices)).voxels, HU)
+
+
+def test_each_slice_has_a_rescale_of_its_own(tmp_path: Path) -> None:
+    slices = changed(axial_slices(HU), 2, slope=1.0, intercept=-2000.0)
+    np.testing.assert_array_equal(read(write_series(tmp_path, slices)).voxels, HU)
+
+
+def test_localisers_and_other_modalities_are_passed_over(tmp_path: Path) -> None:
+    slices = axial_slices(HU)
+    write_series(tmp_path / "ct", slices)
+    replace(slices[0], series="9", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER")).write(tmp_path / "scout.dcm")
+    replace(slices[0], series="8", modality="SEG").write(tmp_path / "seg.dcm")
+    (tmp_path / "LICENSE").write_text("not DICOM")
+    np.testing.assert_array_equal(read(tmp_path).voxels, HU)
+
+
+def test_files_need_no_ending(tmp_path: Path) -> None:
+    for entry in axial_slices(HU):
+        entry.write(tmp_path / f"CT.1.2.{entry.number}")
+    np.testing.assert_array_equal(read(tmp_path).voxels, HU)
+
+
+def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
+    slices = axial_slices(HU)
+    write_series(tmp_path, slices)
+    slices[3].write(tmp_path / "copy.dcm")
+    np.testing.assert_array_equal(read(tmp_path).voxels, HU)
+
+
+def test_two_slices_at_one_place_are_refused(tmp_path: Path) -> None:
+    slices = axial_slices(HU)
+    write_series(tmp_path, slices)
+    replace(slices[3], hu=slices[3].hu + 100).write(tmp_path / "phase2.dcm")
+    assert "phase2.dcm: lies at the place of 1-004.dcm and shows something else" in refusal(tmp_path)
+
+
+def test_a_missing_slice_is_named_by_its_neighbours(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(HU))
+    (tmp_path / "1-003.dcm").unlink()
+    message = refusal(tmp_path)
+    assert (
+        "slices are missing: 1 between 1-002.dcm (image 2, at -397.50 mm) and 1-004.dcm (image 4, at -392.50" in message
+    )
+
+
+def test_slices_at_uneven_distances_are_refused(tmp_path: Path) -> None:
+    slices = changed(axial_slices(HU), 2, position=(-30.0, -20.0, -394.4))
+    assert "slices lie 1.9 to 3.1 mm apart" in refusal(write_series(tmp_path, slices))
+
+
+def test_spacing_that_differs_by_less_than_a_percent_is_taken(tmp_path: Path) -> None:
+    slices = changed(axial_slices(HU), 2, position=(-30.0, -20.0, -394.99))
+    assert read(write_series(tmp_path, slices)).voxels.shape == HU.shape
+
+
+def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
+    tilted = [
+        replace(entry, position=(-30.0, -20.0 + 0.67 * place, entry.position[2]))
+        for place, entry in enumerate(axial_slices(HU))
+    ]
+    message = refusal(write_series(tmp_path, tilted))
+    assert "gantry tilt of 15.0 degrees" in message
+    assert "dcm2niix" in message
+
+
+def test_two_series_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "arterial", axial_slices(HU))
+    write_series(tmp_path / "venous", axial_slices(HU[:4], series="1.2.4"))
+    assert "holds 2 CT series, with slices: 6 (arterial/) and 4 (venous/); keep one" in refusal(tmp_path)
+
+
+def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:
+    assert "holds no CT series, only MR" in refusal(write_series(tmp_path, axial_slices(HU, modality="MR")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hu": HU[0, :6]}, "differs in size from 1-001.dcm"),
+        ({"spacing": (0.8, 0.9)}, "differs in pixel spacing"),
+        ({"orientation": (0.8, 0.6, 0, -0.6, 0.8, 0)}, "differs in orientation"),
+        ({"orientation": (1, 0, 0, 1, 0, 0)}, "not perpendicular unit vectors"),
+        ({"spacing": (0.0, 0.7)}, "its pixels have no size"),
+        ({"changes": (("ImagePositionPatient", None),)}, "has no ImagePositionPatient"),
+        ({"changes": (("RescaleIntercept", None),)}, "has no rescale to Hounsfield units"),
+        ({"changes": (("NumberOfFrames", 3),)}, "holds several frames or colours"),
+        ({"slope": 100.0, "changes": (("PixelData", b"\xff" * 160),)}, "do not fit into 16 bits"),
+        ({"changes": (("PixelData", b"\x00" * 20),)}, "is damaged or cannot be decoded"),
+    ],
+)
+def test_a_slice_that_does_not_belong_or_is_damaged_is_named(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    message = refusal(write_series(tmp_path, changed(axial_slices(HU), 3, **changes)))
+    assert "1-004.dcm" in message
+    assert reason in message
+
+
+def test_a_truncated_file_is_not_passed_over(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(HU))
+    (tmp_path / "1-006.dcm").write_bytes(b"")
+    assert "1-006.dcm: is not a DICOM file (truncated copy?)" in refusal(tmp_path)
+
+
+def test_one_slice_is_no_scan(tmp_path: Path) -> None:
+    assert "has 1 slice" in refusal(write_series(tmp_path, axial_slices(HU[:1])))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    assert "holds no CT series, no DICOM file" in refusal(tmp_path)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    assert "there is no such folder" in refusal(tmp_path / "nowhere")
+
+
+def test_a_missing_decoder_is_named_before_any_pixel_is_read(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(HU, syntax=JPEG_LS))
+    with pytest.raises(BackendUnavailableError, match=r"JPEG-LS .* needs a decoder; run: pip install pyjpegls"):
+        find_series(tmp_path)
+
+
+def test_a_missing_jpeg_2000_decoder_points_to_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
+    write_series(tmp_path, axial_slices(HU, syntax=JPEG_2000))
+    with pytest.raises(BackendUnavailableError, match=r"JPEG 2000 .*; run: pip install 'cascade-rt\[dicom\]'"):
+        find_series(tmp_path)
+
+
+def test_without_pydicom_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(BackendUnavailableError, match=r"\(pydicom\); run: pip install 'cascade-rt\[dicom\]'"):
+        find_series(tmp_path)
+
+
+def test_a_real_series_is_read_and_its_label_lies_on_the_liver(sample_ct: Path) -> None:
+    folder = sample_ct / "totalsegmentator"
+    volume = read(folder / "example_ct_dicom")
+    assert volume.voxels.shape == (20, 512, 512)
+    assert volume.spacing_mm == pytest.approx((2.0, 0.9765625, 0.9765625))
+    label = read_mask(folder / "example_seg_dicom.nii.gz", like=volume)
+    liver = volume.voxels[label == 5]
+    assert 60 < liver.mean() < 130
+    assert liver.std() < 25

@@ -1,0 +1,143 @@
+"""The pancreas task of the Decathlon is found under each name it has, and its problems are named by case."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade_rt.data.msd import find_msd_cases
+from cascade_rt.errors import InputError
+from tests.data_trees import LPS_AFFINE, anatomy, msd_tree, write_nifti
+
+NAMES = ["pancreas_001", "pancreas_004", "pancreas_005"]
+
+
+def names(root: Path) -> list[str]:
+    listing = find_msd_cases(root)
+    assert listing.problems == []
+    return [case.name for case in listing.cases]
+
+
+def only_problem(root: Path) -> str:
+    (problem,) = find_msd_cases(root).problems
+    return problem
+
+
+def test_the_cases_of_dataset_json_are_found(tmp_path: Path) -> None:
+    assert names(msd_tree(tmp_path)) == NAMES
+
+
+def test_the_folder_around_the_data_set_will_do(tmp_path: Path) -> None:
+    msd_tree(tmp_path / "Task07_Pancreas")
+    assert names(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_names_of_nnunet_are_found(tmp_path: Path, listed: bool) -> None:
+    msd_tree(tmp_path / "Dataset007_Pancreas", suffix="_0000", listed=listed)
+    assert names(tmp_path / "Dataset007_Pancreas") == NAMES
+
+
+def test_without_dataset_json_names_are_paired(tmp_path: Path) -> None:
+    assert names(msd_tree(tmp_path, listed=False)) == NAMES
+
+
+def test_the_dataset_json_of_nnunet_without_a_list_is_passed_over(tmp_path: Path) -> None:
+    msd_tree(tmp_path, suffix="_0000", listed=False)
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "numTraining": 3}))
+    assert names(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"training": [{"label": "a"}]}', '{"training": 3}'])
+def test_with_a_broken_dataset_json_names_are_paired_and_it_is_said(tmp_path: Path, content: str) -> None:
+    msd_tree(tmp_path)
+    (tmp_path / "dataset.json").write_text(content)
+    assert names(tmp_path) == NAMES
+    assert "scans and labels were paired by their names" in find_msd_cases(tmp_path).notes[0]
+
+
+def test_resource_forks_of_macos_are_skipped(tmp_path: Path) -> None:
+    msd_tree(tmp_path, listed=False)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / "._pancreas_001.nii.gz").write_bytes(b"Mac OS X")
+    assert names(tmp_path) == NAMES
+
+
+def test_a_scan_that_is_not_listed_is_left_out_and_it_is_said(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    write_nifti(tmp_path / "imagesTr" / "pancreas_009.nii.gz", anatomy()[0])
+    assert names(tmp_path) == NAMES
+    assert "1 scans are not in dataset.json" in find_msd_cases(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize(("folder", "what"), [("labelsTr", "label"), ("imagesTr", "scan")])
+def test_half_a_case_is_a_problem(tmp_path: Path, listed: bool, folder: str, what: str) -> None:
+    msd_tree(tmp_path, listed=listed)
+    (tmp_path / folder / "pancreas_004.nii.gz").unlink()
+    assert only_problem(tmp_path).startswith(f"case pancreas_004: has no {what} in {folder}; copy it there")
+
+
+def test_two_scans_of_one_name_are_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    write_nifti(tmp_path / "imagesTr" / "pancreas_004.nii", anatomy()[0])
+    assert "case pancreas_004: has 2 scans, pancreas_004.nii and pancreas_004.nii.gz" in only_problem(tmp_path)
+
+
+def test_a_case_listed_twice_is_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path, [1, 4, 4])
+    assert only_problem(tmp_path) == "case pancreas_004: is listed twice in dataset.json"
+
+
+def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no imagesTr; name the folder that holds imagesTr and labelsTr"):
+        find_msd_cases(tmp_path)
+
+
+def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(InputError, match="holds no cases; download the data set again"):
+        find_msd_cases(tmp_path)
+
+
+def test_labels_may_be_elsewhere(tmp_path: Path) -> None:
+    msd_tree(tmp_path / "task")
+    (tmp_path / "task" / "labelsTr").rename(tmp_path / "mine")
+    with pytest.raises(InputError, match="name that of the labels with --labels"):
+        find_msd_cases(tmp_path / "task")
+    assert len(find_msd_cases(tmp_path / "task", tmp_path / "mine").cases) == 3
+
+
+def test_a_case_is_read_into_the_canonical_frame(tmp_path: Path) -> None:
+    case = find_msd_cases(msd_tree(tmp_path)).cases[1]
+    hu, label = anatomy(4, tumor=True)
+    case.check()
+    found = case.read()
+    np.testing.assert_array_equal(found.volume.voxels, hu)
+    np.testing.assert_array_equal(found.label, label)
+    assert found.source["image"] == "pancreas_004.nii.gz"
+
+
+def test_a_label_of_another_shape_is_seen_in_the_headers(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", anatomy()[1][:-1])
+    with pytest.raises(InputError, match=r"\(5, 20, 24\) voxels, the scan has \(6, 20, 24\)"):
+        find_msd_cases(tmp_path).cases[1].check()
+
+
+def test_a_label_at_another_place_is_seen_in_the_headers(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", anatomy()[1], LPS_AFFINE @ np.diag([1, -1, 1, 1]))
+    with pytest.raises(InputError, match="mm off the grid of the scan"):
+        find_msd_cases(tmp_path).cases[1].check()
+
+
+def test_unknown_label_values_are_named(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    label = anatomy()[1]
+    label[4, 4, 4:6] = (3, 17)
+    write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", label)
+    with pytest.raises(InputError, match="holds the unknown values 3, 17; a label has 0 background, 1 pancreas, 2"):
+        find_msd_cases(tmp_path).cases[1].read()
