@@ -14,7 +14,11 @@ import os
 import platform
 import statistics
 import subprocess
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import cache, partial
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ import numpy as np
 from cascade_rt.agreement import mask_agreement
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.cascade import Cascade
-from cascade_rt.data.phantom import Phantom, make_phantom
+from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import BACKENDS, Backend, open_engines
 from cascade_rt.metrics import dice
 from cascade_rt.segmentation import Segmentation
@@ -43,19 +47,45 @@ def main() -> None:
     options = parser.parse_args()
 
     bundle = read_bundle(options.bundle)
-    cascades = {backend: Cascade(bundle, open_engines(bundle, backend)) for backend in options.backends}
-    lines = [machine(bundle, cascades)]
-    for seed in range(FIRST_SEED, FIRST_SEED + options.cases):
-        lines.append(measure_case(make_phantom(seed), cascades))
-        print(case_sentence(lines[-1]), flush=True)
+    backends = tuple(options.backends)
+    lines = [machine(bundle, open_cascades(options.bundle, backends))]
+    seeds = range(FIRST_SEED, FIRST_SEED + options.cases)
+    with one_process_per_cpu() as pool:
+        for case in pool.map(partial(measure_case, options.bundle, backends), seeds):
+            lines.append(case)
+            print(case_sentence(case), flush=True)
     lines.append(summary(lines[1:]))
     print(json.dumps(lines[-1], indent=2))
     if options.output:
         options.output.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def measure_case(phantom: Phantom, cascades: dict[Backend, Cascade]) -> dict[str, Any]:
+def one_process_per_cpu() -> ProcessPoolExecutor:
+    """Processes that each keep to a processor of their own: engines that share processors slow one another down."""
+    cpus = sorted(os.sched_getaffinity(0))
+    context = get_context("spawn")
+    queue = context.Queue()
+    for cpu in cpus:
+        queue.put(cpu)
+    return ProcessPoolExecutor(len(cpus), context, keep_to_one_cpu, (queue,))
+
+
+def keep_to_one_cpu(queue: "Queue[int]") -> None:
+    """Take a processor from the queue and keep to it; engines open as many threads as they find processors."""
+    os.sched_setaffinity(0, {queue.get()})
+
+
+@cache
+def open_cascades(path: Path, backends: tuple[Backend, ...]) -> dict[Backend, Cascade]:
+    """Open a bundle on each backend, once in each process."""
+    bundle = read_bundle(path)
+    return {backend: Cascade(bundle, open_engines(bundle, backend)) for backend in backends}
+
+
+def measure_case(bundle: Path, backends: tuple[Backend, ...], seed: int) -> dict[str, Any]:
     """Segment one phantom on each backend and compare with the truth and with one another."""
+    cascades = open_cascades(bundle, backends)
+    phantom = make_phantom(seed)
     z_mm, row_mm, col_mm = phantom.spacing_mm
     volume = Volume.from_array(phantom.hu.T, np.diag([-col_mm, -row_mm, z_mm, 1.0]))
     results = {backend: cascade.run(volume, keep_probabilities=True) for backend, cascade in cascades.items()}
