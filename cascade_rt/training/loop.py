@@ -86,7 +86,7 @@ def train(
         model = CascadeModel(cascade)
     if initial is not None:
         fill_weights(model, initial.model, "the checkpoint to start from")
-        data = f"{data}; before that {initial.data}, {initial.epochs_done} epochs"
+        data = f"{data}, after {initial.epochs_done} epochs on {initial.data}"
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, config)
     checkpoint = _starting_point(run, cascade, config, data, resume)

@@ -117,7 +117,7 @@ def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
     second = train([disc_case()], tmp_path / "second", CASCADE, still, data="more discs", initial=first)
     name = "stage2.localization.map.weight"
     torch.testing.assert_close(second.model[name], first.model[name])
-    assert second.data == "more discs; before that discs, 1 epochs"
+    assert second.data == "more discs, after 1 epochs on discs"
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
