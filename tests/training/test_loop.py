@@ -14,7 +14,8 @@ from cascade_rt.data.slices import Case
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.training.checkpoint import FILE_NAME, load_checkpoint
-from cascade_rt.training.loop import batch_losses, plan_training_boxes, train
+from cascade_rt.training.joint_pass import batch_losses, plan_training_boxes
+from cascade_rt.training.loop import train
 from cascade_rt.training.schedule import INTERMEDIATE, JOINT, SEPARATE, Step
 
 CASCADE = CascadeConfig(base_width=8)
