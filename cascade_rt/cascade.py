@@ -88,7 +88,7 @@ class Cascade:
         return Segmentation(
             volume=volume,
             mask=run.mask,
-            status=judge(run.mask, found, self.bundle.manifest.config.target),
+            status=judge(run.mask, found, self.bundle.manifest.config),
             measurements=found,
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
@@ -156,7 +156,7 @@ class _Run:
             organ = _run_checked(self.engines.stage1, {"hu": hu})
         with self.stopwatch.step("paste"):
             organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
-            if self.stage2_label == TUMOR_LABEL:
+            if self.config.stage1 != "none" and self.stage2_label == TUMOR_LABEL:
                 self.mask[first : first + len(block)][organ_prob >= MASK_THRESHOLD] = ORGAN_LABEL
             if self.organ_prob is not None:
                 self.organ_prob[first : first + len(block)] = organ_prob

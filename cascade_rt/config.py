@@ -7,8 +7,8 @@ checkpoint.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -17,6 +17,9 @@ from cascade_rt.errors import UsageError
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
+Comparator = Literal["unet", "unet_plus_plus", "attention_unet", "residual_unet", "dense_unet", "dynamic_unet"]
+Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
+Interference = Literal["both", "fpd", "fnd", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,16 @@ class CascadeConfig:
     target: Literal["tumor", "organ"] = "tumor"
     """What stage 2 finds in its crop: the tumour, or, where no tumours are labelled, the organ once more and finer. The
     label it writes follows from it: 2, or 1 in place of what stage 1 found."""
+    stage1: Literal["multiscale_unet", "none"] = "multiscale_unet"
+    """The network that finds the organ. `none`: there is no such network, stage 2 sees whole slices."""
+    stage2: Stage2Network = "focusing"
+    """The network that finds the target. `focusing` is the paper's; `localization` and `multiscale_unet` are its steps
+    in Table 3; the others are networks it is compared with, from MONAI."""
+    interference: Interference = "both"
+    """What the focusing modules discover: distraction to subtract (`fpd`), missed tumour to add (`fnd`), both (the
+    paper) or none of it (Figure 10)."""
+    saliency: bool = True
+    """Whether stage 2 sees the image times the saliency of the organ probability; off, it sees the plain image."""
     base_width: int = 64
     """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
     window_hu: tuple[float, float] = (-100.0, 240.0)
@@ -81,6 +94,16 @@ class CascadeConfig:
             self.window_hu,
         )
         _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
+        _require(
+            self.stage1 != "none" or not self.saliency,
+            "cascade.saliency must be false where cascade.stage1 is none: there is no organ to weigh the image by",
+            self.saliency,
+        )
+
+    @property
+    def finds_organ(self) -> bool:
+        """Whether the organ is in the mask at all; without stage 1 a cascade for tumours finds nothing but them."""
+        return self.stage1 != "none" or self.target == "organ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +135,8 @@ class TrainConfig:
     stage2_weight: float = 0.9
     """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
-    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1.
-    The authors' code has 1, 1, 2, 4."""
+    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1, and
+    so does the map of a stage-2 network without focusing modules. The authors' code has 1, 1, 2, 4."""
     legacy_unweighted_bce: bool = False
     """Cross-entropy of the focusing outputs as the authors' code computes it: the plain mean, no pixel weights."""
     boundary_weight: float = 0.4
@@ -129,6 +152,20 @@ class TrainConfig:
     where both stages look for the pancreas."""
     boundary_frame: bool = True
     """Whether the edges of a region on the image frame count to its perimeter. Two classes need them."""
+    train_stage1: bool = True
+    """Off, stage 1 keeps its weights and runs as at test time: for a run that starts from a trained one."""
+    tumor_share: float = 0.0
+    """Share of the visited slices that hold tumour, of those with organ; slices are repeated and left out for it, an
+    epoch keeps its length. 0: each slice once."""
+    joint: bool = True
+    """Off, every epoch is of step S: the stages are trained apart, whatever `epochs` says of I and J."""
+    transfer: bool = True
+    """Whether stage 2 takes over the weights of stage 1, as far as they fit, when step S ends; the T of Table 3."""
+    joint_crop: Literal["stage1", "stage2"] = "stage1"
+    """Whose prediction the boxes of step J follow. `stage2`: a first pass cut by stage 1, then one cut by what that
+    found; for data in which both stages look for the pancreas."""
+    margin_jitter: bool = False
+    """Whether each side of a training box has, every other time, a random margin of 0 to twice `crop.margin`."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
     seed: int = 0
@@ -156,6 +193,7 @@ class TrainConfig:
             "train.output_weights must not be negative",
             self.output_weights,
         )
+        _require(0 <= self.tumor_share <= 1, "train.tumor_share must lie between 0 and 1", self.tumor_share)
         _require(
             self.boundary_frame or self.boundary_classes == 3,
             "train.boundary_frame must be true where train.boundary_classes is 2: without the frame two classes share"
@@ -171,55 +209,70 @@ class TrainConfig:
 
 Preset = Literal["paper", "practical"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+Variant = Literal["u", "m", "m-p", "m-p-t", "m-p-t-l", "m-p-t-l-f", "fpd", "fnd", "no-interference"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+"""The rows of Table 3, of which the last is the whole method, then those of Figure 10."""
+COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
+_TABLES = ("cascade", "train")
+_FOLDER = Path(__file__).parent / "assets" / "configs"
 
 
-def train_preset(preset: Preset) -> TrainConfig:
-    """Return the training numbers of a preset.
+def load_config(
+    path: Path | None = None,
+    preset: Preset = "practical",
+    *,
+    variant: Variant | None = None,
+    network: Comparator | None = None,
+) -> tuple[CascadeConfig, TrainConfig]:
+    """Lay TOML files over one another: the preset, the variant, then a file of one's own.
 
-    `paper` is the paper's: SGD, learning rate 1e-5, batch 1, 56 epochs; from random weights that needs its 110,000
-    iterations. `practical` learns within hours on a small machine: AdamW, 1e-3 with decay, batches of patches, every
-    slice with organ and some without.
-    """
-    paper = TrainConfig()
-    if preset == "paper":
-        return paper
-    return replace(
-        paper,
-        epochs=(1, 2, 9),
-        optimizer="adam",
-        learning_rate=1e-3,
-        weight_decay=1e-4,
-        schedule="poly",
-        batch_size=8,
-        slices="organ",
-        background_share=0.25,
-        patch=256,
-        organ_loss="dice_bce",
-        boundary_mode="ste_matrix",
-        mixed_precision=True,
-    )
-
-
-def load_config(path: Path, preset: Preset = "practical") -> tuple[CascadeConfig, TrainConfig]:
-    """Read a TOML file; what it leaves out keeps the default, or the number of the preset.
+    Args:
+        path: The file; what it leaves out keeps the number of the variant, of the preset, or the default.
+        preset: `paper` is the paper's: SGD, learning rate 1e-5, batch 1, 56 epochs; from random weights that needs its
+            110,000 iterations. `practical` learns within hours on a small machine.
+        variant: A row of Table 3 or Figure 10; none: the whole method.
+        network: A network of Table 1 on its own, in place of the cascade.
 
     Raises:
-        UsageError: The file cannot be read, is not TOML, or holds a key or a value that does not exist.
+        UsageError: The file cannot be read, is not TOML, or holds a key or a value that does not exist; or both a
+            variant and a network are asked for.
     """
+    if variant is not None and network is not None:
+        raise UsageError("a variant is one of the cascade, a network stands on its own; ask for one of them")
+    documents = [_read_document(_FOLDER / f"{preset}.toml")]
+    if variant is not None:
+        documents.append(_read_document(_FOLDER / f"{variant}.toml"))
+    if network is not None:
+        documents.append(_lay_over([_read_document(_FOLDER / "network.toml"), {"cascade": {"stage2": network}}], "config"))
+    if path is not None:
+        documents.append(_read_document(path))
+    cascade, train = (_lay_over([document.get(table, {}) for document in documents], table) for table in _TABLES)
+    return from_mapping(CascadeConfig, cascade, "cascade"), from_mapping(TrainConfig, train, "train")
+
+
+def _read_document(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not a TOML file ({error})") from error
-    unknown = set(document) - {"cascade", "train"}
+    unknown = set(document) - set(_TABLES)
     if unknown:
         raise UsageError(f"{path}: unknown table [{min(unknown)}]; a config has the tables [cascade] and [train]")
-    cascade = from_mapping(CascadeConfig, document.get("cascade", {}), "cascade")
-    train = document.get("train", {})
-    if isinstance(train, dict):
-        train = to_mapping(train_preset(preset)) | train
-    return cascade, from_mapping(TrainConfig, train, "train")
+    return document
+
+
+def _lay_over(tables: Sequence[Any], where: str) -> dict[str, Any]:
+    """Merge tables, the later over the earlier, and so the tables in them."""
+    merged: dict[str, Any] = {}
+    for table in tables:
+        if not isinstance(table, dict):
+            raise UsageError(f"{where} must be a table, got {table!r}")
+        for key, value in table.items():
+            nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = _lay_over([merged[key], value], f"{where}.{key}") if nested else value
+    return merged
 
 
 def to_mapping(config: object) -> dict[str, Any]:

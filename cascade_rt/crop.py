@@ -6,7 +6,7 @@ The smallest box around all foreground pixels of a slice follows exactly from th
 probability map, so these two short vectors are all that has to leave a device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,10 +60,11 @@ def tightest_box(row_max: FloatArray, col_max: FloatArray, threshold: float) -> 
     )
 
 
-def enlarge(box: Box, margin: int, image_shape: tuple[int, int]) -> Box:
-    """Add `margin` pixels on each side, as far as the image goes."""
-    row, height = _enlarge_side(box.row, box.height, margin, image_shape[0])
-    col, width = _enlarge_side(box.col, box.width, margin, image_shape[1])
+def enlarge(box: Box, margins: Sequence[int], image_shape: tuple[int, int]) -> Box:
+    """Add pixels above, below, left and right, as far as the image goes."""
+    above, below, left, right = (int(margin) for margin in margins)
+    row, height = _enlarge_side(box.row, box.height, above, below, image_shape[0])
+    col, width = _enlarge_side(box.col, box.width, left, right, image_shape[1])
     return Box(row, col, height, width)
 
 
@@ -87,13 +88,16 @@ def full_box(image_shape: tuple[int, int], config: CropConfig) -> Box:
     return Box(0, 0, *grid_size(image_shape, config))
 
 
-def plan_box(row_max: FloatArray, col_max: FloatArray, config: CropConfig) -> Box | None:
+def plan_box(
+    row_max: FloatArray, col_max: FloatArray, config: CropConfig, margins: Sequence[int] | None = None
+) -> Box | None:
     """Plan the crop of one slice: tightest box, margin, clip, grow to the size grid.
 
     Args:
         row_max: `[row]`, the maximum of the organ probability in each row of the image.
         col_max: `[col]`, the same for each column.
         config: Threshold, margin, grid and what to do without organ.
+        margins: Pixels to add above, below, left and right; None: `config.margin` on each side.
 
     Returns:
         The box; None where the slice has no organ and the policy is to skip it.
@@ -102,14 +106,16 @@ def plan_box(row_max: FloatArray, col_max: FloatArray, config: CropConfig) -> Bo
     box = tightest_box(row_max, col_max, config.threshold)
     if box is None:
         return full_box(image_shape, config) if config.empty_policy == "full" else None
-    box = enlarge(box, config.margin, image_shape)
+    box = enlarge(box, (config.margin,) * 4 if margins is None else margins, image_shape)
     return grow(box, grid_size(box.size, config), image_shape)
 
 
-def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig) -> Box | None:
+def plan_mask_box(
+    mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[int] | None = None
+) -> Box | None:
     """Plan the crop of one slice from a binary mask `[row, col]`: the true organ, in training."""
     foreground = mask.astype(np.float32)
-    return plan_box(foreground.max(axis=1), foreground.max(axis=0), config)
+    return plan_box(foreground.max(axis=1), foreground.max(axis=0), config, margins)
 
 
 def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
@@ -165,8 +171,8 @@ class CropQueue:
         return CropBatch(indices, boxes, np.stack(crops))
 
 
-def _enlarge_side(start: int, length: int, margin: int, image_length: int) -> tuple[int, int]:
-    first, last = max(0, start - margin), min(image_length, start + length + margin)
+def _enlarge_side(start: int, length: int, before: int, behind: int, image_length: int) -> tuple[int, int]:
+    first, last = max(0, start - before), min(image_length, start + length + behind)
     return first, last - first
 
 

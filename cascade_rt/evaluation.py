@@ -141,6 +141,8 @@ class Evaluation:
     """For each case that failed, why."""
     tumor_in_labels: bool
     """Whether the labels mark tumours; where they do not, nothing can be said of tumours."""
+    organ_sought: bool
+    """Whether the bundle looks for the organ; where it does not, nothing can be said of it."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions, as in `Segmentation`."""
     engine_warnings: tuple[str, ...] = ()
@@ -156,8 +158,9 @@ class Evaluation:
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The targets that the labels know."""
-        return TARGETS if self.tumor_in_labels else ("organ",)
+        """The targets that the labels know and the bundle looks for."""
+        known = {"organ": self.organ_sought, "tumor": self.tumor_in_labels}
+        return tuple(target for target in TARGETS if known[target])
 
     def scores(self, target: Target) -> TargetScores:
         """Dice, SEN and SPE of a target."""
@@ -233,6 +236,7 @@ def evaluate(
         cases=tuple(cases),
         failures=failures,
         tumor_in_labels=cohort.tumor_in_labels,
+        organ_sought=cascade.bundle.manifest.config.finds_organ,
         provenance=cascade.provenance,
         engine_warnings=cascade.engines.passed_over,
         baseline_engine=None if baseline is None else baseline.provenance["engine"],

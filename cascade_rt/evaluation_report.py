@@ -49,7 +49,7 @@ def evaluation_json(evaluation: Evaluation) -> Row:
         "intended_use": evaluation.provenance["bundle"]["intended_use"],
         "tumor_in_labels": evaluation.tumor_in_labels,
         "aggregates": {
-            "organ": _target_json(evaluation, "organ"),
+            "organ": _target_json(evaluation, "organ") if evaluation.organ_sought else None,
             "tumor": _tumor_json(evaluation) if evaluation.tumor_in_labels else None,
         },
         "baseline": _baseline_json(evaluation),
@@ -66,6 +66,9 @@ def case_rows(evaluation: Evaluation) -> list[Row]:
     if not evaluation.tumor_in_labels:
         for row in rows:
             row.update({key: None for key in row if key.startswith(("tumor_", "crop_")) and key != "tumor_found_ml"})
+    if not evaluation.organ_sought:
+        for row in rows:
+            row.update({key: None for key in row if key.startswith("organ_") and key != "organ_true_ml"})
     return rows
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.atomic import write_bytes
+from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.measurements import Measurements
 from cascade_rt.volume import Volume, refuse_scan, write_mask
@@ -18,13 +19,16 @@ REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
-Status = Literal["ok", "no_organ", "no_tumor", "organ_only", "implausible_organ", "organ_touches_border"]
+Status = Literal[
+    "ok", "no_organ", "no_tumor", "organ_only", "tumor_only", "implausible_organ", "organ_touches_border"
+]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
     "ok": "pancreas and tumour found",
     "no_organ": "no pancreas found",
-    "no_tumor": "pancreas found, no tumour",
+    "no_tumor": "no tumour found",
     "organ_only": "pancreas found; this bundle does not look for tumours",
+    "tumor_only": "tumour found; this bundle does not look for the pancreas",
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
@@ -98,7 +102,7 @@ class Segmentation:
         }
 
 
-def judge(mask: npt.NDArray[np.uint8], found: Measurements, target: Literal["tumor", "organ"] = "tumor") -> Status:
+def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig) -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
     Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
@@ -106,8 +110,10 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements, target: Literal["tum
     Args:
         mask: `[z, row, col]`.
         found: What was measured in it.
-        target: What stage 2 was to find.
+        config: What the cascade was to find.
     """
+    if not config.finds_organ:
+        return "tumor_only" if found.tumor_ml else "no_tumor"
     if found.pancreas_ml == 0:
         return "no_organ"
     low, high = PLAUSIBLE_ORGAN_ML
@@ -116,6 +122,6 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements, target: Literal["tum
     borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     if any(border.any() for border in borders):
         return "organ_touches_border"
-    if target == "organ":
+    if config.target == "organ":
         return "organ_only"
     return "ok" if found.tumor_ml else "no_tumor"

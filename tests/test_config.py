@@ -18,7 +18,6 @@ from cascade_rt.config import (
     from_mapping,
     load_config,
     to_mapping,
-    train_preset,
 )
 from cascade_rt.errors import UsageError
 
@@ -142,7 +141,8 @@ def test_only_a_config_has_a_mapping(value: object) -> None:
 
 
 def test_empty_file_gives_the_defaults_and_the_preset(tmp_path: Path) -> None:
-    assert load(tmp_path, "") == (CascadeConfig(), train_preset("practical"))
+    assert load(tmp_path, "") == load_config(preset="practical")
+    assert load(tmp_path, "")[0] == CascadeConfig()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -154,7 +154,7 @@ def test_file_overrides_the_preset(tmp_path: Path, preset: Preset) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_the_file_leaves_out_keeps_the_number_of_the_preset(tmp_path: Path, preset: Preset) -> None:
     _, train = load(tmp_path, "[train]\nlearning_rate = 0.25", preset)
-    assert asdict(train) == asdict(train_preset(preset)) | {"learning_rate": 0.25}
+    assert asdict(train) == asdict(load_config(preset=preset)[1]) | {"learning_rate": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_the_file_leaves_out_keeps_the_number_of_the_preset(tmp_path: Path,
     ],
 )
 def test_paper_preset_has_the_numbers_of_the_paper(name: str, value: object) -> None:
-    assert getattr(train_preset("paper"), name) == value
+    assert getattr(load_config(preset="paper")[1], name) == value
 
 
 @pytest.mark.parametrize(

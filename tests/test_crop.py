@@ -204,7 +204,7 @@ def test_full_box_is_the_smallest_on_the_grid_that_holds_the_image(rows: int, co
 
 
 def test_enlarged_box_stops_at_the_image() -> None:
-    assert enlarge(Box(5, 90, 10, 8), 20, (100, 100)) == Box(0, 70, 35, 30)
+    assert enlarge(Box(5, 90, 10, 8), (20, 20, 20, 20), (100, 100)) == Box(0, 70, 35, 30)
 
 
 @given(st.integers(1, 60), st.integers(0, 60))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cascade_rt.config import CascadeConfig
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
 from cascade_rt.preview import COLORS, PANEL_SIDE, panel_corner, render_preview, telling_slice
@@ -36,7 +37,7 @@ def segmented(
     affine = np.diag([-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0])
     volume = Volume.from_array(hu.T, affine, name=name)
     found = measure(mask, volume.affine, volume.voxel_volume_ml)
-    status = judge(mask, found)
+    status = judge(mask, found, CascadeConfig())
     return Segmentation(volume, mask, status, found, {}, (), {}, {"bundle": {"intended_use": intended_use}})
 
 

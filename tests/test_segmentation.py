@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.errors import OutputError, OutputExistsError
 from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, Measurements, measure
@@ -38,7 +39,7 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
     facts: dict[str, Any] = {
         "volume": volume,
         "mask": mask,
-        "status": judge(mask, found),
+        "status": judge(mask, found, CascadeConfig()),
         "measurements": found,
         "boxes": {3: Box(0, 4, 64, 64), 2: Box(1, 2, 64, 96)},
         "warnings": ("tensorrt was passed over",),
@@ -48,11 +49,11 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
     return Segmentation(**(facts | changes))
 
 
-def judged(mask: Mask, organ_ml: float = 60.0, target: Literal["tumor", "organ"] = "tumor") -> Status:
+def judged(mask: Mask, organ_ml: float = 60.0, **config: Any) -> Status:
     tumor_ml = VOXEL_ML * np.count_nonzero(mask == TUMOR_LABEL)
     pancreas_ml = organ_ml - tumor_ml if (mask == ORGAN_LABEL).any() else 0.0
     found = Measurements(organ_ml, pancreas_ml, tumor_ml, organ_slices=0, tumor_slices=0, lesions=())
-    return judge(mask, found, target)
+    return judge(mask, found, CascadeConfig(**config))
 
 
 def test_tumour_without_any_pancreas_is_no_organ() -> None:
@@ -78,6 +79,13 @@ def test_organ_without_tumor_is_no_tumor() -> None:
 
 def test_organ_is_all_that_is_said_where_no_tumor_was_looked_for() -> None:
     assert judged(organ_mask(tumor=False), target="organ") == "organ_only"
+
+
+@pytest.mark.parametrize(("tumor", "status"), [(True, "tumor_only"), (False, "no_tumor")])
+def test_without_a_stage_1_nothing_is_said_of_the_organ(tumor: bool, status: Status) -> None:
+    mask = organ_mask(tumor=tumor)
+    mask[mask == ORGAN_LABEL] = 0
+    assert judged(mask, 0.0, stage1="none", saliency=False) == status
 
 
 def test_empty_mask_is_no_organ() -> None:

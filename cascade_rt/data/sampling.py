@@ -23,6 +23,8 @@ class Batch:
     """`[batch, 1, row, col]`."""
     label: npt.NDArray[np.uint8]
     """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    margins: npt.NDArray[np.int64] | None = None
+    """`[batch, 4]`: pixels to add above, below, left and right of each box; None: as many as the config says."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -31,25 +33,36 @@ class SliceSampler:
 
     cases: Sequence[Case]
     config: TrainConfig
+    margin: int
     foreground: tuple[SliceRef, ...]
     background: tuple[SliceRef, ...]
+    tumor: tuple[SliceRef, ...]
+    """Those of the foreground that hold tumour."""
 
     @classmethod
-    def over(cls, cases: Sequence[Case], config: TrainConfig) -> "SliceSampler":
+    def over(cls, cases: Sequence[Case], config: TrainConfig, margin: int = 20) -> "SliceSampler":
         """Sort the slices of all cases into those to visit and those to mix in.
+
+        Args:
+            cases: Training cases.
+            config: Which slices, and how they are cut.
+            margin: Pixels around a box, which jitter varies.
 
         Raises:
             InputError: No case has a slice of the kind to train on.
         """
-        foreground, background = [], []
+        foreground, background, tumor = [], [], []
         for index, case in enumerate(cases):
             peak = case.label.max(axis=(1, 2))
             wanted = {"tumor": peak >= TUMOR, "organ": peak > 0, "all": peak >= 0}[config.slices]
             foreground += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted)]
             background += [SliceRef(index, int(z)) for z in np.flatnonzero((peak == 0) & ~wanted)]
+            tumor += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted & (peak >= TUMOR))]
         if not foreground:
             raise InputError(f"the cases hold no slice with {config.slices}; check their labels, or train.slices")
-        return cls(cases, config, tuple(foreground), tuple(background))
+        if config.tumor_share and not tumor:
+            raise InputError("the cases hold no slice with tumour; check their labels, or set train.tumor_share to 0")
+        return cls(cases, config, margin, tuple(foreground), tuple(background), tuple(tumor))
 
     @property
     def batches_per_epoch(self) -> int:
@@ -64,11 +77,30 @@ class SliceSampler:
         """Yield the batches of an epoch."""
         random = np.random.default_rng((self.config.seed, number))
         chosen = random.choice(len(self.background), self._background_count, replace=False) if self.background else ()
-        refs = [*self.foreground, *(self.background[index] for index in chosen)]
+        refs = [*self._foreground(random), *(self.background[index] for index in chosen)]
         order = random.permutation(len(refs))
         for start in range(0, len(refs), self.config.batch_size):
             members = [refs[index] for index in order[start : start + self.config.batch_size]]
             yield self._load(members, random)
+
+    def _foreground(self, random: np.random.Generator) -> Sequence[SliceRef]:
+        """The slices with organ of one epoch: each once, or with as many tumours as the config asks for."""
+        rest = sorted(set(self.foreground) - set(self.tumor))
+        if not self.config.tumor_share or not rest:
+            return self.foreground
+        with_tumor = round(self.config.tumor_share * len(self.foreground))
+        return [
+            refs[index]
+            for refs, count in ((self.tumor, with_tumor), (rest, len(self.foreground) - with_tumor))
+            for index in _draw(len(refs), count, random)
+        ]
+
+    def _draw_margins(self, count: int, random: np.random.Generator) -> npt.NDArray[np.int64] | None:
+        """Margins `[count, 4]` as RSTN varies them: each side, every other time, anything from 0 to twice the margin."""
+        if not self.config.margin_jitter:
+            return None
+        varied = random.integers(0, 2 * self.margin, size=(count, 4), endpoint=True)
+        return np.where(random.random((count, 4)) < 0.5, varied, self.margin)
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
@@ -81,7 +113,13 @@ class SliceSampler:
             rows, cols = image.shape
             hu[index, 0, :rows, :cols] = image
             labels[index, :rows, :cols] = label
-        return Batch(hu, labels)
+        return Batch(hu, labels, self._draw_margins(len(pairs), random))
+
+
+def _draw(available: int, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw `count` of `available` indices, each as often as any other, give or take one."""
+    rounds = [random.permutation(available) for _ in range(-(-count // available))]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *rounds])[:count]
 
 
 def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:

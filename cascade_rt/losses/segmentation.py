@@ -64,19 +64,21 @@ def tumor_loss(
     *,
     legacy_unweighted_bce: bool = False,
 ) -> Tensor:
-    """The stage-2 loss over its five outputs (Eq. 13).
+    """The stage-2 loss over its outputs (Eq. 13).
 
     Args:
-        outputs: Logit maps, coarse to fine: the localisation map, then the focusing maps. Each is brought to the size
-            of the target.
+        outputs: Logit maps, coarse to fine, each brought to the size of the target: the localisation map, then the
+            focusing maps. A network without focusing modules has one map, which counts as a focusing map of weight 1,
+            and may have a localisation map before it.
         target: `[batch, 1, row, col]`, 1 where there is tumour.
         output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
         legacy_unweighted_bce: See `focusing_loss`.
     """
-    localization, *focusing = (_resize(logits, target) for logits in outputs)
-    loss = localization_loss(localization, target)
+    maps = [_resize(logits, target) for logits in outputs]
+    focusing = maps[1:] if len(maps) > 1 else maps
+    loss = localization_loss(maps[0], target) if len(maps) > 1 else target.new_zeros(())
     weight = pixel_weight(target)
-    for output_weight, logits in zip(output_weights, focusing, strict=True):
+    for output_weight, logits in zip(output_weights if len(focusing) > 1 else (1.0,), focusing, strict=True):
         focusing_part = focusing_loss(logits, target, weight, legacy_unweighted_bce=legacy_unweighted_bce)
         loss = loss + output_weight * focusing_part
     return loss

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascade_rt.config import TrainConfig
-from cascade_rt.losses.segmentation import dice_loss, tumor_loss
+from cascade_rt.losses.segmentation import dice_loss
 from cascade_rt.losses.shared_boundary import class_probabilities, shared_boundary_loss
 
 
@@ -42,34 +42,15 @@ def boundary_loss(organ_logits: Tensor, tumor_prob: Tensor, label: Tensor, confi
     return shared_boundary_loss(prob, label, mode=config.boundary_mode, count_frame=config.boundary_frame)
 
 
-def total_loss(
-    organ_logits: Tensor,
-    organ_target: Tensor,
-    tumor_outputs: list[Tensor],
-    tumor_target: Tensor,
-    config: TrainConfig,
-    *,
-    boundary: Tensor | None = None,
-) -> Losses:
+def total_loss(organ: Tensor, tumor: Tensor, config: TrainConfig, *, boundary: Tensor | None = None) -> Losses:
     """L = L_seg1 + alpha L_seg2 + beta L_isb (Eq. 17).
 
     Args:
-        organ_logits: Stage 1 on whole slices, `[batch, 1, row, col]`.
-        organ_target: 1 where there is pancreas or tumour, the same shape.
-        tumor_outputs: The five outputs of stage 2 on the crops; empty where no slice of the batch has a crop.
-        tumor_target: 1 where there is what stage 2 is to find, `[crop, 1, row, col]`, cut with the same boxes.
+        organ: The stage-1 loss; 0 where there is no stage 1, or it is not trained.
+        tumor: The stage-2 loss; 0 where no slice of the batch has a crop.
         config: The weights.
         boundary: The shared-boundary loss (see `boundary_loss`), where the training step has it.
     """
-    organ = organ_loss(organ_logits, organ_target, config)
-    tumor = organ.new_zeros(())
-    if tumor_outputs:
-        tumor = tumor_loss(
-            tumor_outputs,
-            tumor_target,
-            config.output_weights,
-            legacy_unweighted_bce=config.legacy_unweighted_bce,
-        )
     total = organ + config.stage2_weight * tumor
     if boundary is None:
         return Losses(total, organ, tumor, organ.new_zeros(()))

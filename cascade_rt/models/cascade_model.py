@@ -10,7 +10,7 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.models.multiscale_unet import MultiscaleUNet
 from cascade_rt.models.saliency import SaliencyModule
-from cascade_rt.models.tumor_net import TumorNet
+from cascade_rt.models.stage2 import build_stage2
 
 
 class OrganPass(NamedTuple):
@@ -18,21 +18,22 @@ class OrganPass(NamedTuple):
 
     image: Tensor
     """The windowed image, in [0, 1]."""
-    logits: Tensor
+    logits: Tensor | None
+    """None without a stage-1 network."""
     prob: Tensor
+    """1 everywhere without a stage-1 network, so that stage 2 sees whole slices."""
 
 
 class CascadeModel(nn.Module):
-    """Stage 1, saliency and stage 2. The crop between them is the caller's: it is planned in numpy."""
+    """Stage 1, saliency and stage 2, as far as the config has them. The crop between them is planned in numpy."""
 
     def __init__(self, config: CascadeConfig) -> None:
         super().__init__()
         self.config = config
-        self.stage1 = MultiscaleUNet(config.base_width, config.norm, config.bottleneck)
-        self.saliency = SaliencyModule(config.saliency_channels)
-        self.stage2 = TumorNet(
-            config.base_width, config.norm, config.bottleneck, config.stage2_features, config.context_kernel
-        )
+        has_stage1 = config.stage1 != "none"
+        self.stage1 = MultiscaleUNet(config.base_width, config.norm, config.bottleneck) if has_stage1 else None
+        self.saliency = SaliencyModule(config.saliency_channels) if config.saliency else None
+        self.stage2 = build_stage2(config)
 
     def window(self, hu: Tensor) -> Tensor:
         """Map Hounsfield units to [0, 1], clamped."""
@@ -42,8 +43,18 @@ class CascadeModel(nn.Module):
     def find_organ(self, hu: Tensor) -> OrganPass:
         """Run stage 1 on Hounsfield units `[batch, 1, row, col]`, row and col multiples of 16."""
         image = self.window(hu)
+        if self.stage1 is None:
+            return OrganPass(image, None, torch.ones_like(image))
         logits = self.stage1(image)
-        return OrganPass(image, logits, torch.sigmoid(logits))
+        # In float32 also where the network runs in bfloat16, which knows no number between 0.498 and 0.5.
+        return OrganPass(image, logits, torch.sigmoid(logits.float()))
+
+    def salient(self, organ: OrganPass) -> Tensor:
+        """What stage 2 is shown of the slices: the image, times its saliency where the cascade has one."""
+        if self.saliency is None:
+            return organ.image
+        salient: Tensor = self.saliency(organ.image, organ.prob)
+        return salient
 
     def find_tumor(
         self, organ: OrganPass, slices: Sequence[int], boxes: Sequence[Box], *, use_saliency: bool
@@ -57,12 +68,17 @@ class CascadeModel(nn.Module):
             use_saliency: Off, the plain image is cropped and no gradient reaches stage 1 (step S).
 
         Returns:
-            Five logit maps, coarse to fine, `[crop, 1, row, col]`; the last has the size of the boxes.
+            The logit maps of stage 2, coarse to fine, `[crop, 1, row, col]`; the last has the size of the boxes.
         """
-        salient = self.saliency(organ.image, organ.prob) if use_saliency else organ.image
+        salient = self.salient(organ) if use_saliency else organ.image
         crops = [salient[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
-        outputs: list[Tensor] = self.stage2(torch.stack(crops))
-        return outputs
+        return tumor_maps(self.stage2, torch.stack(crops))
+
+
+def tumor_maps(stage2: nn.Module, salient: Tensor) -> list[Tensor]:
+    """Run a stage-2 network on crops `[crop, 1, row, col]`: logit maps, coarse to fine; the last has their size."""
+    maps: Tensor | list[Tensor] = stage2(salient)
+    return maps if isinstance(maps, list) else [maps]
 
 
 def paste_crops(crops: Tensor, slices: Sequence[int], boxes: Sequence[Box], frames: Tensor) -> Tensor:
@@ -99,7 +115,7 @@ class Stage1Graph(nn.Module):
         """
         organ = self.model.find_organ(hu)
         row_max, col_max = organ.prob.amax(dim=(1, 3)), organ.prob.amax(dim=(1, 2))
-        return organ.prob, row_max, col_max, self.model.saliency(organ.image, organ.prob)
+        return organ.prob, row_max, col_max, self.model.salient(organ)
 
 
 class Stage2Graph(nn.Module):
@@ -111,4 +127,4 @@ class Stage2Graph(nn.Module):
 
     def forward(self, salient: Tensor) -> Tensor:
         """Salient crop `[batch, 1, row, col]` to `tumor_prob` of the same shape."""
-        return torch.sigmoid(self.stage2(salient)[-1])
+        return torch.sigmoid(tumor_maps(self.stage2, salient)[-1])

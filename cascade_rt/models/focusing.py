@@ -1,8 +1,11 @@
 """The focusing module (Eq. 9), after PFNet: finds and removes false positives, finds and adds false negatives."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
+from cascade_rt.config import Interference
 from cascade_rt.models.blocks import Norm, conv_block, norm_layer
 from cascade_rt.models.localization import Located
 
@@ -65,31 +68,54 @@ class ContextExploration(nn.Module):
         return fused
 
 
+class Discovery(nn.Module):
+    """Finds what interferes in one part of the features and takes it out of the refined map, or puts it in."""
+
+    def __init__(self, channels: int, norm: Norm, context_kernel: int, *, sign: Literal[-1, 1]) -> None:
+        super().__init__()
+        self.sign = sign
+        self.explore = ContextExploration(channels, norm, context_kernel)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.after = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
+
+    def forward(self, refined: Tensor, part: Tensor) -> Tensor:
+        """Correct `[batch, channel, row, col]` by what is found in a part of the features, of the same shape."""
+        corrected: Tensor = self.after(refined + self.sign * self.weight * self.explore(part))
+        return corrected
+
+
 class FocusingModule(nn.Module):
     """Refines the map of the next coarser level with the features of this level.
 
     The coarser map, up-sampled and squashed to [0, 1], splits this level's features into foreground and background;
-    what the foreground holds of distraction is subtracted, what the background holds of tumour is added.
+    what the foreground holds of distraction is subtracted, what the background holds of tumour is added. Figure 10
+    leaves one of them out, or both.
     The paper says softmax; on one channel that is 1 everywhere, so the sigmoid of PFNet it is.
     """
 
-    def __init__(self, channels: int, coarse_channels: int, norm: Norm, context_kernel: int) -> None:
+    def __init__(
+        self, channels: int, coarse_channels: int, norm: Norm, context_kernel: int, interference: Interference = "both"
+    ) -> None:
         super().__init__()
         self.coarse = conv_block(coarse_channels, channels, 7, norm)
-        self.false_positives = ContextExploration(channels, norm, context_kernel)
-        self.false_negatives = ContextExploration(channels, norm, context_kernel)
-        self.subtract_weight = nn.Parameter(torch.ones(1))
-        self.add_weight = nn.Parameter(torch.ones(1))
-        self.after_subtract = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
-        self.after_add = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
+        self.false_positives = self.false_negatives = self.after = None
+        if interference in ("both", "fpd"):
+            self.false_positives = Discovery(channels, norm, context_kernel, sign=-1)
+        if interference in ("both", "fnd"):
+            self.false_negatives = Discovery(channels, norm, context_kernel, sign=1)
+        if interference == "none":
+            self.after = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
         self.map = nn.Conv2d(channels, 1, kernel_size=7, padding=3)
 
     def forward(self, features: Tensor, coarse: Located) -> Located:
         """Focus `[batch, channel, row, col]` with the features and logits of half its resolution."""
-        foreground, background = split(upsample(coarse.logits))
-        false_positives = self.false_positives(foreground * features)
-        false_negatives = self.false_negatives(background * features)
         refined = upsample(self.coarse(coarse.features))
-        refined = self.after_subtract(refined - self.subtract_weight * false_positives)
-        refined = self.after_add(refined + self.add_weight * false_negatives)
+        if self.after is not None:
+            refined = self.after(refined)
+            return Located(refined, self.map(refined))
+        foreground, background = split(upsample(coarse.logits))
+        if self.false_positives is not None:
+            refined = self.false_positives(refined, foreground * features)
+        if self.false_negatives is not None:
+            refined = self.false_negatives(refined, background * features)
         return Located(refined, self.map(refined))

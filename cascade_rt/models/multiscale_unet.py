@@ -110,12 +110,12 @@ class DecoderStep(nn.Module):
 
 
 class MultiscaleDecoder(nn.Module):
-    """From the bottleneck back to full resolution (Eq. 4)."""
+    """From the bottleneck, or what was made of it, back to full resolution (Eq. 4)."""
 
-    def __init__(self, base_width: int, norm: Norm) -> None:
+    def __init__(self, base_width: int, norm: Norm, in_channels: int | None = None) -> None:
         super().__init__()
         self.steps = nn.ModuleList()
-        channels = bottleneck_width(base_width)
+        channels = bottleneck_width(base_width) if in_channels is None else in_channels
         for width in reversed(block_widths(base_width)):
             self.steps.append(DecoderStep(channels, width, norm))
             channels = width
@@ -131,7 +131,7 @@ class MultiscaleDecoder(nn.Module):
 
 
 class MultiscaleUNet(nn.Module):
-    """Stage 1: finds the organ in a whole slice."""
+    """Stage 1: finds the organ in a whole slice. In Table 3 it is a stage 2 too."""
 
     def __init__(self, base_width: int, norm: Norm, bottleneck: Literal["paper", "stan"]) -> None:
         super().__init__()
@@ -140,6 +140,6 @@ class MultiscaleUNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Windowed image `[batch, 1, row, col]` to organ logits of the same shape; row and col multiples of 16."""
+        """Image `[batch, 1, row, col]`, row and col multiples of 16, to logits of the same shape."""
         logits: Tensor = self.head(self.decoder(self.encoder(image))[-1])
         return logits

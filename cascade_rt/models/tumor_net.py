@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cascade_rt.config import Interference
 from cascade_rt.models.blocks import Norm, conv_block
 from cascade_rt.models.focusing import FocusingModule
 from cascade_rt.models.localization import LocalizationModule
@@ -27,6 +28,7 @@ class TumorNet(nn.Module):
         bottleneck: Literal["paper", "stan"],
         features: Literal["encoder", "decoder"],
         context_kernel: int,
+        interference: Interference = "both",
     ) -> None:
         super().__init__()
         self.encoder = MultiscaleEncoder(base_width, norm, bottleneck)
@@ -41,7 +43,8 @@ class TumorNet(nn.Module):
         )
         self.localization = LocalizationModule(reduced_channels[0])
         self.focusing = nn.ModuleList(
-            FocusingModule(fine, coarse, norm, context_kernel) for coarse, fine in pairwise(reduced_channels)
+            FocusingModule(fine, coarse, norm, context_kernel, interference)
+            for coarse, fine in pairwise(reduced_channels)
         )
 
     def forward(self, salient: Tensor) -> list[Tensor]:

@@ -21,7 +21,7 @@ from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import fill_weights
 
-FORMAT = "cascade-rt checkpoint 2"
+FORMAT = "cascade-rt checkpoint 3"
 FILE_NAME = "checkpoint.safetensors"
 
 

@@ -1,56 +1,67 @@
 """One batch through both stages, as a training step joins them, and its losses."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch
 from cascade_rt.data.slices import PANCREAS, TUMOR
-from cascade_rt.losses.total import Losses, boundary_loss, total_loss
-from cascade_rt.models.cascade_model import CascadeModel, paste_crops
+from cascade_rt.losses.segmentation import tumor_loss
+from cascade_rt.losses.total import Losses, boundary_loss, organ_loss, total_loss
+from cascade_rt.models.cascade_model import CascadeModel, OrganPass, paste_crops
 from cascade_rt.training.schedule import Step, has_boundary_loss
 
 
-def plan_training_boxes(
-    label: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    organ_prob: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    config: CropConfig,
-    *,
-    predicted: bool,
-) -> tuple[list[int], list[Box]]:
-    """Plan the crops of a batch: one size for all, the largest that any of them needs.
+class CropGroup(NamedTuple):
+    """Crops of one size, which stage 2 takes at once."""
 
-    A slice without organ in the prediction falls back to the true organ; without either, the crop is the whole slice
-    or, where the policy is to skip, there is none.
+    slices: list[int]
+    """For each crop, the slice of the batch it is cut from."""
+    boxes: list[Box]
+
+
+def plan_training_boxes(
+    label: npt.NDArray[np.uint8],
+    organ: npt.NDArray[np.bool_] | None,
+    config: CropConfig,
+    margins: npt.NDArray[np.int64] | None = None,
+) -> list[CropGroup]:
+    """Plan the crops of a batch.
+
+    Those around an organ make one group, of the largest size that any of them needs. A slice without organ in the
+    prediction falls back to the true organ; without either it goes whole, in a group of its own, or, where the policy is
+    to skip, not at all.
 
     Args:
         label: `[batch, row, col]`.
-        organ_prob: `[batch, row, col]`, what stage 1 predicts.
+        organ: `[batch, row, col]`, the organ as predicted; None: boxes follow the label.
         config: Threshold, margin, grid and policy.
-        predicted: Whether to follow the prediction or the label.
-
-    Returns:
-        The slices that have a crop, and their boxes.
+        margins: `[batch, 4]`, pixels above, below, left and right of each box; None: `config.margin` everywhere.
     """
     image_shape = (label.shape[1], label.shape[2])
     organ_only = replace(config, empty_policy="skip")
     planned: dict[int, Box] = {}
-    for index in range(len(label)):
-        box = None
-        if predicted:
-            box = plan_mask_box(organ_prob[index] >= config.threshold, organ_only)
-        box = box or plan_mask_box(label[index] > 0, organ_only)
-        if box is None and config.empty_policy == "full":
-            box = full_box(image_shape, config)
+    for index, truth in enumerate(label):
+        sides = None if margins is None else margins[index]
+        box = None if organ is None else plan_mask_box(organ[index], organ_only, sides)
+        box = box or plan_mask_box(truth > 0, organ_only, sides)
         if box is not None:
             planned[index] = box
-    if not planned:
-        return [], []
-    size = (max(box.height for box in planned.values()), max(box.width for box in planned.values()))
-    return list(planned), [grow(box, size, image_shape) for box in planned.values()]
+    groups = []
+    if planned:
+        size = (max(box.height for box in planned.values()), max(box.width for box in planned.values()))
+        groups.append(CropGroup(list(planned), [grow(box, size, image_shape) for box in planned.values()]))
+    whole = [index for index in range(len(label)) if index not in planned]
+    if whole and config.empty_policy == "full":
+        groups.append(CropGroup(whole, [full_box(image_shape, config)] * len(whole)))
+    return groups
 
 
 def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Losses:
@@ -59,30 +70,79 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
     hu = torch.from_numpy(batch.hu).to(device)
     label = torch.from_numpy(batch.label).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.mixed_precision):
-        organ = model.find_organ(hu)
-        slices, boxes = plan_training_boxes(
-            batch.label,
-            organ.prob.detach()[:, 0].float().cpu().numpy(),
-            model.config.crop,
-            predicted=step.predicted_boxes,
-        )
-        outputs = model.find_tumor(organ, slices, boxes, use_saliency=step.use_saliency) if boxes else []
-    organ_logits, outputs = organ.logits.float(), [logits.float() for logits in outputs]
+        organ = _find_organ(model, hu, step, config)
+        groups = _plan_groups(model, organ, batch, step, config)
+        outputs = [_run_group(model, organ, group, step) for group in groups]
     lowest = TUMOR if model.config.target == "tumor" else PANCREAS
     target = (label >= lowest).float().unsqueeze(1)
-    crops = [target[(index, slice(None), *box.slices)] for index, box in zip(slices, boxes, strict=True)]
     boundary = None
-    if has_boundary_loss(step, config):
-        stage2_prob = torch.zeros_like(target)
-        if outputs:
-            stage2_prob = paste_crops(torch.sigmoid(outputs[-1]), slices, boxes, target)
+    if organ.logits is not None and has_boundary_loss(step, config):
         classes = target[:, 0] if config.boundary_classes == 2 else label
-        boundary = boundary_loss(organ_logits, stage2_prob, classes, config)
-    return total_loss(
-        organ_logits,
-        (label > 0).float().unsqueeze(1),
-        outputs,
-        torch.stack(crops) if crops else hu.new_zeros(()),
-        config,
-        boundary=boundary,
-    )
+        boundary = boundary_loss(organ.logits.float(), _paste_groups(outputs, groups, target), classes, config)
+    organ_part = hu.new_zeros(())
+    if organ.logits is not None and config.train_stage1:
+        organ_part = organ_loss(organ.logits.float(), (label > 0).float().unsqueeze(1), config)
+    return total_loss(organ_part, _group_loss(outputs, groups, target, config), config, boundary=boundary)
+
+
+def _find_organ(model: CascadeModel, hu: Tensor, step: Step, config: TrainConfig) -> OrganPass:
+    """Run stage 1 where anything hangs on it: its own loss, the saliency, the boxes or the boundary."""
+    if config.train_stage1:
+        return model.find_organ(hu)
+    if not (step.use_saliency or step.predicted_boxes or has_boundary_loss(step, config)):
+        image = model.window(hu)
+        return OrganPass(image, None, torch.ones_like(image))
+    with torch.no_grad():
+        return model.find_organ(hu)
+
+
+def _plan_groups(
+    model: CascadeModel, organ: OrganPass, batch: Batch, step: Step, config: TrainConfig
+) -> list[CropGroup]:
+    crop = model.config.crop
+    if model.stage1 is None:
+        return [CropGroup(list(range(len(batch.label))), [full_box(batch.label.shape[1:], crop)] * len(batch.label))]
+    if not step.predicted_boxes:
+        return plan_training_boxes(batch.label, None, crop, batch.margins)
+    found = _mask(organ.prob, crop)
+    if config.joint_crop == "stage2":
+        groups = plan_training_boxes(batch.label, found, crop, batch.margins)
+        with torch.no_grad():
+            outputs = [_run_group(model, organ, group, step) for group in groups]
+        refined = _mask(_paste_groups(outputs, groups, organ.prob), crop)
+        found = np.where(refined.any(axis=(1, 2), keepdims=True), refined, found)
+    return plan_training_boxes(batch.label, found, crop, batch.margins)
+
+
+def _run_group(model: CascadeModel, organ: OrganPass, group: CropGroup, step: Step) -> list[Tensor]:
+    outputs = model.find_tumor(organ, group.slices, group.boxes, use_saliency=step.use_saliency)
+    return [logits.float() for logits in outputs]
+
+
+def _group_loss(
+    outputs: Sequence[Sequence[Tensor]], groups: Sequence[CropGroup], target: Tensor, config: TrainConfig
+) -> Tensor:
+    """The stage-2 loss as a mean over all crops, whatever their size; 0 where there is none."""
+    total = target.new_zeros(())
+    for maps, group in zip(outputs, groups, strict=True):
+        crops = [target[(index, slice(None), *box.slices)] for index, box in zip(*group, strict=True)]
+        total = total + len(crops) * tumor_loss(
+            maps,
+            torch.stack(crops),
+            config.output_weights,
+            legacy_unweighted_bce=config.legacy_unweighted_bce,
+        )
+    return total / max(1, sum(len(group.slices) for group in groups))
+
+
+def _paste_groups(outputs: Sequence[Sequence[Tensor]], groups: Sequence[CropGroup], frames: Tensor) -> Tensor:
+    """Probabilities of stage 2 on whole slices, `[batch, 1, row, col]`, 0 outside the crops."""
+    pasted = torch.zeros_like(frames)
+    for maps, group in zip(outputs, groups, strict=True):
+        pasted = pasted + paste_crops(torch.sigmoid(maps[-1]), group.slices, group.boxes, frames)
+    return pasted
+
+
+def _mask(prob: Tensor, config: CropConfig) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (prob.detach()[:, 0] >= config.threshold).cpu().numpy()
+    return found

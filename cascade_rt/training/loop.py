@@ -22,7 +22,8 @@ from cascade_rt.training.checkpoint import (
     save_checkpoint,
 )
 from cascade_rt.training.joint_pass import batch_losses
-from cascade_rt.training.schedule import Step, learning_rate, steps_by_epoch
+from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch
+from cascade_rt.training.transfer import transfer_stage1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def train(
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
         UsageError: The checkpoint in `run` belongs to another configuration.
     """
-    sampler = SliceSampler.over(cases, config)
+    sampler = SliceSampler.over(cases, config, cascade.crop.margin)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -93,6 +94,8 @@ def train(
         restore_optimizer(optimizer, checkpoint.optimizer)
     steps = steps_by_epoch(config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
+        if begins_with_transfer(config, epoch):
+            transfer_stage1(model)
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
         entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses}
         checkpoint = replace(
@@ -118,6 +121,8 @@ def _train_epoch(
     config, batches = sampler.config, sampler.batches_per_epoch
     sums: list[Tensor] = []
     model.train()
+    if model.stage1 is not None:
+        model.stage1.train(config.train_stage1)
     for number, batch in enumerate(sampler.epoch(epoch)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch * batches + number, len(steps) * batches)

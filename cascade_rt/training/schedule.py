@@ -27,7 +27,14 @@ STEPS = (SEPARATE, INTERMEDIATE, JOINT)
 
 def steps_by_epoch(config: TrainConfig) -> list[Step]:
     """The step of each epoch, in order."""
+    if not config.joint:
+        return [SEPARATE] * sum(config.epochs)
     return [step for step, epochs in zip(STEPS, config.epochs, strict=True) for _ in range(epochs)]
+
+
+def begins_with_transfer(config: TrainConfig, epoch: int) -> bool:
+    """Whether stage 2 takes over the weights of stage 1 before an epoch: the first one after step S."""
+    return config.transfer and config.joint and epoch == config.epochs[0]
 
 
 def has_boundary_loss(step: Step, config: TrainConfig) -> bool:

@@ -34,7 +34,8 @@ def _score_table(evaluation: Evaluation, chosen: SampleSet) -> Table:
             for row in others:
                 table.add_row("", *row)
         else:
-            table.add_row(_NAMES[target], "not in the labels")
+            reason = "not in the labels" if target == "tumor" else "not looked for"
+            table.add_row(_NAMES[target], reason)
     return table
 
 

@@ -1,20 +1,22 @@
-"""Preset, file and options, combined: what is nearer to the person wins."""
+"""Preset, variant, file and options, combined: what is nearer to the person wins."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from cascade_rt.config import CascadeConfig, Preset, TrainConfig, load_config, train_preset
+from cascade_rt.config import CascadeConfig, Comparator, Preset, TrainConfig, Variant, load_config
 
 
 def combine_options(
     preset: Preset,
+    variant: Variant | None,
+    network: Comparator | None,
     config: Path | None,
     base_width: int | None,
     epochs: tuple[int, int, int] | None,
     seed: int | None,
 ) -> tuple[CascadeConfig, TrainConfig]:
-    """Start from the preset, apply the TOML file, then the options."""
-    cascade, train = (CascadeConfig(), train_preset(preset)) if config is None else load_config(config, preset)
+    """Start from the preset, apply the variant or network, the TOML file, then the options."""
+    cascade, train = load_config(config, preset, variant=variant, network=network)
     if base_width is not None:
         cascade = replace(cascade, base_width=base_width)
     if epochs is not None:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from cascade_rt.config import TrainConfig, train_preset
+from cascade_rt.config import TrainConfig
 from cascade_rt.training.schedule import STEPS, has_boundary_loss, learning_rate, steps_by_epoch
 
 
 def test_the_paper_trains_2_epochs_of_s_4_of_i_and_50_of_j() -> None:
-    names = [step.name for step in steps_by_epoch(train_preset("paper"))]
+    names = [step.name for step in steps_by_epoch(TrainConfig())]
     assert names == ["S"] * 2 + ["I"] * 4 + ["J"] * 50
 
 
@@ -30,7 +30,7 @@ def test_a_boundary_weight_of_0_turns_the_boundary_loss_off() -> None:
 
 
 def test_a_constant_learning_rate_stays() -> None:
-    assert {learning_rate(train_preset("paper"), iteration, 100) for iteration in range(100)} == {1e-5}
+    assert {learning_rate(TrainConfig(), iteration, 100) for iteration in range(100)} == {1e-5}
 
 
 def test_the_poly_learning_rate_falls_from_the_start_to_almost_nothing() -> None:

@@ -1,0 +1,36 @@
+"""The networks that may stand in stage 2, by the name they have in a config."""
+
+from torch import nn
+
+from cascade_rt.config import CascadeConfig
+from cascade_rt.models.localization_net import LocalizationUNet
+from cascade_rt.models.multiscale_unet import MultiscaleUNet
+from cascade_rt.models.tumor_net import TumorNet
+
+
+def build_stage2(config: CascadeConfig) -> nn.Module:
+    """Make the stage-2 network of a config.
+
+    Returns:
+        A module from `[batch, 1, row, col]`, row and col multiples of 16, to logits: one map of that shape, or a list of
+        maps, coarse to fine, of which the last has it.
+
+    Raises:
+        BackendUnavailableError: The network comes from a library that is not installed.
+    """
+    if config.stage2 == "focusing":
+        return TumorNet(
+            config.base_width,
+            config.norm,
+            config.bottleneck,
+            config.stage2_features,
+            config.context_kernel,
+            config.interference,
+        )
+    if config.stage2 == "localization":
+        return LocalizationUNet(config.base_width, config.norm, config.bottleneck)
+    if config.stage2 == "multiscale_unet":
+        return MultiscaleUNet(config.base_width, config.norm, config.bottleneck)
+    from cascade_rt.models.comparators import build_comparator
+
+    return build_comparator(config.stage2, config.base_width, config.norm)
