@@ -48,6 +48,10 @@ class CropConfig:
         )
 
 
+Comparator = Literal["unet", "unet_plus_plus", "attention_unet", "residual_unet", "dense_unet", "dynamic_unet"]
+COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
+
+
 @dataclass(frozen=True, slots=True)
 class CascadeConfig:
     """The two networks and the glue between them: all that inference needs to know besides the weights."""

@@ -1,9 +1,8 @@
 """Importing the package behind an engine."""
 
-import importlib
 from typing import Any
 
-from cascade_rt.errors import BackendUnavailableError
+from cascade_rt import packages
 
 
 def import_package(name: str, *, backend: str, extra: str) -> Any:
@@ -17,12 +16,4 @@ def import_package(name: str, *, backend: str, extra: str) -> Any:
     Raises:
         BackendUnavailableError: It is not installed. A package that is there but broken keeps its own error.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != name.partition(".")[0]:
-            raise
-        raise BackendUnavailableError(
-            f"backend {backend!r} needs a package that is not installed ({name}); "
-            f"run: pip install 'cascade-rt[{extra}]'"
-        ) from None
+    return packages.import_package(name, needed_by=f"backend {backend!r}", extra=extra)

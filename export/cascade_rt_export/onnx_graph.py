@@ -11,7 +11,7 @@ from onnx import ModelProto
 from torch import nn
 
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage
+from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, StageSpec
 
 OPSET = 18
 """Resize of opset 19 and later long had no CUDA kernel in ONNX Runtime; nothing here needs more than 18."""
@@ -33,7 +33,11 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
         the machine it was made on.
     """
     graph: nn.Module = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
-    spec = STAGE_SPECS[stage]
+    return onnx_from_graph(graph, STAGE_SPECS[stage])
+
+
+def onnx_from_graph(graph: nn.Module, spec: StageSpec) -> ModelProto:
+    """Export a network of one image input `[batch, 1, row, col]` and the outputs of `spec`, as `onnx_from_stage`."""
     lowest, highest = SHORTEST_SIDE // SIDE_MULTIPLE, LONGEST_SIDE // SIDE_MULTIPLE
     dynamic = {
         0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
@@ -55,7 +59,7 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
     if program is None:
         raise TypeError("torch.onnx.export returned no program")
     exported = program.model_proto
-    _name_axes(exported, stage)
+    _name_axes(exported, spec)
     _strip_traces(exported)
     onnx.checker.check_model(exported, full_check=True)
     return exported
@@ -76,9 +80,8 @@ def quiet_exporter() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _name_axes(exported: ModelProto, stage: Stage) -> None:
+def _name_axes(exported: ModelProto, spec: StageSpec) -> None:
     """Give the axes of inputs and outputs the names of the spec, in place of the exporter's expressions."""
-    spec = STAGE_SPECS[stage]
     for values, tensors in ((exported.graph.input, spec.inputs), (exported.graph.output, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             dims = value.type.tensor_type.shape.dim

@@ -10,7 +10,7 @@ import cascade_rt
 from cascade_rt.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "matplotlib"}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "matplotlib", "monai"}
 
 
 def modules_after(code: str) -> set[str]:
@@ -38,6 +38,10 @@ def test_importing_the_package_imports_nothing_but_itself() -> None:
 )
 def test_the_runtime_imports_no_engine_library(module: str) -> None:
     assert not modules_after(f"import cascade_rt.{module}") & HEAVY
+
+
+def test_monai_waits_until_a_comparator_is_built() -> None:
+    assert "monai" not in modules_after("import cascade_rt.models.comparators")
 
 
 def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""Importing a package that not every install has."""
+
+import importlib
+from typing import Any
+
+from cascade_rt.errors import BackendUnavailableError
+
+
+def import_package(name: str, *, needed_by: str, extra: str) -> Any:
+    """Import a package, or a module of it, that only one thing needs.
+
+    Args:
+        name: The package or module.
+        needed_by: What needs it, for the message.
+        extra: The extra of cascade-rt that installs it.
+
+    Raises:
+        BackendUnavailableError: It is not installed. A package that is there but broken keeps its own error.
+    """
+    package = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise BackendUnavailableError(
+            f"{needed_by} needs a package that is not installed ({package}); run: pip install 'cascade-rt[{extra}]'"
+        ) from None
