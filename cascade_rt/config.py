@@ -18,6 +18,8 @@ from cascade_rt.errors import UsageError
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
 Comparator = Literal["unet", "unet_plus_plus", "attention_unet", "residual_unet", "dense_unet", "dynamic_unet"]
+COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
+"""Networks of Table 1 that MONAI keeps; each stands on its own, without a cascade."""
 Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
 Interference = Literal["both", "fpd", "fnd", "none"]
 
@@ -46,10 +48,6 @@ class CropConfig:
             "cascade.crop.min_side must be a multiple of cascade.crop.grid",
             self.min_side,
         )
-
-
-Comparator = Literal["unet", "unet_plus_plus", "attention_unet", "residual_unet", "dense_unet", "dynamic_unet"]
-COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +214,6 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Variant = Literal["u", "m", "m-p", "m-p-t", "m-p-t-l", "m-p-t-l-f", "fpd", "fnd", "no-interference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """The rows of Table 3, of which the last is the whole method, then those of Figure 10."""
-COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
 _TABLES = ("cascade", "train")
 _FOLDER = Path(__file__).parent / "assets" / "configs"
 
@@ -247,7 +244,9 @@ def load_config(
     if variant is not None:
         documents.append(_read_document(_FOLDER / f"{variant}.toml"))
     if network is not None:
-        documents.append(_lay_over([_read_document(_FOLDER / "network.toml"), {"cascade": {"stage2": network}}], "config"))
+        documents.append(
+            _lay_over([_read_document(_FOLDER / "network.toml"), {"cascade": {"stage2": network}}], "config")
+        )
     if path is not None:
         documents.append(_read_document(path))
     cascade, train = (_lay_over([document.get(table, {}) for document in documents], table) for table in _TABLES)

@@ -110,9 +110,7 @@ def plan_box(
     return grow(box, grid_size(box.size, config), image_shape)
 
 
-def plan_mask_box(
-    mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[int] | None = None
-) -> Box | None:
+def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[int] | None = None) -> Box | None:
     """Plan the crop of one slice from a binary mask `[row, col]`: the true organ, in training."""
     foreground = mask.astype(np.float32)
     return plan_box(foreground.max(axis=1), foreground.max(axis=0), config, margins)

@@ -19,9 +19,7 @@ REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
-Status = Literal[
-    "ok", "no_organ", "no_tumor", "organ_only", "tumor_only", "implausible_organ", "organ_touches_border"
-]
+Status = Literal["ok", "no_organ", "no_tumor", "organ_only", "tumor_only", "implausible_organ", "organ_touches_border"]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
     "ok": "pancreas and tumour found",

@@ -96,7 +96,7 @@ class SliceSampler:
         ]
 
     def _draw_margins(self, count: int, random: np.random.Generator) -> npt.NDArray[np.int64] | None:
-        """Margins `[count, 4]` as RSTN varies them: each side, every other time, anything from 0 to twice the margin."""
+        """Margins `[count, 4]` as RSTN varies them: each, every other time, anything from 0 to twice the usual one."""
         if not self.config.margin_jitter:
             return None
         varied = random.integers(0, 2 * self.margin, size=(count, 4), endpoint=True)

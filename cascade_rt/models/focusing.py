@@ -107,15 +107,20 @@ class FocusingModule(nn.Module):
             self.after = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
         self.map = nn.Conv2d(channels, 1, kernel_size=7, padding=3)
 
-    def forward(self, features: Tensor, coarse: Located) -> Located:
-        """Focus `[batch, channel, row, col]` with the features and logits of half its resolution."""
+    def forward(self, features: Tensor | None, coarse: Located) -> Located:
+        """Focus with the map of half the resolution.
+
+        Args:
+            features: Those of this level, `[batch, channel, row, col]`; None where no interference is looked for.
+            coarse: What the next coarser level has found.
+        """
         refined = upsample(self.coarse(coarse.features))
+        if features is not None:
+            foreground, background = split(upsample(coarse.logits))
+            if self.false_positives is not None:
+                refined = self.false_positives(refined, foreground * features)
+            if self.false_negatives is not None:
+                refined = self.false_negatives(refined, background * features)
         if self.after is not None:
             refined = self.after(refined)
-            return Located(refined, self.map(refined))
-        foreground, background = split(upsample(coarse.logits))
-        if self.false_positives is not None:
-            refined = self.false_positives(refined, foreground * features)
-        if self.false_negatives is not None:
-            refined = self.false_negatives(refined, background * features)
         return Located(refined, self.map(refined))

@@ -3,6 +3,7 @@
 from torch import nn
 
 from cascade_rt.config import CascadeConfig
+from cascade_rt.models.comparators import build_comparator
 from cascade_rt.models.localization_net import LocalizationUNet
 from cascade_rt.models.multiscale_unet import MultiscaleUNet
 from cascade_rt.models.tumor_net import TumorNet
@@ -12,8 +13,8 @@ def build_stage2(config: CascadeConfig) -> nn.Module:
     """Make the stage-2 network of a config.
 
     Returns:
-        A module from `[batch, 1, row, col]`, row and col multiples of 16, to logits: one map of that shape, or a list of
-        maps, coarse to fine, of which the last has it.
+        A module from `[batch, 1, row, col]`, row and col multiples of 16, to logits: one map of that shape, or a list
+        of maps, coarse to fine, of which the last has it.
 
     Raises:
         BackendUnavailableError: The network comes from a library that is not installed.
@@ -31,6 +32,4 @@ def build_stage2(config: CascadeConfig) -> nn.Module:
         return LocalizationUNet(config.base_width, config.norm, config.bottleneck)
     if config.stage2 == "multiscale_unet":
         return MultiscaleUNet(config.base_width, config.norm, config.bottleneck)
-    from cascade_rt.models.comparators import build_comparator
-
     return build_comparator(config.stage2, config.base_width, config.norm)

@@ -5,7 +5,7 @@
 With w = `base_width` the reductions leave 8w, 4w, 2w, w and w/2 channels, coarse to fine.
 """
 
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal
 
 import torch
@@ -31,15 +31,20 @@ class TumorNet(nn.Module):
         interference: Interference = "both",
     ) -> None:
         super().__init__()
+        # Without interference the focusing modules read nothing of the finer levels.
+        self.reads_finer_levels = interference != "none"
+        decodes = features == "decoder" and self.reads_finer_levels
         self.encoder = MultiscaleEncoder(base_width, norm, bottleneck)
-        self.decoder = MultiscaleDecoder(base_width, norm) if features == "decoder" else None
+        self.decoder = MultiscaleDecoder(base_width, norm) if decodes else None
         coarse_to_fine = tuple(reversed(block_widths(base_width)))
         per_block = 1 if features == "decoder" else 3
-        level_channels = (bottleneck_width(base_width), *(per_block * width for width in coarse_to_fine))
+        level_channels = [bottleneck_width(base_width)]
+        if self.reads_finer_levels:
+            level_channels += [per_block * width for width in coarse_to_fine]
         reduced_channels = (*coarse_to_fine, base_width // 2)
         self.reductions = nn.ModuleList(
             conv_block(channels, reduced, 3, norm)
-            for channels, reduced in zip(level_channels, reduced_channels, strict=True)
+            for channels, reduced in zip(level_channels, reduced_channels, strict=False)
         )
         self.localization = LocalizationModule(reduced_channels[0])
         self.focusing = nn.ModuleList(
@@ -53,10 +58,10 @@ class TumorNet(nn.Module):
         Returns:
             Coarse to fine: localisation at 1/16, focusing at 1/8, 1/4, 1/2 and 1/1. The last is the prediction.
         """
-        levels = [reduce(level) for reduce, level in zip(self.reductions, self._levels(salient), strict=True)]
-        located = self.localization(levels[0])
+        coarsest, *finer = (reduce(level) for reduce, level in zip(self.reductions, self._levels(salient), strict=True))
+        located = self.localization(coarsest)
         outputs = [located.logits]
-        for focus, level in zip(self.focusing, levels[1:], strict=True):
+        for focus, level in zip_longest(self.focusing, finer):
             located = focus(level, located)
             outputs.append(located.logits)
         return outputs
@@ -64,6 +69,8 @@ class TumorNet(nn.Module):
     def _levels(self, salient: Tensor) -> list[Tensor]:
         """Feature maps, coarse to fine, before the channel reduction."""
         features = self.encoder(salient)
+        if not self.reads_finer_levels:
+            return [features.bottleneck]
         if self.decoder is not None:
             return [features.bottleneck, *self.decoder(features)]
         return [features.bottleneck, *(torch.cat(block, dim=1) for block in reversed(features.blocks))]

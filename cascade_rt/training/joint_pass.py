@@ -36,8 +36,8 @@ def plan_training_boxes(
     """Plan the crops of a batch.
 
     Those around an organ make one group, of the largest size that any of them needs. A slice without organ in the
-    prediction falls back to the true organ; without either it goes whole, in a group of its own, or, where the policy is
-    to skip, not at all.
+    prediction falls back to the true organ; without either it goes whole, in a group of its own, or, where the policy
+    is to skip, not at all.
 
     Args:
         label: `[batch, row, col]`.

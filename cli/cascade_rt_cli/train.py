@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from cascade_rt.config import PRESETS, Preset
+from cascade_rt.config import COMPARATORS, PRESETS, VARIANTS, Comparator, Preset, Variant
 from cascade_rt.data.names import DATASETS, Dataset
 from cascade_rt_cli.options import PATH, shape_option
 
@@ -27,6 +27,16 @@ from cascade_rt_cli.options import PATH, shape_option
     show_default=True,
     help="Numbers of the training: the paper's, or ones that learn within hours on a small machine.",
 )
+@click.option(
+    "--variant",
+    type=click.Choice(VARIANTS),
+    help="A row of the paper's Table 3 (u to m-p-t-l-f, the whole method) or Figure 10.  [default: the whole method]",
+)
+@click.option(
+    "--network",
+    type=click.Choice(COMPARATORS),
+    help="A network of Table 1 on whole slices, in place of the cascade.",
+)
 @click.option("--config", type=PATH, metavar="TOML", help="File that overrides the preset ([cascade], [train]).")
 @click.option(
     "--base-width", type=click.IntRange(min=8), help="Channels of the first block; 64 is the paper's.  [default: 64]"
@@ -43,6 +53,8 @@ def train(
     output: Path,
     dataset: Literal["phantom"] | Dataset,
     preset: Preset,
+    variant: Variant | None,
+    network: Comparator | None,
     config: Path | None,
     base_width: int | None,
     epochs: tuple[int, int, int] | None,
@@ -64,6 +76,8 @@ def train(
       cascade-rt train -o runs/first --base-width 8
       cascade-rt train -o runs/tiny --base-width 8 --cases 2 --shape 16 96 96 --epochs 1 1 1
       cascade-rt train --dataset msd stores/msd -o runs/msd
+      cascade-rt train --dataset msd stores/msd -o runs/m-p --variant m-p --preset paper
+      cascade-rt train --dataset msd stores/msd -o runs/unet --network unet
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
@@ -72,7 +86,7 @@ def train(
         from cascade_rt_cli.train_phantoms import train_on_phantoms
     from cascade_rt_cli.train_options import combine_options
 
-    cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
+    cascade_config, train_config = combine_options(preset, variant, network, config, base_width, epochs, seed)
     if dataset != "phantom":
         train_on_store(dataset, data, output, cascade_config, train_config, init=init, resume=resume)
         return

@@ -97,3 +97,43 @@ def test_a_patch_is_not_always_in_the_same_place() -> None:
 
 def test_padded_shapes_are_multiples_of_32_and_at_least_64() -> None:
     assert padded_shape([(10, 65), (33, 64)]) == (64, 96)
+
+
+def kinds_visited(kinds: str, share: float, epoch: int = 0) -> list[str]:
+    sampler = SliceSampler.over([case(kinds)], replace(CONFIG, slices="organ", tumor_share=share))
+    return [kinds[number] for number in visited(sampler, epoch)]
+
+
+@given(st.integers(1, 6), st.integers(1, 30), st.floats(0.05, 1.0), st.integers(0, 3))
+def test_tumours_have_their_share_and_the_epoch_keeps_its_length(
+    tumors: int, organs: int, share: float, epoch: int
+) -> None:
+    found = kinds_visited("t" * tumors + "o" * organs, share, epoch)
+    assert len(found) == tumors + organs
+    assert found.count("t") == round(share * len(found))
+
+
+def test_slices_are_repeated_and_left_out_evenly() -> None:
+    sampler = SliceSampler.over([case("ttoooooooo")], replace(CONFIG, slices="organ", tumor_share=0.5))
+    found = visited(sampler)
+    assert sorted(found.count(number) for number in (0, 1)) == [2, 3]
+    assert {found.count(number) for number in range(2, 10)} == {0, 1}
+
+
+def test_a_share_of_tumours_without_any_is_refused() -> None:
+    with pytest.raises(InputError, match="no slice with tumour"):
+        SliceSampler.over([case("oo")], replace(CONFIG, slices="organ", tumor_share=0.5))
+
+
+def test_margins_are_left_to_the_config_unless_they_jitter() -> None:
+    sampler = SliceSampler.over([case("ooo")], replace(CONFIG, slices="organ"))
+    assert [batch.margins for batch in sampler.epoch(0)] == [None]
+
+
+def test_half_of_the_jittered_margins_are_the_usual_one_and_the_others_0_to_twice_that() -> None:
+    sampler = SliceSampler.over([case("o" * 300)], replace(CONFIG, slices="organ", margin_jitter=True), margin=20)
+    margins = np.concatenate([batch.margins for batch in sampler.epoch(0) if batch.margins is not None])
+    assert margins.shape == (300, 4)
+    assert (margins.min(), margins.max()) == (0, 40)
+    assert 0.45 < np.mean(margins == 20) < 0.58
+    assert all(np.unique(margins[:, side]).size > 30 for side in range(4))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cascade_rt.config import Interference
 from cascade_rt.models.focusing import ContextExploration, FocusingModule, split, upsample
 from cascade_rt.models.localization import Located
 
@@ -61,18 +62,51 @@ def test_focusing_doubles_the_resolution_of_the_coarse_map() -> None:
 def test_where_the_coarse_map_is_sure_of_tumour_the_background_branch_sees_nothing() -> None:
     module = FocusingModule(8, 16, "batch", 3).eval()
     seen: list[torch.Tensor] = []
-    module.false_negatives.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert module.false_negatives is not None
+    module.false_negatives.explore.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     sure = torch.full((1, 1, 8, 8), 100.0)
     module(torch.rand(1, 8, 16, 16), Located(torch.rand(1, 16, 8, 8), sure))
     assert seen[0].abs().max() < 1e-40
 
 
+def inputs() -> tuple[torch.Tensor, Located]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand(2, 8, 16, 16, generator=generator)
+    return features, Located(torch.rand(2, 16, 8, 8, generator=generator), torch.zeros(2, 1, 8, 8))
+
+
 def test_false_positives_are_subtracted_and_false_negatives_added() -> None:
     module = FocusingModule(8, 16, "batch", 3)
-    assert (module.subtract_weight.item(), module.add_weight.item()) == (1.0, 1.0)
-    features, coarse = torch.rand(2, 8, 16, 16), Located(torch.rand(2, 16, 8, 8), torch.zeros(2, 1, 8, 8))
-    false_positives = module.false_positives(0.5 * features)
-    false_negatives = module.false_negatives(0.5 * features)
-    refined = module.after_subtract(upsample(module.coarse(coarse.features)) - false_positives)
-    expected = module.map(module.after_add(refined + false_negatives))
+    distraction, missed = module.false_positives, module.false_negatives
+    assert distraction is not None
+    assert missed is not None
+    assert (distraction.weight.item(), missed.weight.item()) == (1.0, 1.0)
+    features, coarse = inputs()
+    refined = distraction.after(upsample(module.coarse(coarse.features)) - distraction.explore(0.5 * features))
+    expected = module.map(missed.after(refined + missed.explore(0.5 * features)))
     torch.testing.assert_close(module(features, coarse).logits, expected)
+
+
+def test_with_one_kind_of_interference_the_other_is_left_out() -> None:
+    features, coarse = inputs()
+    fpd, fnd = FocusingModule(8, 16, "batch", 3, "fpd"), FocusingModule(8, 16, "batch", 3, "fnd")
+    assert fpd.false_positives is not None
+    assert fnd.false_negatives is not None
+    subtracted = upsample(fpd.coarse(coarse.features)) - fpd.false_positives.explore(0.5 * features)
+    added = upsample(fnd.coarse(coarse.features)) + fnd.false_negatives.explore(0.5 * features)
+    torch.testing.assert_close(fpd(features, coarse).features, fpd.false_positives.after(subtracted))
+    torch.testing.assert_close(fnd(features, coarse).features, fnd.false_negatives.after(added))
+
+
+def test_without_interference_no_features_of_the_level_are_needed() -> None:
+    module, (_, coarse) = FocusingModule(8, 16, "batch", 3, "none"), inputs()
+    torch.testing.assert_close(module(None, coarse).features, module.after(upsample(module.coarse(coarse.features))))
+
+
+@pytest.mark.parametrize(("interference", "explorations"), [("both", 2), ("fpd", 1), ("fnd", 1), ("none", 0)])
+def test_what_is_not_used_is_not_created(interference: Interference, explorations: int) -> None:
+    module = FocusingModule(8, 16, "batch", 3, interference)
+    assert sum(isinstance(part, ContextExploration) for part in module.modules()) == explorations
+    features, coarse = inputs()
+    module(features, coarse).logits.sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in module.parameters())

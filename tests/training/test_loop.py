@@ -123,3 +123,20 @@ def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0), mixed_precision=True))
     weights = load_checkpoint(tmp_path).model
     assert {tensor.dtype for name, tensor in weights.items() if "num_batches" not in name} == {torch.float32}
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+def test_stage_2_begins_step_i_with_the_encoder_of_stage_1_where_asked_for(tmp_path: Path, transfer: bool) -> None:
+    config = replace(CONFIG, epochs=(1, 1, 0), transfer=transfer, learning_rate=1e-12, weight_decay=0.0)
+    weights = train([disc_case()], tmp_path, CASCADE, config, data="discs").model
+    name = "encoder.blocks.0.branch1.0.0.weight"
+    close = torch.allclose(weights[f"stage1.{name}"], weights[f"stage2.{name}"], atol=1e-6)
+    assert close == transfer
+
+
+def test_a_stage_1_that_is_not_trained_keeps_its_weights_and_running_statistics(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    config = replace(CONFIG, train_stage1=False, transfer=False)
+    second = train([disc_case()], tmp_path / "second", CASCADE, config, data="discs", initial=first)
+    changed = {name.partition(".")[0] for name in first.model if not torch.equal(first.model[name], second.model[name])}
+    assert changed == {"saliency", "stage2"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cascade_rt.config import TrainConfig
-from cascade_rt.training.schedule import STEPS, has_boundary_loss, learning_rate, steps_by_epoch
+from cascade_rt.training.schedule import STEPS, begins_with_transfer, has_boundary_loss, learning_rate, steps_by_epoch
 
 
 def test_the_paper_trains_2_epochs_of_s_4_of_i_and_50_of_j() -> None:
@@ -17,6 +17,22 @@ def test_saliency_is_off_in_s_only_and_boxes_are_predicted_in_j_only() -> None:
     steps = {step.name: step for step in steps_by_epoch(TrainConfig(epochs=(1, 1, 1)))}
     assert [steps[name].use_saliency for name in "SIJ"] == [False, True, True]
     assert [steps[name].predicted_boxes for name in "SIJ"] == [False, False, True]
+
+
+def test_stages_trained_apart_stay_in_s_for_as_many_epochs() -> None:
+    steps = steps_by_epoch(TrainConfig(epochs=(1, 2, 3), joint=False))
+    assert [step.name for step in steps] == ["S"] * 6
+
+
+def test_stage_2_takes_over_stage_1_when_s_ends() -> None:
+    config = TrainConfig(epochs=(2, 1, 3))
+    assert [begins_with_transfer(config, epoch) for epoch in range(6)] == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("changes", [{"transfer": False}, {"joint": False}])
+def test_without_transfer_or_joint_training_nothing_is_taken_over(changes: dict[str, bool]) -> None:
+    config = TrainConfig(epochs=(2, 1, 3), **changes)  # type: ignore[arg-type]
+    assert not any(begins_with_transfer(config, epoch) for epoch in range(6))
 
 
 @pytest.mark.parametrize(("first", "expected"), [("S", "SIJ"), ("I", "IJ"), ("J", "J")])
