@@ -10,7 +10,7 @@ from torch import Tensor
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.sampling import SliceSampler
 from cascade_rt.data.slices import Case
-from cascade_rt.errors import OutputExistsError, UsageError
+from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import fill_weights
 from cascade_rt.training.checkpoint import (
@@ -22,6 +22,7 @@ from cascade_rt.training.checkpoint import (
     save_checkpoint,
 )
 from cascade_rt.training.joint_pass import batch_losses
+from cascade_rt.training.run_folder import check_run_folder, make_run_folder
 from cascade_rt.training.schedule import Step, learning_rate, steps_by_epoch
 
 
@@ -74,20 +75,17 @@ def train(
     Raises:
         InputError: The cases hold no slice to train on.
         BundleError: `initial` holds the weights of another network.
+        OutputError: `run` cannot be written.
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
         UsageError: The checkpoint in `run` belongs to another configuration.
     """
+    check_run_folder(run, resume=resume)
     sampler = SliceSampler.over(cases, config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = CascadeModel(cascade)
+    model = _first_model(cascade, config, initial)
     if initial is not None:
-        fill_weights(model, initial.model, "the checkpoint to start from")
         data = f"{data}, after {initial.epochs_done} epochs on {initial.data}"
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, config)
-    checkpoint = _starting_point(run, cascade, config, data, resume)
+    checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
     if checkpoint.epochs_done:
         model.load_state_dict(dict(checkpoint.model))
         restore_optimizer(optimizer, checkpoint.optimizer)
@@ -95,16 +93,44 @@ def train(
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
         entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses}
-        checkpoint = replace(
-            checkpoint,
-            epochs_done=epoch + 1,
-            model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-            optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
-            history=(*checkpoint.history, entry),
-        )
+        checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
         save_checkpoint(checkpoint, run / FILE_NAME)
         on_epoch(entry)
     return checkpoint
+
+
+def _first_model(cascade: CascadeConfig, config: TrainConfig, initial: Checkpoint | None) -> CascadeModel:
+    """The model before its first epoch, on the device it is trained on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = CascadeModel(cascade)
+    if initial is not None:
+        fill_weights(model, initial.model, "the checkpoint to start from")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
+    """The checkpoint of a run, which must have been trained as the fresh one says; that one where there is none."""
+    if not (run / FILE_NAME).exists():
+        make_run_folder(run)
+        return fresh
+    found = load_checkpoint(run)
+    if (found.cascade, found.train, found.data) != (fresh.cascade, fresh.train, fresh.data):
+        raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
+    return found
+
+
+def _after_epoch(
+    before: Checkpoint, model: CascadeModel, optimizer: torch.optim.Optimizer, entry: dict[str, float | str]
+) -> Checkpoint:
+    return replace(
+        before,
+        epochs_done=before.epochs_done + 1,
+        model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
+        history=(*before.history, entry),
+    )
 
 
 def _train_epoch(
@@ -141,15 +167,3 @@ def _optimizer(model: CascadeModel, config: TrainConfig) -> torch.optim.Optimize
             model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _starting_point(run: Path, cascade: CascadeConfig, config: TrainConfig, data: str, resume: bool) -> Checkpoint:
-    if not (run / FILE_NAME).exists():
-        run.mkdir(parents=True, exist_ok=True)
-        return Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={})
-    if not resume:
-        raise OutputExistsError(f"{run}: holds a training run; go on with --resume, or name another folder")
-    checkpoint = load_checkpoint(run)
-    if (checkpoint.cascade, checkpoint.train, checkpoint.data) != (cascade, config, data):
-        raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
-    return checkpoint

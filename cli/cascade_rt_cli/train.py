@@ -68,11 +68,13 @@ def train(
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("train"):
+        from cascade_rt.training.run_folder import check_run_folder
         from cascade_rt_cli.train_cases import train_on_store
         from cascade_rt_cli.train_phantoms import train_on_phantoms
     from cascade_rt_cli.train_options import combine_options
 
     cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
+    check_run_folder(output, resume=resume)
     if dataset != "phantom":
         train_on_store(dataset, data, output, cascade_config, train_config, init=init, resume=resume)
         return
