@@ -19,11 +19,11 @@ from cascade_rt.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
-    save_checkpoint,
 )
 from cascade_rt.training.joint_pass import batch_losses
-from cascade_rt.training.run_folder import check_run_folder, make_run_folder
+from cascade_rt.training.run_folder import check_run_folder, keep, show
 from cascade_rt.training.schedule import Step, learning_rate, steps_by_epoch
+from cascade_rt.training.validation import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ def train(
     data: str,
     initial: Checkpoint | None = None,
     resume: bool = False,
+    validation: Sequence[Case] = (),
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
@@ -63,14 +64,15 @@ def train(
 
     Args:
         cases: Training cases.
-        run: Folder of the run; its checkpoint is `run/checkpoint.safetensors`.
+        run: Folder of the run (see `run_folder`).
         cascade: The networks and the glue.
         config: The training.
         data: What the cases are, in words; it ends up in the bundle.
         initial: Start from the weights of this run instead of random ones.
         resume: Go on from the checkpoint in `run` where there is one.
+        validation: Cases to measure Dice on after each epoch (see `validate`); the weights do not depend on them.
         on_batch: Called after each batch.
-        on_epoch: Called after each epoch, once its checkpoint is written, with its number, step and mean losses.
+        on_epoch: Called after each epoch, once its checkpoint is written, with its entry in the history.
 
     Raises:
         InputError: The cases hold no slice to train on.
@@ -81,44 +83,59 @@ def train(
     """
     check_run_folder(run, resume=resume)
     sampler = SliceSampler.over(cases, config)
-    model = _first_model(cascade, config, initial)
-    if initial is not None:
-        data = f"{data}, after {initial.epochs_done} epochs on {initial.data}"
-    optimizer = _optimizer(model, config)
+    data = _described(data, len(validation), initial)
     checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
-    if checkpoint.epochs_done:
-        model.load_state_dict(dict(checkpoint.model))
-        restore_optimizer(optimizer, checkpoint.optimizer)
+    if checkpoint.history:
+        show(checkpoint, run)
+    model = _first_model(checkpoint, initial)
+    optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
-        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses}
+        dice = validate(model, validation)
+        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses, **dice}
         checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
-        save_checkpoint(checkpoint, run / FILE_NAME)
+        keep(checkpoint, run)
         on_epoch(entry)
     return checkpoint
 
 
-def _first_model(cascade: CascadeConfig, config: TrainConfig, initial: Checkpoint | None) -> CascadeModel:
-    """The model before its first epoch, on the device it is trained on."""
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = CascadeModel(cascade)
-    if initial is not None:
-        fill_weights(model, initial.model, "the checkpoint to start from")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:
+    """What a run is trained on, in words; a run is resumed only where they are the same."""
+    if held_out:
+        data = f"{data}, cases held out for validation: {held_out}"
+    return data if initial is None else f"{data}, after {initial.epochs_done} epochs on {initial.data}"
 
 
 def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
     """The checkpoint of a run, which must have been trained as the fresh one says; that one where there is none."""
     if not (run / FILE_NAME).exists():
-        make_run_folder(run)
         return fresh
     found = load_checkpoint(run)
     if (found.cascade, found.train, found.data) != (fresh.cascade, fresh.train, fresh.data):
         raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
     return found
+
+
+def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeModel:
+    """The model of a checkpoint, on the device it is trained on; new weights where no epoch is done."""
+    with torch.random.fork_rng():
+        torch.manual_seed(checkpoint.train.seed)
+        model = CascadeModel(checkpoint.cascade)
+    if initial is not None:
+        fill_weights(model, initial.model, "the checkpoint to start from")
+    if checkpoint.epochs_done:
+        fill_weights(model, checkpoint.model, "the checkpoint to go on from")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _first_optimizer(checkpoint: Checkpoint, model: CascadeModel) -> torch.optim.Optimizer:
+    """The optimiser of a checkpoint."""
+    optimizer = _optimizer(model, checkpoint.train)
+    if checkpoint.epochs_done:
+        restore_optimizer(optimizer, checkpoint.optimizer)
+    return optimizer
 
 
 def _after_epoch(
@@ -141,19 +158,22 @@ def _train_epoch(
     epoch: int,
     on_batch: Callable[[Progress], None],
 ) -> dict[str, float]:
+    """Train for an epoch; returns its mean losses and the learning rate of its last batch."""
     config, batches = sampler.config, sampler.batches_per_epoch
     sums: list[Tensor] = []
+    rate = config.learning_rate
     model.train()
     for number, batch in enumerate(sampler.epoch(epoch)):
+        rate = learning_rate(config, epoch * batches + number, len(steps) * batches)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch * batches + number, len(steps) * batches)
+            group["lr"] = rate
         losses = batch_losses(model, batch, steps[epoch], config)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         sums.append(torch.stack([losses.organ, losses.tumor, losses.boundary]).detach())
         on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
-    return _named(torch.stack(sums).mean(dim=0))
+    return {**_named(torch.stack(sums).mean(dim=0)), "learning_rate": rate}
 
 
 def _named(losses: Tensor) -> dict[str, float]:

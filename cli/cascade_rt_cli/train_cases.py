@@ -20,6 +20,7 @@ def train_on_store(
     cascade: CascadeConfig,
     config: TrainConfig,
     *,
+    validate: int,
     init: Path | None,
     resume: bool,
 ) -> None:
@@ -37,5 +38,5 @@ def train_on_store(
     if dataset == "nih":
         cascade = replace(cascade, target="organ")
         config = replace(config, slices="organ" if config.slices == "tumor" else config.slices, boundary_classes=2)
-    data = f"{_TITLES[dataset]}, {split}"
-    run_training(open_cases(store, split.train), run, cascade, config, data=data, init=init, resume=resume)
+    data, cases = f"{_TITLES[dataset]}, {split}", open_cases(store, split.train)
+    run_training(cases, run, cascade, config, data=data, validate=validate, init=init, resume=resume)

@@ -18,6 +18,7 @@ def train_on_phantoms(
     cascade: CascadeConfig,
     config: TrainConfig,
     *,
+    validate: int,
     init: Path | None,
     resume: bool,
 ) -> None:
@@ -25,5 +26,5 @@ def train_on_phantoms(
     with progress_bar() as bars:
         making = bars.add_task("phantoms", total=len(seeds))
         names = prepare_phantoms(store, seeds, shape, on_case=lambda _: bars.advance(making))
-    data = describe_phantoms(seeds, shape)
-    run_training(open_cases(store, names), run, cascade, config, data=data, init=init, resume=resume)
+    data, cases = describe_phantoms(seeds, shape), open_cases(store, names)
+    run_training(cases, run, cascade, config, data=data, validate=validate, init=init, resume=resume)
