@@ -17,6 +17,7 @@ from cascade_rt.errors import UsageError
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
+Augmentation = Literal["none", "intensity", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +130,13 @@ class TrainConfig:
     where both stages look for the pancreas."""
     boundary_frame: bool = True
     """Whether the edges of a region on the image frame count to its perimeter. Two classes need them."""
+    augmentation: Augmentation = "none"
+    """How slices are changed at random: not at all; HU scaled and shifted, and noise (`intensity`); or also turned and
+    enlarged (`full`). By how much stands in `cascade_rt.data.augmentation`."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
     seed: int = 0
-    """Seed of the initial weights, of the order of the slices and of the patches."""
+    """Seed of the initial weights, of the order of the slices, of the patches and of the augmentation."""
 
     def __post_init__(self) -> None:
         _require(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.config import TrainConfig
+from cascade_rt.data.augmentation import change_slice, draw_change
 from cascade_rt.data.slices import TUMOR, Case, SliceRef
 from cascade_rt.errors import InputError
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
@@ -72,6 +73,7 @@ class SliceSampler:
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
+        pairs = [change_slice(*pair, draw_change(self.config.augmentation, random)) for pair in pairs]
         if self.config.patch:
             pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
         shape = padded_shape([image.shape for image, _ in pairs])
