@@ -1,7 +1,7 @@
 """Which slices an epoch visits, and how a batch of them is cut."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ class Batch:
     """`[batch, 1, row, col]`."""
     label: npt.NDArray[np.uint8]
     """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    share: float = 1.0
+    """Part that these are of the slices of a batch which several processes divide among them; 0: it holds none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,15 +63,25 @@ class SliceSampler:
     def _background_count(self) -> int:
         return min(len(self.background), round(self.config.background_share * len(self.foreground)))
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch."""
+    def epoch(self, number: int, rank: int = 0, workers: int = 1) -> Iterator[Batch]:
+        """Yield the batches of an epoch.
+
+        Args:
+            number: Number of the epoch, from 0.
+            rank: Which process this is, from 0.
+            workers: Processes that divide each batch among them. All get the same number of batches; the first has a
+                slice of each, and in the last batch others may have none.
+        """
         random = np.random.default_rng((self.config.seed, number))
         chosen = random.choice(len(self.background), self._background_count, replace=False) if self.background else ()
         refs = [*self.foreground, *(self.background[index] for index in chosen)]
         order = random.permutation(len(refs))
+        if workers > 1:
+            random = random.spawn(workers)[rank]
         for start in range(0, len(refs), self.config.batch_size):
             members = [refs[index] for index in order[start : start + self.config.batch_size]]
-            yield self._load(members, random)
+            mine = members[rank::workers]
+            yield replace(self._load(mine, random), share=len(mine) / len(members))
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
@@ -87,8 +99,8 @@ class SliceSampler:
 
 
 def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """The smallest shape that holds all the slices and that both networks take."""
-    rows, cols = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    """The smallest shape that holds all the slices, of which there may be none, and that both networks take."""
+    rows, cols = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
     return _padded_side(rows), _padded_side(cols)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cascade_rt.config import CascadeConfig, TrainConfig
-from cascade_rt.data.sampling import SliceSampler
+from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel
@@ -20,6 +20,7 @@ from cascade_rt.training.checkpoint import (
     load_checkpoint,
     restore_optimizer,
 )
+from cascade_rt.training.distributed import ALONE, Workers
 from cascade_rt.training.joint_pass import batch_losses
 from cascade_rt.training.run_folder import check_run_folder, keep, show
 from cascade_rt.training.schedule import Step, learning_rate, steps_by_epoch
@@ -54,13 +55,14 @@ def train(
     initial: Checkpoint | None = None,
     resume: bool = False,
     validation: Sequence[Case] = (),
+    workers: Workers = ALONE,
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
     """Train a cascade; a checkpoint is written after each epoch.
 
     An epoch depends on nothing but the checkpoint before it and the seed, so a run that was stopped and resumed ends
-    in the same weights as one that was not, on the same machine.
+    in the same weights as one that was not, on the same machine and with as many processes.
 
     Args:
         cases: Training cases.
@@ -71,6 +73,7 @@ def train(
         initial: Start from the weights of this run instead of random ones.
         resume: Go on from the checkpoint in `run` where there is one.
         validation: Cases to measure Dice on after each epoch (see `validate`); the weights do not depend on them.
+        workers: The processes that train together; the first one validates, writes and calls `on_epoch`.
         on_batch: Called after each batch.
         on_epoch: Called after each epoch, once its checkpoint is written, with its entry in the history.
 
@@ -79,24 +82,27 @@ def train(
         BundleError: `initial` holds the weights of another network.
         OutputError: `run` cannot be written.
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
-        UsageError: The checkpoint in `run` belongs to another configuration.
+        UsageError: The checkpoint in `run` belongs to another configuration, or a batch has fewer slices than there
+            are processes.
     """
     check_run_folder(run, resume=resume)
+    workers.check(config.batch_size)
     sampler = SliceSampler.over(cases, config)
     data = _described(data, len(validation), initial)
     checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
-    if checkpoint.history:
+    if checkpoint.history and workers.is_first:
         show(checkpoint, run)
     model = _first_model(checkpoint, initial)
     optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
-        losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
-        dice = validate(model, validation)
+        losses = _train_epoch(model, optimizer, sampler, steps, epoch, workers, on_batch)
+        dice = validate(model, validation) if workers.is_first else {}
         entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses, **dice}
         checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
-        keep(checkpoint, run)
-        on_epoch(entry)
+        if workers.is_first:
+            keep(checkpoint, run)
+            on_epoch(entry)
     return checkpoint
 
 
@@ -156,6 +162,7 @@ def _train_epoch(
     sampler: SliceSampler,
     steps: Sequence[Step],
     epoch: int,
+    workers: Workers,
     on_batch: Callable[[Progress], None],
 ) -> dict[str, float]:
     """Train for an epoch; returns its mean losses and the learning rate of its last batch."""
@@ -163,17 +170,26 @@ def _train_epoch(
     sums: list[Tensor] = []
     rate = config.learning_rate
     model.train()
-    for number, batch in enumerate(sampler.epoch(epoch)):
+    for number, batch in enumerate(sampler.epoch(epoch, workers.rank, workers.count)):
         rate = learning_rate(config, epoch * batches + number, len(steps) * batches)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = batch_losses(model, batch, steps[epoch], config)
         optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        sums.append(workers.add(_backward(model, batch, steps[epoch], config)))
+        workers.add_gradients(model)
         optimizer.step()
-        sums.append(torch.stack([losses.organ, losses.tumor, losses.boundary]).detach())
         on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
+    workers.share_buffers(model)
     return {**_named(torch.stack(sums).mean(dim=0)), "learning_rate": rate}
+
+
+def _backward(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Tensor:
+    """Leave the gradients of a batch in the model; returns its three losses. Both count as much as its share."""
+    if not batch.share:
+        return torch.zeros(3, device=next(model.parameters()).device)
+    losses = batch_losses(model, batch, step, config)
+    (losses.total * batch.share).backward()  # type: ignore[no-untyped-call]
+    return torch.stack([losses.organ, losses.tumor, losses.boundary]).detach() * batch.share
 
 
 def _named(losses: Tensor) -> dict[str, float]:

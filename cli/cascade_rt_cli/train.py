@@ -67,29 +67,31 @@ def train(
     DATA is the store that `cascade-rt prepare` made, of which the training cases are used. Of phantoms it is the folder
     in which they are kept, and those missing are made there; default: RUN/cases. A checkpoint is written after each
     epoch; a run that was stopped goes on with --resume and ends in the same weights. With --validate, the checkpoint of
-    the epoch with the highest Dice is kept as well, as RUN/best.safetensors.
+    the epoch with the highest Dice is kept as well, as RUN/best.safetensors. Started by torchrun, it trains on several
+    GPUs, each of which takes its share of every batch.
 
     \b
     Examples:
       cascade-rt train -o runs/first --base-width 8
       cascade-rt train -o runs/tiny --base-width 8 --cases 2 --shape 16 96 96 --epochs 1 1 1
       cascade-rt train --dataset msd stores/msd -o runs/msd --validate 10
+      torchrun --nproc-per-node 2 -m cascade_rt_cli train -o runs/two
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("train"):
+        from cascade_rt.training.distributed import join_workers
         from cascade_rt.training.run_folder import check_run_folder
         from cascade_rt_cli.train_cases import train_on_store
         from cascade_rt_cli.train_phantoms import train_on_phantoms
+        from cascade_rt_cli.train_run import Plan
     from cascade_rt_cli.train_options import combine_options
 
     cascade_config, train_config = combine_options(preset, config, base_width, epochs, seed)
     check_run_folder(output, resume=resume)
-    if dataset != "phantom":
-        train_on_store(dataset, data, output, cascade_config, train_config, validate=validate, init=init, resume=resume)
-        return
-    seeds = range(first_case, first_case + cases)
-    store = data or output / "cases"
-    train_on_phantoms(
-        store, output, seeds, shape, cascade_config, train_config, validate=validate, init=init, resume=resume
-    )
+    with join_workers() as workers:
+        plan = Plan(output, cascade_config, train_config, validate, init, resume, workers)
+        if dataset == "phantom":
+            train_on_phantoms(data or output / "cases", range(first_case, first_case + cases), shape, plan)
+        else:
+            train_on_store(dataset, data, plan)

@@ -1,6 +1,7 @@
 """A training run, with its progress bar and a line for each epoch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.training.checkpoint import load_checkpoint
+from cascade_rt.training.distributed import Workers
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME
 from cascade_rt.training.validation import best_epoch, hold_out
@@ -22,25 +24,31 @@ _TITLES = {
 }
 
 
-def run_training(
-    cases: Sequence[Case],
-    run: Path,
-    cascade: CascadeConfig,
-    config: TrainConfig,
-    *,
-    data: str,
-    validate: int,
-    init: Path | None,
-    resume: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for, whatever the cases are."""
+
+    run: Path
+    cascade: CascadeConfig
+    config: TrainConfig
+    validate: int
+    """Cases to hold out."""
+    init: Path | None
+    """Checkpoint to start from."""
+    resume: bool
+    workers: Workers
+
+
+def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
     """Train on cases but the last few, print the numbers of each epoch, and say what comes next.
 
     Raises:
         UsageError: No case would be left to train on.
     """
-    console = results_console()
-    cases, validation = hold_out(cases, validate)
-    with progress_bar() as bars:
+    first = plan.workers.is_first
+    console = results_console(shown=first)
+    cases, validation = hold_out(cases, plan.validate)
+    with progress_bar(shown=first) as bars:
         bar = bars.add_task("training", total=None)
 
         def show(progress: Progress) -> None:
@@ -53,20 +61,22 @@ def run_training(
 
         checkpoint = train(
             cases,
-            run,
-            cascade,
-            config,
+            plan.run,
+            plan.cascade,
+            plan.config,
             data=data,
-            initial=None if init is None else load_checkpoint(init),
-            resume=resume,
+            initial=None if plan.init is None else load_checkpoint(plan.init),
+            resume=plan.resume,
             validation=validation,
+            workers=plan.workers,
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
-    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {run} -o BUNDLE")
+    console.print(f"{plan.run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {plan.run} -o BUNDLE")
     best = best_epoch(checkpoint.history)
     if best is not None:
-        console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {run / BEST_NAME} -o BUNDLE")
+        file = plan.run / BEST_NAME
+        console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
 
 
 def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:
