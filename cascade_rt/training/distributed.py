@@ -94,13 +94,20 @@ def join_workers() -> Iterator[Workers]:
     """Join the other processes where `torchrun` started this one; otherwise it works alone.
 
     The GPU of a process is the one of its number on its machine; without GPUs the processes talk through gloo.
+
+    Raises:
+        UsageError: The machine has fewer GPUs than processes.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    # Asked for by its own variable: others than torchrun set WORLD_SIZE too, and nobody would answer.
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise UsageError(f"this machine has too few GPUs for so many processes; start at most {gpus} on it")
+        torch.cuda.set_device(number)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     yield Workers(dist.get_rank(), dist.get_world_size())
     # Not in a `finally`: after an error it could wait for processes that wait for this one.

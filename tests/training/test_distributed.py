@@ -58,7 +58,8 @@ def run_workers(count: int, *arguments: object) -> list[tuple[int, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TRAIN, *map(str, arguments)],
@@ -165,6 +166,16 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
         Workers(count=3).check(2)
 
 
-def test_a_process_that_torchrun_did_not_start_works_alone() -> None:
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UsageError, match="too few GPUs for so many processes; start at most 2"), join_workers():
+        pass
+
+
+def test_a_process_that_torchrun_did_not_start_works_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with join_workers() as workers:
         assert workers == ALONE
