@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
-from cascade_rt.config import CropConfig
+from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, plan_box, tightest_box
 from cascade_rt.engines import BackendChoice, Engines, open_engines
 from cascade_rt.engines.base import Array, StageEngine
@@ -77,12 +77,8 @@ class Cascade:
             EngineError: An engine returned something that is not a number.
         """
         check_size(volume, self.bundle.manifest.config.crop)
-        run = _Run(self, volume, keep_probabilities)
-        for first in range(0, len(volume.voxels), SLICES_PER_BATCH):
-            block = volume.voxels[first : first + SLICES_PER_BATCH]
-            run.segment_slices(first, block)
-            on_slices(len(block))
-        run.finish()
+        run = _Run(self.engines, self.bundle.manifest.config, volume.voxels.shape, keep_probabilities)
+        run.segment(volume.voxels, on_slices)
         with run.stopwatch.step("measure"):
             found = measure(run.mask, volume.affine, volume.voxel_volume_ml)
         return Segmentation(
@@ -127,6 +123,17 @@ def open_cascade(bundle: str | os.PathLike[str] | None = None, backend: BackendC
     return Cascade(opened, open_engines(opened, backend))
 
 
+def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+    """Segment the voxels `[z, row, col]` of a scan, HU, to labels of the same shape and nothing else.
+
+    Raises:
+        EngineError: An engine returned something that is not a number.
+    """
+    run = _Run(engines, config, voxels.shape, keep_probabilities=False)
+    run.segment(voxels)
+    return run.mask
+
+
 class _Run:
     """One scan on its way through the cascade.
 
@@ -134,10 +141,11 @@ class _Run:
     mask and a few blocks, however many slices there are.
     """
 
-    def __init__(self, cascade: Cascade, volume: Volume, keep_probabilities: bool) -> None:
-        shape = volume.voxels.shape
-        self.engines = cascade.engines
-        self.config = cascade.bundle.manifest.config
+    def __init__(
+        self, engines: Engines, config: CascadeConfig, shape: tuple[int, ...], keep_probabilities: bool
+    ) -> None:
+        self.engines = engines
+        self.config = config
         self.stage2_label = TUMOR_LABEL if self.config.target == "tumor" else ORGAN_LABEL
         self.stopwatch = Stopwatch()
         self.queue = CropQueue(CROPS_PER_BATCH)
@@ -147,7 +155,16 @@ class _Run:
         self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
         self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
 
-    def segment_slices(self, first: int, block: npt.NDArray[np.int16]) -> None:
+    def segment(self, voxels: npt.NDArray[np.int16], on_slices: Callable[[int], None] = lambda _: None) -> None:
+        """Run both stages on all slices `[z, row, col]`; `on_slices` as in `Cascade.run`."""
+        for first in range(0, len(voxels), SLICES_PER_BATCH):
+            block = voxels[first : first + SLICES_PER_BATCH]
+            self._segment_slices(first, block)
+            on_slices(len(block))
+        for batch in self.queue.drain():
+            self._find_tumor(batch)
+
+    def _segment_slices(self, first: int, block: npt.NDArray[np.int16]) -> None:
         """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
         rows, cols = block.shape[1:]
         with self.stopwatch.step("preprocess"):
@@ -161,11 +178,6 @@ class _Run:
             if self.organ_prob is not None:
                 self.organ_prob[first : first + len(block)] = organ_prob
         for batch in self._plan(first, organ, (rows, cols)):
-            self._find_tumor(batch)
-
-    def finish(self) -> None:
-        """Run stage 2 on the crops that are still waiting."""
-        for batch in self.queue.drain():
             self._find_tumor(batch)
 
     def _plan(self, first: int, organ: dict[str, Array], image_shape: tuple[int, int]) -> Iterator[CropBatch]:

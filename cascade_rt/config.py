@@ -22,6 +22,7 @@ COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
 """Networks of Table 1 that MONAI keeps; each stands on its own, without a cascade."""
 Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
 Interference = Literal["both", "fpd", "fnd", "none"]
+Augmentation = Literal["none", "intensity", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,13 @@ class TrainConfig:
     found; for data in which both stages look for the pancreas."""
     margin_jitter: bool = False
     """Whether each side of a training box has, every other time, a random margin of 0 to twice `crop.margin`."""
+    augmentation: Augmentation = "none"
+    """How slices are changed at random: not at all; HU scaled and shifted, and noise (`intensity`); or also turned and
+    enlarged (`full`). By how much stands in `cascade_rt.data.augmentation`."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
     seed: int = 0
-    """Seed of the initial weights, of the order of the slices and of the patches."""
+    """Seed of the initial weights, of the order of the slices, of the patches and of the augmentation."""
 
     def __post_init__(self) -> None:
         _require(

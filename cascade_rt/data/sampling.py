@@ -1,12 +1,13 @@
 """Which slices an epoch visits, and how a batch of them is cut."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.config import TrainConfig
+from cascade_rt.data.augmentation import change_slice, draw_change
 from cascade_rt.data.slices import TUMOR, Case, SliceRef
 from cascade_rt.errors import InputError
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
@@ -25,6 +26,8 @@ class Batch:
     """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumour."""
     margins: npt.NDArray[np.int64] | None = None
     """`[batch, 4]`: pixels to add above, below, left and right of each box; None: as many as the config says."""
+    share: float = 1.0
+    """Part that these are of the slices of a batch which several processes divide among them; 0: it holds none."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,15 +76,25 @@ class SliceSampler:
     def _background_count(self) -> int:
         return min(len(self.background), round(self.config.background_share * len(self.foreground)))
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch."""
+    def epoch(self, number: int, rank: int = 0, workers: int = 1) -> Iterator[Batch]:
+        """Yield the batches of an epoch.
+
+        Args:
+            number: Number of the epoch, from 0.
+            rank: Which process this is, from 0.
+            workers: Processes that divide each batch among them. All get the same number of batches; the first has a
+                slice of each, and in the last batch others may have none.
+        """
         random = np.random.default_rng((self.config.seed, number))
         chosen = random.choice(len(self.background), self._background_count, replace=False) if self.background else ()
         refs = [*self._foreground(random), *(self.background[index] for index in chosen)]
         order = random.permutation(len(refs))
+        if workers > 1:
+            random = random.spawn(workers)[rank]
         for start in range(0, len(refs), self.config.batch_size):
             members = [refs[index] for index in order[start : start + self.config.batch_size]]
-            yield self._load(members, random)
+            mine = members[rank::workers]
+            yield replace(self._load(mine, random), share=len(mine) / len(members))
 
     def _foreground(self, random: np.random.Generator) -> Sequence[SliceRef]:
         """The slices with organ of one epoch: each once, or with as many tumours as the config asks for."""
@@ -104,6 +117,7 @@ class SliceSampler:
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
+        pairs = [change_slice(*pair, draw_change(self.config.augmentation, random)) for pair in pairs]
         if self.config.patch:
             pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
         shape = padded_shape([image.shape for image, _ in pairs])
@@ -123,8 +137,8 @@ def _draw(available: int, count: int, random: np.random.Generator) -> npt.NDArra
 
 
 def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """The smallest shape that holds all the slices and that both networks take."""
-    rows, cols = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    """The smallest shape that holds all the slices, of which there may be none, and that both networks take."""
+    rows, cols = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
     return _padded_side(rows), _padded_side(cols)
 
 

@@ -40,7 +40,7 @@ def open_engine(bundle: Bundle, stage: Stage, backend: Backend) -> StageEngine:
         import_package(package, backend=backend, extra="train")
     from cascade_rt.engines.pytorch import PyTorchEngine
 
-    return PyTorchEngine(bundle, stage)
+    return PyTorchEngine.of_bundle(bundle, stage)
 
 
 def _open_both(bundle: Bundle, backend: Backend) -> Engines:

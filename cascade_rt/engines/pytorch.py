@@ -2,28 +2,34 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Self
 
 import numpy as np
 import torch
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
-from cascade_rt.models.cascade_model import Stage1Graph, Stage2Graph
+from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
 from cascade_rt.models.weights import load_weights
 from cascade_rt.tensors import STAGE_SPECS, Stage
 
 
 class PyTorchEngine:
-    """Runs a stage in true float32 on the CPU, or on an NVIDIA GPU where there is one."""
+    """Runs a stage in true float32 on the device of its model, which it puts in evaluation mode."""
 
-    def __init__(self, bundle: Bundle, stage: Stage) -> None:
-        model = load_weights(bundle.weights, bundle.manifest.config)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, model: CascadeModel, stage: Stage) -> None:
+        self._device = next(model.parameters()).device
         graph = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
-        self._graph: Stage1Graph | Stage2Graph | None = graph.to(self._device).eval()
+        self._graph: Stage1Graph | Stage2Graph | None = graph.eval()
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
         self._info = EngineInfo("pytorch", "fp32", self._device.type, torch.__version__)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, stage: Stage) -> Self:
+        """Load a stage of a bundle onto the CPU, or onto an NVIDIA GPU where there is one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(load_weights(bundle.weights, bundle.manifest.config).to(device), stage)
 
     @property
     def stage(self) -> Stage:

@@ -39,7 +39,7 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     """State of the optimiser, flat: `<parameter index>.<slot>`."""
     history: tuple[dict[str, float | str], ...] = field(default=())
-    """Mean losses of each epoch."""
+    """Of each epoch its number, step, mean losses and last learning rate, and its Dice where it was validated."""
 
     def build_model(self) -> CascadeModel:
         """Make the model with these weights, in evaluation mode.
@@ -66,7 +66,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, given its file or the folder of its run.
+    """Read a checkpoint, given its file, or the folder of its run for the last one.
 
     Raises:
         BundleError: There is none, or it is not a checkpoint of this version.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cascade_rt.config import CascadeConfig, TrainConfig
-from cascade_rt.data.sampling import SliceSampler
+from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
-from cascade_rt.errors import OutputExistsError, UsageError
+from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import fill_weights
 from cascade_rt.training.checkpoint import (
@@ -19,11 +19,13 @@ from cascade_rt.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
-    save_checkpoint,
 )
+from cascade_rt.training.distributed import ALONE, Workers
 from cascade_rt.training.joint_pass import batch_losses
-from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch
-from cascade_rt.training.transfer import transfer_stage1
+from cascade_rt.training.run_folder import check_run_folder, keep, show
+from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch, transfers
+from cascade_rt.training.transfer import fitting_weights, transfer_stage1
+from cascade_rt.training.validation import validate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,61 +55,108 @@ def train(
     data: str,
     initial: Checkpoint | None = None,
     resume: bool = False,
+    validation: Sequence[Case] = (),
+    workers: Workers = ALONE,
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
     """Train a cascade; a checkpoint is written after each epoch.
 
     An epoch depends on nothing but the checkpoint before it and the seed, so a run that was stopped and resumed ends
-    in the same weights as one that was not, on the same machine.
+    in the same weights as one that was not, on the same machine and with as many processes.
 
     Args:
         cases: Training cases.
-        run: Folder of the run; its checkpoint is `run/checkpoint.safetensors`.
+        run: Folder of the run (see `run_folder`).
         cascade: The networks and the glue.
         config: The training.
         data: What the cases are, in words; it ends up in the bundle.
         initial: Start from the weights of this run instead of random ones.
         resume: Go on from the checkpoint in `run` where there is one.
+        validation: Cases to measure Dice on after each epoch (see `validate`); the weights do not depend on them.
+        workers: The processes that train together; the first one validates, writes and calls `on_epoch`.
         on_batch: Called after each batch.
-        on_epoch: Called after each epoch, once its checkpoint is written, with its number, step and mean losses.
+        on_epoch: Called after each epoch, once its checkpoint is written, with its entry in the history.
 
     Raises:
         InputError: The cases hold no slice to train on.
         BundleError: `initial` holds the weights of another network.
+        OutputError: `run` cannot be written.
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
-        UsageError: The checkpoint in `run` belongs to another configuration.
+        UsageError: The checkpoint in `run` belongs to another configuration, or a batch has fewer slices than there
+            are processes.
     """
+    check_run_folder(run, resume=resume)
+    workers.check(config.batch_size)
     sampler = SliceSampler.over(cases, config, cascade.crop.margin)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = CascadeModel(cascade)
-    if initial is not None:
-        fill_weights(model, initial.model, "the checkpoint to start from")
-        data = f"{data}, after {initial.epochs_done} epochs on {initial.data}"
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(model, config)
-    checkpoint = _starting_point(run, cascade, config, data, resume)
-    if checkpoint.epochs_done:
-        model.load_state_dict(dict(checkpoint.model))
-        restore_optimizer(optimizer, checkpoint.optimizer)
+    data = _described(data, len(validation), initial)
+    checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
+    if checkpoint.history and workers.is_first:
+        show(checkpoint, run)
+    model = _first_model(checkpoint, initial)
+    optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
-        if begins_with_transfer(config, epoch):
-            transfer_stage1(model)
-        losses = _train_epoch(model, optimizer, sampler, steps, epoch, on_batch)
-        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses}
-        checkpoint = replace(
-            checkpoint,
-            epochs_done=epoch + 1,
-            model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-            optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
-            history=(*checkpoint.history, entry),
-        )
-        save_checkpoint(checkpoint, run / FILE_NAME)
-        on_epoch(entry)
+        losses = _train_epoch(model, optimizer, sampler, steps, epoch, workers, on_batch)
+        dice = validate(model, validation) if workers.is_first else {}
+        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses, **dice}
+        checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
+        if workers.is_first:
+            keep(checkpoint, run)
+            on_epoch(entry)
     return checkpoint
+
+
+def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:
+    """What a run is trained on, in words; a run is resumed only where they are the same."""
+    if held_out:
+        data = f"{data}, cases held out for validation: {held_out}"
+    return data if initial is None else f"{data}, after {initial.epochs_done} epochs on {initial.data}"
+
+
+def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
+    """The checkpoint of a run, which must have been trained as the fresh one says; that one where there is none."""
+    if not (run / FILE_NAME).exists():
+        return fresh
+    found = load_checkpoint(run)
+    if (found.cascade, found.train, found.data) != (fresh.cascade, fresh.train, fresh.data):
+        raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
+    return found
+
+
+def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeModel:
+    """The model of a checkpoint, on the device it is trained on; new weights where no epoch is done."""
+    with torch.random.fork_rng():
+        torch.manual_seed(checkpoint.train.seed)
+        model = CascadeModel(checkpoint.cascade)
+    if transfers(checkpoint.train):
+        fitting_weights(model)
+    if initial is not None:
+        fill_weights(model, initial.model, "the checkpoint to start from")
+    if checkpoint.epochs_done:
+        fill_weights(model, checkpoint.model, "the checkpoint to go on from")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _first_optimizer(checkpoint: Checkpoint, model: CascadeModel) -> torch.optim.Optimizer:
+    """The optimiser of a checkpoint."""
+    optimizer = _optimizer(model, checkpoint.train)
+    if checkpoint.epochs_done:
+        restore_optimizer(optimizer, checkpoint.optimizer)
+    return optimizer
+
+
+def _after_epoch(
+    before: Checkpoint, model: CascadeModel, optimizer: torch.optim.Optimizer, entry: dict[str, float | str]
+) -> Checkpoint:
+    return replace(
+        before,
+        epochs_done=before.epochs_done + 1,
+        model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
+        history=(*before.history, entry),
+    )
 
 
 def _train_epoch(
@@ -116,23 +165,42 @@ def _train_epoch(
     sampler: SliceSampler,
     steps: Sequence[Step],
     epoch: int,
+    workers: Workers,
     on_batch: Callable[[Progress], None],
 ) -> dict[str, float]:
+    """Train for an epoch; returns its mean losses and the learning rate of its last batch."""
     config, batches = sampler.config, sampler.batches_per_epoch
     sums: list[Tensor] = []
+    rate = config.learning_rate
+    _begin_epoch(model, config, epoch)
+    for number, batch in enumerate(sampler.epoch(epoch, workers.rank, workers.count)):
+        rate = learning_rate(config, epoch * batches + number, len(steps) * batches)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        sums.append(workers.add(_backward(model, batch, steps[epoch], config)))
+        workers.add_gradients(model)
+        optimizer.step()
+        on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
+    workers.share_buffers(model)
+    return {**_named(torch.stack(sums).mean(dim=0)), "learning_rate": rate}
+
+
+def _begin_epoch(model: CascadeModel, config: TrainConfig, epoch: int) -> None:
+    if begins_with_transfer(config, epoch):
+        transfer_stage1(model)
     model.train()
     if model.stage1 is not None:
         model.stage1.train(config.train_stage1)
-    for number, batch in enumerate(sampler.epoch(epoch)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch * batches + number, len(steps) * batches)
-        losses = batch_losses(model, batch, steps[epoch], config)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        sums.append(torch.stack([losses.organ, losses.tumor, losses.boundary]).detach())
-        on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
-    return _named(torch.stack(sums).mean(dim=0))
+
+
+def _backward(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Tensor:
+    """Leave the gradients of a batch in the model; returns its three losses. Both count as much as its share."""
+    if not batch.share:
+        return torch.zeros(3, device=next(model.parameters()).device)
+    losses = batch_losses(model, batch, step, config)
+    (losses.total * batch.share).backward()  # type: ignore[no-untyped-call]
+    return torch.stack([losses.organ, losses.tumor, losses.boundary]).detach() * batch.share
 
 
 def _named(losses: Tensor) -> dict[str, float]:
@@ -146,15 +214,3 @@ def _optimizer(model: CascadeModel, config: TrainConfig) -> torch.optim.Optimize
             model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _starting_point(run: Path, cascade: CascadeConfig, config: TrainConfig, data: str, resume: bool) -> Checkpoint:
-    if not (run / FILE_NAME).exists():
-        run.mkdir(parents=True, exist_ok=True)
-        return Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={})
-    if not resume:
-        raise OutputExistsError(f"{run}: holds a training run; go on with --resume, or name another folder")
-    checkpoint = load_checkpoint(run)
-    if (checkpoint.cascade, checkpoint.train, checkpoint.data) != (cascade, config, data):
-        raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
-    return checkpoint

@@ -32,9 +32,14 @@ def steps_by_epoch(config: TrainConfig) -> list[Step]:
     return [step for step, epochs in zip(STEPS, config.epochs, strict=True) for _ in range(epochs)]
 
 
+def transfers(config: TrainConfig) -> bool:
+    """Whether stage 2 takes over the weights of stage 1 at some time."""
+    return config.transfer and config.joint and sum(config.epochs[1:]) > 0
+
+
 def begins_with_transfer(config: TrainConfig, epoch: int) -> bool:
     """Whether stage 2 takes over the weights of stage 1 before an epoch: the first one after step S."""
-    return config.transfer and config.joint and epoch == config.epochs[0]
+    return transfers(config) and epoch == config.epochs[0]
 
 
 def has_boundary_loss(step: Step, config: TrainConfig) -> bool:

@@ -1,18 +1,16 @@
 """Stage 2 takes over what stage 1 has learned (the T of Table 3)."""
 
 import torch
+from torch import Tensor
 
 from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 
 
-def transfer_stage1(model: CascadeModel) -> list[str]:
-    """Copy into stage 2 each weight of stage 1 that it has too, by name and shape.
+def fitting_weights(model: CascadeModel) -> dict[str, Tensor]:
+    """The weights of stage 1 that stage 2 has too, by name and shape.
 
     A multi-scale U-Net fits whole; of the network with focusing modules the encoder does.
-
-    Returns:
-        The names of what was copied.
 
     Raises:
         UsageError: There is no stage 1, or nothing of it fits.
@@ -25,7 +23,12 @@ def transfer_stage1(model: CascadeModel) -> list[str]:
             f"train.transfer must be false for stage 1 {model.config.stage1!r} and stage 2 {model.config.stage2!r}: "
             "they have no weights in common"
         )
+    return fitting
+
+
+def transfer_stage1(model: CascadeModel) -> None:
+    """Copy into stage 2 what fits of stage 1; raises like `fitting_weights`."""
+    own = model.stage2.state_dict()
     with torch.no_grad():
-        for name, tensor in fitting.items():
+        for name, tensor in fitting_weights(model).items():
             own[name].copy_(tensor)
-    return list(fitting)

@@ -11,13 +11,13 @@ from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
 
-def results_console() -> Console:
+def results_console(*, shown: bool = True) -> Console:
     """The console of results; in a pipe, lines are as long as they are."""
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
+def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
     """A progress bar on a terminal, nothing in a pipe."""
     console = Console(stderr=True)
     columns = (
@@ -27,7 +27,7 @@ def progress_bar() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as progress:
         yield progress
 
 

@@ -15,12 +15,14 @@ from cascade_rt_cli.options import PATH
 def export(checkpoint: Path, output: Path, name: str | None, overwrite: bool) -> None:
     """Export a trained cascade to a bundle: two ONNX graphs, the weights, a manifest.
 
-    CHECKPOINT is the folder of a run, or its checkpoint.safetensors. Both graphs are run beside PyTorch on inputs they
-    have never seen; if a probability differs by more than 1e-4, nothing is written and the exit code is 5.
+    CHECKPOINT is the folder of a run, of which the last epoch is taken, or one checkpoint, such as its
+    best.safetensors. Both graphs are run beside PyTorch on inputs they have never seen; if a probability differs by
+    more than 1e-4, nothing is written and the exit code is 5.
 
     \b
-    Example:
+    Examples:
       cascade-rt export runs/first -o bundles/first
+      cascade-rt export runs/first/best.safetensors -o bundles/best
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 

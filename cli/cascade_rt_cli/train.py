@@ -46,6 +46,14 @@ from cascade_rt_cli.options import PATH, shape_option
 @click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
 @click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
 @shape_option
+@click.option(
+    "--validate",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Hold the last N training cases out, and measure Dice on them after each epoch.",
+)
 @click.option("--init", type=PATH, metavar="CHECKPOINT", help="Start from the weights of this run, not random ones.")
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
 def train(
@@ -62,6 +70,7 @@ def train(
     cases: int,
     first_case: int,
     shape: tuple[int, int, int],
+    validate: int,
     init: Path | None,
     resume: bool,
 ) -> None:
@@ -69,28 +78,34 @@ def train(
 
     DATA is the store that `cascade-rt prepare` made, of which the training cases are used. Of phantoms it is the folder
     in which they are kept, and those missing are made there; default: RUN/cases. A checkpoint is written after each
-    epoch; a run that was stopped goes on with --resume and ends in the same weights.
+    epoch; a run that was stopped goes on with --resume and ends in the same weights. With --validate, the checkpoint of
+    the epoch with the highest Dice is kept as well, as RUN/best.safetensors. Started by torchrun, it trains on several
+    GPUs, each of which takes its share of every batch.
 
     \b
     Examples:
       cascade-rt train -o runs/first --base-width 8
       cascade-rt train -o runs/tiny --base-width 8 --cases 2 --shape 16 96 96 --epochs 1 1 1
-      cascade-rt train --dataset msd stores/msd -o runs/msd
+      cascade-rt train --dataset msd stores/msd -o runs/msd --validate 10
       cascade-rt train --dataset msd stores/msd -o runs/m-p --variant m-p --preset paper
       cascade-rt train --dataset msd stores/msd -o runs/unet --network unet
+      torchrun --nproc-per-node 2 -m cascade_rt_cli train -o runs/two
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("train"):
+        from cascade_rt.training.distributed import join_workers
+        from cascade_rt.training.run_folder import check_run_folder
         from cascade_rt_cli.train_cases import train_on_store
         from cascade_rt_cli.train_phantoms import train_on_phantoms
+        from cascade_rt_cli.train_run import Plan
     from cascade_rt_cli.train_options import combine_options
 
     cascade_config, train_config = combine_options(preset, variant, network, config, base_width, epochs, seed)
-    if dataset != "phantom":
-        train_on_store(dataset, data, output, cascade_config, train_config, init=init, resume=resume)
-        return
-    seeds = range(first_case, first_case + cases)
-    train_on_phantoms(
-        data or output / "cases", output, seeds, shape, cascade_config, train_config, init=init, resume=resume
-    )
+    check_run_folder(output, resume=resume)
+    with join_workers() as workers:
+        plan = Plan(output, cascade_config, train_config, validate, init, resume, workers)
+        if dataset == "phantom":
+            train_on_phantoms(data or output / "cases", range(first_case, first_case + cases), shape, plan)
+        else:
+            train_on_store(dataset, data, plan)

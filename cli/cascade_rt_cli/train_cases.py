@@ -3,26 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.names import Dataset
 from cascade_rt.data.slices import open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.errors import UsageError
-from cascade_rt_cli.train_run import run_training
+from cascade_rt_cli.train_run import Plan, run_training
 
 _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancreas-CT"}
 
 
-def train_on_store(
-    dataset: Dataset,
-    store: Path | None,
-    run: Path,
-    cascade: CascadeConfig,
-    config: TrainConfig,
-    *,
-    init: Path | None,
-    resume: bool,
-) -> None:
+def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """Train on the training cases of a store's split. NIH has no tumours: there, both stages find the pancreas.
 
     Raises:
@@ -35,7 +25,10 @@ def train_on_store(
         )
     split = read_split(store, dataset)
     if dataset == "nih":
-        cascade = replace(cascade, target="organ")
-        config = replace(config, slices="organ" if config.slices == "tumor" else config.slices, boundary_classes=2)
-    data = f"{_TITLES[dataset]}, {split}"
-    run_training(open_cases(store, split.train), run, cascade, config, data=data, init=init, resume=resume)
+        slices = "organ" if plan.config.slices == "tumor" else plan.config.slices
+        plan = replace(
+            plan,
+            cascade=replace(plan.cascade, target="organ"),
+            config=replace(plan.config, slices=slices, boundary_classes=2),
+        )
+    run_training(open_cases(store, split.train), f"{_TITLES[dataset]}, {split}", plan)

@@ -3,27 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
 from cascade_rt.data.slices import open_cases
 from cascade_rt_cli.console import progress_bar
-from cascade_rt_cli.train_run import run_training
+from cascade_rt_cli.train_run import Plan, run_training
 
 
-def train_on_phantoms(
-    store: Path,
-    run: Path,
-    seeds: Sequence[int],
-    shape: tuple[int, int, int],
-    cascade: CascadeConfig,
-    config: TrainConfig,
-    *,
-    init: Path | None,
-    resume: bool,
-) -> None:
+def train_on_phantoms(store: Path, seeds: Sequence[int], shape: tuple[int, int, int], plan: Plan) -> None:
     """Make the phantoms that are missing and train on them."""
-    with progress_bar() as bars:
+    with plan.workers.first_before_others(), progress_bar(shown=plan.workers.is_first) as bars:
         making = bars.add_task("phantoms", total=len(seeds))
         names = prepare_phantoms(store, seeds, shape, on_case=lambda _: bars.advance(making))
-    data = describe_phantoms(seeds, shape)
-    run_training(open_cases(store, names), run, cascade, config, data=data, init=init, resume=resume)
+    run_training(open_cases(store, names), describe_phantoms(seeds, shape), plan)

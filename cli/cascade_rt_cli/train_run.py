@@ -1,6 +1,7 @@
 """A training run, with its progress bar and a line for each epoch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -8,23 +9,46 @@ from rich.console import Console
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.training.checkpoint import load_checkpoint
+from cascade_rt.training.distributed import Workers
 from cascade_rt.training.loop import Progress, train
+from cascade_rt.training.run_folder import BEST_NAME
+from cascade_rt.training.validation import best_epoch, hold_out
 from cascade_rt_cli.console import progress_bar, results_console
 
+_TITLES = {
+    "organ_loss": "organ loss",
+    "tumor_loss": "tumour loss",
+    "boundary_loss": "boundary loss",
+    "organ_dice": "organ Dice",
+    "tumor_dice": "tumour Dice",
+}
 
-def run_training(
-    cases: Sequence[Case],
-    run: Path,
-    cascade: CascadeConfig,
-    config: TrainConfig,
-    *,
-    data: str,
-    init: Path | None,
-    resume: bool,
-) -> None:
-    """Train on cases, print the losses of each epoch, and say what comes next."""
-    console = results_console()
-    with progress_bar() as bars:
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for, whatever the cases are."""
+
+    run: Path
+    cascade: CascadeConfig
+    config: TrainConfig
+    validate: int
+    """Cases to hold out."""
+    init: Path | None
+    """Checkpoint to start from."""
+    resume: bool
+    workers: Workers
+
+
+def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
+    """Train on cases but the last few, print the numbers of each epoch, and say what comes next.
+
+    Raises:
+        UsageError: No case would be left to train on.
+    """
+    first = plan.workers.is_first
+    console = results_console(shown=first)
+    cases, validation = hold_out(cases, plan.validate)
+    with progress_bar(shown=first) as bars:
         bar = bars.add_task("training", total=None)
 
         def show(progress: Progress) -> None:
@@ -37,20 +61,24 @@ def run_training(
 
         checkpoint = train(
             cases,
-            run,
-            cascade,
-            config,
+            plan.run,
+            plan.cascade,
+            plan.config,
             data=data,
-            initial=None if init is None else load_checkpoint(init),
-            resume=resume,
+            initial=None if plan.init is None else load_checkpoint(plan.init),
+            resume=plan.resume,
+            validation=validation,
+            workers=plan.workers,
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
-    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {run} -o BUNDLE")
+    console.print(f"{plan.run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {plan.run} -o BUNDLE")
+    best = best_epoch(checkpoint.history)
+    if best is not None:
+        file = plan.run / BEST_NAME
+        console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
 
 
 def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:
-    console.print(
-        f"epoch {entry['epoch']} {entry['step']}: organ loss {entry['organ_loss']:.4f}, "
-        f"tumour loss {entry['tumor_loss']:.4f}, boundary loss {entry['boundary_loss']:.4f}"
-    )
+    numbers = (f"{title} {entry[name]:.4f}" for name, title in _TITLES.items() if name in entry)
+    console.print(f"epoch {entry['epoch']} {entry['step']}: {', '.join(numbers)}")

@@ -11,7 +11,7 @@ from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Gra
 from cascade_rt.models.localization_net import LocalizationUNet
 from cascade_rt.models.multiscale_unet import MultiscaleUNet, bottleneck_width
 from cascade_rt.models.tumor_net import TumorNet
-from cascade_rt.training.transfer import transfer_stage1
+from cascade_rt.training.transfer import fitting_weights, transfer_stage1
 
 
 def make_model(variant: Variant | None = None, network: Comparator | None = None) -> CascadeModel:
@@ -118,14 +118,14 @@ def test_the_same_network_takes_over_all_weights() -> None:
 def test_the_network_with_localisation_takes_over_all_but_the_first_step_up() -> None:
     model = make_model("m-p-t-l")
     assert model.stage1 is not None
-    left = set(model.stage1.state_dict()) - set(transfer_stage1(model))
+    left = set(model.stage1.state_dict()) - set(fitting_weights(model))
     assert left == {"decoder.steps.0.up.weight"}
     assert bottleneck_width(8) != 8 * 8
 
 
 def test_the_whole_method_takes_over_the_encoder() -> None:
     model = make_model()
-    assert {name.partition(".")[0] for name in transfer_stage1(model)} == {"encoder"}
+    assert {name.partition(".")[0] for name in fitting_weights(model)} == {"encoder"}
 
 
 def test_what_was_taken_over_is_a_copy() -> None:
@@ -140,4 +140,4 @@ def test_what_was_taken_over_is_a_copy() -> None:
 @pytest.mark.parametrize("variant", ["u", "m"])
 def test_where_nothing_can_be_taken_over_it_is_said(variant: Variant) -> None:
     with pytest.raises(UsageError, match=r"train\.transfer must be false"):
-        transfer_stage1(make_model(variant))
+        fitting_weights(make_model(variant))

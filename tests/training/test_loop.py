@@ -11,6 +11,7 @@ from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.errors import OutputExistsError, UsageError
 from cascade_rt.training.checkpoint import FILE_NAME, load_checkpoint
 from cascade_rt.training.loop import train
+from cascade_rt.training.run_folder import CURVES_NAME, LOG_NAME
 from tests.training_cases import disc_case
 
 CASCADE = CascadeConfig(base_width=8)
@@ -114,9 +115,9 @@ def test_a_run_is_not_resumed_with_another_configuration(tmp_path: Path) -> None
         losses(tmp_path, replace(CONFIG, seed=9), resume=True)
 
 
-def test_nothing_is_left_but_the_checkpoint(tmp_path: Path) -> None:
+def test_nothing_is_left_but_checkpoint_log_and_curves(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0)))
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE_NAME, CURVES_NAME, LOG_NAME]
 
 
 def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""How well the cascade does on cases it is not trained on, after each epoch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.cascade import find_mask
+from cascade_rt.data.slices import PANCREAS, TUMOR, Case
+from cascade_rt.engines import Engines
+from cascade_rt.engines.pytorch import PyTorchEngine
+from cascade_rt.errors import EngineError, UsageError
+from cascade_rt.metrics import Confusion, average_scores, confusion
+from cascade_rt.models.cascade_model import CascadeModel
+
+DICE = ("organ_dice", "tumor_dice")
+"""What `validate` returns, and what the history of a run calls it."""
+
+
+def hold_out(cases: Sequence[Case], count: int) -> tuple[Sequence[Case], Sequence[Case]]:
+    """Divide training cases into those to train on and the last `count`, to validate on.
+
+    Raises:
+        UsageError: There would be no case left to train on.
+    """
+    if count >= len(cases):
+        raise UsageError(f"{count} of {len(cases)} training cases cannot be held out; leave at least one to train on")
+    return cases[: len(cases) - count], cases[len(cases) - count :]
+
+
+def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
+    """Segment whole cases as the exported cascade would, and compare with their labels.
+
+    The model is left as it was, and no random number is drawn.
+
+    Returns:
+        Mean Dice over cases: `organ_dice` of the organ, tumour included, over those with organ; `tumor_dice` over those
+        with tumour. What no case holds, or the cascade does not look for, is left out.
+
+    Raises:
+        EngineError: The weights are no longer numbers.
+    """
+    was_training = model.training
+    try:
+        engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
+        counts = [_count(find_mask(engines, model.config, case.image), case.label) for case in cases]
+    except EngineError as error:
+        raise EngineError(
+            "the training has diverged: its networks return values that are not numbers; "
+            "train anew with a lower train.learning_rate"
+        ) from error
+    finally:
+        model.train(was_training)
+    sought = {"organ_dice": model.config.finds_organ, "tumor_dice": model.config.target == "tumor"}
+    dice = {
+        name: average_scores([case[name] for case in counts], "positive").dice.mean for name in DICE if sought[name]
+    }
+    return {name: mean for name, mean in dice.items() if not math.isnan(mean)}
+
+
+def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
+    """The number of the epoch with the highest mean of its Dice values, the first of equals; None without any."""
+    scores = [[float(entry[name]) for name in DICE if name in entry] for entry in history]
+    means = [fmean(dice) if dice else -math.inf for dice in scores]
+    best = max(means, default=-math.inf)
+    return None if best == -math.inf else means.index(best) + 1
+
+
+def _count(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> dict[str, Confusion]:
+    return {
+        name: confusion(mask >= lowest, label >= lowest) for name, lowest in zip(DICE, (PANCREAS, TUMOR), strict=True)
+    }

@@ -1,0 +1,6 @@
+"""`python -m cascade_rt_cli`, which is also what `torchrun` starts."""
+
+from cascade_rt_cli.main import main
+
+if __name__ == "__main__":
+    main(prog_name="cascade-rt")
