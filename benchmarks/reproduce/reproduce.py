@@ -1,0 +1,205 @@
+"""Train and test the rows of a table of the paper, and print them beside the paper's numbers.
+
+    python benchmarks/reproduce/reproduce.py table3                                  phantoms, minutes a run
+    python benchmarks/reproduce/reproduce.py table3 --store stores/msd --preset paper    MSD Task07, on a GPU
+    python benchmarks/reproduce/reproduce.py table2 --store stores/nih --preset paper    NIH Pancreas-CT
+
+A store is what `cascade-rt prepare` makes; its split says which cases are trained on and which are tested. Without one,
+phantoms are made: small ones, whose table is about the code and not about patients.
+
+All rows have the same cases, epochs and settings; only what makes the row differs. A line of JSON is written for each
+run as soon as it is done; started again with the same file, the command goes on behind the last one.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from paper import TABLES, Row, Table, TableName
+from rich.console import Console
+from rich.table import Table as ConsoleTable
+
+from cascade_rt.agreement import MaskAgreement, mask_agreement
+from cascade_rt.cascade import find_mask
+from cascade_rt.config import PRESETS, CascadeConfig, Preset, TrainConfig, load_config, to_mapping
+from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
+from cascade_rt.data.slices import Case, open_cases
+from cascade_rt.data.split import read_split
+from cascade_rt.engines import Engines, open_engines
+from cascade_rt.engines.pytorch import PyTorchEngine
+from cascade_rt.metrics import Confusion, average_scores, confusion, pool
+from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt.training.loop import train
+from cascade_rt_export.bundle_export import export_bundle
+
+PHANTOM_SHAPE = (24, 128, 128)
+PHANTOM_TRAIN, PHANTOM_TEST = range(30_000, 30_030), range(31_000, 31_020)
+"""Seeds that neither the embedded bundle nor its test has."""
+PHANTOM_CHANGES: dict[str, Any] = {"epochs": (1, 1, 6), "patch": 0, "tumor_share": 0.5, "background_share": 0.0}
+"""What phantoms need beside the preset, the same for every row: small slices stay whole, and tumours are rare in them."""
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=get_args(TableName))
+    parser.add_argument("-o", "--output", type=Path, help="JSON lines; default: results/reproduce_TABLE_DATA.jsonl")
+    parser.add_argument("--store", type=Path, help="a store of cascade-rt prepare; default: phantoms")
+    parser.add_argument("--preset", choices=PRESETS, default="practical")
+    parser.add_argument("--base-width", type=int, help="default: 8 on phantoms, otherwise 64 as in the paper")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", help="names of rows; default: all that can be trained")
+    parser.add_argument("--export", action="store_true", help="also compare ONNX Runtime with PyTorch on the test cases")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="train nothing")
+    options = parser.parse_args()
+
+    table = TABLES[options.table]
+    data = "phantom" if options.store is None else table.dataset
+    output = options.output or Path(__file__).parent.parent / "results" / f"reproduce_{options.table}_{data}.jsonl"
+    if not options.only_print:
+        cases = phantom_cases() if options.store is None else store_cases(options.store, table)
+        width = options.base_width or (8 if data == "phantom" else 64)
+        for seed in options.seeds:
+            for row in table.rows:
+                if row.is_quoted or (options.rows and row.name not in options.rows) or is_done(output, row, seed):
+                    continue
+                line = run_row(row, seed, data, cases, options.preset, width, export=options.export)
+                with output.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"table": options.table, **line}) + "\n")
+                print(f"{row.name}, seed {seed}: Dice {line['slice_dice']:.3f} in {line['seconds']:.0f} s", flush=True)
+    Console().print(side_by_side(table, data, read_lines(output)))
+
+
+def phantom_cases() -> tuple[str, list[Case], list[Case]]:
+    """What the cases are, those to train on and those to test on."""
+    store = Path(tempfile.gettempdir()) / "cascade_rt_reproduce"
+    parts = [open_cases(store, prepare_phantoms(store, seeds, PHANTOM_SHAPE)) for seeds in (PHANTOM_TRAIN, PHANTOM_TEST)]
+    return describe_phantoms(PHANTOM_TRAIN, PHANTOM_SHAPE), *parts
+
+
+def store_cases(store: Path, table: Table) -> tuple[str, list[Case], list[Case]]:
+    """The same of a prepared store."""
+    split = read_split(store, table.dataset)
+    return str(split), open_cases(store, split.train), open_cases(store, split.test)
+
+
+def row_config(row: Row, seed: int, data: str, preset: Preset, width: int) -> tuple[CascadeConfig, TrainConfig]:
+    """The config of a row; all that differs between rows comes from its variant or network."""
+    cascade, config = load_config(preset=preset, variant=row.variant, network=row.network)
+    cascade, config = replace(cascade, base_width=width), replace(config, seed=seed)
+    if data == "phantom":
+        return cascade, replace(config, **PHANTOM_CHANGES)
+    if data == "nih":
+        slices = "organ" if config.slices == "tumor" else config.slices
+        return replace(cascade, target="organ"), replace(config, slices=slices, boundary_classes=2)
+    return cascade, config
+
+
+def run_row(
+    row: Row,
+    seed: int,
+    data: str,
+    cases: tuple[str, list[Case], list[Case]],
+    preset: Preset,
+    width: int,
+    *,
+    export: bool,
+) -> dict[str, Any]:
+    """Train a row and test it: slices with the target, whole frames, as in the paper; and whole cases."""
+    description, training, test = cases
+    cascade, config = row_config(row, seed, data, preset, width)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = train(training, Path(folder) / "run", cascade, config, data=description)
+        seconds = time.perf_counter() - started
+        model = checkpoint.build_model()
+        masks = test_masks(Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2")), cascade, test)
+        agreement = onnx_agreement(checkpoint, Path(folder) / "bundle", test, masks) if export else None
+    return {
+        "row": row.name,
+        "seed": seed,
+        "data": description,
+        "test_cases": len(test),
+        **scores(masks, test, cascade),
+        "different_voxels": None if agreement is None else agreement.different,
+        "different_voxels_per_100_000": None if agreement is None else agreement.per_100_000,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "cascade": to_mapping(cascade),
+        "train": to_mapping(config),
+    }
+
+
+def test_masks(engines: Engines, cascade: CascadeConfig, cases: Sequence[Case]) -> list[Any]:
+    """The masks of the test cases, each `[z, row, col]`."""
+    return [find_mask(engines, cascade, case.image) for case in cases]
+
+
+def onnx_agreement(checkpoint: Checkpoint, bundle: Path, cases: Sequence[Case], masks: Sequence[Any]) -> MaskAgreement:
+    """Export, and compare the masks of ONNX Runtime with those of PyTorch."""
+    engines = open_engines(export_bundle(checkpoint, bundle), "onnxruntime")
+    found = test_masks(engines, checkpoint.cascade, cases)
+    pairs = [mask_agreement(mask, other) for mask, other in zip(masks, found, strict=True)]
+    return sum(pairs, start=MaskAgreement(0, 0))
+
+
+def scores(masks: Sequence[Any], cases: Sequence[Case], cascade: CascadeConfig) -> dict[str, Any]:
+    """Dice, SEN and SPE over slices with the target, over cases with it, and pooled; what is undefined is null."""
+    lowest = 2 if cascade.target == "tumor" else 1
+    by_case = [
+        [confusion(found >= lowest, true >= lowest) for found, true in zip(mask, case.label, strict=True)]
+        for mask, case in zip(masks, cases, strict=True)
+    ]
+    slices: list[Confusion] = [counts for case in by_case for counts in case]
+    result: dict[str, Any] = {}
+    for name, samples in (("slice", slices), ("case", [pool(case) for case in by_case])):
+        means = average_scores(samples, "positive")
+        for metric in ("dice", "sensitivity", "specificity"):
+            result[f"{name}_{metric}"] = getattr(means, metric).mean
+        result[f"{name}s"] = means.dice.count
+    return result | {"pooled_dice": pool(slices).dice, "pooled": asdict(pool(slices))}
+
+
+def is_done(output: Path, row: Row, seed: int) -> bool:
+    """Whether a run is in the file already."""
+    return any((line["row"], line["seed"]) == (row.name, seed) for line in read_lines(output))
+
+
+def read_lines(output: Path) -> list[dict[str, Any]]:
+    """The runs of a file."""
+    text = output.read_text(encoding="utf-8") if output.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def side_by_side(table: Table, data: str, lines: Sequence[dict[str, Any]]) -> ConsoleTable:
+    """The paper's numbers and ours: mean over the seeds and their range."""
+    kind = "on PHANTOMS, not patients" if data == "phantom" else f"on {data.upper()}"
+    shown = ConsoleTable("", "paper: Dice", "ours: Dice", "SEN", "SPE", "runs", "", title=f"{table.title}, {kind}")
+    for row in table.rows:
+        own = [line for line in lines if line["row"] == row.name]
+        cells = [range_text([line[f"slice_{name}"] for line in own]) for name in ("dice", "sensitivity", "specificity")]
+        paper = "" if row.dice is None else f"{row.dice:.4f}"
+        shown.add_row(row.name, paper, *cells, str(len(own) or ""), row.remark)
+    return shown
+
+
+def range_text(values: Sequence[float]) -> str:
+    """Mean, and the lowest and highest value where there are several."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+
+
+if __name__ == "__main__":
+    main()
