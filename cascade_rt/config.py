@@ -213,7 +213,7 @@ class TrainConfig:
         )
 
 
-Preset = Literal["paper", "practical"]
+Preset = Literal["paper", "authors_code", "practical"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Variant = Literal["u", "m", "m-p", "m-p-t", "m-p-t-l", "m-p-t-l-f", "fpd", "fnd", "no-interference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
@@ -234,7 +234,8 @@ def load_config(
     Args:
         path: The file; what it leaves out keeps the number of the variant, of the preset, or the default.
         preset: `paper` is the paper's: SGD, learning rate 1e-5, batch 1, 56 epochs; from random weights that needs its
-            110,000 iterations. `practical` learns within hours on a small machine.
+            110,000 iterations. `authors_code` is the same with the output weights of the authors' code. `practical`
+            learns within hours on a small machine.
         variant: A row of Table 3 or Figure 10; none: the whole method.
         network: A network of Table 1 on its own, in place of the cascade.
 

@@ -1,7 +1,7 @@
 """Configs are read from TOML: what is left out keeps its default, and what cannot be meant is refused by name."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade_rt.config import (
+    COMPARATORS,
     PRESETS,
+    VARIANTS,
     CascadeConfig,
+    Comparator,
     CropConfig,
     Preset,
     TrainConfig,
+    Variant,
     from_mapping,
     load_config,
     to_mapping,
@@ -190,9 +194,35 @@ def test_crop_defaults_are_those_of_the_method(name: str, value: object) -> None
     assert getattr(CropConfig(), name) == value
 
 
-def test_the_output_weights_of_the_authors_code_can_be_asked_for(tmp_path: Path) -> None:
-    _, train = load(tmp_path, "[train]\noutput_weights = [1, 1, 2, 4]\nlegacy_unweighted_bce = true", "paper")
-    assert (train.output_weights, train.legacy_unweighted_bce) == ((1, 1, 2, 4), True)
+def test_the_output_weights_of_the_authors_code_can_be_asked_for() -> None:
+    (_, paper), (_, code) = load_config(preset="paper"), load_config(preset="authors_code")
+    assert code == replace(paper, output_weights=(1, 1, 2, 4))
+
+
+def test_the_cross_entropy_of_the_authors_code_can_be_asked_for(tmp_path: Path) -> None:
+    assert load(tmp_path, "[train]\nlegacy_unweighted_bce = true", "paper")[1].legacy_unweighted_bce
+
+
+def test_a_file_goes_over_the_variant_and_the_variant_over_the_preset(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.toml"
+    path.write_text("[cascade]\nsaliency = true\n[cascade.crop]\nmargin = 5\n[train]\nseed = 7", encoding="utf-8")
+    cascade, train = load_config(path, "practical", variant="m-p")
+    assert (cascade.stage2, cascade.saliency, cascade.crop) == ("multiscale_unet", True, CropConfig(margin=5))
+    assert (train.joint, train.optimizer, train.seed) == (False, "adam", 7)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_variant_changes_the_method_and_no_number_of_the_training(preset: Preset, variant: Variant) -> None:
+    expected, (_, found) = asdict(load_config(preset=preset)[1]), load_config(preset=preset, variant=variant)
+    changed = {name for name, value in asdict(found).items() if value != expected[name]}
+    assert changed <= {"joint", "transfer", "boundary_weight"}
+
+
+@pytest.mark.parametrize("network", COMPARATORS)
+def test_a_network_of_table_1_has_its_name_in_stage_2_and_no_stage_1(network: Comparator) -> None:
+    cascade, train = load_config(network=network)
+    assert (cascade.stage1, cascade.stage2, cascade.saliency, train.joint) == ("none", network, False, False)
 
 
 # Keys, tables and files that do not exist

@@ -25,7 +25,8 @@ from cascade_rt_cli.options import PATH, shape_option
     type=click.Choice(PRESETS),
     default="practical",
     show_default=True,
-    help="Numbers of the training: the paper's, or ones that learn within hours on a small machine.",
+    help="Numbers of the training: the paper's, those with the loss weights of the authors' code, or ones that learn "
+    "within hours on a small machine.",
 )
 @click.option(
     "--variant",
