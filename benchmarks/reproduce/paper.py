@@ -21,9 +21,9 @@ class Row:
     remark: str = ""
 
     @property
-    def is_quoted(self) -> bool:
-        """Whether there is nothing here to train for it."""
-        return self.variant is None and self.network is None
+    def method(self) -> str | None:
+        """What is trained for it; None where its numbers are quoted. Rows of several tables may share one."""
+        return self.variant or self.network
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@
 A store is what `cascade-rt prepare` makes; its split says which cases are trained on and which are tested. Without one,
 phantoms are made: small ones, whose table is about the code and not about patients.
 
-All rows have the same cases, epochs and settings; only what makes the row differs. A line of JSON is written for each
-run as soon as it is done; started again with the same file, the command goes on behind the last one.
+All rows have the same cases, epochs and settings; only what makes the row differs. A line of JSON is written for each run
+as soon as it is done; started again with the same file, the command goes on behind the last one. Tables that share a row
+share its runs.
 """
 
 import argparse
@@ -55,7 +56,9 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=get_args(TableName))
-    parser.add_argument("-o", "--output", type=Path, help="JSON lines; default: results/reproduce_TABLE_DATA.jsonl")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="JSON lines; default: benchmarks/results/reproduce_DATA.jsonl"
+    )
     parser.add_argument("--store", type=Path, help="a store of cascade-rt prepare; default: phantoms")
     parser.add_argument("--preset", choices=PRESETS, default="practical")
     parser.add_argument("--base-width", type=int, help="default: 8 on phantoms, otherwise 64 as in the paper")
@@ -69,17 +72,17 @@ def main() -> None:
 
     table = TABLES[options.table]
     data = "phantom" if options.store is None else table.dataset
-    output = options.output or Path(__file__).parent.parent / "results" / f"reproduce_{options.table}_{data}.jsonl"
+    output = options.output or Path(__file__).parent.parent / "results" / f"reproduce_{data}.jsonl"
     if not options.only_print:
         cases = phantom_cases() if options.store is None else store_cases(options.store, table)
         width = options.base_width or (8 if data == "phantom" else 64)
         for seed in options.seeds:
             for row in table.rows:
-                if row.is_quoted or (options.rows and row.name not in options.rows) or is_done(output, row, seed):
+                if row.method is None or (options.rows and row.name not in options.rows) or is_done(output, row, seed):
                     continue
                 line = run_row(row, seed, data, cases, options.preset, width, export=options.export)
                 with output.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"table": options.table, **line}) + "\n")
+                    file.write(json.dumps(line) + "\n")
                 print(f"{row.name}, seed {seed}: Dice {line['slice_dice']:.3f} in {line['seconds']:.0f} s", flush=True)
     Console().print(side_by_side(table, data, read_lines(output)))
 
@@ -134,7 +137,7 @@ def run_row(
         masks = [find_mask(engines, cascade, image) for image in images]
         agreement = onnx_agreement(checkpoint, Path(folder) / "bundle", images, masks) if export else None
     return {
-        "row": row.name,
+        "method": row.method,
         "seed": seed,
         "data": description,
         "test_cases": len(images),
@@ -189,7 +192,7 @@ def scores(masks: Sequence[Any], labels: Sequence[Any], lowest_label: int) -> di
 
 def is_done(output: Path, row: Row, seed: int) -> bool:
     """Whether a run is in the file already."""
-    return any((line["row"], line["seed"]) == (row.name, seed) for line in read_lines(output))
+    return any((line["method"], line["seed"]) == (row.method, seed) for line in read_lines(output))
 
 
 def read_lines(output: Path) -> list[dict[str, Any]]:
@@ -203,7 +206,7 @@ def side_by_side(table: Table, data: str, lines: Sequence[dict[str, Any]]) -> Co
     kind = "on PHANTOMS, not patients" if data == "phantom" else f"on {data.upper()}"
     shown = ConsoleTable("", "paper: Dice", "ours: Dice", "SEN", "SPE", "runs", "", title=f"{table.title}, {kind}")
     for row in table.rows:
-        own = [line for line in lines if line["row"] == row.name]
+        own = [line for line in lines if line["method"] == row.method]
         cells = [range_text([line[f"slice_{name}"] for line in own]) for name in ("dice", "sensitivity", "specificity")]
         paper = "" if row.dice is None else f"{row.dice:.4f}"
         shown.add_row(row.name, paper, *cells, str(len(own) or ""), row.remark)
