@@ -194,7 +194,7 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
     middle = _MARGIN // 2 + _LINE // 2 + 2
     status, doubtful = (
         STATUS_SENTENCES[segmentation.status],
-        segmentation.status not in ("ok", "no_tumor", "organ_only"),
+        segmentation.status not in ("ok", "no_tumor", "organ_only", "tumor_only", "no_tumor_only"),
     )
     draw.text((width - _MARGIN, middle), status, _DOUBT if doubtful else _TEXT, _font(15), anchor="rm")
     place = f", slice {index + 1} of {len(segmentation.mask)} from below"
@@ -209,7 +209,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: 
     entries = ((ORGAN_LABEL, "pancreas with tumour", found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
     left = float(_MARGIN)
     for label, name, volume_ml in entries:
-        if volume_ml == 0:
+        if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):
             continue
         swatch = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1)
         draw.rectangle(swatch, outline=COLORS[label], width=_OUTLINE)

@@ -19,14 +19,24 @@ REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
-Status = Literal["ok", "no_organ", "no_tumor", "organ_only", "tumor_only", "implausible_organ", "organ_touches_border"]
+Status = Literal[
+    "ok",
+    "no_organ",
+    "no_tumor",
+    "organ_only",
+    "tumor_only",
+    "no_tumor_only",
+    "implausible_organ",
+    "organ_touches_border",
+]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
     "ok": "pancreas and tumour found",
     "no_organ": "no pancreas found",
-    "no_tumor": "no tumour found",
+    "no_tumor": "pancreas found, no tumour",
     "organ_only": "pancreas found; this bundle does not look for tumours",
     "tumor_only": "tumour found; this bundle does not look for the pancreas",
+    "no_tumor_only": "no tumour found; this bundle does not look for the pancreas",
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
@@ -56,6 +66,11 @@ class Segmentation:
     tumor_prob: npt.NDArray[np.float32] | None = None
     """`[z, row, col]`, 0 outside the boxes, where asked for."""
 
+    @property
+    def organ_sought(self) -> bool:
+        """Whether the bundle looked for the pancreas; where it did not, its volume is unknown, not 0."""
+        return self.status not in {"tumor_only", "no_tumor_only"}
+
     def with_timings(self, timings: Mapping[str, float]) -> "Segmentation":
         """The same with more steps timed, such as loading and saving."""
         return replace(self, timings={**self.timings, **timings})
@@ -83,13 +98,17 @@ class Segmentation:
             "case": self.volume.name,
             "status": self.status,
             "intended_use": self.provenance["bundle"]["intended_use"],
-            "volumes_ml": {"organ": found.organ_ml, "pancreas": found.pancreas_ml, "tumor": found.tumor_ml},
+            "volumes_ml": {
+                "organ": found.organ_ml if self.organ_sought else None,
+                "pancreas": found.pancreas_ml if self.organ_sought else None,
+                "tumor": found.tumor_ml,
+            },
             "lesions": [asdict(lesion) for lesion in found.lesions],
             "slices": {
                 "total": len(self.mask),
                 "without_organ_in_stage1": self.slices_without_organ,
                 "sent_to_stage2": len(self.boxes),
-                "with_organ": found.organ_slices,
+                "with_organ": found.organ_slices if self.organ_sought else None,
                 "with_tumor": found.tumor_slices,
             },
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
@@ -111,7 +130,7 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfi
         config: What the cascade was to find.
     """
     if not config.finds_organ:
-        return "tumor_only" if found.tumor_ml else "no_tumor"
+        return "tumor_only" if found.tumor_ml else "no_tumor_only"
     if found.pancreas_ml == 0:
         return "no_organ"
     low, high = PLAUSIBLE_ORGAN_ML

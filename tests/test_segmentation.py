@@ -81,7 +81,7 @@ def test_organ_is_all_that_is_said_where_no_tumor_was_looked_for() -> None:
     assert judged(organ_mask(tumor=False), target="organ") == "organ_only"
 
 
-@pytest.mark.parametrize(("tumor", "status"), [(True, "tumor_only"), (False, "no_tumor")])
+@pytest.mark.parametrize(("tumor", "status"), [(True, "tumor_only"), (False, "no_tumor_only")])
 def test_without_a_stage_1_nothing_is_said_of_the_organ(tumor: bool, status: Status) -> None:
     mask = organ_mask(tumor=tumor)
     mask[mask == ORGAN_LABEL] = 0
@@ -139,6 +139,13 @@ def test_volumes_of_the_report_are_those_of_the_mask() -> None:
     volumes = report()["volumes_ml"]
     expected = {"organ": 480 * VOXEL_ML, "pancreas": 444 * VOXEL_ML, "tumor": 36 * VOXEL_ML}
     assert volumes == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("status", ["tumor_only", "no_tumor_only"])
+def test_volumes_of_a_pancreas_that_was_not_looked_for_are_unknown(status: Status) -> None:
+    found = report(status=status)
+    assert (found["volumes_ml"]["organ"], found["volumes_ml"]["pancreas"], found["slices"]["with_organ"]) == (None,) * 3
+    assert found["volumes_ml"]["tumor"] > 0
 
 
 def test_lesions_of_the_report_add_up_to_the_tumor() -> None:

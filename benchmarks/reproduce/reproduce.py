@@ -7,9 +7,9 @@
 A store is what `cascade-rt prepare` makes; its split says which cases are trained on and which are tested. Without one,
 phantoms are made: small ones, whose table is about the code and not about patients.
 
-All rows have the same cases, epochs and settings; only what makes the row differs. A line of JSON is written for each run
-as soon as it is done; started again with the same file, the command goes on behind the last one. Tables that share a row
-share its runs.
+All rows have the same cases, epochs and settings; only what makes the row differs. A line of JSON is written for each
+run as soon as it is done; started again with the same file, the command goes on behind the last. Tables that share
+a row share its runs.
 """
 
 import argparse

@@ -57,10 +57,12 @@ def print_intended_use(console: Console, result: Segmentation | Evaluation) -> N
 def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     found, engine = segmentation.measurements, segmentation.provenance["engine"]
     slices = len(segmentation.mask)
-    yield (
-        "pancreas",
-        f"{found.pancreas_ml:.1f} ml, with tumour {found.organ_ml:.1f} ml, in {found.organ_slices} of {slices} slices",
-    )
+    if segmentation.organ_sought:
+        yield (
+            "pancreas",
+            f"{found.pancreas_ml:.1f} ml, with tumour {found.organ_ml:.1f} ml, "
+            f"in {found.organ_slices} of {slices} slices",
+        )
     yield "tumour", f"{found.tumor_ml:.1f} ml in {found.tumor_slices} slices"
     for lesion in found.lesions[:3]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
