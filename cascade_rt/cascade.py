@@ -17,7 +17,8 @@ from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, pl
 from cascade_rt.engines import BackendChoice, Engines, open_engines
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError, InputError
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.measurements import measure
 from cascade_rt.segmentation import Segmentation, judge
 from cascade_rt.tensors import LONGEST_SIDE, PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import CascadeError, InputError
-from cascade_rt.measurements import TUMOR_LABEL
+from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
 from cascade_rt.volume import CanonicalGrid, Volume, read_grid, read_mask
 

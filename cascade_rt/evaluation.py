@@ -16,7 +16,7 @@ One scan at a time is in memory; of each, only counts are kept.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,12 @@ from cascade_rt.cascade import Cascade
 from cascade_rt.case_pairs import CasePair, Cohort, read_truth
 from cascade_rt.crop import Box
 from cascade_rt.errors import CascadeError
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.labels import LOWEST_LABEL, TARGETS, TUMOR_LABEL, Target
 from cascade_rt.metrics import SAMPLE_SETS, Confusion, SampleSet, Scores, average_scores, confusion, pool
 from cascade_rt.volume import Volume, read_volume
 
 Labels = npt.NDArray[np.uint8]
 
-Target = Literal["organ", "tumor"]
-TARGETS: tuple[Target, ...] = get_args(Target)
-LOWEST_LABEL: Mapping[Target, int] = {"organ": ORGAN_LABEL, "tumor": TUMOR_LABEL}
 """A voxel belongs to a target where its label is at least this: the organ includes the tumour."""
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from cascade_rt.agreement import PairedDifference
 from cascade_rt.atomic import write_bytes
-from cascade_rt.evaluation import TARGETS, CaseResult, Evaluation, Target
+from cascade_rt.evaluation import CaseResult, Evaluation
+from cascade_rt.labels import TARGETS, Target
 from cascade_rt.metrics import SAMPLE_SETS, Average, Confusion, Scores
 
 REPORT_VERSION = 1

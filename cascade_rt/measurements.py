@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-ORGAN_LABEL, TUMOR_LABEL = 1, 2
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 
 
 @dataclass(frozen=True, slots=True)

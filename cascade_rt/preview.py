@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from cascade_rt.atomic import atomic_write
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
 WINDOW_HU = (-160.0, 240.0)

@@ -11,7 +11,8 @@ import pytest
 
 from cascade_rt.case_pairs import check_pairs, pair_cases
 from cascade_rt.crop import Box
-from cascade_rt.evaluation import TARGETS, CropCoverage, Evaluation, Target, crop_coverage, evaluate
+from cascade_rt.evaluation import CropCoverage, Evaluation, crop_coverage, evaluate
+from cascade_rt.labels import TARGETS, Target
 from cascade_rt.metrics import SAMPLE_SETS, Average, SampleSet
 from tests.cohort_files import VOXEL_ML, Array, block, fake_cascade, save_cohort, truncate
 

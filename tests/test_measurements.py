@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, Lesion, Measurements, measure
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.measurements import Lesion, Measurements, measure
 
 Array = npt.NDArray[Any]
 

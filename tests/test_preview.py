@@ -11,7 +11,8 @@ from PIL import Image
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.data.phantom import make_phantom
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, measure
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.measurements import measure
 from cascade_rt.preview import COLORS, PANEL_SIDE, panel_corner, render_preview, telling_slice
 from cascade_rt.segmentation import Segmentation, judge
 from cascade_rt.volume import Volume

@@ -12,7 +12,8 @@ import pytest
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.errors import OutputError, OutputExistsError
-from cascade_rt.measurements import ORGAN_LABEL, TUMOR_LABEL, Measurements, measure
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.measurements import Measurements, measure
 from cascade_rt.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
 from cascade_rt.volume import Volume
 

@@ -33,10 +33,11 @@ from cascade_rt.agreement import MaskAgreement, mask_agreement
 from cascade_rt.cascade import find_mask
 from cascade_rt.config import PRESETS, CascadeConfig, Preset, TrainConfig, load_config, to_mapping
 from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
-from cascade_rt.data.slices import PANCREAS, TUMOR, Case, open_cases
+from cascade_rt.data.slices import Case, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.engines import Engines, open_engines
 from cascade_rt.engines.pytorch import PyTorchEngine
+from cascade_rt.labels import LOWEST_LABEL
 from cascade_rt.metrics import average_scores, confusion, pool
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.training.loop import train
@@ -47,9 +48,6 @@ PHANTOM_TRAIN, PHANTOM_TEST = range(30_000, 30_080), range(31_000, 31_040)
 """Seeds that neither the embedded bundle nor its test has."""
 PHANTOM_CHANGES: dict[str, Any] = {"epochs": (2, 2, 8), "patch": 128, "slices": "tumor", "background_share": 0.0}
 """What small phantoms need beside the preset, the same for every row. Slices with tumour are the paper's protocol."""
-
-
-LOWEST_LABEL = {"tumor": TUMOR, "organ": PANCREAS}
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase
-from cascade_rt.data.slices import TUMOR
 from cascade_rt.errors import InputError
+from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.volume import check_same_grid, read_grid, read_mask, read_volume
 
 TEST_SHARE = 65 / 281
@@ -43,7 +43,7 @@ class MsdCase:
         volume = read_volume(self.image)
         label = read_mask(self.label, like=volume)
         unknown = np.flatnonzero(np.bincount(label.ravel()))
-        unknown = unknown[unknown > TUMOR]
+        unknown = unknown[unknown > TUMOR_LABEL]
         if unknown.size:
             values = ", ".join(map(str, unknown))
             raise InputError(

@@ -18,9 +18,9 @@ from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase
-from cascade_rt.data.slices import PANCREAS
 from cascade_rt.dicom import find_series, is_dicom, read_series
 from cascade_rt.errors import InputError
+from cascade_rt.labels import ORGAN_LABEL
 from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
 
 TEST_SHARE = 20 / 82
@@ -50,8 +50,8 @@ class NihCase:
         volume = self._read_scan()
         label = read_mask(self.label)
         _check_shape(label.shape, volume.voxels.shape, self.label)
-        if label.max() > PANCREAS:
-            values = ", ".join(str(value) for value in np.unique(label) if value > PANCREAS)
+        if label.max() > ORGAN_LABEL:
+            values = ", ".join(str(value) for value in np.unique(label) if value > ORGAN_LABEL)
             raise InputError(f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas")
         fit, warnings = choose_flip(volume.voxels, label, self.label_flip)
         facts = asdict(fit)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from cascade_rt.data.phantom_anatomy import Anatomy, draw_anatomy
 from cascade_rt.data.phantom_frame import FAT_HU
 from cascade_rt.data.phantom_shapes import Blob, Float32Array, Grid, Region, SmoothNoise, Solid
-
-BACKGROUND, PANCREAS, TUMOR = 0, 1, 2
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 
 _AIR_HU = -1000.0
 _GAS_HU = -920.0
@@ -48,7 +47,7 @@ class Phantom:
     @property
     def has_tumor(self) -> bool:
         """Whether any voxel is labelled as tumour."""
-        return bool((self.label == TUMOR).any())
+        return bool((self.label == TUMOR_LABEL).any())
 
 
 def make_phantom(seed: int, shape: tuple[int, int, int] = (96, 512, 512), *, tumor: bool | None = None) -> Phantom:
@@ -212,7 +211,7 @@ def _paint_pancreas(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anat
     pancreas = anatomy.pancreas
     _paint_solid(hu, grid, anatomy, pancreas, 0.0)
     region = pancreas.region(grid)
-    label[region][pancreas.distance(grid, region, anatomy.noise, 0.0) < 0] = PANCREAS
+    label[region][pancreas.distance(grid, region, anatomy.noise, 0.0) < 0] = ORGAN_LABEL
 
 
 def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy: Anatomy) -> None:
@@ -231,7 +230,7 @@ def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy
     )
     _paint_solid(hu, grid, anatomy, solid, 2.9)
     region = solid.region(grid)
-    label[region][solid.distance(grid, region, anatomy.noise, 2.9) < 0] = TUMOR
+    label[region][solid.distance(grid, region, anatomy.noise, 2.9) < 0] = TUMOR_LABEL
 
 
 def _image(hu: Float32Array, anatomy: Anatomy, rng: np.random.Generator) -> NDArray[np.int16]:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from cascade_rt.config import TrainConfig
 from cascade_rt.data.augmentation import change_slice, draw_change
-from cascade_rt.data.slices import TUMOR, Case, SliceRef
+from cascade_rt.data.slices import Case, SliceRef
 from cascade_rt.errors import InputError
+from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
 SIDE_MULTIPLE = 32
@@ -57,10 +58,10 @@ class SliceSampler:
         foreground, background, tumor = [], [], []
         for index, case in enumerate(cases):
             peak = case.label.max(axis=(1, 2))
-            wanted = {"tumor": peak >= TUMOR, "organ": peak > 0, "all": peak >= 0}[config.slices]
+            wanted = {"tumor": peak >= TUMOR_LABEL, "organ": peak > 0, "all": peak >= 0}[config.slices]
             foreground += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted)]
             background += [SliceRef(index, int(z)) for z in np.flatnonzero((peak == 0) & ~wanted)]
-            tumor += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted & (peak >= TUMOR))]
+            tumor += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted & (peak >= TUMOR_LABEL))]
         if not foreground:
             raise InputError(f"the cases hold no slice with {config.slices}; check their labels, or train.slices")
         if config.tumor_share and not tumor:

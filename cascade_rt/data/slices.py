@@ -21,8 +21,6 @@ from cascade_rt.atomic import atomic_write, write_bytes
 from cascade_rt.errors import InputError, OutputError
 from cascade_rt.hashing import file_sha256
 
-PANCREAS, TUMOR = 1, 2
-
 
 @dataclass(frozen=True, eq=False)
 class Case:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch
-from cascade_rt.data.slices import PANCREAS, TUMOR
+from cascade_rt.labels import LOWEST_LABEL
 from cascade_rt.losses.segmentation import tumor_loss
 from cascade_rt.losses.total import Losses, boundary_loss, organ_loss, total_loss
 from cascade_rt.models.cascade_model import CascadeModel, OrganPass, paste_crops
@@ -73,8 +73,7 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
         organ = _find_organ(model, hu, step, config)
         groups = _plan_groups(model, organ, batch, step, config)
         outputs = [_run_group(model, organ, group, step) for group in groups]
-    lowest = TUMOR if model.config.target == "tumor" else PANCREAS
-    target = (label >= lowest).float().unsqueeze(1)
+    target = (label >= LOWEST_LABEL[model.config.target]).float().unsqueeze(1)
     boundary = None
     if organ.logits is not None and has_boundary_loss(step, config):
         classes = target[:, 0] if config.boundary_classes == 2 else label

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.cascade import find_mask
-from cascade_rt.data.slices import PANCREAS, TUMOR, Case
+from cascade_rt.data.slices import Case
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.errors import EngineError, UsageError
+from cascade_rt.labels import LOWEST_LABEL
 from cascade_rt.metrics import Confusion, average_scores, confusion
 from cascade_rt.models.cascade_model import CascadeModel
 
@@ -70,5 +71,6 @@ def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
 
 def _count(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> dict[str, Confusion]:
     return {
-        name: confusion(mask >= lowest, label >= lowest) for name, lowest in zip(DICE, (PANCREAS, TUMOR), strict=True)
+        name: confusion(mask >= lowest, label >= lowest)
+        for name, lowest in zip(DICE, LOWEST_LABEL.values(), strict=True)
     }

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cascade_rt.agreement import PairedDifference
-from cascade_rt.evaluation import TARGETS, Evaluation, Target, TargetScores
+from cascade_rt.evaluation import Evaluation, TargetScores
+from cascade_rt.labels import TARGETS, Target
 from cascade_rt.metrics import Average, SampleSet, Scores
 from cascade_rt_cli.console import print_intended_use, print_rows
 
