@@ -22,9 +22,21 @@ HU = np.array([-1000, 100, 200], dtype=np.int16)
 """What the fake cascade takes for background, pancreas and tumour."""
 
 
-def fake_cascade(*, tumor_from: float = 0.75, target: Literal["tumor", "organ"] = "tumor", **crop: object) -> Cascade:
+def fake_cascade(
+    *,
+    tumor_from: float = 0.75,
+    target: Literal["tumor", "organ"] = "tumor",
+    stage1: Literal["multiscale_unet", "none"] = "multiscale_unet",
+    **crop: object,
+) -> Cascade:
     """Organ where HU >= 50; what stage 2 finds where HU >= 155 (salient >= 0.75) or another salient value."""
-    config = CascadeConfig(target=target, base_width=8, crop=CropConfig(**crop))  # type: ignore[arg-type]
+    config = CascadeConfig(
+        target=target,
+        stage1=stage1,
+        saliency=stage1 != "none",
+        base_width=8,
+        crop=CropConfig(**crop),  # type: ignore[arg-type]
+    )
     manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
     engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(tumor_from))
     return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)

@@ -4,6 +4,7 @@ import math
 import statistics
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -21,11 +22,16 @@ Cases = dict[str, tuple[Array, Array]]
 NOTHING, ORGAN, TUMOR = block(), block((1, 2, 3)), block((1, 2, 3), label=2)
 
 
-def evaluated(root: Path, cases: Cases | None = None, **options: object) -> Evaluation:
+def evaluated(
+    root: Path,
+    cases: Cases | None = None,
+    stage1: Literal["multiscale_unet", "none"] = "multiscale_unet",
+    **options: object,
+) -> Evaluation:
     """Write the cases (found, truth) and evaluate the fake cascade, which finds exactly `found`."""
     save_cohort(root, cases or {})
     cohort = check_pairs(pair_cases(root / "images", root / "labels"))
-    return evaluate(cohort, fake_cascade(), **options)  # type: ignore[arg-type]
+    return evaluate(cohort, fake_cascade(stage1=stage1), **options)  # type: ignore[arg-type]
 
 
 def random_cases(seed: int) -> Cases:
@@ -148,6 +154,13 @@ def test_the_spread_of_a_single_case_is_undefined(tmp_path: Path) -> None:
 def test_labels_without_tumours_say_nothing_of_tumours(tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path, {"a": (TUMOR, ORGAN), "b": (ORGAN, ORGAN)})
     assert (evaluation.tumor_in_labels, evaluation.targets) == (False, ("organ",))
+
+
+def test_of_a_bundle_that_does_not_look_for_the_organ_nothing_is_said_of_it(tmp_path: Path) -> None:
+    evaluation = evaluated(tmp_path, {"a": (TUMOR, TUMOR)}, stage1="none")
+    assert (evaluation.organ_sought, evaluation.targets) == (False, ("tumor",))
+    assert evaluation.scores("tumor").pooled.dice == 1.0
+    assert evaluation.cases[0].status == "tumor_only"
 
 
 # Tumours as yes or no

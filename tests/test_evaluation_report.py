@@ -53,6 +53,14 @@ def test_labels_without_tumours_leave_the_tumour_out(tmp_path: Path) -> None:
     assert told == {"tumor_found_ml": pytest.approx(VOXEL_ML)}
 
 
+def test_a_bundle_that_does_not_look_for_the_organ_leaves_it_out(tmp_path: Path) -> None:
+    report = evaluation_json(evaluated(tmp_path, {"a": (TUMOR, TUMOR)}, stage1="none"))
+    (row,) = report["cases"]
+    assert report["aggregates"]["organ"] is None
+    told = {key: value for key, value in row.items() if key.startswith("organ_") and value is not None}
+    assert told == {"organ_true_ml": pytest.approx(VOXEL_ML)}
+
+
 def test_a_row_tells_what_is_there_and_what_was_found(tmp_path: Path) -> None:
     found = block((1, 2, 3), (1, 2, 4), label=2)
     (row,) = case_rows(evaluated(tmp_path, {"a": (found, TUMOR)}))

@@ -67,6 +67,11 @@ def test_a_cascade_that_looks_for_the_organ_has_no_dice_of_the_tumour(checkpoint
     assert list(validate(organ.build_model(), [square_case()])) == ["organ_dice"]
 
 
+def test_a_network_without_a_stage_1_has_no_dice_of_the_organ() -> None:
+    config = CascadeConfig(base_width=8, stage1="none", stage2="multiscale_unet", saliency=False)
+    assert list(validate(CascadeModel(config), [square_case()])) == ["tumor_dice"]
+
+
 @pytest.mark.parametrize("was_training", [True, False])
 def test_validation_leaves_model_and_random_state_as_they_were(checkpoint: Checkpoint, was_training: bool) -> None:
     model = checkpoint.build_model().train(was_training)
