@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cascade_rt.config import Comparator, Variant
+from cascade_rt.labels import Target
 
 TableName = Literal["table1", "table2", "table3", "figure10"]
 
@@ -33,6 +34,11 @@ class Table:
     title: str
     dataset: Literal["msd", "nih"]
     rows: tuple[Row, ...]
+
+    @property
+    def target(self) -> Target:
+        """What is looked for; NIH has no tumours."""
+        return "organ" if self.dataset == "nih" else "tumor"
 
 
 _SEARCHED = "an architecture search; quoted"

@@ -26,6 +26,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from paper import TABLES, Row, Table, TableName
+from rich import box
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
@@ -37,7 +38,7 @@ from cascade_rt.data.slices import Case, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.engines import Engines, open_engines
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.labels import LOWEST_LABEL
+from cascade_rt.labels import LOWEST_LABEL, Target
 from cascade_rt.metrics import average_scores, confusion, pool
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.training.loop import train
@@ -56,7 +57,7 @@ PHANTOM_CHANGES: dict[str, Any] = {
     "slices": "tumor",
     "background_share": 0.0,
 }
-"""What a small training needs beside the preset, the same for every row. Slices with tumour are the paper's protocol."""
+"""What a small training needs beside the preset, the same for every row. The paper too trains on slices with tumour."""
 
 
 def main() -> None:
@@ -85,13 +86,16 @@ def main() -> None:
         width = options.base_width or (8 if data == "phantom" else 64)
         for seed in options.seeds:
             for row in table.rows:
-                if row.method is None or (options.rows and row.name not in options.rows) or is_done(output, row, seed):
+                if row.method is None or (options.rows and row.name not in options.rows):
                     continue
-                line = run_row(row, seed, data, cases, options.preset, width, export=options.export)
+                cascade, config = row_config(row, seed, table.target, data, options.preset, width)
+                if is_done(read_lines(output), cascade, config):
+                    continue
+                line = {"method": row.method, **run_row(cascade, config, cases, export=options.export)}
                 with output.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 print(f"{row.name}, seed {seed}: Dice {line['slice_dice']:.3f} in {line['seconds']:.0f} s", flush=True)
-    Console().print(side_by_side(table, data, read_lines(output)))
+    Console(width=140).print(side_by_side(table, data, read_lines(output)))
 
 
 def phantom_cases() -> tuple[str, list[Case], list[Case]]:
@@ -115,31 +119,25 @@ def store_cases(store: Path, table: Table) -> tuple[str, list[Case], list[Case]]
     return str(split), open_cases(store, split.train), open_cases(store, split.test)
 
 
-def row_config(row: Row, seed: int, data: str, preset: Preset, width: int) -> tuple[CascadeConfig, TrainConfig]:
+def row_config(
+    row: Row, seed: int, target: Target, data: str, preset: Preset, width: int
+) -> tuple[CascadeConfig, TrainConfig]:
     """The config of a row; all that differs between rows comes from its variant or network."""
     cascade, config = load_config(preset=preset, variant=row.variant, network=row.network)
     cascade, config = replace(cascade, base_width=width), replace(config, seed=seed)
     if data == "phantom":
-        return cascade, replace(config, **PHANTOM_CHANGES)
-    if data == "nih":
+        config = replace(config, **PHANTOM_CHANGES)
+    if target == "organ":
         slices = "organ" if config.slices == "tumor" else config.slices
-        return replace(cascade, target="organ"), replace(config, slices=slices, boundary_classes=2)
-    return cascade, config
+        config = replace(config, slices=slices, boundary_classes=2)
+    return replace(cascade, target=target), config
 
 
 def run_row(
-    row: Row,
-    seed: int,
-    data: str,
-    cases: tuple[str, list[Case], list[Case]],
-    preset: Preset,
-    width: int,
-    *,
-    export: bool,
+    cascade: CascadeConfig, config: TrainConfig, cases: tuple[str, list[Case], list[Case]], *, export: bool
 ) -> dict[str, Any]:
     """Train a row and test it as the paper does: on all slices with the target, each the full frame."""
     description, training, test = cases
-    cascade, config = row_config(row, seed, data, preset, width)
     images, labels = positive_slices(test, LOWEST_LABEL[cascade.target])
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -150,8 +148,7 @@ def run_row(
         masks = [find_mask(engines, cascade, image) for image in images]
         agreement = onnx_agreement(checkpoint, Path(folder) / "bundle", images, masks) if export else None
     return {
-        "method": row.method,
-        "seed": seed,
+        "seed": config.seed,
         "data": description,
         "test_cases": len(images),
         **scores(masks, labels, LOWEST_LABEL[cascade.target]),
@@ -203,9 +200,10 @@ def scores(masks: Sequence[Any], labels: Sequence[Any], lowest_label: int) -> di
     }
 
 
-def is_done(output: Path, row: Row, seed: int) -> bool:
-    """Whether a run is in the file already."""
-    return any((line["method"], line["seed"]) == (row.method, seed) for line in read_lines(output))
+def is_done(lines: Sequence[dict[str, Any]], cascade: CascadeConfig, config: TrainConfig) -> bool:
+    """Whether a run of exactly this config is there already."""
+    wanted = json.loads(json.dumps([to_mapping(cascade), to_mapping(config)]))
+    return any([line["cascade"], line["train"]] == wanted for line in lines)
 
 
 def read_lines(output: Path) -> list[dict[str, Any]]:
@@ -217,11 +215,12 @@ def read_lines(output: Path) -> list[dict[str, Any]]:
 def side_by_side(table: Table, data: str, lines: Sequence[dict[str, Any]]) -> ConsoleTable:
     """The paper's numbers and ours: mean over the seeds and their range."""
     kind = "on PHANTOMS, not patients" if data == "phantom" else f"on {data.upper()}"
-    shown = ConsoleTable("", "paper: Dice", "ours: Dice", "SEN", "SPE", "runs", "", title=f"{table.title}, {kind}")
+    headings = ("", "paper: Dice, SEN, SPE", "ours: Dice", "SEN", "SPE", "runs", "")
+    shown = ConsoleTable(*headings, title=f"{table.title}, {kind}", box=box.MARKDOWN)
     for row in table.rows:
-        own = [line for line in lines if line["method"] == row.method]
+        own = [line for line in lines if (line["method"], line["cascade"]["target"]) == (row.method, table.target)]
         cells = [range_text([line[f"slice_{name}"] for line in own]) for name in ("dice", "sensitivity", "specificity")]
-        paper = "" if row.dice is None else f"{row.dice:.4f}"
+        paper = ", ".join(f"{value:.4f}" for value in (row.dice, row.sensitivity, row.specificity) if value)
         shown.add_row(row.name, paper, *cells, str(len(own) or ""), row.remark)
     return shown
 
