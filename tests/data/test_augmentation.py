@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade_rt.config import Augmentation, TrainConfig, train_preset
+from cascade_rt.config import Augmentation, TrainConfig, load_config
 from cascade_rt.data.augmentation import Change, change_slice, draw_change
 from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
@@ -110,7 +110,7 @@ def test_intensity_moves_nothing() -> None:
 
 
 def test_the_preset_of_the_paper_changes_nothing() -> None:
-    assert train_preset("paper").augmentation == "none"
+    assert load_config(preset="paper")[1].augmentation == "none"
 
 
 @pytest.mark.parametrize("augmentation", ["intensity", "full"])
