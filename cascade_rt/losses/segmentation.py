@@ -1,6 +1,7 @@
 """The segmentation losses of both stages (Eq. 10 to 13).
 
-All take logits and a binary target, `[batch, 1, row, col]`, reduce each sample on its own and average over the batch.
+All take logits and a binary target, `[batch, 1, row, col]`. The overlaps, Dice and IoU, are those of each sample,
+averaged over the batch, or those of the whole batch as one image (`over`).
 EPSILON stands above and below each fraction, so that an empty prediction of an empty target costs nothing.
 """
 
@@ -10,25 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascade_rt.config import OverlapOver
+
 EPSILON = 1e-5
 _SAMPLE = (1, 2, 3)
+_OVERLAP_AXES: dict[OverlapOver, tuple[int, ...]] = {"slice": _SAMPLE, "batch": (0, *_SAMPLE)}
 
 
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor, over: OverlapOver = "slice") -> Tensor:
     """Soft Dice, 1 - 2 |P Y| / (|P| + |Y|): the stage-1 loss (Eq. 10)."""
-    prob = torch.sigmoid(logits)
-    overlap = (prob * target).sum(_SAMPLE)
-    total = prob.sum(_SAMPLE) + target.sum(_SAMPLE)
+    prob, axes = torch.sigmoid(logits), _OVERLAP_AXES[over]
+    overlap = (prob * target).sum(axes)
+    total = prob.sum(axes) + target.sum(axes)
     return (1 - (2 * overlap + EPSILON) / (total + EPSILON)).mean()
 
 
-def localization_loss(logits: Tensor, target: Tensor) -> Tensor:
+def localization_loss(logits: Tensor, target: Tensor, over: OverlapOver = "slice") -> Tensor:
     """Binary cross-entropy plus soft IoU, every pixel alike: for the localisation map (Eq. 11)."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
-    return cross_entropy + _iou_loss(logits, target, torch.ones_like(target))
+    return cross_entropy + _iou_loss(logits, target, torch.ones_like(target), over)
 
 
-def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor, *, legacy_unweighted_bce: bool = False) -> Tensor:
+def focusing_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    *,
+    legacy_unweighted_bce: bool = False,
+    over: OverlapOver = "slice",
+) -> Tensor:
     """Weighted cross-entropy plus weighted soft IoU: for a focusing map (Eq. 12).
 
     The cross-entropy is weighted pixel by pixel; the code this loss is known from passes `reduce="none"`, which
@@ -39,12 +50,13 @@ def focusing_loss(logits: Tensor, target: Tensor, weight: Tensor, *, legacy_unwe
         target: The same shape.
         weight: The same shape; see `pixel_weight`.
         legacy_unweighted_bce: The cross-entropy of that code, a plain mean. The IoU stays weighted.
+        over: What the IoU is computed over.
     """
     if legacy_unweighted_bce:
-        return F.binary_cross_entropy_with_logits(logits, target) + _iou_loss(logits, target, weight)
+        return F.binary_cross_entropy_with_logits(logits, target) + _iou_loss(logits, target, weight, over)
     pixelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     cross_entropy = (weight * pixelwise).sum(_SAMPLE) / weight.sum(_SAMPLE)
-    return cross_entropy.mean() + _iou_loss(logits, target, weight)
+    return cross_entropy.mean() + _iou_loss(logits, target, weight, over)
 
 
 def pixel_weight(target: Tensor) -> Tensor:
@@ -63,6 +75,7 @@ def tumor_loss(
     output_weights: Sequence[float],
     *,
     legacy_unweighted_bce: bool = False,
+    over: OverlapOver = "slice",
 ) -> Tensor:
     """The stage-2 loss over its outputs (Eq. 13).
 
@@ -73,21 +86,22 @@ def tumor_loss(
         target: `[batch, 1, row, col]`, 1 where there is tumour.
         output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
         legacy_unweighted_bce: See `focusing_loss`.
+        over: What the overlaps are computed over.
     """
     maps = [_resize(logits, target) for logits in outputs]
     focusing = maps[1:] if len(maps) > 1 else maps
-    loss = localization_loss(maps[0], target) if len(maps) > 1 else target.new_zeros(())
+    loss = localization_loss(maps[0], target, over) if len(maps) > 1 else target.new_zeros(())
     weight = pixel_weight(target)
     for output_weight, logits in zip(output_weights if len(focusing) > 1 else (1.0,), focusing, strict=True):
-        focusing_part = focusing_loss(logits, target, weight, legacy_unweighted_bce=legacy_unweighted_bce)
+        focusing_part = focusing_loss(logits, target, weight, legacy_unweighted_bce=legacy_unweighted_bce, over=over)
         loss = loss + output_weight * focusing_part
     return loss
 
 
-def _iou_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    prob = torch.sigmoid(logits)
-    overlap = (weight * prob * target).sum(_SAMPLE)
-    union = (weight * (prob + target)).sum(_SAMPLE) - overlap
+def _iou_loss(logits: Tensor, target: Tensor, weight: Tensor, over: OverlapOver) -> Tensor:
+    prob, axes = torch.sigmoid(logits), _OVERLAP_AXES[over]
+    overlap = (weight * prob * target).sum(axes)
+    union = (weight * (prob + target)).sum(axes) - overlap
     return (1 - (overlap + EPSILON) / (union + EPSILON)).mean()
 
 

@@ -23,7 +23,7 @@ class Losses(NamedTuple):
 
 def organ_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
     """The stage-1 loss: Eq. 10, with cross-entropy added where the config asks for it."""
-    loss = dice_loss(logits, target)
+    loss = dice_loss(logits, target, config.overlap_over)
     if config.organ_loss == "dice_bce":
         loss = loss + F.binary_cross_entropy_with_logits(logits, target)
     return loss

@@ -130,6 +130,7 @@ def _group_loss(
             torch.stack(crops),
             config.output_weights,
             legacy_unweighted_bce=config.legacy_unweighted_bce,
+            over=config.overlap_over,
         )
     return total / max(1, sum(len(group.slices) for group in groups))
 

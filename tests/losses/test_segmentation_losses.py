@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cascade_rt.config import OverlapOver
 from cascade_rt.losses.segmentation import (
     dice_loss,
     focusing_loss,
@@ -130,3 +131,28 @@ def test_a_map_before_a_single_one_is_a_localisation_map() -> None:
     target[:, :, 8:20, 4:30] = 1
     expected = localization_loss(coarse, target) + focusing_loss(fine, target, pixel_weight(target))
     torch.testing.assert_close(tumor_loss([coarse, fine], target, (0.5, 1, 2, 4)), expected)
+
+
+def test_over_the_batch_overlaps_are_those_of_one_large_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 1, 32, 48, generator=generator), torch.zeros(2, 1, 32, 48)
+    target[0, :, 4:20, 8:30] = 1
+    joined = [torch.cat([part[0:1], part[1:2]], dim=2) for part in (logits, target)]
+    weight = [1 + 5 * torch.rand(2, 1, 32, 48, generator=generator)]
+    weight.append(torch.cat([weight[0][0:1], weight[0][1:2]], dim=2))
+    torch.testing.assert_close(dice_loss(logits, target, "batch"), dice_loss(*joined))
+    torch.testing.assert_close(localization_loss(logits, target, "batch"), localization_loss(*joined))
+    over_batch = focusing_loss(logits, target, weight[0], legacy_unweighted_bce=True, over="batch")
+    torch.testing.assert_close(over_batch, focusing_loss(*joined, weight[1], legacy_unweighted_bce=True))
+
+
+@pytest.mark.parametrize(("over", "has_gradient"), [("slice", False), ("batch", True)])
+def test_only_over_the_batch_a_false_alarm_on_an_empty_slice_costs_overlap(
+    over: OverlapOver, has_gradient: bool
+) -> None:
+    target = torch.zeros(2, 1, 32, 32)
+    target[0, :, 8:24, 8:24] = 1
+    logits = torch.zeros(2, 1, 32, 32, requires_grad=True)
+    dice_loss(logits, target, over).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert (float(logits.grad[1].abs().max()) > 1e-6) == has_gradient
