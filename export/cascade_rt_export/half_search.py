@@ -52,7 +52,7 @@ def smallest_kept(
     search = _Search(graph, kept, holds, most_trials)
     if not search.holds_without(frozenset()):
         raise ParityError(
-            "half precision changes the masks with all planned nodes in float32; deploy the float32 graph"
+            "half precision fails its trial with all planned nodes in float32 too; deploy the float32 graph"
         )
     dropped = search.droppable(_groups(kept), frozenset())
     return tuple(node for node in kept if node.name not in dropped)
