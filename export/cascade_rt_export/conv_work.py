@@ -1,0 +1,47 @@
+"""How much of the work of a network is done in half precision."""
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper
+
+from cascade_rt.engines.base import Array
+from cascade_rt_export.cpu_session import cpu_session
+from cascade_rt_export.float_tensors import HALF
+
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float:
+    """Share of a graph's convolution work that is in half precision, in multiplications on inputs of a given size.
+
+    Args:
+        graph: A graph of `to_half`.
+        inputs: Inputs of the size to count at; it is run once.
+    """
+    work = _multiplications(graph, inputs)
+    weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    halved = sum(work[node.name] for node in graph.graph.node if node.name in work and weights[node.input[1]] == HALF)
+    return halved / sum(work.values())
+
+
+def _multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Multiplications of each convolution by its name: one for each weight and position it is applied at."""
+    counting = copy.deepcopy(graph)
+    nodes = [node for node in graph.graph.node if node.op_type in CONVOLUTIONS]
+    # A weight of Conv is [out, in / groups, row, col] and is applied at each position of the output, one of
+    # ConvTranspose [in, out / groups, row, col] at each of the input.
+    tensors = [node.output[0] if node.op_type == "Conv" else node.input[0] for node in nodes]
+    for index, name in enumerate(tensors):
+        counting.graph.node.append(helper.make_node("Shape", [name], [f"shape/{index}"]))
+    del counting.graph.output[:]
+    counting.graph.output.extend(
+        helper.make_tensor_value_info(f"shape/{index}", TensorProto.INT64, (4,)) for index in range(len(nodes))
+    )
+    session = cpu_session(counting)
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
+    return {
+        node.name: sizes[node.input[1]] * int(shape[0] * shape[2:].prod())
+        for node, shape in zip(nodes, session.run(None, dict(inputs)), strict=True)
+    }

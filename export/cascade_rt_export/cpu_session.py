@@ -1,0 +1,18 @@
+"""ONNX Runtime on the CPU, for looking at graphs rather than at scans."""
+
+import onnxruntime
+from onnx import ModelProto
+
+from cascade_rt.processors import available_cpus
+
+
+def cpu_session(graph: ModelProto, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """Open a graph in memory; not `optimised`, it is run node by node as it is written."""
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
+    options.intra_op_num_threads = available_cpus()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        graph.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+    )

@@ -1,0 +1,80 @@
+"""What a graph says of its floating-point tensors: which there are, and where an operator takes half precision."""
+
+from collections.abc import Sequence
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs
+
+from cascade_rt.errors import BundleError
+
+SINGLE, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
+
+
+def opset_of(graph: ModelProto) -> int:
+    """The version of the standard operators that a graph is written in."""
+    return max(int(entry.version) for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def float_tensors(graph: ModelProto) -> frozenset[str]:
+    """Names of all float32 tensors of a graph: inputs, weights and what its nodes compute.
+
+    Raises:
+        BundleError: The graph holds subgraphs or functions, tensors of float16 or of unknown type, or nodes without a
+            name of their own.
+    """
+    names = [node.name for node in graph.graph.node]
+    if "" in names or len(set(names)) < len(names):
+        raise BundleError("the graph has nodes without a name of their own; export it again")
+    if graph.functions or any(attribute.HasField("g") for node in graph.graph.node for attribute in node.attribute):
+        raise BundleError("the graph has subgraphs or functions, which half precision does not reach; inline them")
+    types = _element_types(onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph)
+    for node in graph.graph.node:
+        for name in filter(None, node.output):
+            if types.get(name, HALF) == HALF:
+                raise BundleError(f"tensor {name!r} is float16 or of unknown type; start from the float32 graph")
+    return frozenset(name for name, kind in types.items() if kind == SINGLE)
+
+
+def _element_types(graph: GraphProto) -> dict[str, int]:
+    values = (*graph.input, *graph.output, *graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def half_inputs(node: NodeProto, floats: frozenset[str], opset: int) -> tuple[bool, ...]:
+    """For each input of a node, whether it is a float32 tensor that the operator also takes in half precision."""
+    schema = defs.get_schema(node.op_type, opset, node.domain)
+    allowed = _half_types(schema)
+    return tuple(
+        name in floats and _formal(schema.inputs, index).type_str in allowed for index, name in enumerate(node.input)
+    )
+
+
+def computes_in_half(node: NodeProto, floats: frozenset[str], opset: int) -> bool:
+    """Whether the operator can compute the float32 outputs of a node in half precision.
+
+    What makes a tensor of nothing, such as `ConstantOfShape`, is said to be unable: its type stands in an attribute.
+    """
+    if not node.input:
+        return False
+    schema = defs.get_schema(node.op_type, opset, node.domain)
+    allowed = _half_types(schema)
+    follows = {_formal(schema.inputs, index).type_str for index, name in enumerate(node.input) if name in floats}
+    made = {_formal(schema.outputs, index).type_str for index, name in enumerate(node.output) if name in floats}
+    if node.op_type == "Cast":
+        return bool(made)
+    return bool(made) and made <= allowed and made <= follows
+
+
+def _half_types(schema: defs.OpSchema) -> frozenset[str]:
+    """The type variables of an operator that can stand for float16."""
+    return frozenset(
+        constraint.type_param_str
+        for constraint in schema.type_constraints
+        if "tensor(float16)" in constraint.allowed_type_strs
+    )
+
+
+def _formal(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> defs.OpSchema.FormalParameter:
+    """The declared parameter behind a position; the last of a variadic operator stands for all that follow."""
+    return parameters[min(index, len(parameters) - 1)]

@@ -1,0 +1,161 @@
+"""From a float32 graph to one that computes in float16 wherever that is safe.
+
+ONNX Runtime's own converter was tried and not kept: see docs/decisions/0012.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from cascade_rt.engines.base import Array
+from cascade_rt.errors import BundleError
+from cascade_rt_export.float_tensors import HALF, SINGLE, computes_in_half, float_tensors, half_inputs, opset_of
+from cascade_rt_export.keep_plan import FAINT_LARGEST, FAINT_SHARE, HEADROOM, KeptNode, kept_table, plan_kept
+from cascade_rt_export.value_ranges import observe_ranges
+
+_SUFFIX = {SINGLE: "/single", HALF: "/half"}
+
+
+@dataclass(frozen=True, slots=True)
+class HalfPrecision:
+    """A graph in half precision, and what decided which nodes are not."""
+
+    graph: ModelProto
+    kept: list[dict[str, Any]]
+    """Rule, reason and names of the nodes that stay in float32, as plain values."""
+    calibration: dict[str, Any]
+    """Inputs that the ranges were observed on, and the limits they were held against, as plain values."""
+
+
+def half_precision_graph(graph: ModelProto, inputs: Iterable[Mapping[str, Array]], *, source: str) -> HalfPrecision:
+    """Observe a float32 graph, choose what stays in float32, and convert the rest.
+
+    Args:
+        graph: The graph; it is not changed.
+        inputs: Calibration inputs, like those the graph is meant for; taken one by one.
+        source: What the inputs are, in words.
+
+    Raises:
+        BundleError: The graph cannot be converted, or computes something that is not a number.
+        InputError: There is no input.
+    """
+    shapes: list[list[int]] = []
+
+    def noted() -> Iterator[Mapping[str, Array]]:
+        for feeds in inputs:
+            shapes.extend(list(array.shape) for array in feeds.values())
+            yield feeds
+
+    kept = plan_kept(graph, observe_ranges(graph, noted()))
+    limits = {"headroom": HEADROOM, "faint_share": FAINT_SHARE, "faint_largest": FAINT_LARGEST}
+    calibration = {"source": source, "inputs": shapes, "limits": limits}
+    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration)
+
+
+def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
+    """Convert a graph to float16, its inputs, outputs and the kept nodes aside.
+
+    A value passes between two kept nodes, or between one and an input or output, as it is; it is rounded only where a
+    half-precision node reads or writes it. A weight that both kinds of node read is stored twice. Nodes whose operator
+    has no half-precision form stay in float32 also where they are not kept.
+
+    Args:
+        graph: The float32 graph; it is not changed.
+        kept: Nodes that stay in float32.
+
+    Returns:
+        A graph of the same opset, inputs and outputs that the full ONNX checker accepts.
+
+    Raises:
+        BundleError: The graph has subgraphs, functions or float16 in it, or a kept node is not in it.
+    """
+    names = {node.name for node in kept}
+    if unknown := names - {node.name for node in graph.graph.node}:
+        raise BundleError(f"the graph has no nodes {sorted(unknown)} to keep; plan again for this graph")
+    converted = _Conversion(graph, names).run()
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+class _Conversion:
+    """One pass over the nodes of a graph, which are in the order they are computed in."""
+
+    def __init__(self, graph: ModelProto, kept: set[str]) -> None:
+        self.source = graph
+        self.kept = kept
+        self.floats = float_tensors(graph)
+        self.opset = opset_of(graph)
+        self.outputs = {value.name for value in graph.graph.output}
+        self.weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+        self.nodes: list[NodeProto] = []
+        self.stored: dict[str, TensorProto] = {}
+        # Under which name a float tensor is to be had in which type.
+        self.names: dict[tuple[str, int], str] = {(value.name, SINGLE): value.name for value in graph.graph.input}
+
+    def run(self) -> ModelProto:
+        """The converted model."""
+        for node in self.source.graph.node:
+            self._convert(node)
+        converted = ModelProto()
+        converted.CopyFrom(self.source)
+        for field in (converted.graph.node, converted.graph.initializer, converted.graph.value_info):
+            del field[:]
+        converted.graph.node.extend(self.nodes)
+        converted.graph.initializer.extend(self.stored.values())
+        return converted
+
+    def _convert(self, source: NodeProto) -> None:
+        node = NodeProto()
+        node.CopyFrom(source)
+        halved = source.name not in self.kept and computes_in_half(source, self.floats, self.opset)
+        takes = half_inputs(source, self.floats, self.opset)
+        for index, name in enumerate(source.input):
+            if name in self.floats:
+                node.input[index] = self._read(name, HALF if halved and takes[index] else SINGLE)
+            elif name in self.weights:
+                self.stored[name] = self.weights[name]
+        self.nodes.append(node)
+        for index, name in enumerate(source.output):
+            if name in self.floats:
+                node.output[index] = self._write(name, HALF if halved else SINGLE)
+        if halved and node.op_type == "Cast":
+            node.attribute[0].i = HALF
+
+    def _read(self, name: str, kind: int) -> str:
+        """The name under which a tensor is to be had in a type; casts it where it is there in the other only."""
+        if (name, kind) not in self.names:
+            if name in self.weights:
+                self.names[name, kind] = self._store(name, kind)
+            else:
+                other = self.names[name, SINGLE if kind == HALF else HALF]
+                self.names[name, kind] = self._cast(other, name + _SUFFIX[kind], kind)
+        return self.names[name, kind]
+
+    def _write(self, name: str, kind: int) -> str:
+        """The name under which a node writes a tensor; an output of the graph is cast back to float32 at once."""
+        written = name + _SUFFIX[HALF] if kind == HALF and name in self.outputs else name
+        self.names[name, kind] = written
+        if written != name:
+            self.names[name, SINGLE] = self._cast(written, name, SINGLE)
+        return written
+
+    def _cast(self, source: str, target: str, kind: int) -> str:
+        self.nodes.append(helper.make_node("Cast", [source], [target], name=f"cast/{target}", to=kind))
+        return target
+
+    def _store(self, name: str, kind: int) -> str:
+        """Store a weight in a type; the second type of a weight has a name of its own."""
+        tensor = self.weights[name]
+        stored = name if name not in self.stored else name + _SUFFIX[kind]
+        if kind == HALF:
+            # What is too large becomes infinite, as on any machine: the plan keeps the nodes that read it.
+            with np.errstate(over="ignore"):
+                tensor = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16))
+        self.stored[stored] = TensorProto()
+        self.stored[stored].CopyFrom(tensor)
+        self.stored[stored].name = stored
+        return stored

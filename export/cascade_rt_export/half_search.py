@@ -1,0 +1,133 @@
+"""Which of the kept nodes the task needs: a search that asks whether the masks stay the same."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from onnx import ModelProto
+
+from cascade_rt.cascade import MASK_THRESHOLD
+from cascade_rt.engines.base import Array
+from cascade_rt.errors import InputError, ParityError
+from cascade_rt.metrics import Confusion, confusion
+from cascade_rt_export.cpu_session import cpu_session
+from cascade_rt_export.half_precision import to_half
+from cascade_rt_export.half_rounding import rounding_graph
+from cascade_rt_export.keep_plan import KeptNode
+
+LEAST_DICE = 0.999
+"""Least Dice between the masks of half precision and float32 that still counts as the same."""
+MOST_TRIALS = 32
+"""How many graphs a search tries."""
+ALWAYS_KEPT = frozenset({"lengths", "operator", "window"})
+"""Rules that no search may drop: what they guard against depends on sizes and inputs that a trial need not show, and
+none of them holds a convolution back."""
+MEASURED = frozenset({"faint", "large", "weight"})
+"""Rules whose nodes a search may drop one by one; those of another stand or fall together."""
+
+
+def smallest_kept(
+    graph: ModelProto,
+    kept: Sequence[KeptNode],
+    holds: Callable[[ModelProto], bool],
+    *,
+    most_trials: int = MOST_TRIALS,
+) -> tuple[KeptNode, ...]:
+    """Drop kept nodes by bisection as long as the task does not notice.
+
+    First all are dropped; where that does not hold, one half and then the other, and so on. The result is small, not
+    always the smallest: what was found to be needed early may no longer be once something else is kept.
+
+    Args:
+        graph: The float32 graph.
+        kept: The plan that the search starts from.
+        holds: Whether a half-precision graph still does its task, such as `same_masks`.
+        most_trials: How often `holds` may be asked; whatever is undecided then stays.
+
+    Returns:
+        The nodes still kept, in the order of the plan; the same arguments give the same result.
+
+    Raises:
+        ParityError: The task does not hold with the whole plan either.
+    """
+    search = _Search(graph, kept, holds, most_trials)
+    if not search.holds_without(frozenset()):
+        raise ParityError(
+            "half precision fails its trial with all planned nodes in float32 too; deploy the float32 graph"
+        )
+    dropped = search.droppable(_groups(kept), frozenset())
+    return tuple(node for node in kept if node.name not in dropped)
+
+
+def same_masks(
+    graph: ModelProto, inputs: Iterable[Mapping[str, Array]], output: str, *, least_dice: float = LEAST_DICE
+) -> Callable[[ModelProto], bool]:
+    """Make the question of the search: does a half-precision graph find the masks of the float32 graph?
+
+    Args:
+        graph: The float32 graph.
+        inputs: Slices or crops; the Dice is that of all their pixels together.
+        output: The probability map that is compared.
+        least_dice: Least Dice that still counts as the same.
+
+    Raises:
+        InputError: The float32 graph finds nothing in any of the inputs, so that any mask would do.
+    """
+    feeds = [dict(entry) for entry in inputs]
+    expected = [prob >= MASK_THRESHOLD for prob in _run(graph, feeds, output)]
+    if not any(mask.any() for mask in expected):
+        raise InputError("the float32 graph finds nothing in the inputs; give some in which it does")
+
+    def holds(half: ModelProto) -> bool:
+        found = _run(rounding_graph(half), feeds, output)
+        if not all(np.isfinite(prob).all() for prob in found):
+            return False
+        pairs = zip(found, expected, strict=True)
+        pooled = sum((confusion(prob >= MASK_THRESHOLD, mask) for prob, mask in pairs), Confusion(0, 0, 0, 0))
+        return pooled.dice >= least_dice
+
+    return holds
+
+
+class _Search:
+    """Counts the trials and remembers what they said."""
+
+    def __init__(
+        self, graph: ModelProto, kept: Sequence[KeptNode], holds: Callable[[ModelProto], bool], most_trials: int
+    ) -> None:
+        self.graph = graph
+        self.kept = kept
+        self.holds = holds
+        self.trials_left = most_trials
+
+    def holds_without(self, names: frozenset[str]) -> bool:
+        """Whether the task holds with these nodes in half precision; no, once no trial is left."""
+        if not self.trials_left:
+            return False
+        self.trials_left -= 1
+        return self.holds(to_half(self.graph, [node for node in self.kept if node.name not in names]))
+
+    def droppable(self, groups: Sequence[frozenset[str]], dropped: frozenset[str]) -> frozenset[str]:
+        """The names that can be dropped: those dropped already, and as many of the groups as can be."""
+        if not groups:
+            return dropped
+        tried = dropped.union(*groups)
+        if self.holds_without(tried):
+            return tried
+        if len(groups) == 1:
+            return dropped
+        middle = len(groups) // 2
+        return self.droppable(groups[middle:], self.droppable(groups[:middle], dropped))
+
+
+def _groups(kept: Iterable[KeptNode]) -> list[frozenset[str]]:
+    """Nodes that are dropped together, in the order of the plan."""
+    groups: dict[tuple[str, str], set[str]] = {}
+    for node in kept:
+        if node.rule not in ALWAYS_KEPT:
+            groups.setdefault((node.rule, node.name if node.rule in MEASURED else ""), set()).add(node.name)
+    return [frozenset(names) for names in groups.values()]
+
+
+def _run(graph: ModelProto, inputs: Iterable[Mapping[str, Array]], output: str) -> list[Array]:
+    session = cpu_session(graph)
+    return [session.run([output], dict(feeds))[0] for feeds in inputs]

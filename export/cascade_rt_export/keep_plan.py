@@ -1,0 +1,118 @@
+"""Which nodes of a graph stay in float32 when the rest becomes half precision, and why."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from cascade_rt_export.float_tensors import computes_in_half, float_tensors, opset_of
+from cascade_rt_export.known_dangers import KNOWN_DANGERS, Wiring, made_of_lengths
+from cascade_rt_export.value_ranges import LARGEST_HALF, SMALLEST_NORMAL_HALF, ValueRange
+
+HEADROOM = 8.0
+"""How many times larger than on the calibration inputs a value may become before float16 overflows."""
+FAINT_SHARE = 0.5
+"""A tensor is faint where a larger share of its values is subnormal in float16 ..."""
+FAINT_LARGEST = 1024 * SMALLEST_NORMAL_HALF
+"""... and none is larger than this. Beside larger values the lost digits of subnormal ones, 3e-8, count for nothing."""
+WEIGHT_ERROR = 1e-3
+"""How far, relative to its norm, a weight may be from its float16 copy. Ordinary rounding is 2e-4."""
+
+REASONS: Mapping[str, str] = {
+    "window": "takes Hounsfield units, which reach -32768 and have no upper bound",
+    "softmax": "sums products and exponentials over channels or positions",
+    "probability": "is compared with a threshold",
+    "sum": "sums over all positions",
+    "resize": "computes positions from scales",
+    "lengths": "computes with the lengths of axes, once for a whole image",
+    "operator": "has no half-precision form",
+    "large": f"reads or writes values within a factor of {HEADROOM:g} of {LARGEST_HALF:g}",
+    "faint": "reads or writes values too small for normal numbers of float16",
+    "weight": f"has weights that float16 changes by more than {WEIGHT_ERROR:g} of their norm",
+}
+"""Every rule, and what it says of the nodes it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNode:
+    """A node that stays in float32."""
+
+    name: str
+    rule: str
+    """The key in `REASONS`; of several that hold, the first."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return REASONS[self.rule]
+
+
+def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange]) -> tuple[KeptNode, ...]:
+    """Choose the nodes that stay in float32: those known to suffer, and those whose values were seen to.
+
+    Args:
+        graph: The float32 graph; each of its nodes has a name of its own.
+        ranges: What its tensors hold on calibration inputs, from `observe_ranges`.
+
+    Returns:
+        The kept nodes in the order of the graph, each under the first rule that keeps it.
+    """
+    wiring, floats = Wiring(graph), float_tensors(graph)
+    ruled: dict[str, str] = {}
+    for rule, nodes in _all_rules(graph, wiring, floats, ranges):
+        for node in nodes:
+            if any(name in floats for name in (*node.input, *node.output)):
+                ruled.setdefault(node.name, rule)
+    return tuple(KeptNode(node.name, ruled[node.name]) for node in wiring.nodes if node.name in ruled)
+
+
+def kept_table(kept: Iterable[KeptNode]) -> list[dict[str, Any]]:
+    """Kept nodes as plain values: one entry of rule, reason and node names for each rule."""
+    grouped: dict[str, list[str]] = {}
+    for node in kept:
+        grouped.setdefault(node.rule, []).append(node.name)
+    return [{"rule": rule, "reason": REASONS[rule], "nodes": grouped[rule]} for rule in REASONS if rule in grouped]
+
+
+def _all_rules(
+    graph: ModelProto, wiring: Wiring, floats: frozenset[str], ranges: Mapping[str, ValueRange]
+) -> Iterator[tuple[str, Iterator[NodeProto]]]:
+    """Rules and the nodes that they keep, the strongest reason first."""
+    yield "lengths", made_of_lengths(wiring, floats)
+    yield "operator", _without_half_form(graph, floats)
+    for rule, find in KNOWN_DANGERS.items():
+        yield rule, find(wiring)
+    yield "large", _touching(wiring, {name for name, seen in ranges.items() if _is_large(seen)})
+    yield "faint", _touching(wiring, {name for name, seen in ranges.items() if _is_faint(seen)})
+    unfit = {tensor.name for tensor in graph.graph.initializer if tensor.name in floats and _rounds_badly(tensor)}
+    yield "weight", (node for node in wiring.nodes if unfit.intersection(node.input))
+
+
+def _touching(wiring: Wiring, names: set[str]) -> Iterator[NodeProto]:
+    return (node for node in wiring.nodes if names.intersection((*node.input, *node.output)))
+
+
+def _is_large(seen: ValueRange) -> bool:
+    return seen.largest > LARGEST_HALF / HEADROOM
+
+
+def _is_faint(seen: ValueRange) -> bool:
+    return seen.subnormal_share > FAINT_SHARE and seen.largest < FAINT_LARGEST
+
+
+def _rounds_badly(tensor: TensorProto) -> bool:
+    """Whether float16 changes a float32 weight by more than `WEIGHT_ERROR` of its norm, or overflows."""
+    weight = numpy_helper.to_array(tensor).astype(np.float64)
+    with np.errstate(over="ignore"):
+        error = np.linalg.norm(weight.astype(np.float16) - weight)
+    # Written so that an overflow is bad too.
+    return not error <= WEIGHT_ERROR * np.linalg.norm(weight)
+
+
+def _without_half_form(graph: ModelProto, floats: frozenset[str]) -> Iterator[NodeProto]:
+    opset = opset_of(graph)
+    for node in graph.graph.node:
+        if any(name in floats for name in node.output) and not computes_in_half(node, floats, opset):
+            yield node
