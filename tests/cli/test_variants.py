@@ -17,7 +17,7 @@ from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt_cli.main import main
 
 ALWAYS = {"u", "m-p-t-l"}
-SHAPE = (12, 96, 96)
+SHAPE = (16, 96, 96)
 CHOICES = [("--variant", name) for name in VARIANTS] + [("--network", name) for name in COMPARATORS]
 
 
