@@ -1,6 +1,6 @@
 """From a float32 graph to one that computes in float16 wherever that is safe.
 
-ONNX Runtime's own converter was tried and not kept: see docs/decisions/0012.
+ONNX Runtime's own converter was tried and not kept: see docs/decisions/0011.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
