@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.config import TrainConfig
+from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.data.augmentation import change_slice, draw_change
 from cascade_rt.data.slices import Case, SliceRef
 from cascade_rt.errors import InputError
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
+USUAL_MARGIN = CropConfig().margin
 SIDE_MULTIPLE = 32
 """Slices are padded to multiples of this, so that every crop of a batch lies inside."""
 
@@ -44,7 +45,7 @@ class SliceSampler:
     """Those of the foreground that hold tumour."""
 
     @classmethod
-    def over(cls, cases: Sequence[Case], config: TrainConfig, margin: int = 20) -> "SliceSampler":
+    def over(cls, cases: Sequence[Case], config: TrainConfig, margin: int = USUAL_MARGIN) -> "SliceSampler":
         """Sort the slices of all cases into those to visit and those to mix in.
 
         Args:

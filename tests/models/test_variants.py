@@ -7,7 +7,7 @@ import torch
 
 from cascade_rt.config import COMPARATORS, VARIANTS, Comparator, Variant, load_config
 from cascade_rt.errors import UsageError
-from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
+from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph, tumor_maps
 from cascade_rt.models.localization_net import LocalizationUNet
 from cascade_rt.models.multiscale_unet import MultiscaleUNet, bottleneck_width
 from cascade_rt.models.tumor_net import TumorNet
@@ -59,24 +59,12 @@ def test_the_whole_method_is_the_default_network() -> None:
 def test_every_parameter_of_a_variant_is_trained(variant: Variant) -> None:
     model = make_model(variant).train()
     organ = model.find_organ(torch.randn(2, 1, 64, 64) * 200)
-    loss = sum(maps.float().mean() for maps in Stage2Maps(model)(organ))
+    loss = sum(maps.float().mean() for maps in tumor_maps(model.stage2, model.salient(organ)))
     if organ.logits is not None:
         loss = loss + organ.logits.mean()
     loss.backward()  # type: ignore[union-attr]
     missing = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert missing == []
-
-
-class Stage2Maps:
-    """All maps of stage 2 on whole slices."""
-
-    def __init__(self, model: CascadeModel) -> None:
-        self.model = model
-
-    def __call__(self, organ: object) -> list[torch.Tensor]:
-        from cascade_rt.models.cascade_model import tumor_maps
-
-        return tumor_maps(self.model.stage2, self.model.salient(organ))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("network", COMPARATORS)
