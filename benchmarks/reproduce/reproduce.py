@@ -52,12 +52,13 @@ PHANTOM_TRAIN, PHANTOM_TEST = range(30_000, 30_080), range(31_000, 31_040)
 PHANTOM_CHANGES: dict[str, Any] = {
     "epochs": (1, 2, 7),
     "batch_size": 4,
-    "learning_rate": 2e-3,
     "patch": 0,
     "slices": "tumor",
     "background_share": 0.0,
 }
 """What a small training needs beside the preset, the same for every row. The paper too trains on slices with tumour."""
+PHANTOM_WIDTH, PAPER_WIDTH = 16, 64
+"""Base widths. With 8, networks of one map end where tumour is a map of zeros, from which no gradient leads on."""
 
 
 def main() -> None:
@@ -69,7 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path, help="a store of cascade-rt prepare; default: phantoms")
     parser.add_argument("--preset", choices=PRESETS, default="practical")
-    parser.add_argument("--base-width", type=int, help="default: 8 on phantoms, otherwise 64 as in the paper")
+    parser.add_argument("--base-width", type=int, help=f"default: {PHANTOM_WIDTH} on phantoms, otherwise {PAPER_WIDTH} as in the paper")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="names of rows; default: all that can be trained")
     parser.add_argument(
@@ -83,7 +84,7 @@ def main() -> None:
     output = options.output or Path(__file__).parent.parent / "results" / f"reproduce_{data}.jsonl"
     if not options.only_print:
         cases = phantom_cases() if options.store is None else store_cases(options.store, table)
-        width = options.base_width or (8 if data == "phantom" else 64)
+        width = options.base_width or (PHANTOM_WIDTH if data == "phantom" else PAPER_WIDTH)
         for seed in options.seeds:
             for row in table.rows:
                 if row.method is None or (options.rows and row.name not in options.rows):
