@@ -70,7 +70,9 @@ def main() -> None:
     )
     parser.add_argument("--store", type=Path, help="a store of cascade-rt prepare; default: phantoms")
     parser.add_argument("--preset", choices=PRESETS, default="practical")
-    parser.add_argument("--base-width", type=int, help=f"default: {PHANTOM_WIDTH} on phantoms, otherwise {PAPER_WIDTH} as in the paper")
+    parser.add_argument(
+        "--base-width", type=int, help=f"default: {PHANTOM_WIDTH} on phantoms, otherwise {PAPER_WIDTH} as in the paper"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="names of rows; default: all that can be trained")
     parser.add_argument(

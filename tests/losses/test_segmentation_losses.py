@@ -41,7 +41,7 @@ def test_localization_is_cross_entropy_plus_iou_by_hand() -> None:
     prob = torch.tensor([0.8, 0.4, 0.2, 0.6])
     target = torch.tensor([1.0, 1.0, 0.0, 0.0])
     cross_entropy = -(torch.log(torch.tensor([0.8, 0.4, 0.8, 0.4]))).mean()
-    iou = 1.2 / (2.0 + 2.0 - 1.2)
+    iou = (1.2 + 1) / (2.0 + 2.0 - 1.2 + 1)
     found = localization_loss(torch.logit(prob).reshape(1, 1, 2, 2), target.reshape(1, 1, 2, 2))
     torch.testing.assert_close(found, cross_entropy + 1 - iou, atol=1e-5, rtol=0)
 
@@ -94,6 +94,17 @@ def test_a_perfect_prediction_costs_nothing(empty: bool) -> None:
         focusing_loss(logits, target, pixel_weight(target)),
     ):
         torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("logit", [-20.0, -12.0, -6.0, 0.0, 6.0])
+def test_a_crop_without_target_never_pulls_harder_than_its_false_alarms_weigh(logit: float) -> None:
+    target = torch.zeros(1, 1, 32, 32)
+    logits = torch.full_like(target, logit, requires_grad=True)
+    localization_loss(logits, target).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    cross_entropy_pull = float(torch.sigmoid(logits.detach()).mean())
+    overlap_pull = float(logits.grad.sum()) - cross_entropy_pull
+    assert overlap_pull <= float(torch.sigmoid(logits.detach()).sum())
 
 
 def test_tumor_loss_is_the_weighted_sum_of_its_outputs() -> None:
