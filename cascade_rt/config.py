@@ -138,8 +138,8 @@ class TrainConfig:
     """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ Dice alone has no gradient."""
     overlap_over: OverlapOver = "slice"
     """What Dice and IoU of the losses are computed over: each slice on its own (the paper), or all of a batch as one
-    image. On a slice without target the overlap has next to no gradient, so there only `batch` makes false alarms cost more
-    than their cross-entropy."""
+    image. On a slice without target the overlap has next to no gradient, so there only `batch` makes false alarms cost
+    more than their cross-entropy."""
     stage2_weight: float = 0.9
     """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)

@@ -2,10 +2,10 @@
 
 All take logits and a binary target, `[batch, 1, row, col]`. The overlaps, Dice and IoU, are those of each sample,
 averaged over the batch, or those of the whole batch as one image (`over`).
-A small number stands above and below each fraction, so that an empty prediction of an empty target costs nothing: in the
-Dice of stage 1 next to none, in the IoU of stage 2, which sees crops without target, a whole pixel. With next to none
-the loss of such a crop falls from 1 to 0 where the probabilities of all its pixels add up to 1e-5; its gradient there
-is 1e5 of what it is elsewhere, and drives logits to -25.
+A small number stands above and below each fraction, so that an empty prediction of an empty target costs nothing: in
+the Dice of stage 1 next to none, in the IoU of stage 2, which sees crops without target, a whole pixel. With next to
+none the loss of such a crop falls from 1 to 0 where the probabilities of all its pixels add up to 1e-5; the gradient
+there is 1e5 of what it is elsewhere, and drives logits to -25.
 """
 
 from collections.abc import Sequence
