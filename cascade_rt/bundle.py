@@ -3,6 +3,8 @@
     BUNDLE/manifest.json          what it is, how it was trained, what was measured, the hash of every file
     BUNDLE/stage1_fp32.onnx       from Hounsfield units to organ probability, its maxima and the salient image
     BUNDLE/stage2_fp32.onnx       from salient crops to tumour probability
+    BUNDLE/stage1_fp16.onnx       both once more in half precision, where that was shown to find the same masks;
+    BUNDLE/stage2_fp16.onnx       a bundle has both of these or neither
     BUNDLE/weights.safetensors    the same weights for the PyTorch baseline
 
 A bundle is read whole or refused: a key, a version or a file that this code does not know is an error, and so is a file
@@ -19,24 +21,24 @@ from typing import Any
 from cascade_rt.config import CascadeConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.hashing import file_sha256
-from cascade_rt.tensors import STAGE_SPECS, Stage
+from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 WEIGHTS_NAME = "weights.safetensors"
 MAX_MANIFEST_BYTES = 1 << 20
 LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
 
 
-def graph_name(stage: Stage) -> str:
+def graph_name(stage: Stage, precision: Precision = "fp32") -> str:
     """File name of a stage's ONNX graph."""
-    return f"{stage}_fp32.onnx"
+    return f"{stage}_{precision}.onnx"
 
 
-FILE_NAMES = frozenset({graph_name("stage1"), graph_name("stage2"), WEIGHTS_NAME})
-"""The files that a manifest lists."""
-BUNDLE_FILES = FILE_NAMES | {MANIFEST_NAME}
-"""All that is in the folder of a bundle."""
+FILE_NAMES = frozenset({*(graph_name(stage) for stage in STAGES), WEIGHTS_NAME})
+"""The files that every manifest lists."""
+HALF_FILE_NAMES = frozenset(graph_name(stage, "fp16") for stage in STAGES)
+"""Those that a manifest lists too where the bundle has graphs in half precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Manifest:
     files: Mapping[str, FileRecord]
     parity: Mapping[str, Any]
     """What the export measured against PyTorch."""
+    half_precision: Mapping[str, Any]
+    """For each stage, which nodes of its half-precision graph stay in float32 and why; empty without such graphs."""
     training: Mapping[str, Any]
     """Data, configuration, seed and losses of the training."""
     intended_use: str
@@ -74,6 +78,7 @@ class Manifest:
             "tensors": _tensor_table(),
             "files": {name: asdict(record) for name, record in sorted(self.files.items())},
             "parity": dict(self.parity),
+            "half_precision": dict(self.half_precision),
             "training": dict(self.training),
             "intended_use": self.intended_use,
         }
@@ -88,9 +93,20 @@ class Bundle:
     sha256: str
     """Hash of the manifest; through the hashes in it, of everything."""
 
-    def graph(self, stage: Stage) -> Path:
-        """The ONNX graph of a stage."""
-        return self.path / graph_name(stage)
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that it has graphs of."""
+        return tuple(precision for precision in PRECISIONS if graph_name("stage1", precision) in self.manifest.files)
+
+    def graph(self, stage: Stage, precision: Precision = "fp32") -> Path:
+        """The ONNX graph of a stage.
+
+        Raises:
+            BundleError: The bundle has no graphs of this precision.
+        """
+        if precision not in self.precisions:
+            raise BundleError(f"{self.path}: has no {precision} graphs; export the bundle again with --fp16")
+        return self.path / graph_name(stage, precision)
 
     @property
     def weights(self) -> Path:
@@ -135,7 +151,18 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
 
 def record_files(path: Path) -> dict[str, FileRecord]:
     """Hash the files of a bundle that is being written."""
-    return {name: FileRecord(file_sha256(path / name), (path / name).stat().st_size) for name in sorted(FILE_NAMES)}
+    there = sorted(entry for entry in path.iterdir() if entry.name in FILE_NAMES | HALF_FILE_NAMES)
+    return {entry.name: FileRecord(file_sha256(entry), entry.stat().st_size) for entry in there}
+
+
+def is_bundle_only(path: Path) -> bool:
+    """Whether a folder holds the files of a bundle and nothing else."""
+    names = {entry.name for entry in path.iterdir()}
+    return names - HALF_FILE_NAMES == FILE_NAMES | {MANIFEST_NAME}
+
+
+_PLAIN_KEYS: dict[str, type] = dict.fromkeys(("name", "created", "intended_use"), str)
+_PLAIN_KEYS |= dict.fromkeys(("parity", "half_precision", "training"), dict)
 
 
 def _parse_manifest(document: Any) -> Manifest:
@@ -146,13 +173,13 @@ def _parse_manifest(document: Any) -> Manifest:
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
     expected = {"schema_version", "name", "created", "config", "labels", "tensors", "files", "parity", "training"}
-    expected |= {"intended_use"}
+    expected |= {"intended_use", "half_precision"}
     if document.keys() != expected:
         unknown, missing = sorted(document.keys() - expected), sorted(expected - document.keys())
         raise ValueError(f"has unknown keys {unknown} and misses {missing}")
     if document["labels"] != LABELS or document["tensors"] != _tensor_table():
         raise ValueError("describes other labels or tensors than this version of cascade-rt works with")
-    for key, kind in {"name": str, "created": str, "intended_use": str, "parity": dict, "training": dict}.items():
+    for key, kind in _PLAIN_KEYS.items():
         if not isinstance(document[key], kind):
             raise ValueError(f"{key} must be a JSON {'string' if kind is str else 'object'}, got {document[key]!r}")
     return Manifest(
@@ -162,14 +189,15 @@ def _parse_manifest(document: Any) -> Manifest:
         config=from_mapping(CascadeConfig, document["config"], "config"),
         files=_parse_files(document["files"]),
         parity=document["parity"],
+        half_precision=document["half_precision"],
         training=document["training"],
         intended_use=document["intended_use"],
     )
 
 
 def _parse_files(files: Any) -> dict[str, FileRecord]:
-    if not isinstance(files, dict) or files.keys() != FILE_NAMES:
-        raise ValueError(f"files must be exactly {sorted(FILE_NAMES)}")
+    if not isinstance(files, dict) or files.keys() not in (FILE_NAMES, FILE_NAMES | HALF_FILE_NAMES):
+        raise ValueError(f"files must be {sorted(FILE_NAMES)}, with or without {sorted(HALF_FILE_NAMES)}")
     return {name: from_mapping(FileRecord, record, f"files.{name}", complete=True) for name, record in files.items()}
 
 

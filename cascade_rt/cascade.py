@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, plan_box, tightest_box
-from cascade_rt.engines import BackendChoice, Engines, open_engines
+from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError, InputError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
@@ -109,19 +109,25 @@ class Cascade:
         }
 
 
-def open_cascade(bundle: str | os.PathLike[str] | None = None, backend: BackendChoice = "auto") -> Cascade:
+def open_cascade(
+    bundle: str | os.PathLike[str] | None = None,
+    backend: BackendChoice = "auto",
+    precision: PrecisionChoice = "auto",
+) -> Cascade:
     """Open a bundle, ready to segment scans.
 
     Args:
         bundle: Folder of the bundle; none: the embedded one, which was trained on synthetic phantoms.
         backend: Which library computes; `auto` takes the best that runs here.
+        precision: Which type it computes in; `auto` takes the fastest on the backend.
 
     Raises:
-        BundleError: The bundle is refused.
+        BundleError: The bundle is refused, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
+        UsageError: The backend has no such precision.
     """
     opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle))
-    return Cascade(opened, open_engines(opened, backend))
+    return Cascade(opened, open_engines(opened, backend, precision))
 
 
 def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
@@ -133,6 +139,33 @@ def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.in
     run = _Run(engines, config, voxels.shape, keep_probabilities=False)
     run.segment(voxels)
     return run.mask
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Found:
+    """What both stages find in a scan, before anything is made of it."""
+
+    mask: npt.NDArray[np.uint8]
+    """`[z, row, col]`, labels."""
+    organ_prob: npt.NDArray[np.float32]
+    """`[z, row, col]`."""
+    tumor_prob: npt.NDArray[np.float32]
+    """`[z, row, col]`, 0 outside the crops."""
+    boxes: dict[int, Box]
+    """The crop of each slice that has one."""
+
+
+def find(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> Found:
+    """Segment the voxels `[z, row, col]` of a scan, HU, and keep what the mask is made of.
+
+    Raises:
+        EngineError: An engine returned something that is not a number.
+    """
+    organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
+    run = _Run(engines, config, voxels.shape, keep_probabilities=False)
+    run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
+    run.segment(voxels)
+    return Found(run.mask, organ_prob, tumor_prob, run.boxes)
 
 
 class _Run:

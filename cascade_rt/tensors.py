@@ -5,6 +5,9 @@ from typing import Literal, get_args
 
 Stage = Literal["stage1", "stage2"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
+Precision = Literal["fp32", "fp16"]
+"""Type a graph computes in; what it takes and returns is float32 in both."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 SIDE_MULTIPLE = 16
 """Height and width of every image are multiples of this: both networks pool four times by 2."""

@@ -38,7 +38,9 @@ def checkpoint():
 
 @pytest.fixture(scope="session")
 def bundle(checkpoint, tmp_path_factory: pytest.TempPathFactory):
-    """The bundle of `checkpoint`, exported and checked once for all tests."""
+    """The bundle of `checkpoint` in both precisions, exported and checked once for all tests."""
     from cascade_rt_export.bundle_export import export_bundle
+    from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
 
-    return export_bundle(checkpoint, tmp_path_factory.mktemp("exported") / "bundle")
+    folder = tmp_path_factory.mktemp("exported")
+    return export_bundle(checkpoint, folder / "bundle", calibration=small_calibration(), limits=RANDOM_WEIGHTS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cascade_rt.bundle import FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle, record_files
+from cascade_rt.bundle import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle, record_files
 from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import BundleError
 
@@ -33,10 +33,10 @@ def test_what_was_written_is_read_back(bundle: Bundle) -> None:
 
 
 def test_a_bundle_holds_the_files_of_its_manifest_and_no_other(bundle: Bundle) -> None:
-    assert {path.name for path in bundle.path.iterdir()} == FILE_NAMES | {"manifest.json"}
+    assert {path.name for path in bundle.path.iterdir()} == FILE_NAMES | HALF_FILE_NAMES | {"manifest.json"}
 
 
-@pytest.mark.parametrize("name", sorted(FILE_NAMES))
+@pytest.mark.parametrize("name", sorted(FILE_NAMES | HALF_FILE_NAMES))
 def test_a_changed_byte_in_any_file_is_refused(copy: Path, name: str) -> None:
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -45,7 +45,7 @@ def test_a_changed_byte_in_any_file_is_refused(copy: Path, name: str) -> None:
         read_bundle(copy)
 
 
-@pytest.mark.parametrize("name", sorted(FILE_NAMES))
+@pytest.mark.parametrize("name", sorted(FILE_NAMES | HALF_FILE_NAMES))
 def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name}: is missing from the bundle"):
@@ -60,7 +60,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m: m.update(schema_version=2), "schema_version must be 1, got 2"),
+        (lambda m: m.update(schema_version=1), "schema_version must be 2, got 1"),
         (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda m: m.pop("parity"), r"misses \['parity'\]"),
         (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
@@ -68,7 +68,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m["config"].update(base_width="8"), "config.base_width must be of type int, got '8'"),
         (lambda m: m["labels"].update({"3": "cyst"}), "other labels or tensors"),
         (lambda m: m["tensors"]["stage1"]["inputs"][0].update(name="image"), "other labels or tensors"),
-        (lambda m: m["files"].update({"../secret": {}}), "files must be exactly"),
+        (lambda m: m["files"].update({"../secret": {}}), "files must be"),
         (lambda m: m["files"]["stage1_fp32.onnx"].update(bytes="1"), "bytes must be of type int"),
         (lambda m: m.update(intended_use=None), "intended_use must be a JSON string"),
     ],
@@ -98,6 +98,21 @@ def rehash(path: Path) -> None:
     """Make a manifest fit the files beside it."""
     records = {name: asdict(record) for name, record in record_files(path).items()}
     edit_manifest(path, lambda manifest: manifest.update(files=records))
+
+
+def test_one_half_precision_graph_without_the_other_is_refused(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest["files"].pop("stage2_fp16.onnx"))
+    with pytest.raises(BundleError, match="files must be"):
+        read_bundle(copy)
+
+
+def test_a_bundle_without_half_precision_says_so_when_it_is_asked_for(copy: Path) -> None:
+    for name in HALF_FILE_NAMES:
+        (copy / name).unlink()
+    rehash(copy)
+    assert read_bundle(copy).precisions == ("fp32",)
+    with pytest.raises(BundleError, match="has no fp16 graphs; export the bundle again with --fp16"):
+        open_cascade(copy, "onnxruntime", "fp16")
 
 
 def test_a_graph_that_onnxruntime_cannot_read_is_refused(copy: Path) -> None:

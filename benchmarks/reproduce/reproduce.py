@@ -179,7 +179,7 @@ def positive_slices(cases: Sequence[Case], lowest_label: int) -> tuple[list[Any]
 
 def onnx_agreement(checkpoint: Checkpoint, bundle: Path, images: Sequence[Any], masks: Sequence[Any]) -> MaskAgreement:
     """Export, and compare the masks of ONNX Runtime with those of PyTorch."""
-    engines = open_engines(export_bundle(checkpoint, bundle), "onnxruntime")
+    engines = open_engines(export_bundle(checkpoint, bundle, half=False), "onnxruntime")
     found = [find_mask(engines, checkpoint.cascade, image) for image in images]
     pairs = [mask_agreement(mask, other) for mask, other in zip(masks, found, strict=True)]
     return sum(pairs, start=MaskAgreement(0, 0))

@@ -11,20 +11,24 @@ from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BundleError
 from cascade_rt.processors import available_cpus
-from cascade_rt.tensors import STAGE_SPECS, Stage
+from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 
 
 class OnnxRuntimeEngine:
-    """Runs the ONNX graph of a stage with the CPU execution provider."""
+    """Runs the ONNX graph of a stage with the CPU execution provider.
 
-    def __init__(self, bundle: Bundle, stage: Stage) -> None:
+    In half precision it is for looking at masks, not for speed: few operators have a kernel, so most compute in float32
+    and leave roundings out that a GPU makes (docs/decisions/0011).
+    """
+
+    def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32") -> None:
         onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = available_cpus()
         options.log_severity_level = 3
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        path = bundle.graph(stage)
+        path = bundle.graph(stage, precision)
         errors = onnxruntime.capi.onnxruntime_pybind11_state
         try:
             session = onnxruntime.InferenceSession(
@@ -34,7 +38,7 @@ class OnnxRuntimeEngine:
             raise BundleError(f"{path}: ONNX Runtime cannot read the graph; export the bundle again") from error
         _check_names(session, stage, path)
         self._session = session
-        self._info = EngineInfo("onnxruntime", "fp32", "cpu", onnxruntime.__version__)
+        self._info = EngineInfo("onnxruntime", precision, "cpu", onnxruntime.__version__)
 
     @property
     def stage(self) -> Stage:

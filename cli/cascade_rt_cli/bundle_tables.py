@@ -1,6 +1,7 @@
 """A bundle as people read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cascade_rt.bundle import Bundle
 from cascade_rt_cli.console import print_rows, results_console
@@ -25,5 +26,27 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for stage in ("stage1", "stage2"):
         errors = ", ".join(f"{name} {error:.1g}" for name, error in parity.get(stage, {}).get("max_error", {}).items())
         yield "parity", f"{stage} against PyTorch, largest error: {errors or 'not recorded'}"
+    for precision, found in parity.get("gate", {}).items():
+        yield "masks", f"{precision} on {found['engine']['backend']} against PyTorch: {gate_summary(found)}"
+    for stage, planned in manifest.half_precision.items():
+        nodes = sum(len(rule["nodes"]) for rule in planned["kept"])
+        share = planned["half_share_of_convolutions"]
+        yield "half", f"{stage}: {share:.0%} of the work of convolutions, {nodes} nodes kept in float32"
     for name, record in manifest.files.items():
         yield "file", f"{name}  {record.bytes / 1e6:.1f} MB  sha256 {record.sha256[:16]}…  as exported"
+
+
+def gate_summary(found: Mapping[str, Any]) -> str:
+    """What the gate measured of one engine, in a line."""
+    dice = ", ".join(f"{name} {format_dice(found[name]['mask_dice'])}" for name in ("organ", "tumor"))
+    errors = ", ".join(f"{found[name]['max_error']:.1g}" for name in ("organ", "tumor"))
+    moved, changed = len(found["boxes_moved"]), len(found["tumors_appeared"]) + len(found["tumors_vanished"])
+    return (
+        f"Dice {dice}; largest error {errors}; of {found['slices']} slices {moved} with another box, "
+        f"{changed} with a tumour in one of both only"
+    )
+
+
+def format_dice(value: float | None) -> str:
+    """A Dice to five digits."""
+    return "undefined (both empty)" if value is None else f"{value:.5f}"

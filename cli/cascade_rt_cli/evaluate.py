@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from cascade_rt.engines import BACKENDS, Backend, BackendChoice
+from cascade_rt.engines import BACKENDS, Backend, BackendChoice, PrecisionChoice
 from cascade_rt.metrics import SAMPLE_SETS, SampleSet
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option
+from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
 
 
 @click.command()
@@ -20,11 +20,14 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
     help="Slices and cases that the printed means are over: those with the target in the label, or all. "
     "The report holds both.",
 )
-@click.option("--baseline", type=click.Choice(BACKENDS), help="Also run this engine and print how far both agree.")
+@click.option(
+    "--baseline", type=click.Choice(BACKENDS), help="Also run this engine in fp32 and print how far both agree."
+)
 @click.option("-o", "--output", type=PATH, metavar="JSON", help="Write everything to this file.")
 @click.option("--csv", "table", type=PATH, metavar="CSV", help="Write a row for each case to this file.")
 @bundle_option
 @backend_option
+@precision_option
 @overwrite_option
 def evaluate(
     images: Path,
@@ -35,6 +38,7 @@ def evaluate(
     table: Path | None,
     bundle: Path | None,
     backend: BackendChoice,
+    precision: PrecisionChoice,
     overwrite: bool,
 ) -> None:
     """Segment scans whose true labels are known, and score the masks.
@@ -49,4 +53,4 @@ def evaluate(
     from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
 
     outputs = Outputs(output, table, overwrite=overwrite)
-    evaluate_cohort(images, labels, bundle, backend, baseline, outputs, slices=slices)
+    evaluate_cohort(images, labels, bundle, backend, precision, baseline, outputs, slices=slices)

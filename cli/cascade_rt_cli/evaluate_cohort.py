@@ -11,7 +11,7 @@ from rich.markup import escape
 from cascade_rt.atomic import check_target
 from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.case_pairs import CasePair, check_pairs, pair_cases
-from cascade_rt.engines import Backend, BackendChoice
+from cascade_rt.engines import Backend, BackendChoice, PrecisionChoice
 from cascade_rt.errors import OutputError, PartialFailureError, UsageError
 from cascade_rt.evaluation import Evaluation, evaluate
 from cascade_rt.evaluation_report import save_case_table, save_report
@@ -61,6 +61,7 @@ def evaluate_cohort(
     labels: Path,
     bundle: Path | None,
     backend: BackendChoice,
+    precision: PrecisionChoice,
     baseline: Backend | None,
     outputs: Outputs,
     *,
@@ -77,8 +78,8 @@ def evaluate_cohort(
     pairs = pair_cases(images, labels)
     outputs.check(pairs)
     with (
-        open_cascade(bundle, backend) as cascade,
-        nullcontext() if baseline is None else open_cascade(bundle, baseline) as reference,
+        open_cascade(bundle, backend, precision) as cascade,
+        nullcontext() if baseline is None else open_cascade(bundle, baseline, "fp32") as reference,
     ):
         if reference is not None and reference.engines.stage1.info == cascade.engines.stage1.info:
             raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")

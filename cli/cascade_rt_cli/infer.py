@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from cascade_rt.engines import BackendChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option
+from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
 
 
 @click.command()
@@ -20,6 +20,7 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
 @click.option("--preview", is_flag=True, help="Also draw the most telling slice with outlines, <name>_seg.png.")
 @bundle_option
 @backend_option
+@precision_option
 @overwrite_option
 def infer(
     scans: tuple[Path, ...],
@@ -27,6 +28,7 @@ def infer(
     preview: bool,
     bundle: Path | None,
     backend: BackendChoice,
+    precision: PrecisionChoice,
     overwrite: bool,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
@@ -42,4 +44,4 @@ def infer(
     from cascade_rt.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
-    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, overwrite=overwrite)
+    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, precision, overwrite=overwrite)

@@ -7,14 +7,21 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from cascade_rt.cascade import Cascade, open_cascade
-from cascade_rt.engines import BackendChoice
+from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
 
 
-def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice, *, overwrite: bool) -> None:
+def infer_scans(
+    jobs: Sequence[Job],
+    bundle: Path | None,
+    backend: BackendChoice,
+    precision: PrecisionChoice,
+    *,
+    overwrite: bool,
+) -> None:
     """Segment scans and print each result; a scan that fails does not stop the others.
 
     Raises:
@@ -22,7 +29,7 @@ def infer_scans(jobs: Sequence[Job], bundle: Path | None, backend: BackendChoice
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
     console, failures = results_console(), []
-    with open_cascade(bundle, backend) as cascade:
+    with open_cascade(bundle, backend, precision) as cascade:
         for job in jobs:
             try:
                 with progress_bar() as progress:

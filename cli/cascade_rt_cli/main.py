@@ -9,7 +9,7 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "prepare", "train", "export", "evaluate", "inspect")
+COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
@@ -61,6 +61,7 @@ def main() -> None:
       cascade-rt train --dataset phantom -o runs/first
       cascade-rt prepare --dataset msd Task07_Pancreas -o stores/msd
       cascade-rt export runs/first -o bundles/first
+      cascade-rt verify bundles/first --calibrate scan.nii.gz
       cascade-rt infer scan.nii.gz --bundle bundles/first
       cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 

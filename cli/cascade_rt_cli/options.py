@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BACKENDS
+from cascade_rt.tensors import PRECISIONS
 
 PATH = click.Path(path_type=Path)
 
@@ -20,6 +21,21 @@ backend_option = click.option(
     default="auto",
     show_default=True,
     help="Library that computes. auto: the best that runs here; the output says which, and why not a better one.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="Type the networks compute in. auto: the fastest on the backend; on a CPU fp32, which is faster there.",
+)
+calibrate_option = click.option(
+    "--calibrate",
+    "scans",
+    type=PATH,
+    multiple=True,
+    metavar="SCAN",
+    help="A scan to plan half precision on and to compare on; may be given several times. Default: phantoms.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")
 shape_option = click.option(

@@ -2,8 +2,8 @@
 
 import datetime
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,27 @@ import onnx
 import torch
 
 from cascade_rt.bundle import (
-    BUNDLE_FILES,
     WEIGHTS_NAME,
     Bundle,
     Manifest,
     graph_name,
+    is_bundle_only,
     read_bundle,
     record_files,
     write_manifest,
 )
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
+from cascade_rt.engines import open_engines
 from cascade_rt.errors import OutputError, OutputExistsError
 from cascade_rt.models.weights import save_weights
-from cascade_rt.tensors import STAGES
+from cascade_rt.tensors import STAGES, Precision
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.version import __version__
+from cascade_rt_export.calibration import Calibration, phantom_calibration, stage_inputs
+from cascade_rt_export.conv_work import half_share
+from cascade_rt_export.gate import LIMITS, GateResult, ParityLimits, judge, run_gate
+from cascade_rt_export.half_precision import half_precision_graph
 from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
 from cascade_rt_export.parity import MAX_ERROR, check_parity
 
@@ -40,6 +45,9 @@ def export_bundle(
     *,
     name: str | None = None,
     overwrite: bool = False,
+    half: bool = True,
+    calibration: Calibration | None = None,
+    limits: Mapping[Precision, ParityLimits] = LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Export both stages, compare them with PyTorch, and only then put the bundle in its place.
@@ -49,20 +57,28 @@ def export_bundle(
         path: Folder of the bundle.
         name: What the bundle is called in reports; none: the name of the folder.
         overwrite: Replace a bundle that is there.
+        half: Add both graphs in half precision.
+        calibration: Slices to plan half precision on and to compare on; none: those of phantoms.
+        limits: How far each precision may be from PyTorch.
         on_step: Called with a sentence before each step.
 
     Raises:
-        ParityError: A graph does not compute what PyTorch computes; nothing is written.
+        ParityError: A graph does not compute what PyTorch computes, or finds other masks; nothing is written.
         OutputExistsError: `path` is there and `overwrite` is off, or it is no bundle.
         OutputError: The folder cannot be written.
     """
     _check_target(path, overwrite)
+    slices = calibration or phantom_calibration()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             draft.mkdir()
-            _write_bundle(checkpoint, draft, name or path.name, on_step)
+            manifest = _write_graphs(checkpoint, draft, name or path.name, on_step)
+            if half:
+                manifest = _add_half(draft, manifest, slices, on_step)
+            manifest = _prove(draft, manifest, slices, limits, on_step)
+            write_manifest(draft, manifest)
             if path.exists():
                 path.rename(Path(folder) / "replaced")
             draft.rename(path)
@@ -71,8 +87,8 @@ def export_bundle(
     return read_bundle(path)
 
 
-def _write_bundle(checkpoint: Checkpoint, path: Path, name: str, on_step: Callable[[str], None]) -> None:
-    """Write all files of a bundle and compare its graphs with PyTorch."""
+def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callable[[str], None]) -> Manifest:
+    """Write the weights and both graphs, and compare each graph with PyTorch."""
     model = checkpoint.build_model()
     save_weights(model, path / WEIGHTS_NAME)
     for stage in STAGES:
@@ -84,19 +100,57 @@ def _write_bundle(checkpoint: Checkpoint, path: Path, name: str, on_step: Callab
         config=checkpoint.cascade,
         files=record_files(path),
         parity={},
+        half_precision={},
         training=_training_record(checkpoint),
         intended_use=PHANTOM_INTENDED_USE if is_synthetic(checkpoint.data) else INTENDED_USE,
     )
     unproven = write_manifest(path, manifest)
     on_step("comparing the graphs with PyTorch")
     parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(unproven)}
-    write_manifest(path, replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity}))
+    return replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity})
+
+
+def _add_half(path: Path, manifest: Manifest, calibration: Calibration, on_step: Callable[[str], None]) -> Manifest:
+    """Write both graphs in half precision, planned on what the float32 graphs are fed."""
+    bundle = write_manifest(path, manifest)
+    on_step("running the float32 graphs on the calibration slices")
+    inputs = stage_inputs(calibration, open_engines(bundle, "onnxruntime", "fp32"), manifest.config)
+    record: dict[str, Any] = {}
+    for stage in STAGES:
+        on_step(f"planning half precision of {stage}")
+        half = half_precision_graph(onnx.load(bundle.graph(stage)), inputs[stage], source=calibration.source)
+        onnx.save(half.graph, path / graph_name(stage, "fp16"))
+        record[stage] = {
+            "half_share_of_convolutions": half_share(half.graph, inputs[stage][0]),
+            "kept": half.kept,
+            "calibration": half.calibration,
+        }
+    return replace(manifest, files=record_files(path), half_precision=record)
+
+
+def _prove(
+    path: Path,
+    manifest: Manifest,
+    calibration: Calibration,
+    limits: Mapping[Precision, ParityLimits],
+    on_step: Callable[[str], None],
+) -> Manifest:
+    """Compare the masks of each precision with those of PyTorch; ParityError where they are too far."""
+    bundle = write_manifest(path, manifest)
+    reference = open_engines(bundle, "pytorch")
+    found: dict[Precision, GateResult] = {}
+    for precision in bundle.precisions:
+        candidate = open_engines(bundle, "onnxruntime", precision)
+        found[precision] = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)
+        judge(found[precision], limits[precision], f"{manifest.name} in {precision} on onnxruntime")
+    gate = {precision: {**each.to_json(), "limits": asdict(limits[precision])} for precision, each in found.items()}
+    return replace(manifest, parity={**manifest.parity, "gate": gate})
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
-    if not path.is_dir() or path.is_symlink() or {entry.name for entry in path.iterdir()} != BUNDLE_FILES:
+    if not path.is_dir() or path.is_symlink() or not is_bundle_only(path):
         raise OutputExistsError(f"{path}: is there and is not just a bundle; name another folder")
     if not overwrite:
         raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another folder")

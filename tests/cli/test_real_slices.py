@@ -15,6 +15,7 @@ from cascade_rt.training.loop import train
 from cascade_rt.volume import read_mask, read_volume
 from cascade_rt_cli.main import main
 from cascade_rt_export.bundle_export import export_bundle
+from cascade_rt_export.calibration import scan_calibration
 
 EPOCHS = 120
 """Of five patches each. On one core they take less than three minutes."""
@@ -40,7 +41,7 @@ def test_the_stage_1_network_learns_a_real_case_by_heart(
     config = replace(config, epochs=(EPOCHS, 0, 0), slices="all", batch_size=1, learning_rate=3e-3)
     case = Case("case1", volume.voxels, label, volume.spacing_mm)
     checkpoint = train([case], tmp_path / "run", cascade, config, data="NIH Pancreas-CT, case 1")
-    export_bundle(checkpoint, tmp_path / "bundle")
+    export_bundle(checkpoint, tmp_path / "bundle", half=False, calibration=scan_calibration([scan]))
     dice = {}
     for name in ("case1", "case2"):
         folder, report = cohort(sample_ct, name, tmp_path / name), tmp_path / f"{name}.json"

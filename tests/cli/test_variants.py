@@ -56,7 +56,7 @@ def test_it_is_trained_exported_run_and_evaluated(
     run, bundle, report = tmp_path / "run", tmp_path / "bundle", tmp_path / "report.json"
     size = ("--base-width", 8, "--cases", 1, "--shape", *SHAPE, "--epochs", *EPOCHS)
     cascade_rt("train", phantoms, "-o", run, option, name, *size)
-    cascade_rt("export", run, "-o", bundle)
+    cascade_rt("export", run, "-o", bundle, "--no-fp16", "--calibrate", cohort / "images" / "3.nii.gz")
     cascade_rt("infer", cohort / "images" / "3.nii.gz", "--bundle", bundle, "-o", tmp_path)
     mask = np.asarray(nib.load(tmp_path / "3_seg.nii.gz").dataobj)
     assert set(np.unique(mask)) <= ({0, 2} if name in {"u", "m", *COMPARATORS} else {0, 1, 2})

@@ -37,8 +37,8 @@ def run(training: Result, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(run: Path, folder: Path) -> Path:
-    result = cascade_rt("export", run, "-o", folder / "bundle")
+def exported(run: Path, scan: Path, folder: Path) -> Path:
+    result = cascade_rt("export", run, "-o", folder / "bundle", "--no-fp16", "--calibrate", scan)
     assert result.exit_code == 0, result.output
     return folder / "bundle"
 

@@ -7,7 +7,7 @@ import pytest
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines import BACKENDS, BackendChoice, open_engines
 from cascade_rt.engines.packages import import_package
-from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.errors import BackendUnavailableError, UsageError
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
@@ -63,3 +63,13 @@ def test_a_package_that_is_there_but_broken_keeps_its_own_error(
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):
         import_package("broken_engine", backend="broken", extra="broken")
+
+
+def test_half_precision_is_taken_where_it_is_asked_for(bundle: Bundle) -> None:
+    engines = open_engines(bundle, "onnxruntime", "fp16")
+    assert (engines.stage1.info.precision, engines.stage2.info.precision) == ("fp16", "fp16")
+
+
+def test_the_baseline_has_no_half_precision(bundle: Bundle) -> None:
+    with pytest.raises(UsageError, match="'pytorch' is the float32 baseline and has no fp16"):
+        open_engines(bundle, "pytorch", "fp16")

@@ -1,6 +1,7 @@
 """Export writes a bundle that is shown to compute what PyTorch computes, or nothing."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from cascade_rt.cascade import Cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
 from cascade_rt.errors import OutputExistsError, ParityError
+from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.volume import Volume
 from cascade_rt_export import bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
+from cascade_rt_export.gate import LIMITS
 from cascade_rt_export.parity import MAX_ERROR, check_parity
+from tests.parity_limits import small_calibration
 
 
 def test_the_manifest_says_what_was_measured_on_which_inputs(bundle: Bundle) -> None:
@@ -76,7 +80,7 @@ def test_a_graph_that_computes_something_else_fails_the_export(
 
     monkeypatch.setattr(bundle_export.onnx, "save", save_spoilt)
     with pytest.raises(ParityError, match=r"stage2_fp32\.onnx: on onnxruntime differs from PyTorch by"):
-        export_bundle(checkpoint, tmp_path / "bundle")
+        export_bundle(checkpoint, tmp_path / "bundle", half=False, calibration=small_calibration())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,12 +104,48 @@ def test_a_bundle_with_something_else_in_it_is_never_replaced(
         export_bundle(checkpoint, folder, overwrite=True)
 
 
+def test_a_bundle_holds_both_precisions(bundle: Bundle) -> None:
+    assert bundle.precisions == ("fp32", "fp16")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_manifest_says_what_stays_in_float32_and_why(bundle: Bundle, stage: Stage) -> None:
+    planned = bundle.manifest.half_precision[stage]
+    assert planned["half_share_of_convolutions"] >= 0.95
+    assert all(rule["reason"] and rule["nodes"] for rule in planned["kept"])
+    assert planned["calibration"]["source"].startswith("synthetic phantoms")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_manifest_says_how_the_masks_agree_and_what_was_allowed(bundle: Bundle, precision: Precision) -> None:
+    found = bundle.manifest.parity["gate"][precision]
+    assert found["organ"]["mask_dice"] >= found["limits"]["least_dice"]
+    assert found["engine"]["precision"] == precision
+
+
+def test_half_precision_that_finds_other_masks_fails_the_export(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
+) -> None:
+    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+    impossible = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], mean_error=0.0)}
+    with pytest.raises(
+        ParityError, match=r"fp16 on onnxruntime: probabilities of the organ differ .* phantom \d+, slice"
+    ):
+        export_bundle(checkpoint, tmp_path / "bundle", calibration=small_calibration(), limits=impossible)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_bundle_that_is_there_is_replaced_when_asked(
     checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
     folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
-    assert export_bundle(checkpoint, folder, name="second", overwrite=True).manifest.name == "second"
+    assert (
+        export_bundle(
+            checkpoint, folder, name="second", overwrite=True, half=False, calibration=small_calibration()
+        ).manifest.name
+        == "second"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

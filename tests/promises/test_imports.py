@@ -20,7 +20,9 @@ def modules_after(code: str) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("command", ["", "demo", "infer", "prepare", "train", "export", "evaluate", "inspect"])
+@pytest.mark.parametrize(
+    "command", ["", "demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect"]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     arguments = [*command.split(), "--help"]
     loaded = modules_after(

@@ -1,0 +1,37 @@
+"""`cascade-rt verify`: does an engine on this machine segment like PyTorch does?"""
+
+from pathlib import Path
+
+import click
+
+from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt_cli.options import PATH, backend_option, calibrate_option, precision_option
+
+
+@click.command()
+@click.argument("bundle", required=False, type=PATH)
+@calibrate_option
+@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+@backend_option
+@precision_option
+def verify(
+    bundle: Path | None, scans: tuple[Path, ...], as_json: bool, backend: BackendChoice, precision: PrecisionChoice
+) -> None:
+    """Compare an engine with PyTorch on slices of scans, on this machine, and fail where they differ.
+
+    Measured are the probabilities, the masks of each stage and of both together, boxes that move, tumours that appear
+    or vanish, and whether an answer depends on its place in a batch. The exit code is 5 where a limit is missed; the
+    message names the slice. Without BUNDLE the embedded one is compared.
+
+    \b
+    Examples:
+      cascade-rt verify bundles/first --calibrate scan.nii.gz
+      cascade-rt verify bundles/first --backend onnxruntime --precision fp16
+    """  # noqa: D301
+    from cascade_rt_cli.missing import needs_extra
+
+    with needs_extra("export"):
+        import cascade_rt_export.gate  # noqa: F401
+    from cascade_rt_cli.verify_bundle import verify_bundle
+
+    verify_bundle(bundle, scans, backend, precision, as_json=as_json)

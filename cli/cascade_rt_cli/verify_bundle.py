@@ -1,0 +1,74 @@
+"""Running the gate on one engine and printing what it measured."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
+from cascade_rt.tensors import Precision
+from cascade_rt_cli.bundle_tables import format_dice
+from cascade_rt_cli.console import print_rows, results_console, spinner
+from cascade_rt_export.calibration import phantom_calibration, scan_calibration
+from cascade_rt_export.gate import LIMITS, judge, run_gate
+
+_MAPS = {
+    "organ": "organ",
+    "tumor": "tumour",
+    "tumor_behind_pytorch": "tumour, stage 1 from PyTorch",
+    "tumor_before_pytorch": "tumour, stage 2 from PyTorch",
+}
+
+
+def verify_bundle(
+    path: Path | None,
+    scans: Sequence[Path],
+    backend: BackendChoice,
+    precision: PrecisionChoice,
+    *,
+    as_json: bool,
+) -> None:
+    """Measure one engine, print it, and only then judge it.
+
+    Raises:
+        ParityError: A limit is missed.
+    """
+    bundle = read_bundle(path or default_bundle_path())
+    with spinner() as say:
+        say("reading the slices")
+        calibration = scan_calibration(scans) if scans else phantom_calibration()
+        candidate = open_engines(bundle, backend, precision)
+        config = bundle.manifest.config
+        found = run_gate(open_engines(bundle, "pytorch", "fp32"), candidate, config, calibration, on_step=say)
+    info = candidate.stage1.info
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_rows(results_console(), _rows(found.to_json()))
+    judge(
+        found, LIMITS[cast(Precision, info.precision)], f"{bundle.manifest.name} in {info.precision} on {info.backend}"
+    )
+
+
+def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    engine = found["engine"]
+    yield "engine", f"{engine['backend']} {engine['version']}, {engine['precision']}, {engine['device']}"
+    yield "slices", f"{found['slices']} of {found['calibration']}"
+    for key, name in _MAPS.items():
+        each = found[key]
+        yield (
+            name,
+            f"mask Dice {format_dice(each['mask_dice'])}, largest error {each['max_error']:.1e} "
+            f"({each['worst_slice']}), mean {each['mean_error']:.1e}",
+        )
+    for key, name in (
+        ("boxes_moved", "another box"),
+        ("tumors_appeared", "new tumour"),
+        ("tumors_vanished", "no tumour"),
+    ):
+        yield name, f"{len(found[key])} slices" + (f": {', '.join(found[key])}" if found[key] else "")
+    for stage, error in found["slot_errors"].items():
+        yield f"batch of {stage}", f"largest difference between places {error:.1e}"

@@ -1,0 +1,111 @@
+"""The slices that half precision is planned on, and that every engine is compared with PyTorch on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.cascade import find
+from cascade_rt.config import CascadeConfig
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.engines import Engines
+from cascade_rt.engines.base import Array, EngineInfo, StageEngine
+from cascade_rt.errors import InputError
+from cascade_rt.tensors import Stage
+from cascade_rt.volume import read_volume
+
+SLICES_PER_SCAN = 8
+PHANTOM_SEEDS = (20_000, 20_001)
+"""Far from the seeds anyone trains on."""
+PHANTOM_SHAPE = (24, 512, 512)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CalibrationScan:
+    """Some slices of one scan."""
+
+    name: str
+    positions: tuple[int, ...]
+    """Which slices of the scan they are, from 0."""
+    voxels: npt.NDArray[np.int16]
+    """`[slice, row, col]`, HU, in the canonical frame."""
+
+    def slice_name(self, index: int) -> str:
+        """How messages call one of the slices."""
+        return f"{self.name}, slice {self.positions[index]}"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Calibration:
+    """Slices of several scans."""
+
+    source: str
+    """What they are, in words, for the manifest; file names without their folders."""
+    scans: tuple[CalibrationScan, ...]
+
+
+def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibration:
+    """Slices with pancreas of synthetic phantoms: for want of scans."""
+    scans = []
+    for seed in PHANTOM_SEEDS:
+        phantom = make_phantom(seed, shape, tumor=True)
+        scans.append(_thinned(f"phantom {seed}", phantom.hu, np.flatnonzero(phantom.label.any(axis=(1, 2)))))
+    seeds = " and ".join(map(str, PHANTOM_SEEDS))
+    return Calibration(f"synthetic phantoms, seeds {seeds}, as no scans were given", tuple(scans))
+
+
+def scan_calibration(paths: Iterable[Path]) -> Calibration:
+    """Slices of scans, spread over the whole length of each.
+
+    Raises:
+        InputError: A scan cannot be read, or there is none.
+    """
+    scans = []
+    for path in paths:
+        voxels = read_volume(path).voxels
+        scans.append(_thinned(path.name, voxels, np.arange(len(voxels))))
+    if not scans:
+        raise InputError("there is no scan to calibrate on; name at least one")
+    return Calibration(f"scans {', '.join(scan.name for scan in scans)}", tuple(scans))
+
+
+def stage_inputs(
+    calibration: Calibration, engines: Engines, config: CascadeConfig
+) -> dict[Stage, list[Mapping[str, Array]]]:
+    """What each stage is fed when the engines segment the slices, batch by batch."""
+    stage1, stage2 = _Recorder(engines.stage1), _Recorder(engines.stage2)
+    for scan in calibration.scans:
+        find(Engines(stage1, stage2), config, scan.voxels)
+    return {"stage1": stage1.inputs, "stage2": stage2.inputs}
+
+
+class _Recorder:
+    """An engine that keeps what it is fed."""
+
+    def __init__(self, engine: StageEngine) -> None:
+        self.engine = engine
+        self.inputs: list[Mapping[str, Array]] = []
+
+    @property
+    def stage(self) -> Stage:
+        return self.engine.stage
+
+    @property
+    def info(self) -> EngineInfo:
+        return self.engine.info
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.inputs.append(inputs)
+        return self.engine.run(inputs)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+def _thinned(name: str, voxels: npt.NDArray[np.int16], chosen: npt.NDArray[np.intp]) -> CalibrationScan:
+    """At most `SLICES_PER_SCAN` of the chosen slices, evenly spread."""
+    count = min(SLICES_PER_SCAN, len(chosen))
+    kept = chosen[np.linspace(0, len(chosen) - 1, count).round().astype(int)]
+    return CalibrationScan(name, tuple(map(int, kept)), np.ascontiguousarray(voxels[kept]))

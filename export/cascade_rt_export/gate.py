@@ -1,0 +1,223 @@
+"""The gate: does an engine segment like PyTorch does?
+
+Calibration slices go through the whole cascade, once with PyTorch and once with the engine; then with stage 1 of the
+one and stage 2 of the other, so that a difference has an address. The batches of an engine are looked at on their own
+(see `batch_slots`): a wrong one gives the same wrong answer each time.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.cascade import MASK_THRESHOLD, Found, find
+from cascade_rt.config import CascadeConfig
+from cascade_rt.engines import Engines
+from cascade_rt.errors import EngineError, ParityError
+from cascade_rt.metrics import Confusion, confusion, pool
+from cascade_rt.tensors import Precision
+from cascade_rt_export.batch_slots import slot_errors
+from cascade_rt_export.calibration import Calibration, CalibrationScan
+
+
+@dataclass(frozen=True, slots=True)
+class ParityLimits:
+    """How far an engine may be from PyTorch."""
+
+    max_error: float
+    """Largest difference of a probability, in any pixel."""
+    mean_error: float
+    """Mean difference of a probability."""
+    least_dice: float
+    """Least Dice between the masks of both, over all slices together; of the organ, and of the tumour."""
+    slot_error: float
+    """Largest difference between the answers to one input in different places of a batch."""
+
+
+LIMITS: Mapping[Precision, ParityLimits] = {
+    "fp32": ParityLimits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
+    # Rounding moves single probabilities by as much as the network is steep there; the masks are what counts.
+    "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MapAgreement:
+    """How one probability map agrees with that of PyTorch."""
+
+    max_error: float
+    mean_error: float
+    mask_dice: float
+    """Between the masks, over all slices together; NaN where both are empty."""
+    worst_slice: str
+    """Where `max_error` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What was measured of one engine."""
+
+    engine: Mapping[str, Any]
+    """Backend, precision, device and version."""
+    calibration: str
+    slices: int
+    organ: MapAgreement
+    tumor: MapAgreement
+    """End to end: both stages are the engine's."""
+    tumor_behind_pytorch: MapAgreement
+    """Stage 2 of the engine behind stage 1 of PyTorch: what stage 2 adds."""
+    tumor_before_pytorch: MapAgreement
+    """Stage 1 of the engine before stage 2 of PyTorch: what stage 1 adds."""
+    boxes_moved: tuple[str, ...]
+    """Slices whose crop is another."""
+    tumors_appeared: tuple[str, ...]
+    """Slices in which only the engine finds tumour."""
+    tumors_vanished: tuple[str, ...]
+    """Slices in which only PyTorch finds tumour."""
+    slot_errors: Mapping[str, float]
+    """For each stage, the largest difference between the answers to one input in different places of a batch."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the manifest; what is not defined is null."""
+        plain: dict[str, Any] = _without_nan(asdict(self))
+        return plain
+
+
+def run_gate(
+    reference: Engines,
+    candidate: Engines,
+    config: CascadeConfig,
+    calibration: Calibration,
+    *,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> GateResult:
+    """Measure how a candidate agrees with the reference; nothing is judged yet.
+
+    Raises:
+        ParityError: The candidate returned something that is not a number.
+    """
+    pairs: dict[str, list[tuple[Found, Found]]] = {"both": [], "stage2": [], "stage1": []}
+    for scan in calibration.scans:
+        on_step(f"comparing {candidate.stage1.info.backend} {candidate.stage1.info.precision} on {scan.name}")
+        expected = find(reference, config, scan.voxels)
+        mixed = {
+            "both": candidate,
+            "stage2": Engines(reference.stage1, candidate.stage2),
+            "stage1": Engines(candidate.stage1, reference.stage2),
+        }
+        for name, engines in mixed.items():
+            pairs[name].append((expected, _find_with(engines, config, scan)))
+    scans = calibration.scans
+    on_step("comparing the places of a batch")
+    return GateResult(
+        engine=asdict(candidate.stage1.info),
+        calibration=calibration.source,
+        slices=sum(len(scan.voxels) for scan in scans),
+        organ=_agreement(scans, [(a.organ_prob, b.organ_prob) for a, b in pairs["both"]]),
+        tumor=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["both"]]),
+        tumor_behind_pytorch=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["stage2"]]),
+        tumor_before_pytorch=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["stage1"]]),
+        boxes_moved=_slices(scans, pairs["both"], lambda a, b, index: a.boxes.get(index) != b.boxes.get(index)),
+        tumors_appeared=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(b, index) > _has_tumor(a, index)),
+        tumors_vanished=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(a, index) > _has_tumor(b, index)),
+        slot_errors={engine.stage: slot_errors(engine) for engine in (candidate.stage1, candidate.stage2)},
+    )
+
+
+def _find_with(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> Found:
+    try:
+        return find(engines, config, scan.voxels)
+    except EngineError as error:
+        raise ParityError(f"{scan.name}: {error}") from error
+
+
+def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
+    """Raise where an engine is further from PyTorch than the limits allow.
+
+    Args:
+        found: What was measured.
+        limits: What is allowed.
+        what: What was measured, for the message.
+
+    Raises:
+        ParityError: One sentence: the first limit that is missed, by how much and on which slice.
+    """
+    for name, agreement in (("organ", found.organ), ("tumour", found.tumor)):
+        complaint = _complaint(name, agreement, limits)
+        if complaint:
+            raise ParityError(f"{what}: {complaint}, {_blame(found, limits)}")
+    for stage, error in found.slot_errors.items():
+        # Written so that NaN fails.
+        if not error <= limits.slot_error:
+            raise ParityError(
+                f"{what}: {stage} answers the same input differently in different places of a batch, by {error:.2g}; "
+                "do not use this engine, report its version"
+            )
+
+
+def _complaint(name: str, found: MapAgreement, limits: ParityLimits) -> str | None:
+    where = f"; the largest difference is in {found.worst_slice}"
+    # Written so that NaN fails; only the Dice of two empty masks may be one.
+    if not found.max_error <= limits.max_error:
+        return f"a probability of the {name} differs from PyTorch by {found.max_error:.2g}" + where
+    if not found.mean_error <= limits.mean_error:
+        return f"probabilities of the {name} differ from PyTorch by {found.mean_error:.2g} on average" + where
+    if found.mask_dice < limits.least_dice:
+        return f"the {name} mask has a Dice of {found.mask_dice:.5f} with that of PyTorch" + where
+    return None
+
+
+def _blame(found: GateResult, limits: ParityLimits) -> str:
+    alone = {
+        "stage 1": _complaint("tumour", found.tumor_before_pytorch, limits),
+        "stage 2": _complaint("tumour", found.tumor_behind_pytorch, limits),
+    }
+    guilty = [stage for stage, complaint in alone.items() if complaint]
+    return f"also with {' or '.join(guilty)} alone" if guilty else "with neither stage alone"
+
+
+def _agreement(
+    scans: Sequence[CalibrationScan], maps: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+) -> MapAgreement:
+    differences = [np.abs(first - second) for first, second in maps]
+    largest = {
+        scan.slice_name(index): float(layer.max())
+        for scan, difference in zip(scans, differences, strict=True)
+        for index, layer in enumerate(difference)
+    }
+    worst = max(largest, key=lambda name: largest[name])
+    pooled: Confusion = pool(confusion(second >= MASK_THRESHOLD, first >= MASK_THRESHOLD) for first, second in maps)
+    return MapAgreement(
+        max_error=largest[worst],
+        mean_error=float(
+            sum(each.sum(dtype=np.float64) for each in differences) / sum(each.size for each in differences)
+        ),
+        mask_dice=pooled.dice if pooled.positive or pooled.found else math.nan,
+        worst_slice=worst,
+    )
+
+
+def _slices(
+    scans: Sequence[CalibrationScan],
+    pairs: Sequence[tuple[Found, Found]],
+    differs: Callable[[Found, Found, int], bool],
+) -> tuple[str, ...]:
+    return tuple(
+        scan.slice_name(index)
+        for scan, (first, second) in zip(scans, pairs, strict=True)
+        for index in range(len(scan.voxels))
+        if differs(first, second, index)
+    )
+
+
+def _has_tumor(found: Found, index: int) -> bool:
+    return bool((found.tumor_prob[index] >= MASK_THRESHOLD).any())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,13 @@
+"""What networks of random weights can be held to: their probabilities lie around 0.5, where roundings move the mask."""
+
+from dataclasses import replace
+
+from cascade_rt_export.calibration import Calibration, phantom_calibration
+from cascade_rt_export.gate import LIMITS
+
+RANDOM_WEIGHTS = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], least_dice=0.9)}
+
+
+def small_calibration() -> Calibration:
+    """Slices of phantoms that take seconds, not minutes."""
+    return phantom_calibration((6, 96, 96))
