@@ -56,9 +56,9 @@ class WorkShares:
 def work_shares(layers: Iterable[EngineLayer], convolutions: Mapping[str, Convolution]) -> WorkShares:
     """Add up the convolution work of an engine by type.
 
-    A convolution is found in the layers that name it and hold constants of at least the size of its weight, in one piece
-    or in several; the type of most of them is the type it is computed in. An engine has it once for each profile, and
-    all must agree.
+    A convolution is found in the layers that name it and hold constants of at least the size of its weight, in one
+    piece or in several; the type of most of them is the type it is computed in. An engine has it once for each profile,
+    and all must agree.
 
     Args:
         layers: The layers of the engine.
@@ -108,8 +108,8 @@ def check_precision(shares: WorkShares, precision: Precision, what: str) -> None
 
     Args:
         shares: What `work_shares` found.
-        precision: What it should be. `fp16`: at least `LEAST_SHARE` of the work is in half precision. `fp32`: as much is
-            shown to be in float32, and none in anything else.
+        precision: What it should be. `fp16`: at least `LEAST_SHARE` of the work is in half precision. `fp32`: as much
+            is shown to be in float32, and none in anything else.
         what: What the engine is, for the message.
 
     Raises:
