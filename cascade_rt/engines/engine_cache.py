@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cascade_rt.atomic import write_bytes
-from cascade_rt.engines.shape_profiles import ShapeProfile
-from cascade_rt.engines.tensorrt_api import Flavour
+from cascade_rt.config import CascadeConfig
+from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
+from cascade_rt.engines.tensorrt_api import Flavour, import_tensorrt
 from cascade_rt.errors import OutputError
 from cascade_rt.tensors import Stage
 
@@ -35,7 +36,7 @@ FORMAT = 1
 """Version of what is stored; entries of another are not found."""
 PLAN_NAME = "engine.plan"
 FACTS_NAME = "engine.json"
-MAX_FACTS_BYTES = 1 << 20
+MAX_FACTS_BYTES = 1 << 24
 
 Precision = Literal["fp32", "fp16"]
 
@@ -87,6 +88,42 @@ class EngineKey:
     def digest(self) -> str:
         """SHA-256 of all fields, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def engine_key(
+    graph: bytes,
+    stage: Stage,
+    config: CascadeConfig,
+    *,
+    flavour: Flavour,
+    precision: Precision,
+    options: BuildOptions,
+    machine: Machine,
+) -> EngineKey:
+    """The key of the engine that this version of cascade-rt compiles from a graph, with the TensorRT that is installed.
+
+    Args:
+        graph: Content of the ONNX file.
+        stage: The stage it is of.
+        config: The cascade it is of, which decides the shapes.
+        flavour: Which TensorRT.
+        precision: The precision of the graph.
+        options: What the builder is asked for.
+        machine: The machine it is for.
+
+    Raises:
+        BackendUnavailableError: TensorRT is not installed, or is too old.
+    """
+    return EngineKey(
+        stage=stage,
+        onnx_sha256=hashlib.sha256(graph).hexdigest(),
+        precision=precision,
+        profiles=shape_profiles(stage, config),
+        options=options,
+        flavour=flavour,
+        version=import_tensorrt(flavour).__version__,
+        machine=machine,
+    )
 
 
 @dataclass(frozen=True, slots=True)

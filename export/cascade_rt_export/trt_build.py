@@ -15,7 +15,7 @@ import onnx
 from onnx import ModelProto
 
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines.engine_cache import BuildOptions, CachedEngine, EngineCache, EngineKey, Machine, Precision
+from cascade_rt.engines.engine_cache import BuildOptions, CachedEngine, EngineCache, Machine, Precision, engine_key
 from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
 from cascade_rt.engines.tensorrt_api import (
     Builder,
@@ -123,8 +123,19 @@ def build_engine(
         BackendUnavailableError: TensorRT is not installed, or is too old.
         UsageError: The options are not for this TensorRT.
     """
-    content = _read_graph(onnx_path)
     build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
+    return _build_proven(build, _read_graph(onnx_path), stage, config, precision, timings, on_progress)
+
+
+def _build_proven(
+    build: "_Build",
+    content: bytes,
+    stage: Stage,
+    config: CascadeConfig,
+    precision: Precision,
+    timings: bytes,
+    on_progress: OnProgress,
+) -> BuiltEngine:
     profiles = shape_profiles(stage, config)
     plan, new_timings = build.run(content, stage, profiles, timings, BuildWatch(on_progress))
     layers, proven_by = build.read_layers(plan)
@@ -133,10 +144,10 @@ def build_engine(
     facts = EngineFacts(
         stage=stage,
         precision=precision,
-        flavour=flavour,
+        flavour=build.flavour,
         version=build.trt.__version__,
         profiles=profiles,
-        options=options,
+        options=build.options,
         onnx_sha256=hashlib.sha256(content).hexdigest(),
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         shares=shares,
@@ -177,32 +188,16 @@ def cached_engine(
         OutputError: The engine cannot be kept.
         EngineBuildError: As `build_engine`, and so the other errors.
     """
-    key = EngineKey(
-        stage=stage,
-        onnx_sha256=hashlib.sha256(_read_graph(onnx_path)).hexdigest(),
-        precision=precision,
-        profiles=shape_profiles(stage, config),
-        options=options,
-        flavour=flavour,
-        version=import_tensorrt(flavour).__version__,
-        machine=machine,
-    )
+    content = _read_graph(onnx_path)
+    key = engine_key(content, stage, config, flavour=flavour, precision=precision, options=options, machine=machine)
     found = cache.load(key)
     if isinstance(found, CachedEngine):
         return found
     on_build(found.reason)
-    built = build_engine(
-        onnx_path,
-        stage,
-        config,
-        flavour=flavour,
-        precision=precision,
-        options=options,
-        timings=cache.load_timings(key),
-        on_progress=on_progress,
-    )
-    facts = built.facts.to_json()
-    cache.store(key, built.plan, {**facts, "layer_list": layers_to_json(built.facts.layers)})
+    build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
+    built = _build_proven(build, content, stage, config, precision, cache.load_timings(key), on_progress)
+    facts = {**built.facts.to_json(), "layer_list": layers_to_json(built.facts.layers)}
+    cache.store(key, built.plan, facts)
     if built.timings:
         cache.store_timings(key, built.timings)
     return CachedEngine(built.plan, facts)

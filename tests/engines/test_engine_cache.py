@@ -1,8 +1,9 @@
-"""Compiled engines are found by exactly what they were made for, and read only if nobody else could have touched them."""
+"""Compiled engines are found by exactly what they were made for, and read only if nobody else could write them."""
 
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -152,6 +153,15 @@ def test_storing_over_a_file_of_that_name_works(cache: EngineCache) -> None:
     (cache.folder / KEY.digest).write_bytes(b"in the way")
     cache.store(KEY, PLAN, {})
     assert isinstance(cache.load(KEY), CachedEngine)
+
+
+def test_several_that_store_at_once_leave_one_whole_entry(cache: EngineCache) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: cache.store(KEY, bytes([number]) * 1000, {"number": number}), range(40)))
+    found = cache.load(KEY)
+    assert isinstance(found, CachedEngine)
+    assert found.plan == bytes([found.facts["number"]]) * 1000
+    assert [path.name for path in cache.folder.iterdir()] == [KEY.digest]
 
 
 def test_nothing_but_the_entry_is_left_behind(cache: EngineCache, entry: Path) -> None:

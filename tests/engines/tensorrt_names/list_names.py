@@ -3,9 +3,9 @@
     pip download --no-deps tensorrt_cu13_bindings==11.4.0.106
     python list_names.py tensorrt_cu13_bindings-*.whl
 
-The libraries behind the bindings are not on the ordinary package index and need a GPU to do anything. The bindings alone
-tell what they offer: they are loaded in front of empty libraries. Needs `cc` and `nm`. Classes of layers and of plugins
-are left out; nothing here uses them.
+The libraries behind the bindings are not on the ordinary package index and need a GPU to do anything. The bindings
+alone tell what they offer: they are loaded in front of empty libraries. Needs `cc` and `nm`. Classes of layers and of
+plugins are left out; nothing here uses them.
 """
 
 import os
