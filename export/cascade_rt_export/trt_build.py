@@ -106,6 +106,8 @@ def build_engine(
 ) -> BuiltEngine:
     """Compile a graph and show that the engine computes in its precision.
 
+    One at a time in a process: TensorRT has a single log, and the errors and layers are read from it.
+
     Args:
         onnx_path: The graph, with its weights inside; float32 for `fp32`, of `half_precision_graph` for `fp16`.
         stage: The stage it is of, which decides the shapes it is compiled for.
