@@ -91,7 +91,8 @@ class StandIn:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> TensorRTLog:
     """A log of its own: the one of the process belongs to packages that are really there."""
-    log = TensorRTLog(SimpleNamespace(log=lambda severity, message: log.note(severity, message)))
+    log = TensorRTLog(None)
+    log.logger = SimpleNamespace(log=log.note)
     monkeypatch.setattr(trt_build, "tensorrt_log", lambda _: log)
     return log
 
