@@ -20,15 +20,11 @@ from cascade_rt.errors import EngineError, InputError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import measure
 from cascade_rt.segmentation import Segmentation, judge
-from cascade_rt.tensors import LONGEST_SIDE, PADDING_HU, padded_side
+from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, PADDING_HU, SLICES_PER_BATCH, padded_side
 from cascade_rt.timing import Stopwatch
 from cascade_rt.version import __version__
 from cascade_rt.volume import Volume
 
-SLICES_PER_BATCH = 4
-"""Slices that stage 1 takes at once."""
-CROPS_PER_BATCH = 8
-"""Crops that stage 2 takes at once."""
 MASK_THRESHOLD = 0.5
 """A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 

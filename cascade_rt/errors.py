@@ -8,6 +8,7 @@
         OutputError                 a result cannot be written
             OutputExistsError       a result is already there
         BackendUnavailableError     an engine cannot run on this machine
+        EngineBuildError            an engine could not be built, or is not what was asked for
         EngineError                 an engine ran and returned nonsense
         PartialFailureError         some scans of several failed
 
@@ -62,6 +63,12 @@ class OutputExistsError(OutputError):
     """A result is already there and overwriting it was not asked for."""
 
     exit_code = 8
+
+
+class EngineBuildError(CascadeError):
+    """An engine could not be built for this device, or the one that was built is not in the precision asked for."""
+
+    exit_code = 7
 
 
 class EngineError(CascadeError):

@@ -15,6 +15,10 @@ SHORTEST_SIDE = 64
 """Shortest height and width that the exported graphs take, in pixels."""
 LONGEST_SIDE = 2048
 """Longest height and width that the exported graphs take, in pixels."""
+SLICES_PER_BATCH = 4
+"""Slices that stage 1 takes at once."""
+CROPS_PER_BATCH = 8
+"""Crops that stage 2 takes at once."""
 
 
 @dataclass(frozen=True, slots=True)

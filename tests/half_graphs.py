@@ -1,11 +1,21 @@
 """Graphs written by hand for the tests of half precision, and ways to run graphs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cascade_rt_export.cpu_session import cpu_session
+from cascade_rt_export.half_precision import HalfPrecision
+
+
+class Converted(NamedTuple):
+    """A stage in both precisions, and inputs that it was not calibrated on."""
+
+    single: ModelProto
+    half: HalfPrecision
+    inputs: dict[str, np.ndarray]
 
 
 def model(nodes: Sequence[NodeProto], weights: Mapping[str, np.ndarray], rank: int = 1) -> ModelProto:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt2axcodes
 
-from cascade_rt.cascade import CROPS_PER_BATCH, SLICES_PER_BATCH, Cascade, pad_slices
+from cascade_rt.cascade import Cascade, pad_slices
 from cascade_rt.config import CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineError, InputError
-from cascade_rt.tensors import PADDING_HU
+from cascade_rt.tensors import CROPS_PER_BATCH, PADDING_HU, SLICES_PER_BATCH
 from cascade_rt.volume import Volume, read_volume
 from tests.cohort_files import AFFINE, fake_cascade
 

@@ -20,14 +20,19 @@ def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float:
         graph: A graph of `to_half`.
         inputs: Inputs of the size to count at; it is run once.
     """
-    work = _multiplications(graph, inputs)
+    work = multiplications(graph, inputs)
     weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     halved = sum(work[node.name] for node in graph.graph.node if node.name in work and weights[node.input[1]] == HALF)
     return halved / sum(work.values())
 
 
-def _multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str, int]:
-    """Multiplications of each convolution by its name: one for each weight and position it is applied at."""
+def multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Multiplications of each convolution by its name: one for each weight and position it is applied at.
+
+    Args:
+        graph: A graph whose weights are inside it.
+        inputs: Inputs of the size to count at; it is run once.
+    """
     counting = copy.deepcopy(graph)
     nodes = [node for node in graph.graph.node if node.op_type in CONVOLUTIONS]
     # A weight of Conv is [out, in / groups, row, col] and is applied at each position of the output, one of

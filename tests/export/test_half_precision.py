@@ -4,7 +4,6 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -13,39 +12,18 @@ from onnx import ModelProto, TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from cascade_rt.agreement import max_errors
-from cascade_rt.bundle import Bundle
-from cascade_rt.data.phantom import make_phantom
 from cascade_rt.errors import BundleError
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.conv_work import half_share
-from cascade_rt_export.half_precision import HalfPrecision, half_precision_graph, to_half
+from cascade_rt_export.half_precision import half_precision_graph, to_half
 from cascade_rt_export.half_rounding import rounding_graph
 from cascade_rt_export.keep_plan import KeptNode
-from tests.half_graphs import convolutions, half_weights, model, node, run
+from tests.half_graphs import Converted, convolutions, half_weights, model, node, run
 
 OUTPUT_ERROR = 0.005
 """Largest error of an output; a rounding to float16 is 5e-4 of a value, and a network has a hundred in a row."""
 
 ONES = {"x": np.ones((1, 1, 4, 4), dtype=np.float32)}
-
-
-class Converted(NamedTuple):
-    single: ModelProto
-    half: HalfPrecision
-    inputs: dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def stages(bundle: Bundle) -> Mapping[Stage, Converted]:
-    """Both stages, calibrated on slices 4 to 7 of a phantom and tried on slices 8 and 9."""
-    slices = make_phantom(31, (14, 128, 128)).hu.astype(np.float32)[:, None]
-    single = {stage: onnx.load(bundle.graph(stage)) for stage in STAGES}
-    hu = {"hu": slices[4:8]}, {"hu": slices[8:10]}
-    salient = [{"salient": run(single["stage1"], entry)["salient"][:, :, 32:112, 16:112].copy()} for entry in hu]
-    return {
-        stage: Converted(single[stage], half_precision_graph(single[stage], [seen], source="a phantom"), new)
-        for stage, (seen, new) in (("stage1", hu), ("stage2", salient))
-    }
 
 
 @pytest.fixture(params=STAGES)

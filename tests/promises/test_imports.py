@@ -10,7 +10,7 @@ import cascade_rt
 from cascade_rt.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "pycuda", "matplotlib", "monai"}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "monai"}
 
 
 def modules_after(code: str) -> set[str]:
@@ -36,7 +36,18 @@ def test_importing_the_package_imports_nothing_but_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["volume", "cascade", "inference", "evaluation", "engines", "segmentation", "crop", "bundle"]
+    "module",
+    [
+        "volume",
+        "cascade",
+        "inference",
+        "evaluation",
+        "engines",
+        "segmentation",
+        "crop",
+        "bundle",
+        "engines.engine_cache",
+    ],
 )
 def test_the_runtime_imports_no_engine_library(module: str) -> None:
     assert not modules_after(f"import cascade_rt.{module}") & HEAVY

@@ -1,0 +1,249 @@
+"""TensorRT as it is used here: which of its packages, which of its names, and what it says while it works.
+
+`tensorrt` 10.13 and later, 11 and `tensorrt_rtx` share one Python interface. The protocols below have the names of its
+classes and all their members that we use, so that mypy finds a name we did not list and a test finds a listed name that
+one of the packages does not have.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal, Protocol, cast, get_args
+
+from cascade_rt.engines.packages import import_package
+from cascade_rt.errors import BackendUnavailableError
+
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+"""TensorRT, and TensorRT-RTX, which builds for GeForce and RTX cards and needs no GPU to do so."""
+
+_EXTRAS: dict[Flavour, str] = {"tensorrt": "gpu", "tensorrt_rtx": "rtx"}
+# What this was written against; older ones may do.
+_OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}
+
+Shape = Sequence[int]
+
+
+class ITensor(Protocol):
+    """An input, output or intermediate value of a network."""
+
+    name: str
+
+
+class INetworkDefinition(Protocol):
+    """A network before it is compiled."""
+
+    @property
+    def num_inputs(self) -> int: ...
+    def get_input(self, index: int) -> ITensor: ...
+    def get_flag(self, flag: Any) -> bool: ...
+
+
+class ParserError(Protocol):
+    """What the parser has to say of a node."""
+
+    def desc(self) -> str: ...
+    def node_name(self) -> str: ...
+    def node_operator(self) -> str: ...
+
+
+class OnnxParser(Protocol):
+    """Fills a network from an ONNX graph. The network reads its weights, so it must live as long as the network."""
+
+    @property
+    def num_errors(self) -> int: ...
+    def parse(self, model: bytes) -> bool: ...
+    def get_error(self, index: int) -> ParserError: ...
+
+
+class IHostMemory(Protocol):
+    """Memory that TensorRT owns; `bytes` copies it."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
+class ITimingCache(Protocol):
+    """What a builder measured of kernels."""
+
+    def serialize(self) -> IHostMemory | None: ...
+
+
+class IOptimizationProfile(Protocol):
+    """A range of input shapes that an engine is made for; false where it contradicts itself."""
+
+    def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None: ...
+
+
+class IBuilderConfig(Protocol):
+    """How a network is compiled."""
+
+    builder_optimization_level: int
+    profiling_verbosity: Any
+    progress_monitor: Any
+
+    def clear_flag(self, flag: Any) -> None: ...
+    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None: ...
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None: ...
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool: ...
+    def get_timing_cache(self) -> ITimingCache | None: ...
+
+
+class IBuilderConfigRtx(IBuilderConfig, Protocol):
+    """What the config of TensorRT-RTX has besides: the GPUs to build for."""
+
+    num_compute_capabilities: int
+
+    def set_compute_capability(self, new_compute_capability: Any, index: int) -> bool: ...
+
+
+class Builder(Protocol):
+    """Compiles networks."""
+
+    def create_network(self, flags: int) -> INetworkDefinition: ...
+    def create_builder_config(self) -> IBuilderConfig | None: ...
+    def create_optimization_profile(self) -> IOptimizationProfile | None: ...
+    def build_serialized_network(self, network: INetworkDefinition, config: IBuilderConfig) -> IHostMemory | None: ...
+
+
+class EngineInspector(Protocol):
+    """Tells what an engine consists of."""
+
+    def get_engine_information(self, format: Any) -> str: ...
+
+
+class ICudaEngine(Protocol):
+    """A compiled network on a GPU."""
+
+    def create_engine_inspector(self) -> EngineInspector | None: ...
+
+
+class Runtime(Protocol):
+    """Loads compiled networks."""
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...
+
+
+class BuilderFlag(Protocol):
+    """Switches of the config."""
+
+    TF32: Any
+
+
+class NetworkDefinitionCreationFlag(Protocol):
+    """Switches of the network."""
+
+    STRONGLY_TYPED: Any
+
+
+class MemoryPoolType(Protocol):
+    """Kinds of memory that can be limited."""
+
+    WORKSPACE: Any
+
+
+class ProfilingVerbosity(Protocol):
+    """How much an engine tells of itself."""
+
+    DETAILED: Any
+
+
+class LayerInformationFormat(Protocol):
+    """How an engine tells it."""
+
+    JSON: Any
+
+
+class TensorRT(Protocol):
+    """The package itself."""
+
+    __version__: str
+    Builder: Callable[[Any], Builder]
+    OnnxParser: Callable[[INetworkDefinition, Any], OnnxParser]
+    Runtime: Callable[[Any], Runtime]
+    ILogger: Any
+    IProgressMonitor: Any
+    BuilderFlag: BuilderFlag
+    NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
+    MemoryPoolType: MemoryPoolType
+    ProfilingVerbosity: ProfilingVerbosity
+    LayerInformationFormat: LayerInformationFormat
+
+
+class TensorRTRtx(TensorRT, Protocol):
+    """The package TensorRT-RTX, which knows GPUs by their compute capability."""
+
+    ComputeCapability: Any
+
+
+def import_tensorrt(flavour: Flavour) -> TensorRT:
+    """Import TensorRT or TensorRT-RTX.
+
+    Raises:
+        BackendUnavailableError: It is not installed, its libraries cannot be loaded, or it is too old.
+    """
+    try:
+        package = cast(TensorRT, import_package(flavour, backend=flavour, extra=_EXTRAS[flavour]))
+    except (ImportError, OSError) as error:
+        raise BackendUnavailableError(
+            f"backend {flavour!r} is installed but its libraries cannot be loaded ({error}); run: "
+            f"pip install --force-reinstall 'cascade-rt[{_EXTRAS[flavour]}]'"
+        ) from error
+    oldest = _OLDEST[flavour]
+    if tuple(int(part) for part in package.__version__.split(".")[:2]) < oldest:
+        raise BackendUnavailableError(
+            f"backend {flavour!r} needs version {oldest[0]}.{oldest[1]} or later, {package.__version__} is installed; "
+            f"run: pip install --upgrade 'cascade-rt[{_EXTRAS[flavour]}]'"
+        )
+    return package
+
+
+class TensorRTLog:
+    """What TensorRT has said since the last `clear`: its errors, and the layers of the engine it built last."""
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+        self.errors: list[str] = []
+        self.layers = ""
+
+    def clear(self) -> None:
+        """Forget what was said."""
+        self.errors.clear()
+        self.layers = ""
+
+    @property
+    def last_error(self) -> str:
+        """The last error, in one line."""
+        return " ".join(self.errors[-1].split()) if self.errors else "TensorRT gave no reason"
+
+    def note(self, severity: int, message: str) -> None:
+        """Take a message; severity 0 and 1 are errors."""
+        if severity <= _ERROR:
+            self.errors.append(message)
+        elif message.startswith(_LAYERS):
+            self.layers = message
+
+
+_ERROR = 1
+_LAYERS = "Layers:\n"
+
+
+@cache
+def tensorrt_log(flavour: Flavour) -> TensorRTLog:
+    """The log of a package, which everything that is made with it has to share.
+
+    TensorRT keeps the logger of the first object made and warns when another one is offered, so there is one for the
+    life of the process.
+    """
+    base = import_tensorrt(flavour).ILogger
+
+    class Logger(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            base.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            log.note(int(severity), message)
+
+    log = TensorRTLog(Logger())
+    return log
