@@ -8,6 +8,7 @@
         OutputError                 a result cannot be written
             OutputExistsError       a result is already there
         BackendUnavailableError     an engine cannot run on this machine
+            OutsideProfileError     an input has a shape that an engine was not built for
         EngineError                 an engine ran and returned nonsense
         PartialFailureError         some scans of several failed
 
@@ -56,6 +57,10 @@ class BackendUnavailableError(CascadeError):
     """An engine cannot run here: its package, its device or its driver is missing."""
 
     exit_code = 7
+
+
+class OutsideProfileError(BackendUnavailableError, ValueError):
+    """An input has a shape that an engine was not built for; the message has the allowed range."""
 
 
 class OutputExistsError(OutputError):
