@@ -76,6 +76,8 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
     yield "time", f"{total:.2f} s ({steps})"
     yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"
+    for reason in segmentation.provenance["engines_passed_over"]:
+        yield "", reason
     for warning in segmentation.warnings:
         yield "warning", warning
 
