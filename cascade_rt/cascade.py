@@ -16,6 +16,7 @@ from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, plan_box, tightest_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.base import Array, StageEngine
+from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import EngineError, InputError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import measure
@@ -85,7 +86,7 @@ class Cascade:
             measurements=found,
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
-            warnings=(*volume.warnings, *self.engines.passed_over),
+            warnings=volume.warnings,
             timings=run.stopwatch.seconds,
             provenance=self.provenance,
             organ_prob=run.organ_prob,
@@ -100,6 +101,7 @@ class Cascade:
             "cascade_rt": __version__,
             "bundle": {"name": manifest.name, "sha256": self.bundle.sha256, "intended_use": manifest.intended_use},
             "engine": asdict(self.engines.stage1.info),
+            "engines_passed_over": list(self.engines.passed_over),
             "python": platform.python_version(),
             "numpy": np.__version__,
         }
@@ -109,6 +111,7 @@ def open_cascade(
     bundle: str | os.PathLike[str] | None = None,
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
+    plans: PlanSource = no_plans,
 ) -> Cascade:
     """Open a bundle, ready to segment scans.
 
@@ -116,6 +119,7 @@ def open_cascade(
         bundle: Folder of the bundle; none: the embedded one, which was trained on synthetic phantoms.
         backend: Which library computes; `auto` takes the best that runs here.
         precision: Which type it computes in; `auto` takes the fastest on the backend.
+        plans: Where the backend `tensorrt` gets its engines from.
 
     Raises:
         BundleError: The bundle is refused, or has no graphs of this precision.
@@ -123,7 +127,7 @@ def open_cascade(
         UsageError: The backend has no such precision.
     """
     opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle))
-    return Cascade(opened, open_engines(opened, backend, precision))
+    return Cascade(opened, open_engines(opened, backend, precision, plans))
 
 
 def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:

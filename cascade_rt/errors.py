@@ -9,6 +9,7 @@
             OutputExistsError       a result is already there
         BackendUnavailableError     an engine cannot run on this machine
         EngineBuildError            an engine could not be built, or is not what was asked for
+            OutsideProfileError     an input has a shape that an engine was not built for
         EngineError                 an engine ran and returned nonsense
         PartialFailureError         some scans of several failed
 
@@ -57,6 +58,10 @@ class BackendUnavailableError(CascadeError):
     """An engine cannot run here: its package, its device or its driver is missing."""
 
     exit_code = 7
+
+
+class OutsideProfileError(BackendUnavailableError, ValueError):
+    """An input has a shape that an engine was not built for; the message has the allowed range."""
 
 
 class OutputExistsError(OutputError):

@@ -142,16 +142,13 @@ class Evaluation:
     """Whether the bundle looks for the organ; where it does not, nothing can be said of it."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions, as in `Segmentation`."""
-    engine_warnings: tuple[str, ...] = ()
-    """Why better engines were not taken."""
     baseline_engine: Mapping[str, Any] | None = None
     """What the baseline ran on, where there was one."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of the engine and, with the name of the case before them, those of scans."""
-        of_scans = (f"{case.name}: {warning}" for case in self.cases for warning in case.warnings)
-        return (*self.engine_warnings, *of_scans)
+        """Those of the scans, with the name of the case before them."""
+        return tuple(f"{case.name}: {warning}" for case in self.cases for warning in case.warnings)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -235,7 +232,6 @@ def evaluate(
         tumor_in_labels=cohort.tumor_in_labels,
         organ_sought=cascade.bundle.manifest.config.finds_organ,
         provenance=cascade.provenance,
-        engine_warnings=cascade.engines.passed_over,
         baseline_engine=None if baseline is None else baseline.provenance["engine"],
     )
 

@@ -15,7 +15,8 @@ def import_package(name: str, *, needed_by: str, extra: str) -> Any:
         extra: The extra of cascade-rt that installs it.
 
     Raises:
-        BackendUnavailableError: It is not installed. A package that is there but broken keeps its own error.
+        BackendUnavailableError: It is not installed, or a shared library that it needs cannot be loaded. A package
+            whose own Python imports are broken keeps its own error.
     """
     package = name.partition(".")[0]
     try:
@@ -26,3 +27,9 @@ def import_package(name: str, *, needed_by: str, extra: str) -> Any:
         raise BackendUnavailableError(
             f"{needed_by} needs a package that is not installed ({package}); run: pip install 'cascade-rt[{extra}]'"
         ) from None
+    except (ImportError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailableError(
+            f"{needed_by} cannot load {package}, which is installed ({reason}); "
+            f"run: pip install --force-reinstall 'cascade-rt[{extra}]'"
+        ) from error

@@ -4,7 +4,34 @@ from pathlib import Path
 
 import pytest
 
+from cascade_rt.engines.nvidia import Gpu, find_gpu
+from cascade_rt.errors import BackendUnavailableError
+
 SAMPLE_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` where there is none, with the reason."""
+    if item.get_closest_marker("gpu"):
+        try:
+            find_gpu()
+        except BackendUnavailableError as error:
+            pytest.skip(f"needs an NVIDIA GPU: {error}")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without an NVIDIA driver, whatever this one has."""
+    monkeypatch.setattr("cascade_rt.engines.nvidia._DRIVER", "no_such_driver.so")
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """A machine whose driver shows a GPU, whatever this one has."""
+    gpu = Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1")
+    monkeypatch.setattr("cascade_rt.engines.find_gpu", lambda: gpu)
+    monkeypatch.setattr("cascade_rt.engines.nvidia.find_gpu", lambda: gpu)
+    return gpu
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines.base import StageEngine
+from cascade_rt.engines.base import StageEngine, smallest_inputs
+from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.packages import import_package
+from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import BackendUnavailableError, UsageError
 from cascade_rt.tensors import Precision, Stage
 
-Backend = Literal["onnxruntime", "pytorch"]
+Backend = Literal["tensorrt", "onnxruntime-cuda", "onnxruntime", "pytorch"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 """All backends, best first."""
-BackendChoice = Literal["auto", "onnxruntime", "pytorch"]
+GPU_BACKENDS: tuple[Backend, ...] = ("tensorrt", "onnxruntime-cuda")
+"""Those that run on an NVIDIA GPU or not at all."""
+BackendChoice = Literal["auto", "tensorrt", "onnxruntime-cuda", "onnxruntime", "pytorch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16"]
 
 
@@ -24,17 +28,34 @@ class Engines:
     stage1: StageEngine
     stage2: StageEngine
     passed_over: tuple[str, ...] = ()
-    """Why better backends were not taken."""
+    """Why better backends were not taken; one sentence for all that need a GPU where there is none."""
 
 
-def open_engine(bundle: Bundle, stage: Stage, backend: Backend, precision: Precision = "fp32") -> StageEngine:
+def open_engine(
+    bundle: Bundle, stage: Stage, backend: Backend, precision: Precision = "fp32", plans: PlanSource = no_plans
+) -> StageEngine:
     """Open one stage of a bundle on one backend.
+
+    Args:
+        bundle: The bundle.
+        stage: The stage.
+        backend: What computes.
+        precision: What it computes in.
+        plans: Where `tensorrt` gets its engines from; other backends ask nothing of it.
 
     Raises:
         BackendUnavailableError: The backend cannot run on this machine.
         BundleError: The bundle has no graphs of this precision.
         UsageError: The backend has no such precision.
     """
+    if backend == "tensorrt":
+        from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine.of_bundle(bundle, stage, precision, plans)
+    if backend == "onnxruntime-cuda":
+        from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeGpuEngine
+
+        return OnnxRuntimeGpuEngine(bundle, stage, precision)
     if backend == "onnxruntime":
         from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -48,38 +69,65 @@ def open_engine(bundle: Bundle, stage: Stage, backend: Backend, precision: Preci
     return PyTorchEngine.of_bundle(bundle, stage)
 
 
-def _open_both(bundle: Bundle, backend: Backend, precision: Precision) -> Engines:
-    with ExitStack() as undo:
-        stage1 = open_engine(bundle, "stage1", backend, precision)
-        undo.callback(stage1.close)
-        stage2 = open_engine(bundle, "stage2", backend, precision)
-        undo.pop_all()
-    return Engines(stage1, stage2)
-
-
-def open_engines(bundle: Bundle, backend: BackendChoice = "auto", precision: PrecisionChoice = "auto") -> Engines:
+def open_engines(
+    bundle: Bundle,
+    backend: BackendChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    plans: PlanSource = no_plans,
+) -> Engines:
     """Open both stages.
 
     Args:
         bundle: The bundle.
-        backend: `auto` takes the first that opens and says why those before it did not.
-        precision: `auto` takes what is fastest on the backend, of what the bundle has: on a CPU fp32.
+        backend: `auto` takes the first that really runs and says why those before it did not.
+        precision: `auto` takes what is fastest on the backend, of what the bundle has: on a CPU fp32, on a GPU fp16.
+        plans: Where `tensorrt` gets its engines from.
 
     Raises:
         BackendUnavailableError: The backend asked for, or every backend, cannot run on this machine.
         BundleError: The bundle has no graphs of this precision.
         UsageError: The backend asked for has no such precision.
     """
-    if backend != "auto":
-        return _open_both(bundle, backend, _precision(precision))
-    passed_over: list[str] = []
-    for candidate in BACKENDS:
+    return _open_best(bundle, precision, plans) if backend == "auto" else _open_both(bundle, backend, precision, plans)
+
+
+def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) -> Engines:
+    candidates, passed_over = _candidates()
+    for candidate in candidates:
         try:
-            return replace(_open_both(bundle, candidate, _precision(precision)), passed_over=tuple(passed_over))
+            return replace(_open_both(bundle, candidate, precision, plans), passed_over=tuple(passed_over))
         except BackendUnavailableError as error:
             passed_over.append(str(error))
     raise BackendUnavailableError("no engine can run here: " + "; ".join(passed_over))
 
 
-def _precision(choice: PrecisionChoice) -> Precision:
-    return "fp32" if choice == "auto" else choice
+def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
+    """The backends worth opening, and why not all: most machines have no GPU, and one short sentence says that."""
+    try:
+        find_gpu()
+    except BackendUnavailableError as error:
+        names = " and ".join(GPU_BACKENDS)
+        return tuple(each for each in BACKENDS if each not in GPU_BACKENDS), [f"{names} need an NVIDIA GPU: {error}"]
+    return BACKENDS, []
+
+
+def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:
+    precision = _precision(bundle, backend, choice)
+    with ExitStack() as undo:
+        stage1 = open_engine(bundle, "stage1", backend, precision, plans)
+        undo.callback(stage1.close)
+        stage2 = open_engine(bundle, "stage2", backend, precision, plans)
+        undo.callback(stage2.close)
+        if backend in GPU_BACKENDS:
+            # A GPU library loads parts of itself in the first run; whether it works is known only after that.
+            for engine in (stage1, stage2):
+                engine.run(smallest_inputs(engine.stage))
+        undo.pop_all()
+    return Engines(stage1, stage2)
+
+
+def _precision(bundle: Bundle, backend: Backend, choice: PrecisionChoice) -> Precision:
+    """What `auto` stands for; a CPU computes half precision more slowly than float32."""
+    if choice != "auto":
+        return choice
+    return bundle.precisions[-1] if backend in GPU_BACKENDS else "fp32"

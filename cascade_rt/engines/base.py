@@ -1,7 +1,7 @@
 """What every engine promises."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,8 @@ class EngineInfo:
     device: str
     version: str
     """Version of the library that computes."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What else decides the result: provider options, TF32, CUDA graphs."""
 
 
 class StageEngine(Protocol):
@@ -55,6 +57,12 @@ class StageEngine(Protocol):
     def close(self) -> None:
         """Free what it holds."""
         ...
+
+
+def smallest_inputs(stage: Stage) -> dict[str, Array]:
+    """Zeros in the smallest shape that a stage takes: enough to see whether an engine runs at all."""
+    shape = (1, 1, SHORTEST_SIDE, SHORTEST_SIDE)
+    return {spec.name: np.zeros(shape, dtype=spec.dtype) for spec in STAGE_SPECS[stage].inputs}
 
 
 def check_inputs(stage: Stage, inputs: Mapping[str, Array]) -> None:

@@ -21,14 +21,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
+from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
 from cascade_rt.engines.tensorrt_api import Flavour, import_tensorrt
 from cascade_rt.errors import OutputError
-from cascade_rt.tensors import Stage
+from cascade_rt.tensors import Precision, Stage
 
 CACHE_VARIABLE = "CASCADE_RT_CACHE"
 """Environment variable that names another folder."""
@@ -37,8 +38,6 @@ FORMAT = 1
 PLAN_NAME = "engine.plan"
 FACTS_NAME = "engine.json"
 MAX_FACTS_BYTES = 1 << 24
-
-Precision = Literal["fp32", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,13 @@ class Machine:
     compute_capability: str
     """Its generation, such as `9.0`."""
     driver: str
-    """Version of the driver."""
+    """Version of the driver; where it is not known, the newest CUDA that it runs."""
+
+    @classmethod
+    def of_gpu(cls, gpu: Gpu) -> Self:
+        """The machine of a GPU."""
+        major, minor = gpu.compute_capability
+        return cls(gpu.name, f"{major}.{minor}", gpu.driver or f"CUDA {gpu.cuda}")
 
 
 @dataclass(frozen=True, slots=True)

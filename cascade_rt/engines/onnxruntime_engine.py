@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU and on an NVIDIA GPU."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
-from cascade_rt.engines.packages import import_package
-from cascade_rt.errors import BundleError
-from cascade_rt.processors import available_cpus
+from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
+from cascade_rt.errors import BackendUnavailableError, BundleError
 from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 
 
@@ -22,23 +22,12 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32") -> None:
-        onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = available_cpus()
-        options.log_severity_level = 3
+        path = bundle.graph(stage, precision)
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        path = bundle.graph(stage, precision)
-        errors = onnxruntime.capi.onnxruntime_pybind11_state
-        try:
-            session = onnxruntime.InferenceSession(
-                path.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
-            raise BundleError(f"{path}: ONNX Runtime cannot read the graph; export the bundle again") from error
-        _check_names(session, stage, path)
-        self._session = session
-        self._info = EngineInfo("onnxruntime", precision, "cpu", onnxruntime.__version__)
+        self._session: Any = open_cpu_session(path.read_bytes(), str(path))
+        _check_names(self._session, stage, path)
+        self._info = EngineInfo("onnxruntime", precision, "cpu", _version())
 
     @property
     def stage(self) -> Stage:
@@ -60,6 +49,66 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+class OnnxRuntimeGpuEngine:
+    """Runs the ONNX graph of a stage on an NVIDIA GPU, or refuses to; nothing of it falls back to the CPU.
+
+    Not measured: it has not run on a GPU yet.
+    """
+
+    def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32", provider: Provider = CUDA) -> None:
+        backend = "onnxruntime-cuda"
+        gpu = require_gpu(backend)
+        path = bundle.graph(stage, precision)
+        self._stage = stage
+        self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
+        self._session: Any = open_gpu_session(path.read_bytes(), str(path), provider, backend)
+        _check_names(self._session, stage, path)
+        settings = {"provider": provider.name, **provider.options}
+        self._info = EngineInfo(backend, precision, gpu.name, _version(), settings)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        return self._stage
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is; `settings` has the options of the provider, TF32 among them."""
+        return self._info
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs (see `StageEngine`).
+
+        Raises:
+            BackendUnavailableError: The GPU failed, or its memory is full.
+        """
+        check_inputs(self._stage, inputs)
+        check_open(self._session, self._stage)
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        try:
+            outputs = run_bound(self._session, feeds, self._output_names, "cuda")
+        except (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BackendUnavailableError(
+                f"{self._stage} failed on {self._info.device} ({reason}); "
+                "free its memory, or take --backend onnxruntime"
+            ) from error
+        return dict(zip(self._output_names, outputs, strict=True))
+
+    def close(self) -> None:
+        """Free the session and what it holds on the GPU."""
+        self._session = None
+
+
+def _version() -> str:
+    import onnxruntime
+
+    version: str = onnxruntime.__version__
+    return version
 
 
 def _check_names(session: Any, stage: Stage, path: Path) -> None:

@@ -14,6 +14,6 @@ def import_package(name: str, *, backend: str, extra: str) -> Any:
         extra: The extra of cascade-rt that installs it.
 
     Raises:
-        BackendUnavailableError: It is not installed. A package that is there but broken keeps its own error.
+        BackendUnavailableError: It is not installed, or a shared library that it needs cannot be loaded.
     """
     return packages.import_package(name, needed_by=f"backend {backend!r}", extra=extra)

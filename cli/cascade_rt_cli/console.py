@@ -39,8 +39,10 @@ def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
     """Print names and texts in two columns, each row a line however long."""
-    for name, text in rows:
-        console.print(f"{'':{indent}}{name:<11}{printable(text)}")
+    table = list(rows)
+    width = max([11, *(len(name) + 2 for name, _ in table)])
+    for name, text in table:
+        console.print(f"{'':{indent}}{name:<{width}}{printable(text)}")
 
 
 def printable(text: str) -> str:
@@ -76,6 +78,8 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
     yield "time", f"{total:.2f} s ({steps})"
     yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"
+    for reason in segmentation.provenance["engines_passed_over"]:
+        yield "", reason
     for warning in segmentation.warnings:
         yield "warning", warning
 

@@ -16,6 +16,7 @@ from cascade_rt_cli.console import (
     results_console,
     spinner,
 )
+from cascade_rt_cli.plans import plans
 
 
 def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
@@ -24,7 +25,7 @@ def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path 
     scan, mask, report = (output / name for name in ("phantom.nii.gz", "phantom_seg.nii.gz", "phantom_seg.json"))
     job = Job(scan, mask, report, output / "preview.png")
     check_output(job, overwrite=True)
-    with open_cascade(bundle, backend) as cascade:
+    with open_cascade(bundle, backend, plans=plans) as cascade:
         with spinner() as say:
             say(f"making phantom {seed}")
             phantom = make_phantom(seed, shape)

@@ -19,6 +19,7 @@ from cascade_rt.metrics import SampleSet
 from cascade_rt.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console
 from cascade_rt_cli.evaluation_tables import print_evaluation
+from cascade_rt_cli.plans import plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ def evaluate_cohort(
     pairs = pair_cases(images, labels)
     outputs.check(pairs)
     with (
-        open_cascade(bundle, backend, precision) as cascade,
-        nullcontext() if baseline is None else open_cascade(bundle, baseline, "fp32") as reference,
+        open_cascade(bundle, backend, precision, plans) as cascade,
+        nullcontext() if baseline is None else open_cascade(bundle, baseline, "fp32", plans) as reference,
     ):
         if reference is not None and reference.engines.stage1.info == cascade.engines.stage1.info:
             raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")

@@ -105,6 +105,8 @@ def _difference_text(difference: PairedDifference) -> str:
 
 def _engines(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "engine", _engine_text(evaluation.provenance["engine"])
+    for reason in evaluation.provenance["engines_passed_over"]:
+        yield "", reason
     if evaluation.baseline_engine is not None:
         yield "baseline", _engine_text(evaluation.baseline_engine)
     for warning in evaluation.warnings:

@@ -12,6 +12,7 @@ from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
+from cascade_rt_cli.plans import plans
 
 
 def infer_scans(
@@ -29,7 +30,7 @@ def infer_scans(
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
     console, failures = results_console(), []
-    with open_cascade(bundle, backend, precision) as cascade:
+    with open_cascade(bundle, backend, precision, plans) as cascade:
         for job in jobs:
             try:
                 with progress_bar() as progress:

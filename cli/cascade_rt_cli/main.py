@@ -9,7 +9,7 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect")
+COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect", "doctor")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 
@@ -55,6 +55,7 @@ def main() -> None:
     Start here:
       cascade-rt demo                     a synthetic scan, segmented, with a picture
       cascade-rt infer scan.nii.gz        a mask and a report beside it
+      cascade-rt doctor                   what runs on this machine, and how to mend what does not
 
     \b
     Train your own:

@@ -12,6 +12,7 @@ from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
 from cascade_rt.tensors import Precision
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
+from cascade_rt_cli.plans import plans
 from cascade_rt_export.calibration import phantom_calibration, scan_calibration
 from cascade_rt_export.gate import LIMITS, judge, run_gate
 
@@ -40,7 +41,7 @@ def verify_bundle(
     with spinner() as say:
         say("reading the slices")
         calibration = scan_calibration(scans) if scans else phantom_calibration()
-        candidate = open_engines(bundle, backend, precision)
+        candidate = open_engines(bundle, backend, precision, plans)
         config = bundle.manifest.config
         found = run_gate(open_engines(bundle, "pytorch", "fp32"), candidate, config, calibration, on_step=say)
     info = candidate.stage1.info

@@ -102,10 +102,10 @@ def test_in_a_pipe_the_table_is_no_wider_than_80_columns(tmp_path: Path) -> None
     assert "…" not in table
 
 
-def test_engine_warnings_and_intended_use_are_printed(tmp_path: Path) -> None:
+def test_engine_better_ones_not_taken_and_intended_use_are_printed(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "--backend", "onnxruntime")
     assert "engine     onnxruntime 1 on cpu, fp32" in result.stdout
-    assert "warning    backend 'best' is not here" in result.stdout
+    assert "           backend 'best' is not here" in result.stdout
     assert "Bundle fake: Tests only." in result.stdout
 
 

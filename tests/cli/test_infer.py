@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cascade_rt.bundle import Bundle
+from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import OutputError
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.main import main
@@ -135,6 +136,31 @@ def test_one_bad_scan_of_several_does_not_stop_the_others(bundle: Bundle, tmp_pa
 def test_a_name_that_looks_like_markup_is_printed_as_it_is(bundle: Bundle, tmp_path: Path) -> None:
     result = infer(write_scan(tmp_path / "[bold]scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path)
     assert "[bold]scan.nii.gz" in result.stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+def test_a_backend_for_gpus_without_a_driver_is_refused_in_one_sentence(
+    bundle: Bundle, tmp_path: Path, backend: str
+) -> None:
+    scan = write_scan(tmp_path / "scan.nii.gz")
+    result = infer(scan, "--bundle", bundle.path, "-o", tmp_path / "out", "--backend", backend)
+    assert (result.exit_code, result.stdout) == (7, "")
+    assert result.stderr.strip().splitlines() == [
+        f"Error: backend '{backend}' needs an NVIDIA GPU, and this machine has no NVIDIA driver "
+        "(no no_such_driver.so); take another with --backend, or auto"
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_why_no_gpu_computed_is_one_line_on_the_console_and_no_warning(bundle: Bundle, tmp_path: Path) -> None:
+    result = infer(write_scan(tmp_path / "scan.nii.gz"), "--bundle", bundle.path, "-o", tmp_path)
+    report = json.loads((tmp_path / "scan_seg.json").read_text())
+    (reason,) = report["provenance"]["engines_passed_over"]
+    assert reason.startswith("tensorrt and onnxruntime-cuda need an NVIDIA GPU: this machine has no NVIDIA driver")
+    assert result.stdout.count(reason) == 1
+    assert report["warnings"] == []
 
 
 def test_console_and_report_say_which_engine_computed(bundle: Bundle, tmp_path: Path) -> None:

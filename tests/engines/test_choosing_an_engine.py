@@ -1,58 +1,101 @@
 """`auto` takes the best engine that runs and says why not a better one."""
 
-import sys
-
 import pytest
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines import BACKENDS, BackendChoice, open_engines
+from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, BackendChoice, open_engines
+from cascade_rt.engines.base import EngineInfo, StageEngine
+from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, UsageError
+from cascade_rt.tensors import Stage
+from tests.hidden_packages import hide
+
+NO_GPU = "tensorrt and onnxruntime-cuda need an NVIDIA GPU: this machine has no NVIDIA driver (no no_such_driver.so)"
 
 
-def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Make packages look uninstalled."""
-    for package in packages:
-        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
-            monkeypatch.delitem(sys.modules, name)
-
-    class Missing:
-        @staticmethod
-        def find_spec(name: str, path: object = None, target: object = None) -> None:
-            if name.partition(".")[0] in packages:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(sys, "meta_path", [Missing, *sys.meta_path])
-
-
-def test_auto_takes_onnxruntime_where_it_is_installed(bundle: Bundle) -> None:
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_takes_onnxruntime_and_says_why_in_one_sentence(bundle: Bundle) -> None:
     engines = open_engines(bundle)
     assert (engines.stage1.info.backend, engines.stage2.info.backend) == ("onnxruntime", "onnxruntime")
-    assert engines.passed_over == ()
+    assert engines.passed_over == (NO_GPU,)
 
 
+@pytest.mark.usefixtures("no_gpu")
 def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "onnxruntime")
     engines = open_engines(bundle)
     assert engines.stage1.info.backend == "pytorch"
     assert engines.passed_over == (
+        NO_GPU,
         "backend 'onnxruntime' needs a package that is not installed (onnxruntime); run: pip install 'cascade-rt[cpu]'",
     )
 
 
+@pytest.mark.usefixtures("a_gpu")
+def test_with_a_gpu_auto_says_what_is_missing_for_each_backend_that_would_use_it(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "tensorrt", "onnxruntime")
+    backends = [
+        reason.partition(" needs a package that is not installed")[0] for reason in open_engines(bundle).passed_over
+    ]
+    assert backends == ["backend 'tensorrt'", "backend 'onnxruntime-cuda'", "backend 'onnxruntime'"]
+
+
+@pytest.mark.usefixtures("a_gpu")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_asked_for_is_never_replaced(
     bundle: Bundle, backend: BackendChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "onnxruntime", "torch")
+    hide(monkeypatch, "onnxruntime", "torch", "tensorrt")
     with pytest.raises(BackendUnavailableError, match=f"backend '{backend}' needs a package that is not installed"):
         open_engines(bundle, backend)
 
 
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+def test_a_backend_that_needs_a_gpu_says_so_before_it_asks_for_packages(
+    bundle: Bundle, backend: BackendChoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "onnxruntime", "tensorrt", "pycuda")
+    with pytest.raises(
+        BackendUnavailableError, match=f"backend '{backend}' needs an NVIDIA GPU, and this machine has no"
+    ):
+        open_engines(bundle, backend)
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_a_gpu_backend_that_opens_but_does_not_run_is_passed_over(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> dict[str, object]:
+        raise BackendUnavailableError("the GPU's memory is full")
+
+    def open_fake(_: Bundle, stage: Stage, backend: Backend, __: object) -> StageEngine:
+        return FakeEngine(stage, fail)
+
+    monkeypatch.setattr("cascade_rt.engines.open_engine", open_fake)
+    engines = open_engines(bundle)
+    assert engines.passed_over == ("the GPU's memory is full", "the GPU's memory is full")
+    assert engines.stage1.info == EngineInfo("fake", "fp32", "cpu", "1")
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_without_any_backend_all_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "onnxruntime", "torch")
     with pytest.raises(BackendUnavailableError, match=r"no engine can run here: .*onnxruntime.*; .*torch"):
         open_engines(bundle)
+
+
+def test_a_package_whose_shared_library_does_not_load_is_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path_factory.mktemp("packages")
+    (folder / "unloadable_engine.py").write_text("import ctypes\nctypes.CDLL('libnobody_has.so.1')\n")
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(BackendUnavailableError, match=r"cannot load unloadable_engine, .*libnobody_has.*; run: pip"):
+        import_package("unloadable_engine", backend="broken", extra="broken")
 
 
 def test_a_package_that_is_there_but_broken_keeps_its_own_error(

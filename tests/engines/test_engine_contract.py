@@ -1,4 +1,7 @@
-"""Every engine keeps the contract of `StageEngine`; this is the contract, executable."""
+"""Every engine keeps the contract of `StageEngine`; this is the contract, executable.
+
+Engines of an NVIDIA GPU run it where there is one.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -6,23 +9,45 @@ import numpy as np
 import pytest
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines import BACKENDS, open_engine
+from cascade_rt.engines import BACKENDS, GPU_BACKENDS, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt.engines.plans import Plan
 from cascade_rt.tensors import STAGE_SPECS, STAGES, Stage
 
 Open = Callable[[Stage], StageEngine]
+
+PARAMS = [
+    *(pytest.param(each, marks=pytest.mark.gpu) if each in GPU_BACKENDS else each for each in BACKENDS),
+    "fake",
+]
 
 
 def open_fake(stage: Stage) -> StageEngine:
     return organ_by_hu(50.0, (-100.0, 240.0)) if stage == "stage1" else tumor_by_salient(0.5)
 
 
-@pytest.fixture(params=[*BACKENDS, "fake"])
+PLANS: dict[tuple[str, Stage], Plan] = {}
+
+
+def build_once(bundle: Bundle, stage: Stage) -> Plan:
+    """A float32 TensorRT engine for batches of up to 4 and sides of up to 256."""
+    if (bundle.sha256, stage) not in PLANS:
+        tensorrt = pytest.importorskip("tensorrt")
+        from cascade_rt.engines.tensorrt_build import build_plan
+
+        name = STAGE_SPECS[stage].inputs[0].name
+        shapes = {name: ((1, 1, 64, 64), (2, 1, 128, 128), (4, 1, 256, 256))}
+        data = build_plan(tensorrt, bundle.graph(stage).read_bytes(), shapes)
+        PLANS[bundle.sha256, stage] = Plan(data, "fp32")
+    return PLANS[bundle.sha256, stage]
+
+
+@pytest.fixture(params=PARAMS)
 def open_stage(request: pytest.FixtureRequest, bundle: Bundle) -> Open:
     if request.param == "fake":
         return open_fake
-    return lambda stage: open_engine(bundle, stage, request.param)
+    return lambda stage: open_engine(bundle, stage, request.param, build_once)
 
 
 @pytest.fixture(params=STAGES)
@@ -95,7 +120,7 @@ def test_each_row_depends_on_its_own_input_alone(engine: StageEngine) -> None:
     for row in range(3):
         alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
         for name, array in alone.items():
-            np.testing.assert_allclose(whole[name][row : row + 1], array, atol=1e-5)
+            np.testing.assert_allclose(whole[name][row : row + 1], array, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -135,5 +160,6 @@ def test_may_be_closed_twice_and_refuses_to_run_then(engine: StageEngine) -> Non
 
 def test_says_what_it_is(engine: StageEngine) -> None:
     info = engine.info
-    assert (info.precision, info.device) == ("fp32", "cpu")
+    assert info.precision == "fp32"
+    assert info.device
     assert info.version

@@ -7,8 +7,8 @@ import pytest
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines.engine_cache import EngineCache
-from cascade_rt.engines.nvidia_gpu import this_machine
+from cascade_rt.engines.engine_cache import EngineCache, Machine
+from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
 from tests.half_graphs import Converted
@@ -43,7 +43,7 @@ def test_a_float32_engine_is_found_in_the_cache(bundle: Bundle, stage: Stage, tm
     plans = {
         cached_engine(
             cache,
-            this_machine(),
+            Machine.of_gpu(find_gpu()),
             bundle.graph(stage),
             stage,
             CONFIG,

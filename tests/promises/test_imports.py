@@ -8,6 +8,7 @@ import pytest
 
 import cascade_rt
 from cascade_rt.bundle import Bundle
+from cascade_rt_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "monai"}
@@ -20,9 +21,7 @@ def modules_after(code: str) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "command", ["", "demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect"]
-)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_imports_nothing_heavy(command: str) -> None:
     arguments = [*command.split(), "--help"]
     loaded = modules_after(
@@ -47,6 +46,7 @@ def test_importing_the_package_imports_nothing_but_itself() -> None:
         "crop",
         "bundle",
         "engines.engine_cache",
+        "doctor",
     ],
 )
 def test_the_runtime_imports_no_engine_library(module: str) -> None:

@@ -1,0 +1,98 @@
+"""What NVIDIA GPU is here, if any: asked of the driver itself, so that no package has to be installed to find out."""
+
+import ctypes
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cascade_rt.errors import BackendUnavailableError
+
+Load = Callable[[str], Any]
+
+_DRIVER, _MANAGEMENT = ("nvcuda.dll", "nvml.dll") if os.name == "nt" else ("libcuda.so.1", "libnvidia-ml.so.1")
+_MAJOR, _MINOR = 75, 76
+"""Attributes CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first NVIDIA GPU that this process sees."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+    driver: str
+    """Version of the driver; empty where its management library is missing."""
+    cuda: str
+    """Newest CUDA that the driver runs."""
+
+
+def find_gpu(load: Load | None = None) -> Gpu:
+    """Ask the driver for its first GPU.
+
+    Args:
+        load: Opens a shared library by its name; None: as the operating system does.
+
+    Raises:
+        BackendUnavailableError: There is no driver, or it has no GPU to offer; the message says which.
+    """
+    load = load or ctypes.CDLL
+    try:
+        driver = load(_DRIVER)
+    except OSError:
+        raise BackendUnavailableError(f"this machine has no NVIDIA driver (no {_DRIVER})") from None
+    _call(driver, "cuInit", 0)
+    device, version, memory = ctypes.c_int(), ctypes.c_int(), ctypes.c_size_t()
+    name = ctypes.create_string_buffer(256)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), 0)
+    _call(driver, "cuDeviceGetName", name, len(name), device)
+    _call(driver, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    _call(driver, "cuDriverGetVersion", ctypes.byref(version))
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        compute_capability=(_attribute(driver, device, _MAJOR), _attribute(driver, device, _MINOR)),
+        memory_bytes=memory.value,
+        driver=_driver_version(load),
+        cuda=f"{version.value // 1000}.{version.value % 1000 // 10}",
+    )
+
+
+def require_gpu(backend: str) -> Gpu:
+    """Find the GPU that a backend is to run on.
+
+    Raises:
+        BackendUnavailableError: There is none; one sentence that names the backend.
+    """
+    try:
+        return find_gpu()
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(
+            f"backend {backend!r} needs an NVIDIA GPU, and {error}; take another with --backend, or auto"
+        ) from None
+
+
+def _attribute(driver: Any, device: ctypes.c_int, number: int) -> int:
+    value = ctypes.c_int()
+    _call(driver, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
+    return value.value
+
+
+def _call(driver: Any, function: str, *arguments: object) -> None:
+    status = getattr(driver, function)(*arguments)
+    if status != 0:
+        text = ctypes.c_char_p()
+        driver.cuGetErrorString(status, ctypes.byref(text))
+        meaning = (text.value or b"unknown error").decode(errors="replace")
+        raise BackendUnavailableError(f"the NVIDIA driver offers none ({function}: CUDA error {status}, {meaning})")
+
+
+def _driver_version(load: Load) -> str:
+    version = ctypes.create_string_buffer(96)
+    try:
+        management = load(_MANAGEMENT)
+    except OSError:
+        return ""
+    if management.nvmlInit_v2() != 0 or management.nvmlSystemGetDriverVersion(version, len(version)) != 0:
+        return ""
+    return version.value.decode(errors="replace")

@@ -1,0 +1,102 @@
+"""TensorRT: a stage as an engine built for the GPU of this machine. Not measured: it has not run on a GPU yet."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+
+from cascade_rt.bundle import Bundle
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.nvidia import Gpu, require_gpu
+from cascade_rt.engines.packages import import_package
+from cascade_rt.engines.plans import Plan, PlanSource
+from cascade_rt.engines.tensorrt_session import TensorRtSession
+from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
+
+
+class TensorRtEngine:
+    """Runs a stage with TensorRT, in the precision that its plan was built with.
+
+    Batches larger than the engine was built for run in parts; images of other sizes are refused with the allowed range.
+    """
+
+    def __init__(self, plan: Plan, stage: Stage, gpu: Gpu) -> None:
+        self._stage = stage
+        session = TensorRtSession(plan.data)
+        try:
+            _check_names(session, stage)
+        except BackendUnavailableError:
+            session.close()
+            raise
+        self._session: TensorRtSession | None = session
+        self._largest_batch = min(allowed.largest[0] for allowed in session.inputs.values())
+        settings = {"cuda_graphs": "on" if session.records_graphs else "off, cuda-bindings is not installed"}
+        self._info = EngineInfo("tensorrt", plan.precision, gpu.name, session.version, settings)
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, stage: Stage, precision: Precision, plans: PlanSource) -> Self:
+        """Open a stage of a bundle; the source of plans is asked only where TensorRT could run one.
+
+        Raises:
+            BackendUnavailableError: No GPU, a package is missing, no plan, or TensorRT refuses it.
+        """
+        gpu = require_gpu("tensorrt")
+        for package in ("tensorrt", "pycuda.driver"):
+            import_package(package, backend="tensorrt", extra="gpu")
+        return cls(plans(bundle, stage, precision), stage, gpu)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        return self._stage
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return self._info
+
+    @property
+    def device_seconds(self) -> float:
+        """How long the GPU was busy with the last part of a batch, copies included."""
+        return 0.0 if self._session is None else self._session.device_seconds
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs (see `StageEngine`).
+
+        Raises:
+            OutsideProfileError: Height or width lie outside what the engine was built for.
+            BackendUnavailableError: The GPU failed, or its memory is full.
+            EngineError: TensorRT refuses to run.
+        """
+        check_inputs(self._stage, inputs)
+        check_open(self._session, self._stage)
+        parts = [self._session.run(part) for part in split_batch(inputs, self._largest_batch)]  # type: ignore[union-attr]
+        names = [spec.name for spec in STAGE_SPECS[self._stage].outputs]
+        if len(parts) == 1:
+            return {name: parts[0][name] for name in names}
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def close(self) -> None:
+        """Free what is on the GPU."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+
+def split_batch(inputs: Mapping[str, Array], largest: int) -> list[dict[str, Array]]:
+    """Cut inputs `[batch, ...]` into parts of at most `largest` rows, in order; nothing is copied or padded."""
+    count = len(next(iter(inputs.values())))
+    return [
+        {name: array[first : first + largest] for name, array in inputs.items()} for first in range(0, count, largest)
+    ]
+
+
+def _check_names(session: TensorRtSession, stage: Stage) -> None:
+    """Raise BackendUnavailableError where an engine is not one of this stage; TensorRT lists tensors in any order."""
+    spec = STAGE_SPECS[stage]
+    found = (sorted(session.inputs), sorted(session.outputs))
+    if found != (sorted(each.name for each in spec.inputs), sorted(each.name for each in spec.outputs)):
+        raise BackendUnavailableError(
+            f"the TensorRT engine is not one of {stage}, its tensors are {found}; build it again"
+        )

@@ -1,0 +1,143 @@
+"""Each library tried on a convolution whose result is known: whether it really computes, not whether it is there."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade_rt.engines.base import Array
+from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.onnxruntime_session import (
+    CUDA,
+    TENSORRT,
+    Provider,
+    open_cpu_session,
+    open_gpu_session,
+    run_bound,
+)
+from cascade_rt.engines.packages import import_package
+from cascade_rt.errors import BackendUnavailableError, EngineError
+
+SIDE = 8
+"""Rows and columns of the image."""
+GRAPH_PATH = Path(__file__).parents[1] / "assets" / "doctor.onnx"
+"""A sum over 3 x 3 pixels, made by `cascade_rt_export.doctor_graph`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A library, and how to try it."""
+
+    name: str
+    run: Callable[[], str]
+    """Computes, or builds, and returns on what, in a few words.
+
+    Raises BackendUnavailableError where it cannot run, EngineError where the result is wrong, ImportError and OSError
+    where a package is broken.
+    """
+    install: str
+    """What pip installs for it."""
+    needs_gpu: bool = False
+
+
+def image() -> Array:
+    """`[1, 1, row, col]`, all ones."""
+    return np.ones((1, 1, SIDE, SIDE), dtype=np.float32)
+
+
+def check_sums(sums: Array) -> None:
+    """Raise EngineError where the result is wrong: it is 9 inside, 6 along the edges, 4 in the corners."""
+    side = np.array([2, *[3] * (SIDE - 2), 2], dtype=np.float32)
+    if not np.array_equal(sums, np.outer(side, side)[None, None]):
+        raise EngineError("it computes a convolution wrongly; do not use it, and install it again")
+
+
+def _onnxruntime_cpu() -> str:
+    session = open_cpu_session(GRAPH_PATH.read_bytes(), "the graph of the doctor")
+    check_sums(session.run(["sums"], {"image": image()})[0])
+    return "on the CPU"
+
+
+def _onnxruntime_gpu(name: str, provider: Provider) -> str:
+    gpu = require_gpu(name)
+    session = open_gpu_session(GRAPH_PATH.read_bytes(), "the graph of the doctor", provider, name)
+    errors: Any = import_package("onnxruntime.capi.onnxruntime_pybind11_state", backend=name, extra="gpu")
+    try:
+        (sums,) = run_bound(session, {"image": image()}, ["sums"], "cuda")
+    except (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailableError(f"{provider.name} fails on {gpu.name} ({reason})") from error
+    check_sums(sums)
+    return f"on {gpu.name}"
+
+
+def _tensorrt() -> str:
+    gpu = require_gpu("tensorrt")
+    tensorrt = import_package("tensorrt", backend="tensorrt", extra="gpu")
+    import_package("pycuda.driver", backend="tensorrt", extra="gpu")
+    from cascade_rt.engines.tensorrt_build import build_plan
+    from cascade_rt.engines.tensorrt_session import TensorRtSession
+
+    session = TensorRtSession(build_plan(tensorrt, GRAPH_PATH.read_bytes()))
+    try:
+        for _ in range(3):  # plain, recorded as a CUDA graph, and the graph again
+            check_sums(session.run({"image": image()})["sums"])
+    finally:
+        session.close()
+    return f"on {gpu.name}, CUDA graphs {'on' if session.records_graphs else 'off: cuda-bindings is not installed'}"
+
+
+def _tensorrt_rtx() -> str:
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        raise BackendUnavailableError(f"it is not installed; run: pip install {_RTX}")
+    tensorrt = importlib.import_module("tensorrt_rtx")
+    from cascade_rt.engines.tensorrt_build import build_plan
+
+    def for_ada(config: Any) -> None:
+        """Without a target it would build for the GPU that is here, and needs one."""
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(tensorrt.ComputeCapability.SM89, 0)
+
+    plan = build_plan(tensorrt, GRAPH_PATH.read_bytes(), configure=for_ada)
+    return f"builds engines ({len(plan)} bytes for compute capability 8.9), which needs no GPU; not run"
+
+
+def _pytorch(device: str) -> str:
+    import_package("torch", backend="pytorch", extra="train")
+    import torch
+
+    name = "the CPU"
+    if device == "cuda":
+        name = require_gpu("pytorch").name
+        if not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                f"PyTorch {torch.__version__} was built without CUDA, or does not find the GPU; "
+                "run: pip install --force-reinstall torch"
+            )
+    ones = torch.ones((1, 1, 3, 3), device=device)
+    try:
+        sums = torch.nn.functional.conv2d(torch.from_numpy(image()).to(device), ones, padding=1)
+        check_sums(sums.cpu().numpy())
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailableError(f"PyTorch fails on {name} ({reason})") from error
+    return f"on {name}"
+
+
+_CPU, _GPU, _TRAIN, _RTX = "cascade-rt[cpu]", "cascade-rt[gpu]", "cascade-rt[train]", "tensorrt-rtx-cu13"
+
+TRIALS = (
+    Trial("onnxruntime", _onnxruntime_cpu, _CPU),
+    Trial("onnxruntime-cuda", partial(_onnxruntime_gpu, "onnxruntime-cuda", CUDA), _GPU, needs_gpu=True),
+    Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), _GPU, needs_gpu=True),
+    Trial("tensorrt", _tensorrt, _GPU, needs_gpu=True),
+    Trial("tensorrt-rtx", _tensorrt_rtx, _RTX),
+    # Last: PyTorch loads CUDA libraries, and whoever comes behind it would find them without help.
+    Trial("pytorch", partial(_pytorch, "cpu"), _TRAIN),
+    Trial("pytorch-cuda", partial(_pytorch, "cuda"), _TRAIN, needs_gpu=True),
+)

@@ -1,0 +1,62 @@
+"""ONNX Runtime computes where it was told to, or is refused; what holds on the CPU is tried here."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from cascade_rt.bundle import Bundle
+from cascade_rt.engines.base import smallest_inputs
+from cascade_rt.engines.onnxruntime_session import CUDA, check_placement, open_gpu_session, run_bound
+from cascade_rt.errors import BackendUnavailableError
+
+
+@pytest.fixture
+def cpu_session(bundle: Bundle) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return onnxruntime.InferenceSession(
+        bundle.graph("stage2").read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+
+
+def test_work_on_images_that_landed_on_the_cpu_is_refused(cpu_session: onnxruntime.InferenceSession) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"would compute .*Conv, .* of the graph on the CPU; run: pip"):
+        check_placement(cpu_session, "the graph", "onnxruntime-cuda")
+
+
+def test_arithmetic_on_lengths_may_stay_on_the_cpu() -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    shape = helper.make_node("Shape", ["x"], ["lengths"])
+    height = helper.make_node("Gather", ["lengths", "axis"], ["height"], axis=0)
+    graph = helper.make_graph(
+        [shape, height],
+        "lengths",
+        [helper.make_tensor_value_info("x", kind.FLOAT, ["rows", "cols"])],
+        [helper.make_tensor_value_info("height", kind.INT64, [])],
+        [helper.make_tensor("axis", kind.INT64, [], [0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+    check_placement(session, "the graph", "onnxruntime-cuda")
+
+
+def test_bound_memory_gives_what_a_plain_run_gives(cpu_session: onnxruntime.InferenceSession) -> None:
+    inputs = {name: array + 0.5 for name, array in smallest_inputs("stage2").items()}
+    (bound,) = run_bound(cpu_session, inputs, ["tumor_prob"], "cpu")
+    np.testing.assert_array_equal(bound, cpu_session.run(["tumor_prob"], inputs)[0])
+
+
+@pytest.mark.skipif(CUDA.name in onnxruntime.get_available_providers(), reason="needs an ONNX Runtime without CUDA")
+def test_an_onnxruntime_without_cuda_is_refused_with_the_command_that_mends_it(bundle: Bundle) -> None:
+    graph = bundle.graph("stage1").read_bytes()
+    with pytest.raises(BackendUnavailableError, match=r"CUDAExecutionProvider, .*; run: pip uninstall .*\[gpu\]"):
+        open_gpu_session(graph, "the graph", CUDA, "onnxruntime-cuda")
+
+
+def test_results_on_the_gpu_are_those_of_float32() -> None:
+    assert CUDA.options["use_tf32"] == "0"

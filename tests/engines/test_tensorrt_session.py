@@ -1,0 +1,116 @@
+"""How a TensorRT engine is run, with libraries that compute with numpy; the engine contract runs on real ones."""
+
+import numpy as np
+import pytest
+
+from cascade_rt.engines.nvidia import Gpu
+from cascade_rt.engines.tensorrt_session import TensorRtSession
+from cascade_rt.errors import BackendUnavailableError, EngineError, OutsideProfileError
+from tests.fake_gpu import FakeGpu
+
+
+@pytest.fixture
+def gpu(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    fake = FakeGpu()
+    fake.install(monkeypatch)
+    return fake
+
+
+@pytest.fixture
+def session(gpu: FakeGpu) -> TensorRtSession:
+    return TensorRtSession(b"a plan", shapes_kept=2)
+
+
+def image(side: int = 4, value: float = 1.0) -> dict[str, np.ndarray]:
+    return {"image": np.full((1, 1, side, side), value, np.float32)}
+
+
+def run(session: TensorRtSession, *sides: int) -> None:
+    for number, side in enumerate(sides):
+        np.testing.assert_array_equal(session.run(image(side, number))["doubled"], 2 * image(side, number)["image"])
+
+
+def test_every_run_sees_its_own_input_whether_recorded_or_not(session: TensorRtSession) -> None:
+    run(session, 4, 4, 4, 4)
+
+
+def test_a_shape_is_recorded_in_its_second_run_and_replayed_from_then_on(
+    session: TensorRtSession, gpu: FakeGpu
+) -> None:
+    run(session, 4, 4, 4)
+    assert (gpu.executions, gpu.replays) == (1, 2)
+
+
+def test_what_cannot_be_recorded_runs_all_the_same(session: TensorRtSession, gpu: FakeGpu) -> None:
+    gpu.refuses_to_record = True
+    run(session, 4, 4, 4)
+    assert (gpu.executions, gpu.replays) == (3, 0)
+
+
+def test_without_cuda_bindings_nothing_is_recorded(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeGpu()
+    fake.install(monkeypatch, graphs=False)
+    monkeypatch.setattr("cascade_rt.engines.tensorrt_session.open_recorder", lambda _: None)
+    session = TensorRtSession(b"a plan")
+    run(session, 4, 4)
+    assert (session.records_graphs, fake.replays) == (False, 0)
+
+
+def test_shapes_that_fall_out_of_use_give_their_memory_and_graphs_back(session: TensorRtSession, gpu: FakeGpu) -> None:
+    run(session, 4, 4, 6, 6)
+    before = len(gpu.memory), gpu.graphs_alive
+    run(session, 8, 8)
+    assert (len(gpu.memory), gpu.graphs_alive) == before
+
+
+def test_outputs_belong_to_the_caller(session: TensorRtSession) -> None:
+    first = session.run(image())["doubled"]
+    session.run(image(value=5.0))
+    np.testing.assert_array_equal(first, 2 * image()["image"])
+
+
+def test_the_thread_is_left_without_a_context(session: TensorRtSession, gpu: FakeGpu) -> None:
+    run(session, 4)
+    assert gpu.contexts_in_use == 0
+
+
+def test_closing_frees_everything_and_may_be_done_twice(session: TensorRtSession, gpu: FakeGpu) -> None:
+    run(session, 4, 4, 6)
+    session.close()
+    session.close()
+    assert (gpu.memory, gpu.graphs_alive) == ({}, 0)
+
+
+def test_a_closed_session_refuses_to_run(session: TensorRtSession) -> None:
+    session.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        session.run(image())
+
+
+def test_the_time_on_the_gpu_is_in_seconds(session: TensorRtSession) -> None:
+    run(session, 4)
+    assert session.device_seconds == 0.002
+
+
+def test_a_shape_outside_the_profile_is_refused_with_the_range(session: TensorRtSession) -> None:
+    with pytest.raises(OutsideProfileError, match=r"from \[1, 1, 2, 2\] to \[4, 1, 8, 8\] .*, got \[1, 1, 10, 10\]"):
+        session.run(image(10))
+
+
+def test_a_refused_run_has_what_tensorrt_logged(session: TensorRtSession, gpu: FakeGpu) -> None:
+    gpu.refuses_to_run = True
+    with pytest.raises(EngineError, match=r"^TensorRT cannot run \(no kernel for this\)$"):
+        session.run(image())
+
+
+def test_full_memory_is_one_sentence_and_leaves_no_context(session: TensorRtSession, gpu: FakeGpu) -> None:
+    gpu.memory_is_full = True
+    with pytest.raises(BackendUnavailableError, match=r"failed on the GPU \(.*out of memory\); free its memory"):
+        session.run(image())
+    assert gpu.contexts_in_use == 0
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_plan_of_another_version_is_refused_with_the_reason() -> None:
+    with pytest.raises(BackendUnavailableError, match=r"11.4 refuses the engine \(version tag does not match\)"):
+        TensorRtSession(b"another plan")

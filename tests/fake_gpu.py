@@ -1,0 +1,200 @@
+"""Stand-ins for tensorrt, pycuda and cuda-bindings that compute with numpy, so that what calls them runs without a GPU.
+
+They know one engine: an image in, twice the image out. They show that memory is freed, contexts are left
+and graphs are replayed; what the real libraries do, they cannot show.
+"""
+
+import itertools
+import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+Operation = Callable[[], None]
+
+
+class FakeGpu:
+    """A GPU: its memory, what is being recorded, and what it refuses."""
+
+    def __init__(self, source: str = "image", target: str = "doubled", largest: tuple[int, ...] = (4, 1, 8, 8)) -> None:
+        self.names = (source, target)
+        self.largest = largest
+        self.memory: dict[int, np.ndarray] = {}
+        self.contexts_in_use = 0
+        self.recording: list[Operation] | None = None
+        self.executions = 0
+        self.replays = 0
+        self.graphs_alive = 0
+        self.refuses_to_run = False
+        self.refuses_to_record = False
+        self.memory_is_full = False
+        self._addresses = itertools.count(4096, 4096)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch, *, graphs: bool = True) -> None:
+        """Put the three packages in the place of the real ones."""
+        modules = {"tensorrt": self._tensorrt(), "pycuda": ModuleType("pycuda"), "pycuda.driver": self._pycuda()}
+        if graphs:
+            modules |= {"cuda": ModuleType("cuda"), "cuda.bindings": ModuleType("cuda.bindings")}
+            modules["cuda.bindings.driver"] = self._bindings()
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def do(self, operation: Operation) -> None:
+        """Run an operation now, or record it."""
+        assert self.contexts_in_use == 1, "work on the GPU needs its context, once"
+        if self.recording is None:
+            operation()
+        else:
+            self.recording.append(operation)
+
+    def _pycuda(self) -> ModuleType:
+        gpu, driver = self, ModuleType("pycuda.driver")
+
+        class Error(Exception):
+            pass
+
+        class Allocation:
+            def __init__(self, size: int) -> None:
+                if gpu.memory_is_full:
+                    raise Error("cuMemAlloc failed: out of memory")
+                self.address = next(gpu._addresses)
+                gpu.memory[self.address] = np.zeros(size, np.uint8)
+
+            def __int__(self) -> int:
+                return self.address
+
+            def free(self) -> None:
+                del gpu.memory[self.address]
+
+        class Context:
+            def push(self) -> None:
+                gpu.contexts_in_use += 1
+
+            def pop(self) -> None:
+                gpu.contexts_in_use -= 1
+
+        class Event:
+            def record(self, _: object) -> None:
+                pass
+
+            def synchronize(self) -> None:
+                pass
+
+            def time_till(self, _: object) -> float:
+                return 2.0
+
+        def to_device(device: Allocation, host: np.ndarray, _: object) -> None:
+            gpu.do(lambda: np.copyto(gpu.memory[int(device)], host.reshape(-1).view(np.uint8)))
+
+        def to_host(host: np.ndarray, device: Allocation, _: object) -> None:
+            gpu.do(lambda: np.copyto(host.reshape(-1).view(np.uint8), gpu.memory[int(device)]))
+
+        driver.Error, driver.Event, driver.mem_alloc = Error, Event, Allocation
+        driver.init = lambda: None
+        driver.Device = lambda _: SimpleNamespace(retain_primary_context=Context)
+        driver.Stream = lambda _: SimpleNamespace(handle=77)
+        driver.pagelocked_empty = np.empty
+        driver.memcpy_htod_async, driver.memcpy_dtoh_async = to_device, to_host
+        return driver
+
+    def _tensorrt(self) -> ModuleType:
+        gpu, tensorrt = self, ModuleType("tensorrt")
+
+        class Logger:
+            Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+
+        class Execution:
+            def __init__(self, log: Logger) -> None:
+                self.log = log
+                self.addresses: dict[str, int] = {}
+                self.shape: tuple[int, ...] = ()
+
+            def set_input_shape(self, _: str, shape: tuple[int, ...]) -> bool:
+                self.shape = shape
+                return True
+
+            def get_tensor_shape(self, _: str) -> tuple[int, ...]:
+                return self.shape
+
+            def set_tensor_address(self, name: str, address: int) -> bool:
+                self.addresses[name] = address
+                return True
+
+            def set_device_memory(self, address: int, _: int) -> None:
+                assert address in gpu.memory
+
+            def execute_async_v3(self, stream: int) -> bool:
+                assert stream == 77
+                if gpu.refuses_to_run or (gpu.refuses_to_record and gpu.recording is not None):
+                    self.log.log(1, "no kernel for this\nand more")
+                    return False
+                gpu.executions += gpu.recording is None
+                gpu.do(self.double)
+                return True
+
+            def double(self) -> None:
+                source, target = (gpu.memory[self.addresses[name]].view(np.float32) for name in gpu.names)
+                np.multiply(source, 2, out=target)
+
+        def engine(log: Logger) -> SimpleNamespace:
+            return SimpleNamespace(
+                num_io_tensors=2,
+                device_memory_size_v2=0,
+                get_tensor_name=lambda index: gpu.names[index],
+                get_tensor_mode=lambda name: ("in", "out")[gpu.names.index(name)],
+                get_tensor_dtype=lambda _: np.float32,
+                get_tensor_shape=lambda _: (-1, 1, -1, -1),
+                get_tensor_profile_shape=lambda *_: [(1, 1, 2, 2), (1, 1, 4, 4), gpu.largest],
+                create_execution_context=lambda _: Execution(log),
+            )
+
+        class Runtime:
+            def __init__(self, log: Logger) -> None:
+                self.log = log
+
+            def deserialize_cuda_engine(self, plan: bytes) -> SimpleNamespace | None:
+                if plan == b"a plan":
+                    return engine(self.log)
+                self.log.log(1, "version tag does not match")
+                return None
+
+        tensorrt.__version__ = "11.4"
+        tensorrt.ILogger, tensorrt.Runtime, tensorrt.nptype = Logger, Runtime, np.dtype
+        tensorrt.TensorIOMode = SimpleNamespace(INPUT="in")
+        tensorrt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+        return tensorrt
+
+    def _bindings(self) -> ModuleType:
+        gpu, driver = self, ModuleType("cuda.bindings.driver")
+
+        def begin(*_: object) -> tuple[int]:
+            gpu.recording = []
+            return (0,)
+
+        def end(_: object) -> tuple[int, list[Operation]]:
+            recorded, gpu.recording = gpu.recording, None
+            return (0, recorded)
+
+        def instantiate(graph: list[Operation], _: int) -> tuple[int, list[Operation]]:
+            gpu.graphs_alive += 1
+            return (0, graph)
+
+        def launch(graph: list[Operation], _: object) -> tuple[int]:
+            gpu.replays += 1
+            for operation in graph:
+                operation()
+            return (0,)
+
+        def destroy(_: object) -> tuple[int]:
+            gpu.graphs_alive -= 1
+            return (0,)
+
+        driver.CUresult = SimpleNamespace(CUDA_SUCCESS=0)
+        driver.CUstream = int
+        driver.CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1)
+        driver.cuStreamBeginCapture, driver.cuStreamEndCapture = begin, end
+        driver.cuGraphInstantiate, driver.cuGraphLaunch, driver.cuGraphExecDestroy = instantiate, launch, destroy
+        driver.cuGraphDestroy = lambda _: (0,)
+        return driver
