@@ -120,7 +120,9 @@ def test_each_row_depends_on_its_own_input_alone(engine: StageEngine) -> None:
     for row in range(3):
         alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
         for name, array in alone.items():
-            np.testing.assert_allclose(whole[name][row : row + 1], array, atol=1e-4)
+            # A GPU may take another kernel for another batch size.
+            atol = 1e-4 if engine.info.backend in GPU_BACKENDS else 1e-5
+            np.testing.assert_allclose(whole[name][row : row + 1], array, atol=atol)
 
 
 @pytest.mark.parametrize(

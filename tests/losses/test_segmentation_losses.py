@@ -167,20 +167,3 @@ def test_only_over_the_batch_a_false_alarm_on_an_empty_slice_costs_overlap(
     dice_loss(logits, target, over).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert (float(logits.grad[1].abs().max()) > 1e-6) == has_gradient
-
-
-def test_a_single_map_is_a_focusing_map_of_weight_1() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, target = torch.randn(2, 1, 32, 32, generator=generator), torch.zeros(2, 1, 32, 32)
-    target[:, :, 8:20, 4:30] = 1
-    expected = focusing_loss(logits, target, pixel_weight(target))
-    torch.testing.assert_close(tumor_loss([logits], target, (0.5, 1, 2, 4)), expected)
-
-
-def test_a_map_before_a_single_one_is_a_localisation_map() -> None:
-    generator = torch.Generator().manual_seed(0)
-    coarse, fine = torch.randn(1, 1, 32, 32, generator=generator), torch.randn(1, 1, 32, 32, generator=generator)
-    target = torch.zeros(1, 1, 32, 32)
-    target[:, :, 8:20, 4:30] = 1
-    expected = localization_loss(coarse, target) + focusing_loss(fine, target, pixel_weight(target))
-    torch.testing.assert_close(tumor_loss([coarse, fine], target, (0.5, 1, 2, 4)), expected)
