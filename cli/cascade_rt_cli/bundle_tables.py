@@ -27,7 +27,10 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         errors = ", ".join(f"{name} {error:.1g}" for name, error in parity.get(stage, {}).get("max_error", {}).items())
         yield "parity", f"{stage} against PyTorch, largest error: {errors or 'not recorded'}"
     for precision, found in parity.get("gate", {}).items():
-        yield "masks", f"{precision} on {found['engine']['backend']} against PyTorch: {gate_summary(found)}"
+        engine = found["engine"]
+        yield "masks", f"{precision} on {engine['backend']} {engine['device']} against PyTorch: {gate_summary(found)}"
+    if manifest.half_precision:
+        yield "", "a CPU rounds less than a GPU: run cascade-rt verify on the GPU too"
     for stage, planned in manifest.half_precision.items():
         nodes = sum(len(rule["nodes"]) for rule in planned["kept"])
         share = planned["half_share_of_convolutions"]
