@@ -7,10 +7,14 @@ and graphs are replayed; what the real libraries do, they cannot show.
 import itertools
 import sys
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+
+from cascade_rt.engines import tensorrt_session
+from cascade_rt.engines.tensorrt_api import tensorrt_log
 
 Operation = Callable[[], None]
 
@@ -34,6 +38,8 @@ class FakeGpu:
 
     def install(self, monkeypatch: pytest.MonkeyPatch, *, graphs: bool = True) -> None:
         """Put the three packages in the place of the real ones."""
+        # TensorRT has one log for the life of a process, but each stand-in is a package of its own.
+        monkeypatch.setattr(tensorrt_session, "tensorrt_log", cache(tensorrt_log.__wrapped__))
         modules = {"tensorrt": self._tensorrt(), "pycuda": ModuleType("pycuda"), "pycuda.driver": self._pycuda()}
         if graphs:
             modules |= {"cuda": ModuleType("cuda"), "cuda.bindings": ModuleType("cuda.bindings")}

@@ -16,10 +16,11 @@ def doctor(as_json: bool) -> None:
     from cascade_rt.errors import BackendUnavailableError
     from cascade_rt_cli.console import spinner
     from cascade_rt_cli.doctor_tables import print_diagnosis
+    from cascade_rt_cli.plans import plans
 
     with spinner() as say:
         say("trying every engine")
-        diagnosis = examine()
+        diagnosis = examine(plans)
     if as_json:
         click.echo(json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -72,7 +72,7 @@ def test_a_gpu_backend_that_opens_but_does_not_run_is_passed_over(
     def fail(_: object) -> dict[str, object]:
         raise BackendUnavailableError("the GPU's memory is full")
 
-    def open_fake(_: Bundle, stage: Stage, backend: Backend, __: object) -> StageEngine:
+    def open_fake(_: Bundle, stage: Stage, backend: Backend, *__: object) -> StageEngine:
         return FakeEngine(stage, fail)
 
     monkeypatch.setattr("cascade_rt.engines.open_engine", open_fake)

@@ -13,12 +13,14 @@ from cascade_rt.engines import BACKENDS, GPU_BACKENDS, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.engines.plans import Plan
-from cascade_rt.tensors import STAGE_SPECS, STAGES, Stage
+from cascade_rt.tensors import STAGE_SPECS, STAGES, Precision, Stage
 
 Open = Callable[[Stage], StageEngine]
 
+HALF = "onnxruntime-fp16"
 PARAMS = [
     *(pytest.param(each, marks=pytest.mark.gpu) if each in GPU_BACKENDS else each for each in BACKENDS),
+    HALF,
     "fake",
 ]
 
@@ -27,27 +29,29 @@ def open_fake(stage: Stage) -> StageEngine:
     return organ_by_hu(50.0, (-100.0, 240.0)) if stage == "stage1" else tumor_by_salient(0.5)
 
 
-PLANS: dict[tuple[str, Stage], Plan] = {}
+PLANS: dict[tuple[str, Stage, Precision], Plan] = {}
 
 
-def build_once(bundle: Bundle, stage: Stage) -> Plan:
-    """A float32 TensorRT engine for batches of up to 4 and sides of up to 256."""
-    if (bundle.sha256, stage) not in PLANS:
+def build_once(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+    """A TensorRT engine for batches of up to 4 and sides of up to 256."""
+    if (bundle.sha256, stage, precision) not in PLANS:
         tensorrt = pytest.importorskip("tensorrt")
         from cascade_rt.engines.tensorrt_build import build_plan
 
         name = STAGE_SPECS[stage].inputs[0].name
         shapes = {name: ((1, 1, 64, 64), (2, 1, 128, 128), (4, 1, 256, 256))}
-        data = build_plan(tensorrt, bundle.graph(stage).read_bytes(), shapes)
-        PLANS[bundle.sha256, stage] = Plan(data, "fp32")
-    return PLANS[bundle.sha256, stage]
+        data = build_plan(tensorrt, bundle.graph(stage, precision).read_bytes(), shapes)
+        PLANS[bundle.sha256, stage, precision] = Plan(data, precision)
+    return PLANS[bundle.sha256, stage, precision]
 
 
 @pytest.fixture(params=PARAMS)
 def open_stage(request: pytest.FixtureRequest, bundle: Bundle) -> Open:
     if request.param == "fake":
         return open_fake
-    return lambda stage: open_engine(bundle, stage, request.param, build_once)
+    if request.param == HALF:
+        return lambda stage: open_engine(bundle, stage, "onnxruntime", "fp16")
+    return lambda stage: open_engine(bundle, stage, request.param, plans=build_once)
 
 
 @pytest.fixture(params=STAGES)

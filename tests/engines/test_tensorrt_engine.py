@@ -11,7 +11,7 @@ from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.plans import Plan
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 from cascade_rt.errors import BackendUnavailableError, OutsideProfileError
-from cascade_rt.tensors import Stage
+from cascade_rt.tensors import Precision, Stage
 from tests.fake_gpu import FakeGpu
 
 
@@ -66,17 +66,19 @@ def test_an_engine_of_another_stage_is_refused_and_leaves_no_memory(gpu: FakeGpu
 
 @pytest.mark.usefixtures("gpu")
 def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
-    asked: list[tuple[str, Stage]] = []
+    asked: list[tuple[str, Stage, Precision]] = []
 
-    def plans(bundle: Bundle, stage: Stage) -> Plan:
-        asked.append((bundle.manifest.name, stage))
-        return Plan(b"a plan", "fp32")
+    def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+        asked.append((bundle.manifest.name, stage, precision))
+        return Plan(b"a plan", precision)
 
-    open_engine(read_bundle(default_bundle_path()), "stage2", "tensorrt", plans)
-    assert asked == [("phantom_bundle", "stage2")]
+    open_engine(read_bundle(default_bundle_path()), "stage2", "tensorrt", "fp16", plans)
+    assert asked == [("phantom_bundle", "stage2", "fp16")]
 
 
 @pytest.mark.usefixtures("gpu")
 def test_without_a_source_of_plans_it_is_unavailable_in_one_sentence() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"has no engine of stage1 of bundle 'phantom_bundle' .*; take"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"has no fp32 engine of stage1 of bundle 'phantom_bundle' .*, or take"
+    ):
         open_engines(read_bundle(default_bundle_path()), "tensorrt")
