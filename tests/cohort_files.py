@@ -37,7 +37,7 @@ def fake_cascade(
         base_width=8,
         crop=CropConfig(**crop),  # type: ignore[arg-type]
     )
-    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, "Tests only.")
+    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, {}, "Tests only.")
     engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(tumor_from))
     return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
 

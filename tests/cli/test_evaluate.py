@@ -34,7 +34,7 @@ class NamedEngine(FakeEngine):
         return replace(super().info, backend=self.backend)
 
 
-def open_fake(bundle: Path | None, backend: str) -> Cascade:
+def open_fake(bundle: Path | None, backend: str, *_: object) -> Cascade:
     """A fake cascade whatever the bundle; as `pytorch` it takes pancreas for tumour too."""
     cascade = fake_cascade(tumor_from=0.5 if backend == "pytorch" else 0.75)
     stages = (NamedEngine(engine, backend) for engine in (cascade.engines.stage1, cascade.engines.stage2))
