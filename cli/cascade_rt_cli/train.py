@@ -55,7 +55,7 @@ from cascade_rt_cli.options import PATH, shape_option
     metavar="N",
     help="Hold the last N training cases out, and measure Dice on them after each epoch.",
 )
-@click.option("--init", type=PATH, metavar="CHECKPOINT", help="Start from the weights of this run, not random ones.")
+@click.option("--init", type=PATH, metavar="START", help="Start from the weights of this run or bundle.")
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
 def train(
     data: Path | None,

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
-from cascade_rt.training.checkpoint import load_checkpoint
 from cascade_rt.training.distributed import Workers
+from cascade_rt.training.initial import load_initial
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME
 from cascade_rt.training.validation import best_epoch, hold_out
@@ -65,7 +65,7 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
             plan.cascade,
             plan.config,
             data=data,
-            initial=None if plan.init is None else load_checkpoint(plan.init),
+            initial=None if plan.init is None else load_initial(plan.init),
             resume=plan.resume,
             validation=validation,
             workers=plan.workers,
