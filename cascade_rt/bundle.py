@@ -161,8 +161,11 @@ def is_bundle_only(path: Path) -> bool:
     return names - HALF_FILE_NAMES == FILE_NAMES | {MANIFEST_NAME}
 
 
-_PLAIN_KEYS: dict[str, type] = dict.fromkeys(("name", "created", "intended_use"), str)
-_PLAIN_KEYS |= dict.fromkeys(("parity", "half_precision", "training"), dict)
+_PLAIN_KEYS: dict[str, type] = {
+    **dict.fromkeys(("name", "created", "intended_use"), str),
+    **dict.fromkeys(("parity", "half_precision", "training"), dict),
+}
+"""Keys of a manifest that are taken as they are, if they have this type."""
 
 
 def _parse_manifest(document: Any) -> Manifest:
@@ -172,8 +175,7 @@ def _parse_manifest(document: Any) -> Manifest:
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
-    expected = {"schema_version", "name", "created", "config", "labels", "tensors", "files", "parity", "training"}
-    expected |= {"intended_use", "half_precision"}
+    expected = {"schema_version", "config", "labels", "tensors", "files", *_PLAIN_KEYS}
     if document.keys() != expected:
         unknown, missing = sorted(document.keys() - expected), sorted(expected - document.keys())
         raise ValueError(f"has unknown keys {unknown} and misses {missing}")

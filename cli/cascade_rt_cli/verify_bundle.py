@@ -39,11 +39,12 @@ def verify_bundle(
     """
     bundle = read_bundle(path or default_bundle_path())
     with spinner() as say:
+        say("opening the engines")
+        reference = open_engines(bundle, "pytorch", "fp32")
+        candidate = open_engines(bundle, backend, precision, plans)
         say("reading the slices")
         calibration = scan_calibration(scans) if scans else phantom_calibration()
-        candidate = open_engines(bundle, backend, precision, plans)
-        config = bundle.manifest.config
-        found = run_gate(open_engines(bundle, "pytorch", "fp32"), candidate, config, calibration, on_step=say)
+        found = run_gate(reference, candidate, bundle.manifest.config, calibration, on_step=say)
     info = candidate.stage1.info
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
