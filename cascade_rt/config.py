@@ -77,6 +77,12 @@ class CascadeConfig:
     """Normalisation after each convolution."""
     bottleneck: Literal["paper", "stan"] = "paper"
     """Which branch feeds which bottleneck path: Eq. 3 as printed, or as in the STAN code it builds on."""
+    stage2_norm_epsilon: float = 1e-5
+    """Added to the variance that a normalisation of stage 2 divides by. The focusing modules look at features times a
+    map that is next to 0 nearly everywhere; 1e-5, PyTorch's own, blows up what little is left, its rounding with it."""
+    min_focusing_channels: int = 4
+    """Fewest channels of a level of the focusing modules, a multiple of 4. They have 4, 2, 1 and 1/2 times
+    `base_width`, coarse to fine, so with 64 (the paper) anything up to 32 changes nothing."""
     saliency_channels: int = 1
     """Hidden channels of the saliency module."""
     stage2_features: Literal["encoder", "decoder"] = "encoder"
@@ -97,6 +103,9 @@ class CascadeConfig:
             "cascade.window_hu must be two finite numbers, the lower one first",
             self.window_hu,
         )
+        epsilon, channels = self.stage2_norm_epsilon, self.min_focusing_channels
+        _require(isfinite(epsilon) and epsilon > 0, "cascade.stage2_norm_epsilon must be a positive number", epsilon)
+        _require(channels > 0 and channels % 4 == 0, "cascade.min_focusing_channels must be a multiple of 4", channels)
         _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
         _require(
             self.stage1 != "none" or not self.saliency,
@@ -169,6 +178,9 @@ class TrainConfig:
     """Off, every epoch is of step S: the stages are trained apart, whatever `epochs` says of I and J."""
     transfer: bool = True
     """Whether stage 2 takes over the weights of stage 1, as far as they fit, when step S ends; the T of Table 3."""
+    partial_init: bool = False
+    """Whether the weights to start from may be those of another network: what fits by name and shape is taken, the rest
+    starts at random. Off, they must fit whole."""
     joint_crop: Literal["stage1", "stage2"] = "stage1"
     """Whose prediction the boxes of step J follow. `stage2`: a first pass cut by stage 1, then one cut by what that
     found; for data in which both stages look for the pancreas."""

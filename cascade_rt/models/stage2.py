@@ -19,6 +19,14 @@ def build_stage2(config: CascadeConfig) -> nn.Module:
     Raises:
         BackendUnavailableError: The network comes from a library that is not installed.
     """
+    network = _build(config)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm):
+            module.eps = config.stage2_norm_epsilon
+    return network
+
+
+def _build(config: CascadeConfig) -> nn.Module:
     if config.stage2 == "focusing":
         return TumorNet(
             config.base_width,
@@ -27,6 +35,7 @@ def build_stage2(config: CascadeConfig) -> nn.Module:
             config.stage2_features,
             config.context_kernel,
             config.interference,
+            config.min_focusing_channels,
         )
     if config.stage2 == "localization":
         return LocalizationUNet(config.base_width, config.norm, config.bottleneck)

@@ -29,6 +29,7 @@ class TumorNet(nn.Module):
         features: Literal["encoder", "decoder"],
         context_kernel: int,
         interference: Interference = "both",
+        min_channels: int = 4,
     ) -> None:
         super().__init__()
         # Without interference the focusing modules read nothing of the finer levels.
@@ -41,7 +42,10 @@ class TumorNet(nn.Module):
         level_channels = [bottleneck_width(base_width)]
         if self.reads_finer_levels:
             level_channels += [per_block * width for width in coarse_to_fine]
-        reduced_channels = (*coarse_to_fine, base_width // 2)
+        reduced_channels = (
+            coarse_to_fine[0],
+            *(max(width, min_channels) for width in (*coarse_to_fine[1:], base_width // 2)),
+        )
         self.reductions = nn.ModuleList(
             conv_block(channels, reduced, 3, norm)
             for channels, reduced in zip(level_channels, reduced_channels, strict=False)

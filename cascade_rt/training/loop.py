@@ -1,6 +1,6 @@
 """The training loop: epochs of S, then I, then J, each ending in a checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
-from cascade_rt.errors import UsageError
+from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import fill_weights
 from cascade_rt.training.checkpoint import (
@@ -24,7 +24,7 @@ from cascade_rt.training.distributed import ALONE, Workers
 from cascade_rt.training.joint_pass import batch_losses
 from cascade_rt.training.run_folder import check_run_folder, keep, show
 from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch, transfers
-from cascade_rt.training.transfer import fitting_weights, transfer_stage1
+from cascade_rt.training.transfer import fitting, fitting_weights, transfer_stage1
 from cascade_rt.training.validation import validate
 
 
@@ -132,11 +132,23 @@ def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeM
     if transfers(checkpoint.train):
         fitting_weights(model)
     if initial is not None:
-        fill_weights(model, initial.model, "the checkpoint to start from")
+        fill_weights(model, _starting_weights(model, initial, checkpoint.train), "the checkpoint to start from")
     if checkpoint.epochs_done:
         fill_weights(model, checkpoint.model, "the checkpoint to go on from")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _starting_weights(model: CascadeModel, initial: Checkpoint, config: TrainConfig) -> Mapping[str, Tensor]:
+    """The weights to start from: those of `initial`, or, where it may be another network, what fits of them."""
+    learned = fitting(initial.model, model)
+    if config.partial_init and not learned:
+        raise BundleError("the checkpoint to start from: none of its weights fits this network; train from random ones")
+    if not config.partial_init and not learned.keys() == initial.model.keys() == model.state_dict().keys():
+        raise BundleError(
+            "the checkpoint to start from: holds the weights of another network; train.partial_init takes what fits"
+        )
+    return {**model.state_dict(), **learned}
 
 
 def _first_optimizer(checkpoint: Checkpoint, model: CascadeModel) -> torch.optim.Optimizer:

@@ -1,10 +1,18 @@
-"""Stage 2 takes over what stage 1 has learned (the T of Table 3)."""
+"""A network takes over the weights of another that fit it: stage 2 those of stage 1, which is the T of Table 3."""
+
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel
+
+
+def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Those of the weights that a model has too, by name and shape."""
+    own = model.state_dict()
+    return {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
 
 
 def fitting_weights(model: CascadeModel) -> dict[str, Tensor]:
@@ -15,15 +23,13 @@ def fitting_weights(model: CascadeModel) -> dict[str, Tensor]:
     Raises:
         UsageError: There is no stage 1, or nothing of it fits.
     """
-    learned = {} if model.stage1 is None else model.stage1.state_dict()
-    own = model.stage2.state_dict()
-    fitting = {name: tensor for name, tensor in learned.items() if name in own and own[name].shape == tensor.shape}
-    if not fitting:
+    learned = {} if model.stage1 is None else fitting(model.stage1.state_dict(), model.stage2)
+    if not learned:
         raise UsageError(
             f"train.transfer must be false for stage 1 {model.config.stage1!r} and stage 2 {model.config.stage2!r}: "
             "they have no weights in common"
         )
-    return fitting
+    return learned
 
 
 def transfer_stage1(model: CascadeModel) -> None:

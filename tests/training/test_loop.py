@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cascade_rt.config import CascadeConfig, TrainConfig
-from cascade_rt.errors import OutputExistsError, UsageError
+from cascade_rt.errors import BundleError, OutputExistsError, UsageError
 from cascade_rt.training.checkpoint import FILE_NAME, load_checkpoint
 from cascade_rt.training.loop import train
 from cascade_rt.training.run_folder import CURVES_NAME, LOG_NAME
@@ -101,6 +101,37 @@ def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
     name = "stage2.localization.map.weight"
     torch.testing.assert_close(second.model[name], first.model[name])
     assert second.data == "more discs, after 1 epochs on discs"
+
+
+def test_a_partial_start_takes_what_fits_of_another_network_and_leaves_the_rest_random(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    wider = replace(CASCADE, min_focusing_channels=16)
+    still = replace(CONFIG, epochs=(0, 0, 1), learning_rate=1e-12, weight_decay=0.0, partial_init=True)
+    second = train([disc_case()], tmp_path / "second", wider, still, data="discs", initial=first)
+    same, wide = "stage2.focusing.0.map.weight", "stage2.focusing.3.map.weight"
+    torch.testing.assert_close(second.model[same], first.model[same])
+    assert (first.model[wide].shape[1], second.model[wide].shape[1]) == (4, 16)
+
+
+def test_a_start_from_another_network_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    with pytest.raises(BundleError, match=r"weights of another network; train\.partial_init"):
+        train(
+            [disc_case()],
+            tmp_path / "second",
+            replace(CASCADE, min_focusing_channels=16),
+            CONFIG,
+            data="discs",
+            initial=first,
+        )
+
+
+def test_a_partial_start_from_a_network_with_nothing_in_common_is_refused(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    stranger = replace(first, model={"weight": torch.zeros(1)})
+    config = replace(CONFIG, partial_init=True)
+    with pytest.raises(BundleError, match="none of its weights fits"):
+        train([disc_case()], tmp_path / "second", CASCADE, config, data="discs", initial=stranger)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
