@@ -276,16 +276,21 @@ def load_config(
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: is not a TOML file ({error})") from error
+    document = read_toml(path)
     unknown = set(document) - set(_TABLES)
     if unknown:
         raise UsageError(f"{path}: unknown table [{min(unknown)}]; a config has the tables [cascade] and [train]")
     return document
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; UsageError where it cannot be read or is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: is not a TOML file ({error})") from error
 
 
 def _lay_over(tables: Sequence[Any], where: str) -> dict[str, Any]:

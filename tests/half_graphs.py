@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from cascade_rt.tensors import STAGE_SPECS, Stage
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.half_precision import HalfPrecision
 
@@ -29,6 +30,16 @@ def model(nodes: Sequence[NodeProto], weights: Mapping[str, np.ndarray], rank: i
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def of_stage(graph: ModelProto, stage: Stage = "stage1") -> ModelProto:
+    """The graph with the input of a stage in place of `x`: one channel, other axes of any length."""
+    image = STAGE_SPECS[stage].inputs[0].name
+    for step in graph.graph.node:
+        step.input[:] = [image if name == "x" else name for name in step.input]
+    graph.graph.input[0].name = image
+    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    return graph
 
 
 def node(operator: str, inputs: str, output: str, **attributes: object) -> NodeProto:

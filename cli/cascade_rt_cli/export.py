@@ -1,10 +1,13 @@
-"""`cascade-rt export`: a checkpoint in, a bundle out."""
+"""`cascade-rt export`: a checkpoint in, a bundle out, and engines beside it where asked for."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from cascade_rt_cli.options import PATH, calibrate_option
+from cascade_rt_cli.options import PATH, calibrate_option, limits_option
+
+EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
 
 
 @click.command()
@@ -12,10 +15,36 @@ from cascade_rt_cli.options import PATH, calibrate_option
 @click.option("-o", "--output", type=PATH, required=True, metavar="BUNDLE", help="Folder of the bundle.")
 @click.option("--name", help="What the bundle is called in reports. Default: the name of its folder.")
 @click.option("--fp16/--no-fp16", "half", default=True, show_default=True, help="Add graphs in half precision.")
+@click.option(
+    "--search",
+    is_flag=True,
+    help="Keep in float32 only those planned nodes without which the masks change; tries up to 32 graphs a stage.",
+)
 @calibrate_option
-@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@limits_option
+@click.option(
+    "--engine",
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    help="Compile engines too: of TensorRT for the GPU of this machine, into its cache; of TensorRT-RTX for GPUs that "
+    "need not be here, into the folder BUNDLE.tensorrt-rtx.",
+)
+@click.option(
+    "--compute-capability",
+    metavar="X.Y",
+    help="GPU to compile for, such as 8.9; with tensorrt-rtx only.  [default: all that it knows]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
 def export(
-    checkpoint: Path, output: Path, name: str | None, half: bool, scans: tuple[Path, ...], overwrite: bool
+    checkpoint: Path,
+    output: Path,
+    name: str | None,
+    half: bool,
+    search: bool,
+    scans: tuple[Path, ...],
+    limits: Path | None,
+    engine: EngineChoice | None,
+    compute_capability: str | None,
+    overwrite: bool,
 ) -> None:
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
@@ -28,6 +57,7 @@ def export(
     Examples:
       cascade-rt export runs/first -o bundles/first --calibrate scan1.nii.gz --calibrate scan2.nii.gz
       cascade-rt export runs/first/best.safetensors -o bundles/best --no-fp16
+      cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
@@ -35,9 +65,12 @@ def export(
         from cascade_rt.training.checkpoint import load_checkpoint
         from cascade_rt_export.bundle_export import export_bundle
         from cascade_rt_export.calibration import scan_calibration
+        from cascade_rt_export.gate import LIMITS, read_limits
     from cascade_rt_cli.bundle_tables import print_bundle
     from cascade_rt_cli.console import spinner
+    from cascade_rt_cli.export_engines import check_engine, export_engines
 
+    check_engine(engine, compute_capability)
     calibration = scan_calibration(scans) if scans else None
     with spinner() as say:
         bundle = export_bundle(
@@ -46,7 +79,11 @@ def export(
             name=name,
             overwrite=overwrite,
             half=half,
+            search=search,
             calibration=calibration,
+            limits=LIMITS if limits is None else read_limits(limits),
             on_step=say,
         )
     print_bundle(bundle)
+    if engine is not None:
+        export_engines(bundle, engine, compute_capability, overwrite=overwrite)

@@ -37,6 +37,12 @@ calibrate_option = click.option(
     metavar="SCAN",
     help="A scan to plan half precision on and to compare on; may be given several times. Default: phantoms.",
 )
+limits_option = click.option(
+    "--limits",
+    type=PATH,
+    metavar="TOML",
+    help="File with other limits: tables [fp32] and [fp16] of max_error, mean_error, least_dice, slot_error.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")
 shape_option = click.option(
     "--shape",

@@ -5,17 +5,23 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import PATH, backend_option, calibrate_option, precision_option
+from cascade_rt_cli.options import PATH, backend_option, calibrate_option, limits_option, precision_option
 
 
 @click.command()
 @click.argument("bundle", required=False, type=PATH)
 @calibrate_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+@limits_option
 @backend_option
 @precision_option
 def verify(
-    bundle: Path | None, scans: tuple[Path, ...], as_json: bool, backend: BackendChoice, precision: PrecisionChoice
+    bundle: Path | None,
+    scans: tuple[Path, ...],
+    as_json: bool,
+    limits: Path | None,
+    backend: BackendChoice,
+    precision: PrecisionChoice,
 ) -> None:
     """Compare an engine with PyTorch on slices of scans, on this machine, and fail where they differ.
 
@@ -34,4 +40,4 @@ def verify(
         import cascade_rt_export.gate  # noqa: F401
     from cascade_rt_cli.verify_bundle import verify_bundle
 
-    verify_bundle(bundle, scans, backend, precision, as_json=as_json)
+    verify_bundle(bundle, scans, backend, precision, limits=limits, as_json=as_json)

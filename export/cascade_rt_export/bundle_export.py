@@ -2,8 +2,9 @@
 
 import datetime
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,17 @@ from cascade_rt.bundle import (
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
+from cascade_rt.engines.base import Array
 from cascade_rt.errors import OutputError, OutputExistsError
 from cascade_rt.models.weights import save_weights
-from cascade_rt.tensors import STAGES, Precision
+from cascade_rt.tensors import STAGE_SPECS, STAGES, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.version import __version__
 from cascade_rt_export.calibration import Calibration, phantom_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.gate import LIMITS, GateResult, ParityLimits, judge, run_gate
-from cascade_rt_export.half_precision import half_precision_graph
+from cascade_rt_export.half_precision import Kept, half_precision_graph
+from cascade_rt_export.half_search import same_masks, smallest_kept
 from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
 from cascade_rt_export.parity import MAX_ERROR, check_parity
 
@@ -46,6 +49,7 @@ def export_bundle(
     name: str | None = None,
     overwrite: bool = False,
     half: bool = True,
+    search: bool = False,
     calibration: Calibration | None = None,
     limits: Mapping[Precision, ParityLimits] = LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
@@ -58,6 +62,7 @@ def export_bundle(
         name: What the bundle is called in reports; none: the name of the folder.
         overwrite: Replace a bundle that is there.
         half: Add both graphs in half precision.
+        search: Keep in float32 only those nodes of the plan without which the masks of the slices change.
         calibration: Slices to plan half precision on and to compare on; none: those of phantoms.
         limits: How far each precision may be from PyTorch.
         on_step: Called with a sentence before each step.
@@ -76,7 +81,8 @@ def export_bundle(
             draft.mkdir()
             manifest = _write_graphs(checkpoint, draft, name or path.name, on_step)
             if half:
-                manifest = _add_half(draft, manifest, slices, on_step)
+                least_dice = limits["fp16"].least_dice if search else None
+                manifest = _add_half(draft, manifest, slices, least_dice, on_step)
             manifest = _prove(draft, manifest, slices, limits, on_step)
             write_manifest(draft, manifest)
             if path.exists():
@@ -110,22 +116,41 @@ def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callab
     return replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity})
 
 
-def _add_half(path: Path, manifest: Manifest, calibration: Calibration, on_step: Callable[[str], None]) -> Manifest:
-    """Write both graphs in half precision, planned on what the float32 graphs are fed."""
+def _add_half(
+    path: Path,
+    manifest: Manifest,
+    calibration: Calibration,
+    least_dice: float | None,
+    on_step: Callable[[str], None],
+) -> Manifest:
+    """Write both graphs in half precision, planned on what the float32 graphs are fed.
+
+    With a least Dice, those nodes of the plan are dropped without which the masks of each stage still have it.
+    """
     bundle = write_manifest(path, manifest)
     on_step("running the float32 graphs on the calibration slices")
     inputs = stage_inputs(calibration, open_engines(bundle, "onnxruntime", "fp32"), manifest.config)
     record: dict[str, Any] = {}
     for stage in STAGES:
         on_step(f"planning half precision of {stage}")
-        half = half_precision_graph(onnx.load(bundle.graph(stage)), inputs[stage], source=calibration.source)
+        graph, feeds = onnx.load(bundle.graph(stage)), inputs[stage]
+        fewer = None if least_dice is None else _search(graph, feeds, stage, least_dice)
+        half = half_precision_graph(graph, feeds, source=calibration.source, fewer=fewer)
         onnx.save(half.graph, path / graph_name(stage, "fp16"))
         record[stage] = {
-            "half_share_of_convolutions": half_share(half.graph, inputs[stage][0]),
+            "half_share_of_convolutions": half_share(half.graph, feeds[0]),
             "kept": half.kept,
+            "dropped_by_search": None if least_dice is None else half.dropped,
             "calibration": half.calibration,
         }
     return replace(manifest, files=record_files(path), half_precision=record)
+
+
+def _search(
+    graph: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]], stage: Stage, least_dice: float
+) -> Callable[[Kept], Kept]:
+    holds = same_masks(graph, feeds, STAGE_SPECS[stage].outputs[0].name, least_dice=least_dice)
+    return partial(smallest_kept, graph, holds=holds)
 
 
 def _prove(

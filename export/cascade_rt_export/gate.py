@@ -8,15 +8,16 @@ one and stage 2 of the other, so that a difference has an address. The batches o
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.cascade import MASK_THRESHOLD, Found, find
-from cascade_rt.config import CascadeConfig
+from cascade_rt.config import CascadeConfig, from_mapping, read_toml
 from cascade_rt.engines import Engines
-from cascade_rt.errors import EngineError, ParityError
+from cascade_rt.errors import EngineError, ParityError, UsageError
 from cascade_rt.metrics import Confusion, confusion, pool
 from cascade_rt.tensors import Precision
 from cascade_rt_export.batch_slots import slot_errors
@@ -42,6 +43,33 @@ LIMITS: Mapping[Precision, ParityLimits] = {
     # Rounding moves single probabilities by as much as the network is steep there; the masks are what counts.
     "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
 }
+
+
+def read_limits(path: Path) -> Mapping[Precision, ParityLimits]:
+    """Read limits from a TOML file with the tables `[fp32]` and `[fp16]`; what it leaves out is as in `LIMITS`.
+
+    Raises:
+        UsageError: The file cannot be read, is not TOML, or holds a table, a key or a value that does not exist.
+    """
+    document = read_toml(path)
+    unknown = set(document) - set(LIMITS)
+    if unknown:
+        raise UsageError(f"{path}: unknown table [{min(unknown)}]; limits have the tables [fp32] and [fp16]")
+    return {
+        precision: _limits_in(document.get(precision, {}), usual, f"{path}: {precision}")
+        for precision, usual in LIMITS.items()
+    }
+
+
+def _limits_in(table: Any, usual: ParityLimits, where: str) -> ParityLimits:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} must be a table, got {table!r}")
+    limits = from_mapping(ParityLimits, {**asdict(usual), **table}, where)
+    for key, value in asdict(limits).items():
+        # Written so that NaN is refused.
+        if not 0 <= value <= 1:
+            raise UsageError(f"{where}.{key} must lie between 0 and 1, got {value}")
+    return limits
 
 
 @dataclass(frozen=True, slots=True)

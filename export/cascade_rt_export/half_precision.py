@@ -3,7 +3,7 @@
 ONNX Runtime's own converter was tried and not kept: see docs/decisions/0011.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +29,27 @@ class HalfPrecision:
     """Rule, reason and names of the nodes that stay in float32, as plain values."""
     calibration: dict[str, Any]
     """Inputs that the ranges were observed on, and the limits they were held against, as plain values."""
+    dropped: int
+    """How many nodes of the plan were dropped again by `fewer`."""
 
 
-def half_precision_graph(graph: ModelProto, inputs: Iterable[Mapping[str, Array]], *, source: str) -> HalfPrecision:
+Kept = tuple[KeptNode, ...]
+
+
+def half_precision_graph(
+    graph: ModelProto,
+    inputs: Iterable[Mapping[str, Array]],
+    *,
+    source: str,
+    fewer: Callable[[Kept], Kept] | None = None,
+) -> HalfPrecision:
     """Observe a float32 graph, choose what stays in float32, and convert the rest.
 
     Args:
         graph: The graph; it is not changed.
         inputs: Calibration inputs, like those the graph is meant for; taken one by one.
         source: What the inputs are, in words.
+        fewer: Chooses those of the plan that the task needs, such as `half_search.smallest_kept`; default: all.
 
     Raises:
         BundleError: The graph cannot be converted, or computes something that is not a number.
@@ -50,10 +62,11 @@ def half_precision_graph(graph: ModelProto, inputs: Iterable[Mapping[str, Array]
             shapes.extend(list(array.shape) for array in feeds.values())
             yield feeds
 
-    kept = plan_kept(graph, observe_ranges(graph, noted()))
+    planned = plan_kept(graph, observe_ranges(graph, noted()))
+    kept = planned if fewer is None else fewer(planned)
     limits = {"headroom": HEADROOM, "faint_share": FAINT_SHARE, "faint_largest": FAINT_LARGEST}
     calibration = {"source": source, "inputs": shapes, "limits": limits}
-    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration)
+    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration, len(planned) - len(kept))
 
 
 def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:

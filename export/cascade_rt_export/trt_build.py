@@ -93,6 +93,15 @@ def go_on(_: BuildProgress) -> bool:
     return True
 
 
+OnBuild = Callable[[str], OnProgress]
+"""Called with a sentence before an engine is compiled, which takes minutes; returns what is told of its steps."""
+
+
+def say_nothing(_: str) -> OnProgress:
+    """Take no notice of builds."""
+    return go_on
+
+
 def build_engine(
     onnx_path: Path,
     stage: Stage,
@@ -169,8 +178,7 @@ def cached_engine(
     flavour: Flavour,
     precision: Precision,
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
-    on_build: Callable[[str], None] = lambda _: None,
-    on_progress: OnProgress = go_on,
+    on_build: OnBuild = say_nothing,
 ) -> CachedEngine:
     """Take an engine from the cache, or compile it and keep it there.
 
@@ -183,8 +191,8 @@ def cached_engine(
         flavour: Which TensorRT.
         precision: The precision.
         options: What the builder is asked for.
-        on_build: Called with the reason in a sentence, if it has to be compiled.
-        on_progress: See `build_engine`.
+        on_build: Called with the reason in a sentence, if it has to be compiled; returns what `build_engine` calls
+            after each step.
 
     Raises:
         OutputError: The engine cannot be kept.
@@ -195,7 +203,7 @@ def cached_engine(
     found = cache.load(key)
     if isinstance(found, CachedEngine):
         return found
-    on_build(found.reason)
+    on_progress = on_build(found.reason)
     build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
     built = _build_proven(build, content, stage, config, precision, cache.load_timings(key), on_progress)
     facts = {**built.facts.to_json(), "layer_list": layers_to_json(built.facts.layers)}

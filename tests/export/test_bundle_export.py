@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from cascade_rt_export import bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
 from cascade_rt_export.gate import LIMITS
 from cascade_rt_export.parity import MAX_ERROR, check_parity
-from tests.parity_limits import small_calibration
+from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
 
 
 def test_the_manifest_says_what_was_measured_on_which_inputs(bundle: Bundle) -> None:
@@ -114,6 +115,24 @@ def test_the_manifest_says_what_stays_in_float32_and_why(bundle: Bundle, stage: 
     assert planned["half_share_of_convolutions"] >= 0.95
     assert all(rule["reason"] and rule["nodes"] for rule in planned["kept"])
     assert planned["calibration"]["source"].startswith("synthetic phantoms")
+
+
+def test_a_search_keeps_fewer_nodes_and_says_how_many(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
+) -> None:
+    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+    calibration = small_calibration()
+    found = export_bundle(
+        checkpoint, tmp_path / "bundle", search=True, calibration=calibration, limits=RANDOM_WEIGHTS
+    ).manifest.half_precision
+    planned = bundle.manifest.half_precision
+    for stage in STAGES:
+        fewer = kept_nodes(planned[stage]) - kept_nodes(found[stage])
+        assert len(fewer) == found[stage]["dropped_by_search"] > 0
+
+
+def kept_nodes(planned: dict[str, Any]) -> set[str]:
+    return {name for rule in planned["kept"] for name in rule["nodes"]}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

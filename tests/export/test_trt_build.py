@@ -20,7 +20,8 @@ from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.half_precision import to_half
 from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
 from cascade_rt_export.trt_progress import BuildProgress
-from tests.half_graphs import Converted, convolutions, model, node
+from tests.build_reasons import noted
+from tests.half_graphs import Converted, convolutions, model, node, of_stage
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx-cu13")
 
@@ -29,25 +30,16 @@ ADA = BuildOptions(compute_capability="8.9")
 MACHINE = Machine("NVIDIA RTX 4090", "8.9", "610.10")
 
 
-def of_stage_1(graph: ModelProto) -> ModelProto:
-    """The graph with the input of stage 1 in place of `x`: one channel, other axes of any length."""
-    for step in graph.graph.node:
-        step.input[:] = ["hu" if name == "x" else name for name in step.input]
-    graph.graph.input[0].name = "hu"
-    graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
-    return graph
-
-
 @pytest.fixture
 def single(tmp_path: Path) -> Path:
     """A small float32 graph."""
-    return saved(tmp_path / "small_fp32.onnx", of_stage_1(convolutions([2.0], shrink=0.5)))
+    return saved(tmp_path / "small_fp32.onnx", of_stage(convolutions([2.0], shrink=0.5)))
 
 
 @pytest.fixture
 def half(tmp_path: Path) -> Path:
     """The same in half precision."""
-    return saved(tmp_path / "small_fp16.onnx", to_half(of_stage_1(convolutions([2.0], shrink=0.5)), ()))
+    return saved(tmp_path / "small_fp16.onnx", to_half(of_stage(convolutions([2.0], shrink=0.5)), ()))
 
 
 def saved(path: Path, graph: ModelProto) -> Path:
@@ -122,7 +114,7 @@ def test_a_half_precision_graph_under_the_label_fp32_is_refused(half: Path) -> N
 
 def test_types_are_never_mended_in_silence(tmp_path: Path) -> None:
     """Strong typing: a node that is given two types is an error, not a cast."""
-    graph = of_stage_1(model([node("Mul", "x w", "y")], {"w": np.ones(1, dtype=np.float16)}, rank=4))
+    graph = of_stage(model([node("Mul", "x w", "y")], {"w": np.ones(1, dtype=np.float16)}, rank=4))
     with pytest.raises(EngineBuildError, match=r"mixed\.onnx"):
         build(saved(tmp_path / "mixed.onnx", graph))
 
@@ -132,7 +124,7 @@ def test_an_engine_for_every_gpu_it_knows_needs_no_option(half: Path) -> None:
 
 
 def test_an_operator_that_tensorrt_has_not_is_named_with_its_node(tmp_path: Path) -> None:
-    graph = of_stage_1(model([node("Frobnicate", "x", "y")], {}, rank=4))
+    graph = of_stage(model([node("Frobnicate", "x", "y")], {}, rank=4))
     with pytest.raises(EngineBuildError, match=r"odd\.onnx with tensorrt_rtx: node 'y' \(Frobnicate\) is refused: "):
         build(saved(tmp_path / "odd.onnx", graph))
 
@@ -246,7 +238,7 @@ def cached(half: Path, tmp_path: Path) -> Callable[[], tuple[bytes, list[str]]]:
     def take() -> tuple[bytes, list[str]]:
         reasons: list[str] = []
         named: dict[str, Any] = {"flavour": "tensorrt_rtx", "precision": "fp16", "options": ADA}
-        found = cached_engine(cache, MACHINE, half, "stage1", CONFIG, **named, on_build=reasons.append)
+        found = cached_engine(cache, MACHINE, half, "stage1", CONFIG, **named, on_build=noted(reasons))
         return found.plan, reasons
 
     return take
@@ -272,5 +264,5 @@ def test_a_damaged_engine_is_compiled_again_with_a_word_why(
 
 def test_a_changed_graph_is_compiled_anew(cached: Callable[[], tuple[bytes, list[str]]], half: Path) -> None:
     cached()
-    saved(half, to_half(of_stage_1(convolutions([3.0], shrink=0.5)), ()))
+    saved(half, to_half(of_stage(convolutions([3.0], shrink=0.5)), ()))
     assert len(cached()[1]) == 1

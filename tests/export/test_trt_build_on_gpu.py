@@ -11,6 +11,7 @@ from cascade_rt.engines.engine_cache import EngineCache, Machine
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
+from tests.build_reasons import noted
 from tests.half_graphs import Converted
 
 pytestmark = pytest.mark.gpu
@@ -49,7 +50,7 @@ def test_a_float32_engine_is_found_in_the_cache(bundle: Bundle, stage: Stage, tm
             CONFIG,
             flavour="tensorrt",
             precision="fp32",
-            on_build=reasons.append,
+            on_build=noted(reasons),
         ).plan
         for _ in range(2)
     }

@@ -1,0 +1,28 @@
+"""`cascade-rt export --engine` finds out before the export whether engines can be compiled."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cascade_rt_cli.main import main
+
+
+def export(tmp_path: Path, *options: str) -> Result:
+    # There is no such run, so what fails here failed before it was looked for.
+    arguments = ["export", str(tmp_path / "no_run"), "-o", str(tmp_path / "bundle"), *options]
+    return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_tensorrt_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    result = export(tmp_path, "--engine", "tensorrt")
+    assert result.exit_code == 7
+    assert "no NVIDIA driver" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--engine", "tensorrt")])
+def test_a_compute_capability_is_for_tensorrt_rtx(tmp_path: Path, options: tuple[str, ...]) -> None:
+    result = export(tmp_path, "--compute-capability", "8.9", *options)
+    assert result.exit_code == 2
+    assert "--compute-capability is for --engine tensorrt-rtx" in result.stderr
