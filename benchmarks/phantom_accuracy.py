@@ -2,8 +2,9 @@
 
     python benchmarks/phantom_accuracy.py [--bundle BUNDLE] [--cases 20] [-o results.jsonl]
 
-For each held-out phantom: Dice of pancreas (label > 0) and tumour (label 2) per case, and the masks and probabilities
-of ONNX Runtime beside those of PyTorch. One JSON line per case and one for all of them; the summary is printed.
+For each held-out phantom: Dice of pancreas (label > 0) and tumour (label 2) per case with the first engine, and the
+masks and probabilities of each engine beside those of the last, which is PyTorch. One JSON line per case and one for
+all of them; the summary is printed.
 
 A phantom without tumour has no tumour Dice: whether anything was found in it is counted instead.
 """
@@ -20,7 +21,7 @@ from functools import cache, partial
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,9 +29,10 @@ from cascade_rt.agreement import mask_agreement
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.data.phantom import make_phantom
-from cascade_rt.engines import BACKENDS, Backend, open_engines
+from cascade_rt.engines import Backend, open_engines
 from cascade_rt.metrics import dice
 from cascade_rt.segmentation import Segmentation
+from cascade_rt.tensors import Precision
 from cascade_rt.volume import Volume
 
 FIRST_SEED = 10_000
@@ -42,16 +44,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle_path())
     parser.add_argument("--cases", type=int, default=20)
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["onnxruntime", "pytorch"])
+    parser.add_argument("--engines", nargs="+", metavar="BACKEND:PRECISION", help="default: ONNX Runtime, then PyTorch")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
 
     bundle = read_bundle(options.bundle)
-    backends = tuple(options.backends)
-    lines = [machine(bundle, open_cascades(options.bundle, backends))]
+    engines = tuple(options.engines or usual_engines(bundle))
+    lines = [machine(bundle, open_cascades(options.bundle, engines))]
     seeds = range(FIRST_SEED, FIRST_SEED + options.cases)
     with one_process_per_cpu() as pool:
-        for case in pool.map(partial(measure_case, options.bundle, backends), seeds):
+        for case in pool.map(partial(measure_case, options.bundle, engines), seeds):
             lines.append(case)
             print(case_sentence(case), flush=True)
     lines.append(summary(lines[1:]))
@@ -75,21 +77,30 @@ def keep_to_one_cpu(queue: "Queue[int]") -> None:
     os.sched_setaffinity(0, {queue.get()})
 
 
+def usual_engines(bundle: Bundle) -> list[str]:
+    """ONNX Runtime in each precision of the bundle, then the baseline."""
+    return [*(f"onnxruntime:{precision}" for precision in bundle.precisions), "pytorch:fp32"]
+
+
 @cache
-def open_cascades(path: Path, backends: tuple[Backend, ...]) -> dict[Backend, Cascade]:
-    """Open a bundle on each backend, once in each process."""
-    bundle = read_bundle(path)
-    return {backend: Cascade(bundle, open_engines(bundle, backend)) for backend in backends}
+def open_cascades(path: Path, engines: tuple[str, ...]) -> dict[str, Cascade]:
+    """Open a bundle on each engine, once in each process."""
+    bundle, cascades = read_bundle(path), {}
+    for name in engines:
+        backend, _, precision = name.partition(":")
+        opened = open_engines(bundle, cast(Backend, backend), cast(Precision, precision or "fp32"))
+        cascades[name] = Cascade(bundle, opened)
+    return cascades
 
 
-def measure_case(bundle: Path, backends: tuple[Backend, ...], seed: int) -> dict[str, Any]:
-    """Segment one phantom on each backend and compare with the truth and with one another."""
-    cascades = open_cascades(bundle, backends)
+def measure_case(bundle: Path, engines: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Segment one phantom with each engine and compare with the truth and with the last of them."""
+    cascades = open_cascades(bundle, engines)
     phantom = make_phantom(seed)
     z_mm, row_mm, col_mm = phantom.spacing_mm
     volume = Volume.from_array(phantom.hu.T, np.diag([-col_mm, -row_mm, z_mm, 1.0]))
-    results = {backend: cascade.run(volume, keep_probabilities=True) for backend, cascade in cascades.items()}
-    first, *others = results.values()
+    results = {name: cascade.run(volume, keep_probabilities=True) for name, cascade in cascades.items()}
+    (first, *_), (*others, baseline) = results.values(), results
     return {
         "kind": "case",
         "seed": phantom.seed,
@@ -97,16 +108,18 @@ def measure_case(bundle: Path, backends: tuple[Backend, ...], seed: int) -> dict
         "pancreas_dice": dice(first.mask > 0, phantom.label > 0),
         "tumor_dice": dice(first.mask == 2, phantom.label == 2) if phantom.has_tumor else None,
         "false_tumor_ml": None if phantom.has_tumor else first.measurements.tumor_ml,
-        "timings_s": {backend: dict(result.timings) for backend, result in results.items()},
-        **({"agreement": agreement(first, others[0])} if others else {}),
+        "timings_s": {name: dict(result.timings) for name, result in results.items()},
+        "agreement": {name: agreement(results[name], results[baseline]) for name in others},
     }
 
 
 def agreement(first: Segmentation, second: Segmentation) -> dict[str, Any]:
-    """How two engines agree on one scan."""
+    """How an engine agrees with another on one scan; the Dice of two empty masks is none."""
     masks = mask_agreement(first.mask, second.mask)
+    pairs = {"organ": (first.mask > 0, second.mask > 0), "tumor": (first.mask == 2, second.mask == 2)}
     return {
         **asdict(masks),
+        "mask_dice": {name: dice(*pair) if pair[0].any() or pair[1].any() else None for name, pair in pairs.items()},
         "organ_prob_max_error": max_error(first.organ_prob, second.organ_prob),
         "tumor_prob_max_error": max_error(first.tumor_prob, second.tumor_prob),
         "boxes_moved": sum(first.boxes.get(index) != second.boxes.get(index) for index in first.boxes | second.boxes),
@@ -139,20 +152,30 @@ def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:
         # Empty on empty is Dice 1, something on empty is 0.
         "tumor_dice_mean_over_all_cases": statistics.mean([*tumor, *(float(volume == 0) for volume in false_ml)]),
     }
-    found = [case["agreement"] for case in cases if "agreement" in case]
-    if found:
-        different, voxels = sum(one["different"] for one in found), sum(one["voxels"] for one in found)
-        line |= {
-            "different_voxels": different,
-            "different_voxels_per_100_000": 1e5 * different / voxels,
-            "organ_prob_max_error": max(one["organ_prob_max_error"] for one in found),
-            "tumor_prob_max_error": max(one["tumor_prob_max_error"] for one in found),
-            "boxes_moved": sum(one["boxes_moved"] for one in found),
-        }
+    names = cases[0]["agreement"]
+    return {
+        **line,
+        "agreement": {name: agreement_of_all([case["agreement"][name] for case in cases]) for name in names},
+    }
+
+
+def agreement_of_all(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """How an engine agrees with another on all scans."""
+    different, voxels = sum(one["different"] for one in found), sum(one["voxels"] for one in found)
+    line = {
+        "different_voxels": different,
+        "different_voxels_per_100_000": 1e5 * different / voxels,
+        "organ_prob_max_error": max(one["organ_prob_max_error"] for one in found),
+        "tumor_prob_max_error": max(one["tumor_prob_max_error"] for one in found),
+        "boxes_moved": sum(one["boxes_moved"] for one in found),
+    }
+    for name in ("organ", "tumor"):
+        values = [one["mask_dice"][name] for one in found if one["mask_dice"][name] is not None]
+        line |= {f"{name}_mask_dice_mean": statistics.mean(values), f"{name}_mask_dice_min": min(values)}
     return line
 
 
-def machine(bundle: Bundle, cascades: dict[Backend, Cascade]) -> dict[str, Any]:
+def machine(bundle: Bundle, cascades: dict[str, Cascade]) -> dict[str, Any]:
     """What the figures were measured with."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
@@ -160,7 +183,7 @@ def machine(bundle: Bundle, cascades: dict[Backend, Cascade]) -> dict[str, Any]:
         "processor": processor_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "engines": {backend: asdict(cascade.engines.stage1.info) for backend, cascade in cascades.items()},
+        "engines": {name: asdict(cascade.engines.stage1.info) for name, cascade in cascades.items()},
         "bundle": bundle.manifest.name,
         "bundle_sha256": bundle.sha256,
         "commit": commit.stdout.strip(),
