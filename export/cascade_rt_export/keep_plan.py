@@ -22,6 +22,7 @@ WEIGHT_ERROR = 1e-3
 
 REASONS: Mapping[str, str] = {
     "window": "takes Hounsfield units, which reach -32768 and have no upper bound",
+    "image": "reads the image, whose pixels differ by little more than float16 resolves",
     "softmax": "sums products and exponentials over channels or positions",
     "probability": "is compared with a threshold",
     "sum": "sums over all positions",

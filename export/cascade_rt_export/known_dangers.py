@@ -39,6 +39,11 @@ class Wiring:
 
 def windows(wiring: Wiring) -> Iterator[NodeProto]:
     """Arithmetic that brings an input into a range: from the input of the graph up to the first Clip."""
+    return (node for path in _window_paths(wiring) for node in path)
+
+
+def _window_paths(wiring: Wiring) -> Iterator[list[NodeProto]]:
+    """Each Clip over an input of the graph, and the arithmetic before it, last node first."""
     for clip in wiring.nodes:
         if clip.op_type != "Clip":
             continue
@@ -47,7 +52,17 @@ def windows(wiring: Wiring) -> Iterator[NodeProto]:
             path.append(node)
             (name,) = wiring.computed(node)
         if name in wiring.inputs:
-            yield from path
+            yield path
+
+
+def image_readers(wiring: Wiring) -> Iterator[NodeProto]:
+    """What reads the image itself, an input of the graph or the window over it: the first convolutions.
+
+    Soft tissue differs by little from pixel to pixel, and these convolutions are made of differences, so that they hand
+    on what rounding the image loses, many times larger (docs/decisions/0011).
+    """
+    images = {path[0].output[0] for path in _window_paths(wiring)} | wiring.inputs
+    return (node for node in wiring.nodes if images.intersection(node.input) and node.op_type not in ("Clip", "Shape"))
 
 
 def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:
@@ -82,6 +97,7 @@ def resizes(wiring: Wiring) -> Iterator[NodeProto]:
 
 KNOWN_DANGERS: Mapping[str, Callable[[Wiring], Iterator[NodeProto]]] = {
     "window": windows,
+    "image": image_readers,
     "softmax": softmaxes,
     "probability": probabilities,
     "sum": sums_over_positions,

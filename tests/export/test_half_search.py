@@ -71,7 +71,7 @@ def test_of_a_measured_plan_only_what_does_overflow_stays() -> None:
     graph = convolutions([300, 100, 3], shrink=1e-5)
     plan = plan_kept(graph, observe_ranges(graph, [ONES]))
     found = smallest_kept(graph, plan, same_masks(graph, [ONES], "y"))
-    assert [node.name for node in plan] == ["conv1", "relu1", "conv2", "relu2", "conv3"]
+    assert [node.name for node in plan] == ["conv0", "conv1", "relu1", "conv2", "relu2", "conv3"]
     assert [node.name for node in found] == ["conv2", "relu2", "conv3"]
 
 
