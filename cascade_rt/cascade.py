@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,10 @@ from cascade_rt.segmentation import Segmentation, judge
 from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, PADDING_HU, SLICES_PER_BATCH, padded_side
 from cascade_rt.timing import Stopwatch
 from cascade_rt.version import __version__
-from cascade_rt.volume import Volume
+
+if TYPE_CHECKING:
+    # Engines are compared on arrays, also where nibabel is not installed.
+    from cascade_rt.volume import Volume
 
 MASK_THRESHOLD = 0.5
 """A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
@@ -58,7 +61,7 @@ class Cascade:
 
     def run(
         self,
-        volume: Volume,
+        volume: "Volume",
         *,
         keep_probabilities: bool = False,
         on_slices: Callable[[int], None] = lambda _: None,
@@ -244,7 +247,7 @@ class _Run:
                     paste(prob, box, self.tumor_prob[index])
 
 
-def check_size(volume: Volume, config: CropConfig) -> None:
+def check_size(volume: "Volume", config: CropConfig) -> None:
     """Raise InputError where a slice, or the box of all of it, is larger than the networks take."""
     _, rows, cols = volume.voxels.shape
     if max(full_box((rows, cols), config).size) > LONGEST_SIDE:

@@ -80,7 +80,7 @@ def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> D
     by_name = {trial.name: trial for trial in trials}
     on_bundle = [replace(by_name[name], run=partial(_run_bundle, name, plans)) for name in BACKENDS]
     return Diagnosis(
-        versions=_versions(),
+        versions=package_versions(),
         gpu=gpu,
         no_gpu=no_gpu,
         libraries=tuple(_try(trial, gpu) for trial in trials),
@@ -119,7 +119,8 @@ def _find_gpu() -> tuple[Gpu | None, str]:
         return None, str(error)
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """The version of each package that a result may depend on; empty where it is not installed."""
     found = {"cascade-rt": __version__, "Python": platform.python_version()}
     return found | {name: _version(distributions) for name, distributions in _PACKAGES.items()}
 

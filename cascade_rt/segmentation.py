@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.measurements import Measurements
-from cascade_rt.volume import Volume, refuse_scan, write_mask
+
+if TYPE_CHECKING:
+    from cascade_rt.volume import Volume
 
 REPORT_VERSION = 1
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
@@ -46,7 +48,7 @@ STATUS_SENTENCES: Mapping[Status, str] = {
 class Segmentation:
     """What the cascade found in one scan."""
 
-    volume: Volume
+    volume: "Volume"
     """The scan."""
     mask: npt.NDArray[np.uint8]
     """`[z, row, col]`, canonical frame: 0 background, 1 pancreas, 2 tumour."""
@@ -82,10 +84,14 @@ class Segmentation:
             OutputExistsError: The file is there and `overwrite` is off.
             OutputError: It cannot be written.
         """
+        from cascade_rt.volume import write_mask
+
         write_mask(self.mask, self.volume, path, overwrite=overwrite)
 
     def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the report as JSON; raises like `save`."""
+        from cascade_rt.volume import refuse_scan
+
         refuse_scan(path, self.volume)
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(errors="backslashreplace"), overwrite=overwrite)

@@ -46,7 +46,7 @@ class PyTorchEngine:
         check_inputs(self._stage, inputs)
         check_open(self._graph, self._stage)
         image = np.ascontiguousarray(next(iter(inputs.values())))
-        with torch.inference_mode(), _without_tf32():
+        with torch.inference_mode(), tf32(allowed=False):
             outputs = self._graph(torch.tensor(image, device=self._device))  # type: ignore[misc]
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)
         return {name: tensor.cpu().numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
@@ -57,11 +57,11 @@ class PyTorchEngine:
 
 
 @contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Keep convolutions and matrix products from rounding to TF32 on the GPU, where that is PyTorch's default."""
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Whether convolutions and matrix products may round to TF32 on the GPU, as PyTorch's convolutions do by default."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    cudnn.allow_tf32 = matmul.allow_tf32 = allowed
     try:
         yield
     finally:

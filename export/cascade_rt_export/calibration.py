@@ -14,7 +14,6 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import InputError
 from cascade_rt.tensors import Stage
-from cascade_rt.volume import read_volume
 
 SLICES_PER_SCAN = 8
 PHANTOM_SEEDS = (20_000, 20_001)
@@ -62,6 +61,8 @@ def scan_calibration(paths: Iterable[Path]) -> Calibration:
     Raises:
         InputError: A scan cannot be read, or there is none.
     """
+    from cascade_rt.volume import read_volume
+
     scans = []
     for path in paths:
         voxels = read_volume(path).voxels

@@ -57,6 +57,14 @@ def test_monai_waits_until_a_comparator_is_built() -> None:
     assert "monai" not in modules_after("import cascade_rt.models.comparators")
 
 
+def test_the_gate_on_phantoms_needs_no_nibabel() -> None:
+    assert "nibabel" not in modules_after(
+        "from cascade_rt_export import gate\n"
+        "from cascade_rt_export.calibration import phantom_calibration\n"
+        "phantom_calibration((4, 64, 64))"
+    )
+
+
 def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Path) -> None:
     loaded = modules_after(
         "import numpy as np, nibabel as nib\n"
