@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache, partial
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from machine import commit, processor_name
 
 from cascade_rt.agreement import mask_agreement
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
@@ -177,7 +177,6 @@ def agreement_of_all(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def machine(bundle: Bundle, cascades: dict[str, Cascade]) -> dict[str, Any]:
     """What the figures were measured with."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "kind": "machine",
         "processor": processor_name(),
@@ -186,16 +185,8 @@ def machine(bundle: Bundle, cascades: dict[str, Cascade]) -> dict[str, Any]:
         "engines": {name: asdict(cascade.engines.stage1.info) for name, cascade in cascades.items()},
         "bundle": bundle.manifest.name,
         "bundle_sha256": bundle.sha256,
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
     }
-
-
-def processor_name() -> str:
-    """The processor's name as Linux has it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def case_sentence(case: dict[str, Any]) -> str:
