@@ -10,7 +10,6 @@ import torch
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.models.weights import load_weights
 from cascade_rt.tensors import STAGE_SPECS, Stage
 
 
@@ -28,6 +27,8 @@ class PyTorchEngine:
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage) -> Self:
         """Load a stage of a bundle onto the CPU, or onto an NVIDIA GPU where there is one."""
+        from cascade_rt.models.weights import load_weights
+
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return cls(load_weights(bundle.weights, bundle.manifest.config).to(device), stage)
 
@@ -58,7 +59,7 @@ class PyTorchEngine:
 
 @contextmanager
 def tf32(*, allowed: bool) -> Iterator[None]:
-    """Whether convolutions and matrix products may round to TF32 on the GPU, as PyTorch's convolutions do by default."""
+    """Let convolutions and matrix products round to TF32 on the GPU, or keep them from it."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = allowed

@@ -1,0 +1,89 @@
+"""The parity gate on every engine that a GPU can have: what `cascade-rt verify` does, and no missed limit ends it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from benchmarks.gpu.lines import reason_of
+from cascade_rt.bundle import Bundle
+from cascade_rt.engines import GPU_BACKENDS, Backend, Engines, open_engines
+from cascade_rt.engines.plans import PlanSource
+from cascade_rt.errors import ParityError
+from cascade_rt.tensors import PRECISIONS, Precision
+from cascade_rt_export.calibration import Calibration
+from cascade_rt_export.gate import LIMITS, GateResult, judge, run_gate
+
+
+def measure_gates(
+    bundle: Bundle,
+    calibration: Calibration,
+    plans: PlanSource,
+    *,
+    backends: Sequence[Backend] = GPU_BACKENDS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[dict[str, Any]]:
+    """Compare each backend with PyTorch in each precision; a line for each, also for one that cannot be opened.
+
+    Args:
+        bundle: What is run.
+        calibration: What it is run on.
+        plans: Where `tensorrt` gets its engines from.
+        backends: What is compared.
+        say: Called with a sentence before each step.
+
+    Raises:
+        BackendUnavailableError: PyTorch, which all are compared with, cannot run the bundle.
+    """
+    reference = open_engines(bundle, "pytorch", "fp32")
+    try:
+        for backend in backends:
+            for precision in PRECISIONS:
+                say(f"gate: opening {backend} {precision}")
+                yield _measure(bundle, reference, backend, precision, calibration, plans, say)
+    finally:
+        _close(reference)
+
+
+def _measure(
+    bundle: Bundle,
+    reference: Engines,
+    backend: Backend,
+    precision: Precision,
+    calibration: Calibration,
+    plans: PlanSource,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "backend": backend,
+        "precision": precision,
+        "bundle": bundle.manifest.name,
+        "bundle_sha256": bundle.sha256,
+        "reference_device": reference.stage1.info.device,
+        "passed": None,
+        "missed": None,
+        "found": None,
+        "reason": None,
+    }
+    try:
+        candidate = open_engines(bundle, backend, precision, plans)
+        try:
+            found = run_gate(reference, candidate, bundle.manifest.config, calibration, on_step=say)
+        finally:
+            _close(candidate)
+    except Exception as error:  # noqa: BLE001  whatever a library raises is the answer for this engine
+        return line | {"reason": reason_of(error)}
+    missed = _missed(found, precision, f"{backend} {precision}")
+    return line | {"passed": missed is None, "missed": missed, "found": found.to_json()}
+
+
+def _missed(found: GateResult, precision: Precision, what: str) -> str | None:
+    """The sentence about the first limit that is missed."""
+    try:
+        judge(found, LIMITS[precision], what)
+    except ParityError as error:
+        return str(error)
+    return None
+
+
+def _close(engines: Engines) -> None:
+    engines.stage1.close()
+    engines.stage2.close()

@@ -1,0 +1,178 @@
+"""What the engines of an NVIDIA GPU are worth: do they segment like PyTorch, and how fast are the networks?
+
+    python -m benchmarks.gpu.measure [--bundle BUNDLE] [-o results.jsonl]
+
+Three parts, of which `--parts` chooses: `peaks`, what the GPU does at best; `gate`, each engine against PyTorch on a
+bundle; `timings`, networks of random weights, PyTorch and the engines in turns. Each measurement is a line of JSON that
+is written at once. What cannot run here is a line with the reason.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import torch
+
+from benchmarks.gpu.arms import ARMS, BASELINE, Arithmetic
+from benchmarks.gpu.clock import CudaClock, Turns
+from benchmarks.gpu.lines import Lines, describe_machine, reason_of
+from benchmarks.gpu.network import Task, add_graphs, random_network, usual_side
+from benchmarks.gpu.peaks import measure_peaks
+from benchmarks.gpu.timings import measure_timings
+from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.engines.nvidia import Gpu, find_gpu
+from cascade_rt.errors import BackendUnavailableError, CascadeError
+from cascade_rt.tensors import PRECISIONS, STAGES
+
+DEVICE = "cuda"
+PARTS = ("peaks", "gate", "timings")
+DEFAULT_OUTPUT = Path(__file__).parents[1] / "results" / "gpu.jsonl"
+ARM_NAMES = tuple(arm.name for arm in ARMS)
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is measured."""
+
+    bundle: Path
+    parts: tuple[str, ...]
+    arms: tuple[str, ...]
+    base_width: int
+    batches: tuple[int, ...]
+    turns: Turns
+
+
+@click.command()
+@click.option("--bundle", type=PATH, default=default_bundle_path(), help="For the gate. Default: the embedded one.")
+@click.option("--parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="Default: all.")
+@click.option("--arms", type=click.Choice(ARM_NAMES), multiple=True, default=ARM_NAMES, help="Default: all.")
+@click.option("--base-width", type=click.IntRange(8), default=64, show_default=True, help="Of the timed networks.")
+@click.option("--batches", type=click.IntRange(1), multiple=True, default=(1, 4, 16), show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=Turns().rounds, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=Turns().seconds,
+    show_default=True,
+    help="Of one turn of an arm.",
+)
+@click.option("--commit", help="Where the folder is no checkout. Default: git is asked.")
+@click.option("-o", "--output", type=PATH, default=DEFAULT_OUTPUT, help="Default: benchmarks/results/gpu.jsonl.")
+@click.pass_context
+def main(
+    context: click.Context,
+    bundle: Path,
+    parts: tuple[str, ...],
+    arms: tuple[str, ...],
+    base_width: int,
+    batches: tuple[int, ...],
+    rounds: int,
+    seconds: float,
+    commit: str | None,
+    output: Path,
+) -> None:
+    """Measure engines and networks on the NVIDIA GPU of this machine; options of lists may be given several times."""
+    options = Options(bundle, parts, arms, base_width, batches, Turns(rounds, seconds))
+    try:
+        lines = Lines(output, describe_machine(require_cuda(), commit))
+        with own_stream():
+            for kind, measured in measure(options, lambda text: click.echo(f"{text} ...", err=True)):
+                lines.write(kind, measured)
+                click.echo(sentence(kind, measured), err=True)
+    except CascadeError as error:
+        click.echo(f"Error: {error}", err=True)
+        context.exit(error.exit_code)
+
+
+def require_cuda() -> Gpu:
+    """The GPU, where PyTorch can use it.
+
+    Raises:
+        BackendUnavailableError: There is none, or PyTorch was built without CUDA.
+    """
+    try:
+        gpu = find_gpu()
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(f"this measures an NVIDIA GPU, and {error}") from None
+    if not torch.cuda.is_available():
+        raise BackendUnavailableError(f"PyTorch {torch.__version__} does not find the GPU; install one built for CUDA")
+    return gpu
+
+
+def own_stream() -> AbstractContextManager[Any]:
+    """A stream for all work; the default one is none that ONNX Runtime can be told to use."""
+    return torch.cuda.stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+
+
+def measure(options: Options, say: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Do all parts; yields the kind of each line and what was measured."""
+    clock = CudaClock()
+    peaks: dict[Arithmetic, float] = {}
+    if "peaks" in options.parts:
+        say("measuring what the GPU does at best")
+        for line in measure_peaks(clock, DEVICE):
+            for arithmetic in get_args(Arithmetic):
+                if line["name"] == f"matmul_{arithmetic}" and line["value"] is not None:
+                    peaks[arithmetic] = line["value"]
+            yield "peak", line
+    if "gate" in options.parts:
+        for line in gate_bundle(options.bundle, say):
+            yield "gate", line
+    if "timings" in options.parts:
+        yield from time_networks(options, clock, peaks, say)
+
+
+def gate_bundle(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Compare all engines with PyTorch on phantoms; one line with the reason where that cannot be done at all."""
+    try:
+        from benchmarks.gpu.gates import measure_gates
+        from cascade_rt_export.calibration import phantom_calibration
+        from cascade_rt_export.plans import built_plans
+
+        yield from measure_gates(read_bundle(path), phantom_calibration(), built_plans(say), say=say)
+    except (ImportError, BackendUnavailableError) as error:
+        yield {"backend": "all", "reason": reason_of(error)}
+
+
+def time_networks(
+    options: Options, clock: CudaClock, peaks: dict[Arithmetic, float], say: Callable[[str], None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Time both stages in all batches."""
+    network = random_network(options.base_width)
+    chosen = [arm for arm in ARMS if arm.name in {*options.arms, BASELINE.name}]
+    with tempfile.TemporaryDirectory() as folder:
+        add_graphs(network, Path(folder), say)
+        for stage in STAGES:
+            for precision in PRECISIONS:
+                yield "graph", network.describe_graph(stage, precision)
+        network.model.to(DEVICE)
+        for stage in STAGES:
+            for batch in options.batches:
+                task = Task(stage, batch, usual_side(stage, network.config))
+                for line in measure_timings(network, task, clock, options.turns, peaks=peaks, arms=chosen, say=say):
+                    yield "timing", line
+
+
+def sentence(kind: str, line: dict[str, Any]) -> str:
+    """A measurement as a line to read."""
+    named = (line.get(key) for key in ("name", "backend", "arm", "stage", "precision"))
+    what = " ".join([kind, *filter(None, named)]) + (f", batch {line['batch']}" if "batch" in line else "")
+    if line["reason"]:
+        return f"{what}: not measured, {line['reason']}"
+    if kind == "peak":
+        return f"{what}: {line['value']:.1f} {line['unit']}"
+    if kind == "gate":
+        return f"{what}: {line['missed'] or 'within the limits'}"
+    if kind == "graph":
+        return f"{what}: made"
+    ratio = "" if line["speedup"] is None else f", {line['speedup']:.2f} times as fast as {BASELINE.name}"
+    return f"{what}: {line['median_s'] * 1e3:.2f} ms{ratio}"
+
+
+if __name__ == "__main__":
+    main()
