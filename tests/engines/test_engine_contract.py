@@ -4,25 +4,33 @@ Engines of an NVIDIA GPU run it where there is one.
 """
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import pytest
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines import BACKENDS, GPU_BACKENDS, open_engine
+from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.engines.plans import Plan
 from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
+from cascade_rt_export.gate import LIMITS
+from tests.gpu_backends import require_packages
 
 Open = Callable[[Stage], StageEngine]
+Opened = tuple[Backend, Precision]
 
-HALF = "onnxruntime-fp16"
-PARAMS = [
-    *(pytest.param(each, marks=pytest.mark.gpu) if each in GPU_BACKENDS else each for each in BACKENDS),
-    HALF,
+CPU_BACKENDS = [each for each in BACKENDS if each not in GPU_BACKENDS]
+PARAMS: list[object] = [
+    *(pytest.param((backend, "fp32"), marks=pytest.mark.gpu, id=backend) for backend in GPU_BACKENDS),
+    pytest.param(("onnxruntime-cuda", "fp16"), marks=pytest.mark.gpu, id="onnxruntime-cuda-fp16"),
+    *(pytest.param((backend, "fp32"), id=backend) for backend in CPU_BACKENDS),
+    pytest.param(("onnxruntime", "fp16"), id="onnxruntime-fp16"),
     "fake",
 ]
+BATCH_TOLERANCE = {precision: limits.slot_error for precision, limits in LIMITS.items()}
+"""What the gate allows: a GPU may take another kernel for another batch size."""
 
 
 def open_fake(stage: Stage) -> StageEngine:
@@ -49,9 +57,9 @@ def build_once(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
 def open_stage(request: pytest.FixtureRequest, bundle: Bundle) -> Open:
     if request.param == "fake":
         return open_fake
-    if request.param == HALF:
-        return lambda stage: open_engine(bundle, stage, "onnxruntime", "fp16")
-    return lambda stage: open_engine(bundle, stage, request.param, plans=build_once)
+    backend, precision = cast(Opened, request.param)
+    require_packages(backend)
+    return lambda stage: open_engine(bundle, stage, backend, precision, plans=build_once)
 
 
 @pytest.fixture(params=STAGES)
@@ -124,8 +132,7 @@ def test_each_row_depends_on_its_own_input_alone(engine: StageEngine) -> None:
     for row in range(3):
         alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
         for name, array in alone.items():
-            # A GPU may take another kernel for another batch size.
-            atol = 1e-4 if engine.info.backend in GPU_BACKENDS else 1e-5
+            atol = BATCH_TOLERANCE[engine.info.precision] if engine.info.backend in GPU_BACKENDS else 1e-5
             np.testing.assert_allclose(whole[name][row : row + 1], array, atol=atol)
 
 
