@@ -133,8 +133,14 @@ def gate_bundle(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, An
         from benchmarks.gpu.gates import measure_gates
         from cascade_rt_export.calibration import phantom_calibration
         from cascade_rt_export.plans import built_plans
+        from cascade_rt_export.trt_build import go_on
+        from cascade_rt_export.trt_progress import OnProgress
 
-        yield from measure_gates(read_bundle(path), phantom_calibration(), built_plans(say), say=say)
+        def on_build(what: str) -> OnProgress:
+            say(f"gate: compiling {what}")
+            return go_on
+
+        yield from measure_gates(read_bundle(path), phantom_calibration(), built_plans(on_build), say=say)
     except (ImportError, BackendUnavailableError) as error:
         yield {"backend": "all", "reason": reason_of(error)}
 
