@@ -113,10 +113,32 @@ class EngineInspector(Protocol):
     def get_engine_information(self, format: Any) -> str: ...
 
 
+class IExecutionContext(Protocol):
+    """What a run of a compiled network needs: a shape profile, shapes, addresses and memory to work in."""
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
+    def set_device_memory(self, memory: int, size: int) -> None: ...
+    def set_input_shape(self, name: str, shape: Shape) -> bool: ...
+    def get_tensor_shape(self, name: str) -> Shape: ...
+    def set_tensor_address(self, name: str, memory: int) -> bool: ...
+    def execute_async_v3(self, stream_handle: int) -> bool: ...
+
+
 class ICudaEngine(Protocol):
     """A compiled network on a GPU."""
 
+    @property
+    def num_io_tensors(self) -> int: ...
+    @property
+    def num_optimization_profiles(self) -> int: ...
     def create_engine_inspector(self) -> EngineInspector | None: ...
+    def create_execution_context(self, strategy: Any) -> IExecutionContext | None: ...
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int: ...
+    def get_tensor_name(self, index: int) -> str: ...
+    def get_tensor_mode(self, name: str) -> Any: ...
+    def get_tensor_dtype(self, name: str) -> Any: ...
+    def get_tensor_shape(self, name: str) -> Shape: ...
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Shape]: ...
 
 
 class Runtime(Protocol):
@@ -155,6 +177,18 @@ class LayerInformationFormat(Protocol):
     JSON: Any
 
 
+class ExecutionContextAllocationStrategy(Protocol):
+    """Whose memory an execution context works in."""
+
+    USER_MANAGED: Any
+
+
+class TensorIOMode(Protocol):
+    """Which way a tensor goes."""
+
+    INPUT: Any
+
+
 class TensorRT(Protocol):
     """The package itself."""
 
@@ -169,6 +203,8 @@ class TensorRT(Protocol):
     MemoryPoolType: MemoryPoolType
     ProfilingVerbosity: ProfilingVerbosity
     LayerInformationFormat: LayerInformationFormat
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
+    TensorIOMode: TensorIOMode
 
 
 class TensorRTRtx(TensorRT, Protocol):

@@ -18,7 +18,8 @@ from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 class TensorRtEngine:
     """Runs a stage with TensorRT, in the precision that its plan was built with.
 
-    Batches larger than the engine was built for run in parts; images of other sizes are refused with the allowed range.
+    Batches larger than the engine was built for run in parts, which for images of unusual size are single images. Sizes
+    that it was not built for are refused with the allowed ranges.
     """
 
     def __init__(self, plan: Plan, stage: Stage, gpu: Gpu) -> None:
@@ -30,7 +31,6 @@ class TensorRtEngine:
             session.close()
             raise
         self._session: TensorRtSession | None = session
-        self._largest_batch = min(allowed.largest[0] for allowed in session.inputs.values())
         settings = {"cuda_graphs": "on" if session.records_graphs else "off, cuda-bindings is not installed"}
         self._info = EngineInfo("tensorrt", plan.precision, gpu.name, session.version, settings)
 
@@ -71,7 +71,9 @@ class TensorRtEngine:
         """
         check_inputs(self._stage, inputs)
         check_open(self._session, self._stage)
-        parts = [self._session.run(part) for part in split_batch(inputs, self._largest_batch)]  # type: ignore[union-attr]
+        session: TensorRtSession = self._session  # type: ignore[assignment]
+        largest = session.largest_batch({name: array.shape for name, array in inputs.items()})
+        parts = [session.run(part) for part in split_batch(inputs, largest)]
         names = [spec.name for spec in STAGE_SPECS[self._stage].outputs]
         if len(parts) == 1:
             return {name: parts[0][name] for name in names}

@@ -7,7 +7,7 @@ goes into ours. The primary context of the GPU is used, which PyTorch and ONNX R
 `pycuda.autoinit` makes would be a second one beside it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_record
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.recently_used import RecentlyUsed
-from cascade_rt.engines.tensorrt_api import TensorRTLog, tensorrt_log
+from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runtime, TensorRTLog, tensorrt_log
 from cascade_rt.errors import BackendUnavailableError, EngineError, OutsideProfileError
 
 SHAPES_KEPT = 8
@@ -38,28 +38,41 @@ class ShapeRange:
     smallest: Shape
     largest: Shape
 
-    def check(self, what: str, shape: Shape) -> None:
-        """Raise OutsideProfileError, with the allowed range, where a shape lies outside.
-
-        Args:
-            what: The input, for the message.
-            shape: Its shape.
-        """
-        inside = len(shape) == len(self.smallest) and all(
+    def takes(self, shape: Shape) -> bool:
+        """Whether a shape lies in the range."""
+        return len(shape) == len(self.smallest) and all(
             low <= length <= high for low, length, high in zip(self.smallest, shape, self.largest, strict=True)
         )
-        if not inside:
-            raise OutsideProfileError(
-                f"{what} must have a shape from {list(self.smallest)} to {list(self.largest)} on this TensorRT engine, "
-                f"got {list(shape)}; build the engine for it, or take another with --backend"
-            )
+
+
+Profile = Mapping[str, ShapeRange]
+"""The range of each input that goes with those of the other inputs."""
+
+
+def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> int:
+    """The index of the first profile that takes the shapes of all inputs.
+
+    Raises:
+        OutsideProfileError: No profile does; the message has the ranges of all.
+    """
+    for index, profile in enumerate(profiles):
+        if all(profile[name].takes(shape) for name, shape in shapes.items()):
+            return index
+    ranges = ", or ".join(
+        " and ".join(f"{name!r} from {list(each.smallest)} to {list(each.largest)}" for name, each in profile.items())
+        for profile in profiles
+    )
+    given = " and ".join(f"{name!r} in shape {list(shape)}" for name, shape in shapes.items())
+    raise OutsideProfileError(
+        f"this TensorRT engine takes {ranges}, got {given}; build the engine for it, or take another with --backend"
+    )
 
 
 class TensorRtSession:
-    """A deserialised engine, ready for any shapes inside its profile.
+    """A deserialised engine, ready for any shapes inside one of its profiles.
 
     Each shape has an execution context of its own: a CUDA graph is void once its context has seen another shape. All
-    contexts share one workspace: they run one after another on one stream.
+    contexts of a profile share one workspace: they run one after another on one stream.
     """
 
     def __init__(self, plan: bytes, *, shapes_kept: int = SHAPES_KEPT) -> None:
@@ -94,14 +107,27 @@ class TensorRtSession:
         return self._gpu is not None and self._gpu.recorder is not None
 
     @property
-    def inputs(self) -> Mapping[str, ShapeRange]:
-        """The shapes that each input may have."""
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
         return self._loaded().inputs
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs."""
         return self._loaded().outputs
+
+    def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
+        """How many images of a size run at once.
+
+        Args:
+            shapes: The shape `[batch, ...]` of each input; its batch does not count.
+
+        Raises:
+            OutsideProfileError: No profile takes even one such image.
+        """
+        profiles = self._loaded().profiles
+        index = choose_profile(profiles, {name: (1, *shape[1:]) for name, shape in shapes.items()})
+        return min(profiles[index][name].largest[0] for name in shapes)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; they belong to the caller.
@@ -115,11 +141,10 @@ class TensorRtSession:
             EngineError: TensorRT refuses to run.
         """
         loaded = self._loaded()
-        for name, allowed in loaded.inputs.items():
-            allowed.check(f"input {name!r}", inputs[name].shape)
         shapes = {name: inputs[name].shape for name in loaded.inputs}
+        profile = choose_profile(loaded.profiles, shapes)
         with self._on_gpu():
-            slot = self._slots.get(tuple(shapes.items()), lambda: _ShapeSlot(loaded, shapes))
+            slot = self._slots.get(tuple(shapes.items()), lambda: _ShapeSlot(loaded, profile, shapes))
             outputs = slot.run(inputs)
             self.device_seconds = slot.device_seconds
         return outputs
@@ -130,7 +155,7 @@ class TensorRtSession:
             return
         with self._on_gpu():
             self._slots.clear()
-            self._gpu.workspace.free()
+            self._gpu.workspaces.close()
             self._gpu = None
 
     def _loaded(self) -> "_Loaded":
@@ -152,6 +177,31 @@ class TensorRtSession:
             self._context.pop()
 
 
+class _Workspaces:
+    """The memory that the layers of a network work in: one for each profile, reserved when the profile is first used.
+
+    So a machine that never sees a slice of 2048 x 2048 need not have room for one.
+    """
+
+    def __init__(self, cuda: Any, engine: ICudaEngine) -> None:
+        self._cuda = cuda
+        self._engine = engine
+        self._memory: dict[int, Any] = {}
+
+    def give(self, context: IExecutionContext, profile: int) -> None:
+        """Let a context, which has chosen its profile, work in the memory of that profile."""
+        size = self._engine.get_device_memory_size_for_profile_v2(profile)
+        if profile not in self._memory:
+            # pycuda refuses to allocate nothing, which small engines need.
+            self._memory[profile] = self._cuda.mem_alloc(max(1, size))
+        context.set_device_memory(int(self._memory[profile]), size)
+
+    def close(self) -> None:
+        """Free all of it."""
+        while self._memory:
+            self._memory.popitem()[1].free()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Loaded:
     """An engine and what its runs share."""
@@ -159,12 +209,13 @@ class _Loaded:
     tensorrt: Any
     cuda: Any
     log: TensorRTLog
-    runtime: Any
-    engine: Any
+    runtime: Runtime
+    engine: ICudaEngine
     stream: Any
-    workspace: Any
+    workspaces: _Workspaces
     recorder: GraphRecorder | None
-    inputs: Mapping[str, ShapeRange]
+    profiles: tuple[Profile, ...]
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
     def done(self, answer: Any, what: str) -> Any:
@@ -186,9 +237,9 @@ class _Buffer:
 class _ShapeSlot:
     """All that inputs of one combination of shapes need."""
 
-    def __init__(self, gpu: _Loaded, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape]) -> None:
         self._gpu = gpu
-        self._context = _new_context(gpu)
+        self._context = _new_context(gpu, profile)
         for name, shape in shapes.items():
             gpu.done(self._context.set_input_shape(name, shape), f"take {name!r} in shape {list(shape)}")
         self._buffers = {name: self._new_buffer(name) for name in (*gpu.inputs, *gpu.outputs)}
@@ -214,7 +265,8 @@ class _ShapeSlot:
         """Free graph, context and buffers."""
         if self._graph is not None:
             self._graph.close()
-        self._graph = self._context = None
+        self._graph = None
+        del self._context
         for buffer in self._buffers.values():
             buffer.device.free()
         self._buffers = {}
@@ -265,24 +317,31 @@ def _load(tensorrt: Any, cuda: Any, plan: bytes) -> _Loaded:
         runtime=runtime,
         engine=engine,
         stream=stream,
-        # pycuda refuses to allocate nothing, which small engines need.
-        workspace=cuda.mem_alloc(max(1, engine.device_memory_size_v2)),
+        workspaces=_Workspaces(cuda, engine),
         recorder=open_recorder(stream.handle),
-        inputs={name: _shape_range(engine, name) for name in names if takes[name]},
+        profiles=tuple(
+            {name: _shape_range(engine, name, index) for name in names if takes[name]}
+            for index in range(engine.num_optimization_profiles)
+        ),
+        inputs=tuple(name for name in names if takes[name]),
         outputs=tuple(name for name in names if not takes[name]),
     )
 
 
-def _shape_range(engine: Any, name: str) -> ShapeRange:
+def _shape_range(engine: ICudaEngine, name: str, profile: int) -> ShapeRange:
     fixed = tuple(engine.get_tensor_shape(name))
     if -1 not in fixed:
         return ShapeRange(fixed, fixed)
-    smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
+    smallest, _, largest = engine.get_tensor_profile_shape(name, profile)
     return ShapeRange(tuple(smallest), tuple(largest))
 
 
-def _new_context(gpu: _Loaded) -> Any:
+def _new_context(gpu: _Loaded, profile: int) -> IExecutionContext:
+    """A context in which a profile is chosen, with memory to work in."""
     strategy = gpu.tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
-    context = gpu.done(gpu.engine.create_execution_context(strategy), "make an execution context")
-    context.set_device_memory(int(gpu.workspace), gpu.engine.device_memory_size_v2)
+    context: IExecutionContext = gpu.done(gpu.engine.create_execution_context(strategy), "make an execution context")
+    chosen = context.set_optimization_profile_async(profile, gpu.stream.handle)
+    gpu.done(chosen, f"choose its shape profile {profile}")
+    gpu.stream.synchronize()
+    gpu.workspaces.give(context, profile)
     return context

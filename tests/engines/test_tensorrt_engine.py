@@ -12,12 +12,14 @@ from cascade_rt.engines.plans import Plan
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 from cascade_rt.errors import BackendUnavailableError, OutsideProfileError
 from cascade_rt.tensors import Precision, Stage
-from tests.fake_gpu import FakeGpu
+from tests.fake_gpu import FakeGpu, doubling
 
 
 @pytest.fixture
 def gpu(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    fake = FakeGpu("salient", "tumor_prob", (4, 1, 128, 128))
+    smallest = (1, 1, 64, 64)
+    profiles = ((smallest, (4, 1, 128, 128)), (smallest, (1, 1, 256, 256)))
+    fake = FakeGpu({b"a plan": doubling("salient", "tumor_prob", profiles)})
     fake.install(monkeypatch)
     return fake
 
@@ -31,17 +33,21 @@ def image(batch: int = 1, side: int = 64) -> dict[str, np.ndarray]:
     return {"salient": np.random.default_rng(0).random((batch, 1, side, side), dtype=np.float32)}
 
 
-@pytest.mark.parametrize("batch", [1, 4, 5, 9])
+@pytest.mark.parametrize(
+    ("batch", "side", "profiles"),
+    [(1, 64, [0]), (4, 64, [0]), (5, 64, [0, 0]), (9, 128, [0, 0, 0]), (1, 144, [1]), (3, 256, [1, 1, 1])],
+)
 def test_a_batch_larger_than_the_engine_was_built_for_runs_in_parts(
-    open_stage2: Callable[[], TensorRtEngine], batch: int
+    open_stage2: Callable[[], TensorRtEngine], gpu: FakeGpu, batch: int, side: int, profiles: list[int]
 ) -> None:
-    outputs = open_stage2().run(image(batch))
-    np.testing.assert_array_equal(outputs["tumor_prob"], 2 * image(batch)["salient"])
+    outputs = open_stage2().run(image(batch, side))
+    np.testing.assert_array_equal(outputs["tumor_prob"], 2 * image(batch, side)["salient"])
+    assert gpu.profiles_run == profiles
 
 
 def test_an_image_larger_than_the_engine_was_built_for_is_refused(open_stage2: Callable[[], TensorRtEngine]) -> None:
-    with pytest.raises(OutsideProfileError, match=r"to \[4, 1, 128, 128\] .*, got \[1, 1, 144, 144\]"):
-        open_stage2().run(image(side=144))
+    with pytest.raises(OutsideProfileError, match=r"to \[4, 1, 128, 128\], or .*, got 'salient' in shape \[1, 1, 272"):
+        open_stage2().run(image(side=272))
 
 
 def test_it_says_the_precision_of_its_plan_and_the_gpu(open_stage2: Callable[[], TensorRtEngine]) -> None:

@@ -75,7 +75,7 @@ def test_the_thread_is_left_without_a_context(session: TensorRtSession, gpu: Fak
 
 
 def test_closing_frees_everything_and_may_be_done_twice(session: TensorRtSession, gpu: FakeGpu) -> None:
-    run(session, 4, 4, 6)
+    run(session, 4, 4, 16)
     session.close()
     session.close()
     assert (gpu.memory, gpu.graphs_alive) == ({}, 0)
@@ -92,9 +92,32 @@ def test_the_time_on_the_gpu_is_in_seconds(session: TensorRtSession) -> None:
     assert session.device_seconds == 0.002
 
 
-def test_a_shape_outside_the_profile_is_refused_with_the_range(session: TensorRtSession) -> None:
-    with pytest.raises(OutsideProfileError, match=r"from \[1, 1, 2, 2\] to \[4, 1, 8, 8\] .*, got \[1, 1, 10, 10\]"):
-        session.run(image(10))
+@pytest.mark.parametrize(("side", "profile"), [(2, 0), (8, 0), (9, 1), (16, 1)])
+def test_the_first_profile_that_takes_a_shape_runs_it(
+    session: TensorRtSession, gpu: FakeGpu, side: int, profile: int
+) -> None:
+    run(session, side)
+    assert gpu.profiles_run == [profile]
+
+
+def test_a_profile_that_is_not_used_reserves_no_memory(session: TensorRtSession, gpu: FakeGpu) -> None:
+    run(session, 4)
+    usual = len(gpu.memory)
+    run(session, 16)
+    image_and_result, working_memory = 2, 1
+    assert len(gpu.memory) == usual + image_and_result + working_memory
+
+
+def test_a_shape_that_no_profile_takes_is_refused_with_the_ranges_of_all(session: TensorRtSession) -> None:
+    ranges = r"'image' from \[1, 1, 2, 2\] to \[4, 1, 8, 8\], or 'image' from \[1, 1, 2, 2\] to \[1, 1, 16, 16\]"
+    with pytest.raises(OutsideProfileError, match=rf"takes {ranges}, got 'image' in shape \[1, 1, 17, 17\]; build"):
+        session.run(image(17))
+
+
+def test_a_profile_that_tensorrt_does_not_choose_is_an_error(session: TensorRtSession, gpu: FakeGpu) -> None:
+    gpu.refuses_profiles = True
+    with pytest.raises(EngineError, match="TensorRT cannot choose its shape profile 0"):
+        session.run(image())
 
 
 def test_a_refused_run_has_what_tensorrt_logged(session: TensorRtSession, gpu: FakeGpu) -> None:
