@@ -2,7 +2,8 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.config import CascadeConfig, CropConfig
-from cascade_rt.crop import Box, CropBatch, CropQueue, crop, full_box, paste, plan_box, tightest_box
+from cascade_rt.crop import Box, CropBatch, CropQueue, full_box, paste, plan_box, tightest_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
-from cascade_rt.engines.base import Array, StageEngine
+from cascade_rt.engines.base import Array
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.errors import EngineError, InputError
+from cascade_rt.errors import InputError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import measure
 from cascade_rt.segmentation import Segmentation, judge
@@ -181,11 +182,11 @@ class _Run:
     def __init__(
         self, engines: Engines, config: CascadeConfig, shape: tuple[int, ...], keep_probabilities: bool
     ) -> None:
-        self.engines = engines
+        self.stages = engines.hand_over()
         self.config = config
         self.stage2_label = TUMOR_LABEL if self.config.target == "tumor" else ORGAN_LABEL
         self.stopwatch = Stopwatch()
-        self.queue = CropQueue(CROPS_PER_BATCH)
+        self.queue = CropQueue[Any](CROPS_PER_BATCH)
         self.mask = np.zeros(shape, dtype=np.uint8)
         self.boxes: dict[int, Box] = {}
         self.slices_without_organ = 0
@@ -194,12 +195,13 @@ class _Run:
 
     def segment(self, voxels: npt.NDArray[np.int16], on_slices: Callable[[int], None] = lambda _: None) -> None:
         """Run both stages on all slices `[z, row, col]`; `on_slices` as in `Cascade.run`."""
-        for first in range(0, len(voxels), SLICES_PER_BATCH):
-            block = voxels[first : first + SLICES_PER_BATCH]
-            self._segment_slices(first, block)
-            on_slices(len(block))
-        for batch in self.queue.drain():
-            self._find_tumor(batch)
+        with closing(self.stages):
+            for first in range(0, len(voxels), SLICES_PER_BATCH):
+                block = voxels[first : first + SLICES_PER_BATCH]
+                self._segment_slices(first, block)
+                on_slices(len(block))
+            for batch in self.queue.drain():
+                self._find_tumor(batch)
 
     def _segment_slices(self, first: int, block: npt.NDArray[np.int16]) -> None:
         """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
@@ -207,7 +209,7 @@ class _Run:
         with self.stopwatch.step("preprocess"):
             hu = pad_slices(block)
         with self.stopwatch.step("stage1"):
-            organ = _run_checked(self.engines.stage1, {"hu": hu})
+            organ = self.stages.find_organ(hu)
         with self.stopwatch.step("paste"):
             organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
             if self.config.stage1 != "none" and self.stage2_label == TUMOR_LABEL:
@@ -217,9 +219,9 @@ class _Run:
         for batch in self._plan(first, organ, (rows, cols)):
             self._find_tumor(batch)
 
-    def _plan(self, first: int, organ: dict[str, Array], image_shape: tuple[int, int]) -> Iterator[CropBatch]:
+    def _plan(self, first: int, organ: Mapping[str, Array], image_shape: tuple[int, int]) -> Iterator[CropBatch[Any]]:
         rows, cols = image_shape
-        for index in range(len(organ["salient"])):
+        for index in range(len(organ["organ_prob"])):
             with self.stopwatch.step("crop"):
                 row_max, col_max = organ["row_max"][index], organ["col_max"][index]
                 if (len(row_max), len(col_max)) != image_shape:
@@ -231,14 +233,14 @@ class _Run:
                 if box is None:
                     continue
                 self.boxes[first + index] = box
-                patch = crop(organ["salient"][index, :, :rows, :cols], box)
+                patch = self.stages.crop(index, image_shape, box)
             batch = self.queue.put(first + index, box, patch)
             if batch is not None:
                 yield batch
 
-    def _find_tumor(self, batch: CropBatch) -> None:
+    def _find_tumor(self, batch: CropBatch[Any]) -> None:
         with self.stopwatch.step("stage2"):
-            tumor = _run_checked(self.engines.stage2, {"salient": batch.crops})["tumor_prob"][:, 0]
+            tumor = self.stages.find_tumor(batch.crops)[:, 0]
         with self.stopwatch.step("paste"):
             for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
                 inside = self.mask[index][box.slices]
@@ -266,14 +268,3 @@ def pad_slices(block: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
     hu = np.full((count, 1, padded_side(rows), padded_side(cols)), PADDING_HU, dtype=np.float32)
     hu[:, 0, :rows, :cols] = block
     return hu
-
-
-def _run_checked(engine: StageEngine, inputs: dict[str, Array]) -> dict[str, Array]:
-    outputs = engine.run(inputs)
-    for name, array in outputs.items():
-        if not np.isfinite(array).all():
-            raise EngineError(
-                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; "
-                "run it with --backend pytorch to tell a bad model from a bad engine"
-            )
-    return outputs

@@ -1,6 +1,7 @@
 """The glue between the stages: from the organ's whereabouts to crops, and from crops back to the frame.
 
-Pure numpy, and the only code between the two networks. Training, the PyTorch baseline and every engine use it.
+Pure numpy, and the only code between the two networks. Training, the PyTorch baseline and every engine use it; where
+both stages share a GPU, `crop` has a twin there.
 
 The smallest box around all foreground pixels of a slice follows exactly from the row and column maxima of the
 probability map, so these two short vectors are all that has to leave a device.
@@ -8,7 +9,7 @@ probability map, so these two short vectors are all that has to leave a device.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from cascade_rt.config import CropConfig
 
 FloatArray = npt.NDArray[np.floating[Any]]
+Patch = TypeVar("Patch")
+"""A crop, on the host or on a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,11 @@ class Box:
     def slices(self) -> tuple[slice, slice]:
         """The index of the box in a `[row, col]` array; numpy cuts it at the edge of the array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+    def inside(self, image_shape: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the part of the box that lies in the image."""
+        rows, cols = image_shape
+        return min(self.height, rows - self.row), min(self.width, cols - self.col)
 
 
 def tightest_box(row_max: FloatArray, col_max: FloatArray, threshold: float) -> Box | None:
@@ -118,9 +126,10 @@ def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[
 
 def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
     """Cut a box out of `[..., row, col]`: a new array `[..., height, width]`, 0 where the box leaves the image."""
-    inside = image[(..., *box.slices)]
-    out = np.zeros((*image.shape[:-2], *box.size), dtype=image.dtype)
-    out[..., : inside.shape[-2], : inside.shape[-1]] = inside
+    *leading, rows, cols = image.shape
+    height, width = box.inside((rows, cols))
+    out = np.zeros((*leading, *box.size), dtype=image.dtype)
+    out[..., :height, :width] = image[(..., *box.slices)]
     return out
 
 
@@ -131,42 +140,41 @@ def paste(patch: npt.NDArray[Any], box: Box, image: npt.NDArray[Any]) -> None:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class CropBatch:
+class CropBatch(Generic[Patch]):
     """Crops of equal size, ready for stage 2."""
 
     slices: tuple[int, ...]
     """The slice each crop was cut from."""
     boxes: tuple[Box, ...]
     """The box of each crop."""
-    crops: npt.NDArray[np.float32]
-    """`[crop, 1, row, col]`."""
+    crops: tuple[Patch, ...]
 
 
 @dataclass(eq=False, slots=True)
-class CropQueue:
+class CropQueue(Generic[Patch]):
     """Collects crops and hands them out in batches of equal size, so that few wait at any time."""
 
     batch_size: int
-    _waiting: dict[tuple[int, int], list[tuple[int, Box, npt.NDArray[np.float32]]]] = field(default_factory=dict)
+    _waiting: dict[tuple[int, int], list[tuple[int, Box, Patch]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
-    def put(self, index: int, box: Box, patch: npt.NDArray[np.float32]) -> CropBatch | None:
-        """Add the crop `[1, row, col]` of slice `index`; returns the batch that it completes, if it does."""
+    def put(self, index: int, box: Box, patch: Patch) -> CropBatch[Patch] | None:
+        """Add the crop of slice `index`, wherever it lies; returns the batch that it completes, if it does."""
         waiting = self._waiting.setdefault(box.size, [])
         waiting.append((index, box, patch))
         return self._take(box.size) if len(waiting) == self.batch_size else None
 
-    def drain(self) -> Iterator[CropBatch]:
+    def drain(self) -> Iterator[CropBatch[Patch]]:
         """Yield what is left, one batch for each size."""
         for size in list(self._waiting):
             yield self._take(size)
 
-    def _take(self, size: tuple[int, int]) -> CropBatch:
+    def _take(self, size: tuple[int, int]) -> CropBatch[Patch]:
         indices, boxes, crops = zip(*self._waiting.pop(size), strict=True)
-        return CropBatch(indices, boxes, np.stack(crops))
+        return CropBatch(indices, boxes, crops)
 
 
 def _enlarge_side(start: int, length: int, before: int, behind: int, image_length: int) -> tuple[int, int]:

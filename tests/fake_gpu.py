@@ -1,10 +1,10 @@
 """Stand-ins for tensorrt, pycuda and cuda-bindings that compute with numpy, so that what calls them runs without a GPU.
 
 A plan stands for a function of numpy arrays. They show that memory is freed, contexts are left, shape profiles are
-chosen and graphs are replayed; what the real libraries do, they cannot show.
+chosen and graphs are replayed, and that nobody reads what was not waited for: what is put on a stream is done only when
+somebody waits for it. What the real libraries do, they cannot show.
 """
 
-import itertools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,6 +46,18 @@ def doubling(source: str = "image", target: str = "doubled", profiles: tuple = (
     return Network(source, lambda image: {target: 2 * image}, profiles)
 
 
+class Stream:
+    """Work that is done, in order, when somebody waits for it."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.pending: list[Operation] = []
+
+    def synchronize(self) -> None:
+        while self.pending:
+            self.pending.pop(0)()
+
+
 class FakeGpu:
     """A GPU: its memory, what is being recorded, and what it refuses."""
 
@@ -57,33 +69,47 @@ class FakeGpu:
         self.executions = 0
         self.replays = 0
         self.graphs_alive = 0
+        self.allocations = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
         self.profiles_run: list[int] = []
         self.refuses_profiles = False
         self.refuses_to_run = False
         self.refuses_to_record = False
         self.memory_is_full = False
-        self._addresses = itertools.count(4096, 4096)
+        self.streams: dict[int, Stream] = {}
+        self._next_address = 4096
 
     def install(self, monkeypatch: pytest.MonkeyPatch, *, graphs: bool = True) -> None:
         """Put the three packages in the place of the real ones."""
         # TensorRT has one log for the life of a process, but each stand-in is a package of its own.
         monkeypatch.setattr(tensorrt_session, "tensorrt_log", cache(tensorrt_log.__wrapped__))
-        modules = {"tensorrt": self._tensorrt(), "pycuda": ModuleType("pycuda"), "pycuda.driver": self._pycuda()}
+        modules = {"tensorrt": self._tensorrt(), "pycuda": ModuleType("pycuda"), "pycuda.driver": self.pycuda_driver()}
         if graphs:
             modules |= {"cuda": ModuleType("cuda"), "cuda.bindings": ModuleType("cuda.bindings")}
             modules["cuda.bindings.driver"] = self._bindings()
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, module)
 
-    def do(self, operation: Operation) -> None:
-        """Run an operation now, or record it."""
+    def do(self, operation: Operation, stream: Stream) -> None:
+        """Put an operation on a stream, or record it."""
         assert self.contexts_in_use == 1, "work on the GPU needs its context, once"
-        if self.recording is None:
-            operation()
-        else:
-            self.recording.append(operation)
+        (stream.pending if self.recording is None else self.recording).append(operation)
 
-    def _pycuda(self) -> ModuleType:
+    def new_stream(self, _: object = None) -> Stream:
+        """A stream with a handle of its own."""
+        stream = Stream(77 + len(self.streams))
+        self.streams[stream.handle] = stream
+        return stream
+
+    def at(self, address: int, size: int) -> np.ndarray:
+        """The bytes from an address on, which must lie in one piece of memory."""
+        start = max(each for each in self.memory if each <= address)
+        assert address - start + size <= len(self.memory[start]), "outside of what was allocated"
+        return self.memory[start][address - start : address - start + size]
+
+    def pycuda_driver(self) -> ModuleType:
+        """A stand-in for `pycuda.driver`."""
         gpu, driver = self, ModuleType("pycuda.driver")
 
         class Error(Exception):
@@ -94,13 +120,17 @@ class FakeGpu:
                 assert size > 0, "pycuda refuses to allocate nothing"
                 if gpu.memory_is_full:
                     raise Error("cuMemAlloc failed: out of memory")
-                self.address = next(gpu._addresses)
+                gpu.allocations += 1
+                self.address = gpu._next_address
+                gpu._next_address += size + 4096
                 gpu.memory[self.address] = np.full(size, 0xFF, np.uint8)
 
             def __int__(self) -> int:
                 return self.address
 
             def free(self) -> None:
+                for stream in gpu.streams.values():
+                    stream.synchronize()
                 del gpu.memory[self.address]
 
         class Context:
@@ -111,27 +141,62 @@ class FakeGpu:
                 gpu.contexts_in_use -= 1
 
         class Event:
-            def record(self, _: object) -> None:
-                pass
+            def record(self, stream: Stream) -> None:
+                self.stream = stream
 
             def synchronize(self) -> None:
-                pass
+                self.stream.synchronize()
 
             def time_till(self, _: object) -> float:
                 return 2.0
 
-        def to_device(device: Allocation, host: np.ndarray, _: object) -> None:
-            gpu.do(lambda: np.copyto(gpu.memory[int(device)], host.reshape(-1).view(np.uint8)))
+        class Memcpy2D:
+            src_y = src_x_in_bytes = src_pitch = dst_y = dst_x_in_bytes = dst_pitch = height = width_in_bytes = 0
 
-        def to_host(host: np.ndarray, device: Allocation, _: object) -> None:
-            gpu.do(lambda: np.copyto(host.reshape(-1).view(np.uint8), gpu.memory[int(device)]))
+            def set_src_device(self, address: int) -> None:
+                self.source = address
+
+            def set_dst_device(self, address: int) -> None:
+                self.target = address
+
+            def __call__(self, stream: Stream) -> None:
+                gpu.do(self.copy, stream)
+
+            def copy(self) -> None:
+                assert self.width_in_bytes <= min(self.src_pitch, self.dst_pitch)
+                source = self.source + self.src_y * self.src_pitch + self.src_x_in_bytes
+                target = self.target + self.dst_y * self.dst_pitch + self.dst_x_in_bytes
+                for row in range(self.height):
+                    line = gpu.at(source + row * self.src_pitch, self.width_in_bytes)
+                    gpu.at(target + row * self.dst_pitch, self.width_in_bytes)[:] = line
+
+        def to_device(device: Allocation, host: np.ndarray, stream: Stream) -> None:
+            def copy() -> None:
+                gpu.bytes_in += host.nbytes
+                np.copyto(gpu.memory[int(device)], host.reshape(-1).view(np.uint8))
+
+            gpu.do(copy, stream)
+
+        def to_host(host: np.ndarray, device: Allocation, stream: Stream) -> None:
+            def copy() -> None:
+                gpu.bytes_out += host.nbytes
+                np.copyto(host.reshape(-1).view(np.uint8), gpu.memory[int(device)])
+
+            gpu.do(copy, stream)
+
+        def within_device(target: int, source: int, size: int, stream: Stream) -> None:
+            gpu.do(lambda: np.copyto(gpu.at(target, size), gpu.at(source, size)), stream)
+
+        def fill(target: int, value: int, count: int, stream: Stream) -> None:
+            gpu.do(lambda: gpu.at(target, 4 * count).view(np.uint32).fill(value), stream)
 
         driver.Error, driver.Event, driver.mem_alloc = Error, Event, Allocation
         driver.init = lambda: None
         driver.Device = lambda _: SimpleNamespace(retain_primary_context=Context)
-        driver.Stream = lambda _: SimpleNamespace(handle=77, synchronize=lambda: None)
+        driver.Stream = gpu.new_stream
         driver.pagelocked_empty = np.empty
         driver.memcpy_htod_async, driver.memcpy_dtoh_async = to_device, to_host
+        driver.memcpy_dtod_async, driver.memset_d32_async, driver.Memcpy2D = within_device, fill, Memcpy2D
         return driver
 
     def _tensorrt(self) -> ModuleType:
@@ -150,7 +215,7 @@ class FakeGpu:
                 self.addresses: dict[str, int] = {}
 
             def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-                assert stream == 77
+                assert stream in gpu.streams
                 self.profile = profile
                 return not gpu.refuses_profiles
 
@@ -172,13 +237,12 @@ class FakeGpu:
                 return True
 
             def execute_async_v3(self, stream: int) -> bool:
-                assert stream == 77
                 assert self.working_memory == working_memory(self.profile)
                 if gpu.refuses_to_run or (gpu.refuses_to_record and gpu.recording is not None):
                     self.log.log(1, "no kernel for this\nand more")
                     return False
                 gpu.executions += gpu.recording is None
-                gpu.do(self.compute)
+                gpu.do(self.compute, gpu.streams[stream])
                 return True
 
             def compute(self) -> None:
@@ -238,10 +302,9 @@ class FakeGpu:
             gpu.graphs_alive += 1
             return (0, graph)
 
-        def launch(graph: list[Operation], _: object) -> tuple[int]:
+        def launch(graph: list[Operation], stream: int) -> tuple[int]:
             gpu.replays += 1
-            for operation in graph:
-                operation()
+            gpu.streams[stream].pending.extend(graph)
             return (0,)
 
         def destroy(_: object) -> tuple[int]:

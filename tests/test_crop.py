@@ -323,7 +323,7 @@ def test_crop_comes_out_with_its_own_pixels(served: Served) -> None:
 @given(served_queues())
 def test_batch_holds_crops_of_one_size(served: Served) -> None:
     for batch in served.batches:
-        assert {box.size for box in batch.boxes} == {batch.crops.shape[-2:]}
+        assert {box.size for box in batch.boxes} == {patch.shape[-2:] for patch in batch.crops}
 
 
 @given(served_queues())

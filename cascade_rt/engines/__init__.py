@@ -2,10 +2,11 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import StageEngine, smallest_inputs
+from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
@@ -29,6 +30,16 @@ class Engines:
     stage2: StageEngine
     passed_over: tuple[str, ...] = ()
     """Why better backends were not taken; one sentence for all that need a GPU where there is none."""
+
+    def hand_over(self) -> Handover[Any]:
+        """What runs both stages for one scan: within the GPU where TensorRT runs both, else through the host."""
+        from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+
+        if isinstance(self.stage1, TensorRtEngine) and isinstance(self.stage2, TensorRtEngine):
+            from cascade_rt.engines.tensorrt_handover import DeviceHandover
+
+            return DeviceHandover(self.stage1, self.stage2)
+        return HostHandover(self.stage1, self.stage2)
 
 
 def open_engine(

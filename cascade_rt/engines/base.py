@@ -25,6 +25,25 @@ class EngineInfo:
     """What else decides the result: provider options, TF32, CUDA graphs."""
 
 
+class Tensor(Protocol):
+    """An array, or what stands for one on a device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its lengths."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its type."""
+        ...
+
+
 class StageEngine(Protocol):
     """Runs one stage.
 
@@ -65,7 +84,7 @@ def smallest_inputs(stage: Stage) -> dict[str, Array]:
     return {spec.name: np.zeros(shape, dtype=spec.dtype) for spec in STAGE_SPECS[stage].inputs}
 
 
-def check_inputs(stage: Stage, inputs: Mapping[str, Array]) -> None:
+def check_inputs(stage: Stage, inputs: Mapping[str, Tensor]) -> None:
     """Check inputs against the contract; every engine calls this first.
 
     Raises:
@@ -79,7 +98,7 @@ def check_inputs(stage: Stage, inputs: Mapping[str, Array]) -> None:
         _check_image(f"{stage} input {spec.name!r}", spec, inputs[spec.name])
 
 
-def _check_image(what: str, spec: TensorSpec, array: Array) -> None:
+def _check_image(what: str, spec: TensorSpec, array: Tensor) -> None:
     if array.dtype != np.dtype(spec.dtype):
         raise ValueError(f"{what} must be {spec.dtype}, got {array.dtype}")
     if array.ndim != len(spec.shape) or array.shape[0] < 1 or array.shape[1] != 1:

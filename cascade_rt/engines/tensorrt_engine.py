@@ -7,6 +7,7 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import Gpu, require_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import Plan, PlanSource
@@ -57,6 +58,12 @@ class TensorRtEngine:
         return self._info
 
     @property
+    def session(self) -> TensorRtSession:
+        """What runs it; RuntimeError after `close`."""
+        check_open(self._session, self._stage)
+        return self._session  # type: ignore[return-value]
+
+    @property
     def device_seconds(self) -> float:
         """How long the GPU was busy with the last part of a batch, copies included."""
         return 0.0 if self._session is None else self._session.device_seconds
@@ -69,12 +76,34 @@ class TensorRtEngine:
             BackendUnavailableError: The GPU failed, or its memory is full.
             EngineError: TensorRT refuses to run.
         """
+        return self.run_on_gpu(inputs, {})
+
+    def run_on_gpu(
+        self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]
+    ) -> dict[str, Array]:
+        """Compute the stage's outputs with inputs from the GPU, outputs that stay there, or both.
+
+        Args:
+            inputs: Each on the host or on the GPU.
+            kept: Where to leave outputs on the GPU.
+
+        Returns:
+            The other outputs.
+
+        Raises:
+            As `run`.
+        """
         check_inputs(self._stage, inputs)
-        check_open(self._session, self._stage)
-        session: TensorRtSession = self._session  # type: ignore[assignment]
+        session = self.session
         largest = session.largest_batch({name: array.shape for name, array in inputs.items()})
-        parts = [session.run(part) for part in split_batch(inputs, largest)]
-        names = [spec.name for spec in STAGE_SPECS[self._stage].outputs]
+        parts = [
+            session.run(
+                {name: array[rows] for name, array in inputs.items()},
+                {name: images[rows] for name, images in kept.items()},
+            )
+            for rows in batch_parts(len(next(iter(inputs.values()))), largest)
+        ]
+        names = [spec.name for spec in STAGE_SPECS[self._stage].outputs if spec.name not in kept]
         if len(parts) == 1:
             return {name: parts[0][name] for name in names}
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
@@ -86,12 +115,9 @@ class TensorRtEngine:
         self._session = None
 
 
-def split_batch(inputs: Mapping[str, Array], largest: int) -> list[dict[str, Array]]:
-    """Cut inputs `[batch, ...]` into parts of at most `largest` rows, in order; nothing is copied or padded."""
-    count = len(next(iter(inputs.values())))
-    return [
-        {name: array[first : first + largest] for name, array in inputs.items()} for first in range(0, count, largest)
-    ]
+def batch_parts(count: int, largest: int) -> list[slice]:
+    """Cut a batch of `count` rows into parts of at most `largest`, in order."""
+    return [slice(first, first + largest) for first in range(0, count, largest)]
 
 
 def _check_names(session: TensorRtSession, stage: Stage) -> None:

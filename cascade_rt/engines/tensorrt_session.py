@@ -7,15 +7,18 @@ goes into ours. The primary context of the GPU is used, which PyTorch and ONNX R
 `pycuda.autoinit` makes would be a second one beside it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
+from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.recently_used import RecentlyUsed
@@ -27,6 +30,8 @@ SHAPES_KEPT = 8
 
 _NON_BLOCKING = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, nor the default one for it."""
+
+_NOTHING: Mapping[str, DeviceBatch] = MappingProxyType({})
 
 Shape = tuple[int, ...]
 
@@ -71,8 +76,9 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> 
 class TensorRtSession:
     """A deserialised engine, ready for any shapes inside one of its profiles.
 
-    Each shape has an execution context of its own: a CUDA graph is void once its context has seen another shape. All
-    contexts of a profile share one workspace: they run one after another on one stream.
+    Each shape has an execution context of its own: a CUDA graph is void once its context has seen another shape. So has
+    each way to run it, since a graph holds the copies to and from the host. All contexts of a profile share one
+    workspace: they run one after another on one stream.
     """
 
     def __init__(self, plan: bytes, *, shapes_kept: int = SHAPES_KEPT) -> None:
@@ -87,14 +93,15 @@ class TensorRtSession:
         """
         require_gpu("tensorrt")
         self._tensorrt = import_package("tensorrt", backend="tensorrt", extra="gpu")
-        self._cuda = import_package("pycuda.driver", backend="tensorrt", extra="gpu")
-        self._cuda.init()
-        self._context = self._cuda.Device(0).retain_primary_context()
-        self._slots: RecentlyUsed[tuple[tuple[str, Shape], ...], _ShapeSlot] = RecentlyUsed(shapes_kept)
+        self.cuda: Any = import_package("pycuda.driver", backend="tensorrt", extra="gpu")
+        """The package that works with the GPU."""
+        self.cuda.init()
+        self._context = self.cuda.Device(0).retain_primary_context()
+        self._slots: RecentlyUsed[object, _ShapeSlot] = RecentlyUsed(shapes_kept)
         self.device_seconds = 0.0
         """How long the GPU was busy with the last run, copies included."""
-        with self._on_gpu():
-            self._gpu: _Loaded | None = _load(self._tensorrt, self._cuda, plan)
+        with self.on_gpu():
+            self._gpu: _Loaded | None = _load(self._tensorrt, self.cuda, plan)
 
     @property
     def version(self) -> str:
@@ -116,6 +123,11 @@ class TensorRtSession:
         """Names of the outputs."""
         return self._loaded().outputs
 
+    @property
+    def stream(self) -> Any:
+        """What all its work is put on."""
+        return self._loaded().stream
+
     def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
         """How many images of a size run at once.
 
@@ -129,11 +141,17 @@ class TensorRtSession:
         index = choose_profile(profiles, {name: (1, *shape[1:]) for name, shape in shapes.items()})
         return min(profiles[index][name].largest[0] for name in shapes)
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute all outputs; they belong to the caller.
+    def run(
+        self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch] = _NOTHING
+    ) -> dict[str, Array]:
+        """Compute all outputs; they belong to the caller. When it returns, nothing is left to be done on the GPU.
 
         Args:
-            inputs: An array for each input, of the type that the engine takes.
+            inputs: An array for each input, of the type that the engine takes, or images that are on the GPU by now.
+            kept: Where to leave outputs that are to stay on the GPU.
+
+        Returns:
+            All other outputs.
 
         Raises:
             OutsideProfileError: A shape the engine was not built for.
@@ -143,9 +161,11 @@ class TensorRtSession:
         loaded = self._loaded()
         shapes = {name: inputs[name].shape for name in loaded.inputs}
         profile = choose_profile(loaded.profiles, shapes)
-        with self._on_gpu():
-            slot = self._slots.get(tuple(shapes.items()), lambda: _ShapeSlot(loaded, profile, shapes))
-            outputs = slot.run(inputs)
+        on_gpu = frozenset(kept) | {name for name, given in inputs.items() if isinstance(given, DeviceBatch)}
+        with self.on_gpu():
+            key = (tuple(shapes.items()), on_gpu)
+            slot = self._slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
+            outputs = slot.run(inputs, kept)
             self.device_seconds = slot.device_seconds
         return outputs
 
@@ -153,7 +173,7 @@ class TensorRtSession:
         """Free all that is on the GPU; may be called twice."""
         if self._gpu is None:
             return
-        with self._on_gpu():
+        with self.on_gpu():
             self._slots.clear()
             self._gpu.workspaces.close()
             self._gpu = None
@@ -164,12 +184,16 @@ class TensorRtSession:
         return self._gpu
 
     @contextmanager
-    def _on_gpu(self) -> Iterator[None]:
-        """Work in the GPU's primary context, on whichever thread this is, and leave the thread as it was."""
+    def on_gpu(self) -> Iterator[None]:
+        """Work in the GPU's primary context, on whichever thread this is, and leave the thread as it was.
+
+        Raises:
+            BackendUnavailableError: Something inside failed on the GPU, or its memory is full.
+        """
         self._context.push()
         try:
             yield
-        except self._cuda.Error as error:
+        except self.cuda.Error as error:
             raise BackendUnavailableError(
                 f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or take another with --backend"
             ) from error
@@ -225,41 +249,47 @@ class _Loaded:
         return answer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Buffer:
-    """One tensor on both sides of the bus."""
-
-    host: Array
-    """Page-locked, so that copies run beside other work."""
-    device: Any
-
-
 class _ShapeSlot:
-    """All that inputs of one combination of shapes need."""
+    """All that inputs of one combination of shapes need, with the same tensors on the GPU each time."""
 
-    def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
         self._gpu = gpu
         self._context = _new_context(gpu, profile)
         for name, shape in shapes.items():
             gpu.done(self._context.set_input_shape(name, shape), f"take {name!r} in shape {list(shape)}")
-        self._buffers = {name: self._new_buffer(name) for name in (*gpu.inputs, *gpu.outputs)}
-        for name, buffer in self._buffers.items():
-            gpu.done(self._context.set_tensor_address(name, int(buffer.device)), f"bind {name!r}")
+        self._host: dict[str, Array] = {}
+        self._device: dict[str, Any] = {}
+        for name in (*gpu.inputs, *gpu.outputs):
+            shape = tuple(self._context.get_tensor_shape(name))
+            dtype = np.dtype(gpu.tensorrt.nptype(gpu.engine.get_tensor_dtype(name)))
+            self._device[name] = gpu.cuda.mem_alloc(math.prod(shape) * dtype.itemsize)
+            gpu.done(self._context.set_tensor_address(name, int(self._device[name])), f"bind {name!r}")
+            if name not in on_gpu:
+                # Page-locked, so that copies run beside other work.
+                self._host[name] = gpu.cuda.pagelocked_empty(shape, dtype)
         self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
         self._graph: CudaGraph | None = None
         self._runs = 0
         self.device_seconds = 0.0
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]) -> dict[str, Array]:
         """Copy in, compute, copy out."""
-        for name in self._gpu.inputs:
-            np.copyto(self._buffers[name].host, inputs[name], casting="no")
-        self._start.record(self._gpu.stream)
+        cuda, stream = self._gpu.cuda, self._gpu.stream
+        for name, given in inputs.items():
+            if not isinstance(given, DeviceBatch):
+                np.copyto(self._host[name], given, casting="no")
+        self._start.record(stream)
+        # Images lie elsewhere in each run, so their copies are not recorded.
+        for name, given in inputs.items():
+            if isinstance(given, DeviceBatch):
+                given.gather(cuda, int(self._device[name]), stream)
         self._launch()
-        self._stop.record(self._gpu.stream)
+        for name, images in kept.items():
+            images.scatter(cuda, int(self._device[name]), stream)
+        self._stop.record(stream)
         self._stop.synchronize()
         self.device_seconds = self._start.time_till(self._stop) / 1000
-        return {name: self._buffers[name].host.copy() for name in self._gpu.outputs}
+        return {name: self._host[name].copy() for name in self._gpu.outputs if name in self._host}
 
     def close(self) -> None:
         """Free graph, context and buffers."""
@@ -267,9 +297,9 @@ class _ShapeSlot:
             self._graph.close()
         self._graph = None
         del self._context
-        for buffer in self._buffers.values():
-            buffer.device.free()
-        self._buffers = {}
+        while self._device:
+            self._device.popitem()[1].free()
+        self._host = {}
 
     def _launch(self) -> None:
         # The first run of a shape sets up what cannot be recorded, and a shape that never recurs needs no graph.
@@ -284,16 +314,12 @@ class _ShapeSlot:
     def _enqueue(self) -> None:
         cuda, stream = self._gpu.cuda, self._gpu.stream
         for name in self._gpu.inputs:
-            cuda.memcpy_htod_async(self._buffers[name].device, self._buffers[name].host, stream)
+            if name in self._host:
+                cuda.memcpy_htod_async(self._device[name], self._host[name], stream)
         self._gpu.done(self._context.execute_async_v3(stream.handle), "run")
         for name in self._gpu.outputs:
-            cuda.memcpy_dtoh_async(self._buffers[name].host, self._buffers[name].device, stream)
-
-    def _new_buffer(self, name: str) -> _Buffer:
-        shape = tuple(self._context.get_tensor_shape(name))
-        dtype = self._gpu.tensorrt.nptype(self._gpu.engine.get_tensor_dtype(name))
-        host = self._gpu.cuda.pagelocked_empty(shape, dtype)
-        return _Buffer(host, self._gpu.cuda.mem_alloc(host.nbytes))
+            if name in self._host:
+                cuda.memcpy_dtoh_async(self._host[name], self._device[name], stream)
 
 
 def _load(tensorrt: Any, cuda: Any, plan: bytes) -> _Loaded:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cascade_rt.engines.tensorrt_engine import split_batch
+from cascade_rt.engines.tensorrt_engine import batch_parts
 from cascade_rt.engines.tensorrt_session import ShapeRange, choose_profile
 from cascade_rt.errors import BackendUnavailableError, OutsideProfileError
 
@@ -39,7 +39,7 @@ def test_it_is_what_the_contract_promises_and_what_the_command_line_understands(
 
 @pytest.mark.parametrize(("count", "parts"), [(1, [1]), (4, [4]), (5, [4, 1]), (9, [4, 4, 1])])
 def test_large_batches_are_cut_into_parts(count: int, parts: list[int]) -> None:
-    image = np.arange(count, dtype=np.float32)
-    split = split_batch({"hu": image}, 4)
-    assert [len(part["hu"]) for part in split] == parts
-    np.testing.assert_array_equal(np.concatenate([part["hu"] for part in split]), image)
+    batch = np.arange(count)
+    cut = [batch[rows] for rows in batch_parts(count, 4)]
+    assert [len(part) for part in cut] == parts
+    np.testing.assert_array_equal(np.concatenate(cut), batch)

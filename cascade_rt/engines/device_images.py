@@ -1,0 +1,129 @@
+"""Images in GPU memory, between the two stages: how they are held, cut and given to an engine.
+
+All copies are put on one stream, so that each sees what those before it have written. Not measured: nothing here has
+run on a GPU yet.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cascade_rt.crop import Box
+
+_PIXEL = np.dtype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceImage:
+    """A float32 image `[row, col]`, C-contiguous."""
+
+    memory: Any
+    """What pycuda allocated."""
+    rows: int
+    cols: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.rows * self.cols * _PIXEL.itemsize
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceBatch:
+    """At least one image, all of one size, in the place of an array `[batch, 1, row, col]`."""
+
+    images: tuple[DeviceImage, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array that it stands for."""
+        return len(self.images), 1, self.images[0].rows, self.images[0].cols
+
+    @property
+    def ndim(self) -> int:
+        """Axes of that array."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of that array."""
+        return _PIXEL
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> "DeviceBatch":
+        return DeviceBatch(self.images[rows])
+
+    def gather(self, cuda: Any, target: int, stream: Any) -> None:
+        """Copy all images, one behind the other, to an address."""
+        for number, image in enumerate(self.images):
+            cuda.memcpy_dtod_async(target + number * image.nbytes, int(image.memory), image.nbytes, stream)
+
+    def scatter(self, cuda: Any, source: int, stream: Any) -> None:
+        """Fill all images with what lies, one behind the other, at an address."""
+        for number, image in enumerate(self.images):
+            cuda.memcpy_dtod_async(int(image.memory), source + number * image.nbytes, image.nbytes, stream)
+
+
+class DeviceImages:
+    """Makes images, and frees all that it ever made at once.
+
+    Allocating is slow and there are few sizes, so images that are given back are used again.
+    """
+
+    def __init__(self, cuda: Any, stream: Any) -> None:
+        """Start without memory.
+
+        Args:
+            cuda: `pycuda.driver`; whoever calls a method is in the context of the GPU.
+            stream: What all copies are put on.
+        """
+        self._cuda = cuda
+        self._stream = stream
+        self._allocated: list[Any] = []
+        self._idle: dict[int, list[Any]] = {}
+
+    def take(self, rows: int, cols: int) -> DeviceImage:
+        """An image with anything in it."""
+        size = rows * cols * _PIXEL.itemsize
+        idle = self._idle.setdefault(size, [])
+        if not idle:
+            self._allocated.append(self._cuda.mem_alloc(size))
+            idle.append(self._allocated[-1])
+        return DeviceImage(idle.pop(), rows, cols)
+
+    def give_back(self, images: Iterable[DeviceImage]) -> None:
+        """Take images back that are needed no more, once the work that is on the stream by now is done."""
+        for image in images:
+            self._idle[image.nbytes].append(image.memory)
+
+    def crop(self, image: DeviceImage, image_shape: tuple[int, int], box: Box) -> DeviceImage:
+        """Cut a box out of an image: on the device what `cascade_rt.crop.crop` is on the host.
+
+        Args:
+            image: The image, perhaps padded below and to the right.
+            image_shape: The rows and columns of it that count.
+            box: What to cut; the result is 0 where the box leaves what counts.
+        """
+        patch = self.take(*box.size)
+        height, width = box.inside(image_shape)
+        if (height, width) != box.size:
+            self._cuda.memset_d32_async(int(patch.memory), 0, box.height * box.width, self._stream)
+        copy = self._cuda.Memcpy2D()
+        copy.set_src_device(int(image.memory))
+        copy.src_y, copy.src_x_in_bytes = box.row, box.col * _PIXEL.itemsize
+        copy.src_pitch = image.cols * _PIXEL.itemsize
+        copy.set_dst_device(int(patch.memory))
+        copy.dst_pitch = patch.cols * _PIXEL.itemsize
+        copy.height, copy.width_in_bytes = height, width * _PIXEL.itemsize
+        copy(self._stream)
+        return patch
+
+    def close(self) -> None:
+        """Free all images, those that were not given back too; cuMemFree waits for work that still uses them."""
+        self._idle.clear()
+        while self._allocated:
+            self._allocated.pop().free()

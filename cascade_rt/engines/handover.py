@@ -1,0 +1,90 @@
+"""How the salient image of stage 1 gets to stage 2, in crops: the seam for engines that share a device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from cascade_rt.crop import Box, Patch, crop
+from cascade_rt.engines.base import Array, StageEngine
+from cascade_rt.errors import EngineError
+
+
+class Handover(Protocol[Patch]):
+    """Runs both stages for one scan, and holds what passes between them."""
+
+    def find_organ(self, hu: Array) -> Mapping[str, Array]:
+        """Run stage 1, and keep its salient images, for `crop`, until the next call.
+
+        Args:
+            hu: Slices `[slice, 1, row, col]`, HU, in a shape that the stage takes.
+
+        Returns:
+            The outputs of stage 1; `salient` only where it is on the host anyway.
+
+        Raises:
+            EngineError: One of these outputs is not a number.
+        """
+        ...
+
+    def crop(self, index: int, image_shape: tuple[int, int], box: Box) -> Patch:
+        """Cut a crop out of a salient image.
+
+        Args:
+            index: Which of the slices that `find_organ` had last.
+            image_shape: The rows and columns of the slice before it was padded.
+            box: What to cut; the crop is 0 where the box leaves the slice.
+        """
+        ...
+
+    def find_tumor(self, crops: Sequence[Patch]) -> Array:
+        """Run stage 2 on crops of equal size, which are used up by it, and return `[crop, 1, row, col]`.
+
+        Raises:
+            EngineError: A probability is not a number.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what passes between the stages; the engines stay open."""
+        ...
+
+
+class HostHandover:
+    """Crops with numpy: right for any two engines."""
+
+    def __init__(self, stage1: StageEngine, stage2: StageEngine) -> None:
+        self._stage1 = stage1
+        self._stage2 = stage2
+        self._salient: Array = np.empty((0, 1, 0, 0), dtype=np.float32)
+
+    def find_organ(self, hu: Array) -> Mapping[str, Array]:
+        """Run stage 1 (see `Handover`)."""
+        organ = self._stage1.run({"hu": hu})
+        check_finite(self._stage1, organ)
+        self._salient = organ["salient"]
+        return organ
+
+    def crop(self, index: int, image_shape: tuple[int, int], box: Box) -> Array:
+        """Cut a crop `[1, row, col]` (see `Handover`)."""
+        rows, cols = image_shape
+        return crop(self._salient[index, :, :rows, :cols], box)
+
+    def find_tumor(self, crops: Sequence[Array]) -> Array:
+        """Run stage 2 (see `Handover`)."""
+        tumor = self._stage2.run({"salient": np.stack(crops)})
+        check_finite(self._stage2, tumor)
+        return tumor["tumor_prob"]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
+    """Raise EngineError where an output of an engine is not a number."""
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise EngineError(
+                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; "
+                "run it with --backend pytorch to tell a bad model from a bad engine"
+            )

@@ -1,0 +1,167 @@
+"""What passes between the stages on one GPU is what passes between them on the host; with stand-ins for libraries."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cascade_rt.cascade import Cascade
+from cascade_rt.engines import Engines
+from cascade_rt.engines.fake import FakeEngine, organ_by_hu
+from cascade_rt.engines.handover import HostHandover
+from cascade_rt.engines.nvidia import Gpu
+from cascade_rt.engines.plans import Plan
+from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+from cascade_rt.engines.tensorrt_handover import DeviceHandover
+from cascade_rt.errors import EngineError
+from cascade_rt.volume import Volume
+from tests.cohort_files import AFFINE, fake_cascade
+from tests.fake_gpu import FakeGpu, Network
+
+SMALLEST = (1, 1, 64, 64)
+WINDOW_HU = fake_cascade().bundle.manifest.config.window_hu
+PROFILES = ((SMALLEST, (4, 1, 160, 160)), (SMALLEST, (1, 1, 512, 512)))
+STAGE1 = Network("hu", lambda hu: organ_by_hu(50.0, WINDOW_HU).run({"hu": hu}), PROFILES)
+STAGE2 = Network("salient", lambda salient: {"tumor_prob": salient * salient}, PROFILES)
+
+
+def host_cascade(**crop: object) -> Cascade:
+    """The same networks, with numpy."""
+    cascade = fake_cascade(**crop)  # type: ignore[arg-type]
+    stage2 = FakeEngine("stage2", lambda inputs: STAGE2.compute(inputs["salient"]))
+    return Cascade(cascade.bundle, replace(cascade.engines, stage2=stage2))
+
+
+@pytest.fixture
+def gpu(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    fake = FakeGpu({b"stage1": STAGE1, b"stage2": STAGE2})
+    fake.install(monkeypatch)
+    return fake
+
+
+@pytest.fixture
+def engines(gpu: FakeGpu, a_gpu: Gpu) -> Iterator[Engines]:
+    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
+    stage2 = TensorRtEngine(Plan(b"stage2", "fp32"), "stage2", a_gpu)
+    yield Engines(stage1, stage2)
+    stage1.close()
+    stage2.close()
+
+
+@pytest.fixture
+def on_gpu(engines: Engines) -> Callable[..., Cascade]:
+    return lambda **crop: Cascade(host_cascade(**crop).bundle, engines)
+
+
+def scan(*shape: int, seed: int = 0) -> Volume:
+    """Air with a box of noise in each slice but the first, at places of its own."""
+    random = np.random.default_rng(seed)
+    voxels = np.full(shape, -1000, dtype=np.int16)
+    for image in voxels[1:]:
+        row, col = (random.integers(0, length) for length in shape[1:])
+        part = image[row : row + random.integers(1, 90), col : col + random.integers(1, 90)]
+        part[...] = random.integers(-100, 240, part.shape)
+    return Volume.from_array(voxels.T, AFFINE)
+
+
+SHAPES = [(6, 96, 128), (19, 150, 70), (5, 33, 40), (6, 200, 250), (1, 64, 64)]
+"""A usual scan, one with padding and many crops, one smaller than its crops, one larger than the first profile."""
+
+
+@pytest.mark.parametrize("empty_policy", ["full", "skip"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_scan_is_segmented_as_on_the_host(
+    on_gpu: Callable[..., Cascade], shape: tuple[int, ...], empty_policy: str
+) -> None:
+    crop = {"empty_policy": empty_policy, "margin": 5}
+    expected = host_cascade(**crop).run(scan(*shape), keep_probabilities=True)
+    for _ in range(3):  # plain, recorded as a CUDA graph, and the graph again
+        found = on_gpu(**crop).run(scan(*shape), keep_probabilities=True)
+        np.testing.assert_array_equal(found.tumor_prob, expected.tumor_prob)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+        assert found.boxes == expected.boxes
+
+
+def test_the_salient_image_and_its_crops_do_not_cross_the_bus(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
+    slices, rows, cols, pixel = 6, 96, 128, 4
+    found = on_gpu(empty_policy="skip").run(scan(slices, rows, cols))
+    crops = sum(box.height * box.width for box in found.boxes.values())
+    assert gpu.bytes_in == pixel * slices * rows * cols
+    assert gpu.bytes_out == pixel * (slices * (rows * cols + rows + cols) + crops)
+
+
+def test_after_a_scan_only_the_memory_of_the_engines_is_left(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
+    on_gpu().run(scan(6, 96, 128))
+    after_one = len(gpu.memory)
+    on_gpu().run(scan(6, 96, 128))
+    assert len(gpu.memory) == after_one
+    on_gpu().close()
+    assert gpu.memory == {}
+
+
+def test_a_longer_scan_takes_no_more_memory(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
+    allocations = []
+    for slices in (16, 16, 64):
+        before = gpu.allocations
+        on_gpu().run(Volume.from_array(np.full((64, 64, slices), -1000, dtype=np.int16), AFFINE))
+        allocations.append(gpu.allocations - before)
+    _, short, long = allocations
+    assert long == short
+
+
+def test_a_run_that_fails_frees_the_crops(on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu) -> None:
+    gpu.refuses_to_run = True
+    with pytest.raises(EngineError, match="TensorRT cannot run"):
+        on_gpu().run(scan(6, 96, 128))
+    engines.stage1.close()
+    assert gpu.memory == {}
+
+
+def test_a_failure_of_the_caller_frees_the_crops_that_wait(
+    on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        on_gpu().run(scan(6, 96, 128), on_slices=interrupt)
+    engines.stage1.close()
+    assert gpu.memory == {}
+
+
+def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_it(
+    on_gpu: Callable[..., Cascade], gpu: FakeGpu, a_gpu: Gpu
+) -> None:
+    def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = STAGE1.compute(hu)
+        return {**outputs, "salient": np.full_like(outputs["salient"], np.nan)}
+
+    gpu.plans[b"stage1"] = replace(STAGE1, compute=spoil)
+    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
+    cascade = on_gpu()
+    cascade = Cascade(cascade.bundle, replace(cascade.engines, stage1=stage1))
+    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are not numbers in 'tumor_prob'"):
+        cascade.run(scan(6, 96, 128))
+    stage1.close()
+
+
+def test_the_same_shape_may_come_from_the_host_and_from_the_gpu_in_turn(
+    on_gpu: Callable[..., Cascade], engines: Engines
+) -> None:
+    volume = scan(3, 64, 64)
+    expected = host_cascade().run(volume, keep_probabilities=True)
+    image = np.random.default_rng(1).random((3, 1, 64, 64), dtype=np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(on_gpu().run(volume, keep_probabilities=True).tumor_prob, expected.tumor_prob)
+        np.testing.assert_array_equal(engines.stage2.run({"salient": image})["tumor_prob"], image * image)
+
+
+def test_two_stages_on_tensorrt_share_the_gpu(engines: Engines) -> None:
+    assert isinstance(engines.hand_over(), DeviceHandover)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_stage_that_is_elsewhere_gets_its_images_through_the_host(engines: Engines, stage: str) -> None:
+    elsewhere = getattr(host_cascade().engines, stage)
+    assert isinstance(replace(engines, **{stage: elsewhere}).hand_over(), HostHandover)
