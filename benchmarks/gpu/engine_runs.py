@@ -12,7 +12,7 @@ from benchmarks.gpu.network import Network, Task
 from cascade_rt.engines.onnxruntime_session import CUDA, open_gpu_session
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.tensorrt_api import tensorrt_log
-from cascade_rt.engines.tensorrt_engine import split_batch
+from cascade_rt.engines.tensorrt_engine import batch_parts
 from cascade_rt.errors import BackendUnavailableError, EngineError
 from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 
@@ -88,7 +88,9 @@ def open_tensorrt(network: Network, task: Task, *, precision: Precision = "fp32"
     (source,) = STAGE_SPECS[task.stage].inputs
     _, _, (largest_batch, *_) = engine.get_tensor_profile_shape(source.name, 0)
     tensors = images_and_results(network, task)
-    parts: list[dict[str, Tensor]] = split_batch(tensors, largest_batch)  # type: ignore[arg-type, assignment]
+    parts = [
+        {name: tensor[rows] for name, tensor in tensors.items()} for rows in batch_parts(task.batch, largest_batch)
+    ]
 
     def run() -> object:
         stream = torch.cuda.current_stream().cuda_stream
