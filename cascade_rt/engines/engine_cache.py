@@ -11,6 +11,7 @@ This is in the library, not in the export package, because the runtime loads pla
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -262,8 +263,9 @@ def _publish(draft: Path, entry: Path) -> None:
         os.rename(entry, draft / "replaced")
     try:
         os.rename(draft, entry)
-    except OSError:
-        if not entry.is_dir():
+    except OSError as error:
+        # Whoever was faster may be moved aside by a third process right now, which then puts its own entry there.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not entry.is_dir():
             raise
     shutil.rmtree(entry / "replaced", ignore_errors=True)
 

@@ -76,16 +76,13 @@ def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:
 
 
 def probabilities(wiring: Wiring) -> Iterator[NodeProto]:
-    """The sigmoid that ends a network, and all that is computed of it.
-
-    Its maxima are compared with the same threshold, and the saliency makes the image that stage 2 reads.
-    """
-    of_probability: set[str] = set()
+    """The sigmoid that ends a network, and the maxima of its output, which are compared with the same threshold."""
     for node in wiring.nodes:
-        if node.op_type == "Sigmoid" and node.output[0] in wiring.outputs or of_probability.intersection(node.input):
-            of_probability.update(node.output)
-            if node.op_type != "Shape":
-                yield node
+        if node.op_type == "Sigmoid" and node.output[0] in wiring.outputs:
+            yield node
+            yield from (
+                taker for taker in wiring.nodes if taker.op_type == "ReduceMax" and taker.input[0] == node.output[0]
+            )
 
 
 def sums_over_positions(wiring: Wiring) -> Iterator[NodeProto]:

@@ -87,4 +87,4 @@ def test_without_a_source_of_plans_it_is_unavailable_in_one_sentence() -> None:
     with pytest.raises(
         BackendUnavailableError, match=r"has no fp32 engine of stage1 of bundle 'phantom_bundle' .*, or take"
     ):
-        open_engines(read_bundle(default_bundle_path()), "tensorrt")
+        open_engines(read_bundle(default_bundle_path()), "tensorrt", "fp32")
