@@ -35,8 +35,14 @@ class ShapeProfile:
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether an image of this shape lies in the range."""
-        bounds = zip(self.smallest, shape, self.largest, strict=True)
-        return len(shape) == len(self.smallest) and all(low <= length <= high for low, length, high in bounds)
+        return lies_between(self.smallest, shape, self.largest)
+
+
+def lies_between(smallest: tuple[int, ...], shape: tuple[int, ...], largest: tuple[int, ...]) -> bool:
+    """Whether a shape has the axes of two others and each length lies between theirs, both ends included."""
+    return len(shape) == len(smallest) and all(
+        low <= length <= high for low, length, high in zip(smallest, shape, largest, strict=True)
+    )
 
 
 def shape_profiles(stage: Stage, config: CascadeConfig) -> tuple[ShapeProfile, ShapeProfile]:

@@ -22,6 +22,7 @@ from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.recently_used import RecentlyUsed
+from cascade_rt.engines.shape_profiles import lies_between
 from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runtime, TensorRTLog, tensorrt_log
 from cascade_rt.errors import BackendUnavailableError, EngineError, OutsideProfileError
 
@@ -45,9 +46,7 @@ class ShapeRange:
 
     def takes(self, shape: Shape) -> bool:
         """Whether a shape lies in the range."""
-        return len(shape) == len(self.smallest) and all(
-            low <= length <= high for low, length, high in zip(self.smallest, shape, self.largest, strict=True)
-        )
+        return lies_between(self.smallest, shape, self.largest)
 
 
 Profile = Mapping[str, ShapeRange]

@@ -1,13 +1,10 @@
 """`cascade-rt export`: a checkpoint in, a bundle out, and engines beside it where asked for."""
 
 from pathlib import Path
-from typing import Literal
 
 import click
 
-from cascade_rt_cli.options import PATH, calibrate_option, limits_option
-
-EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
+from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_option
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.engine_cache import BuildOptions
@@ -11,13 +11,14 @@ from cascade_rt.engines.tensorrt_api import import_tensorrt
 from cascade_rt.errors import UsageError
 from cascade_rt.tensors import STAGES
 from cascade_rt_cli.console import print_rows, results_console
+from cascade_rt_cli.options import EngineChoice
 from cascade_rt_cli.plans import plans, shown_builds
 
 if TYPE_CHECKING:
     from cascade_rt_export.trt_build import EngineFacts
 
 
-def check_engine(engine: Literal["tensorrt", "tensorrt-rtx"] | None, compute_capability: str | None) -> None:
+def check_engine(engine: EngineChoice | None, compute_capability: str | None) -> None:
     """Find out before the export whether engines can be compiled after it.
 
     Raises:
@@ -33,9 +34,7 @@ def check_engine(engine: Literal["tensorrt", "tensorrt-rtx"] | None, compute_cap
         import_tensorrt("tensorrt_rtx")
 
 
-def export_engines(
-    bundle: Bundle, engine: Literal["tensorrt", "tensorrt-rtx"], compute_capability: str | None, *, overwrite: bool
-) -> None:
+def export_engines(bundle: Bundle, engine: EngineChoice, compute_capability: str | None, *, overwrite: bool) -> None:
     """Compile an engine of each graph; raises like `open_engine` and `write_plans`."""
     if engine == "tensorrt":
         for precision in bundle.precisions:

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -8,6 +9,8 @@ from cascade_rt.engines import BACKENDS
 from cascade_rt.tensors import PRECISIONS
 
 PATH = click.Path(path_type=Path)
+EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
+"""Engines that can be compiled with a bundle."""
 
 bundle_option = click.option(
     "--bundle",
