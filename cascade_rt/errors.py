@@ -21,66 +21,90 @@ from typing import ClassVar
 
 
 class CascadeError(Exception):
-    """Base of every error a caller is meant to handle."""
+    """Base of every error a caller is meant to handle.
+
+    Args:
+        message: Which thing, what is wrong with it, and what to do.
+        code: A stable name for what is wrong, such as `E_TRUNCATED`, for scripts; none: that of the class.
+    """
 
     exit_code: ClassVar[int] = 1
+    default_code: ClassVar[str] = "E_CASCADE"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
 
 
 class UsageError(CascadeError):
     """The request contradicts itself, or names something that does not exist."""
 
     exit_code = 2
+    default_code = "E_USAGE"
 
 
 class InputError(CascadeError):
     """A scan, a label or a case cannot be used as it is."""
 
     exit_code = 4
+    default_code = "E_INPUT"
 
 
 class BundleError(CascadeError):
     """A bundle or a checkpoint is damaged, incomplete or of a kind this version does not know."""
 
     exit_code = 5
+    default_code = "E_BUNDLE"
 
 
 class ParityError(BundleError):
     """An exported graph does not compute what the PyTorch model computes."""
+
+    default_code = "E_PARITY"
 
 
 class OutputError(CascadeError):
     """A result cannot be written to where it should go."""
 
     exit_code = 6
+    default_code = "E_OUTPUT"
 
 
 class BackendUnavailableError(CascadeError):
     """An engine cannot run here: its package, its device or its driver is missing."""
 
     exit_code = 7
+    default_code = "E_BACKEND"
 
 
 class OutsideProfileError(BackendUnavailableError, ValueError):
     """An input has a shape that an engine was not built for; the message has the allowed range."""
+
+    default_code = "E_PROFILE"
 
 
 class OutputExistsError(OutputError):
     """A result is already there and overwriting it was not asked for."""
 
     exit_code = 8
+    default_code = "E_EXISTS"
 
 
 class EngineBuildError(CascadeError):
     """An engine could not be built for this device, or the one that was built is not in the precision asked for."""
 
     exit_code = 7
+    default_code = "E_ENGINE_BUILD"
 
 
 class EngineError(CascadeError):
     """An engine ran and returned something that cannot be a result."""
+
+    default_code = "E_ENGINE"
 
 
 class PartialFailureError(CascadeError):
     """Some scans of several failed; the others have their results."""
 
     exit_code = 3
+    default_code = "E_SOME_FAILED"
