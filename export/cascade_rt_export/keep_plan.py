@@ -24,7 +24,7 @@ REASONS: Mapping[str, str] = {
     "window": "takes Hounsfield units, which reach -32768 and have no upper bound",
     "image": "reads the image, whose pixels differ by little more than float16 resolves",
     "softmax": "sums products and exponentials over channels or positions",
-    "probability": "is compared with a threshold",
+    "probability": "is a probability that a threshold is held against, or computed of one",
     "sum": "sums over all positions",
     "resize": "computes positions from scales",
     "lengths": "computes with the lengths of axes, once for a whole image",

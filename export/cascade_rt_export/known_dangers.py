@@ -76,13 +76,17 @@ def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:
 
 
 def probabilities(wiring: Wiring) -> Iterator[NodeProto]:
-    """The sigmoid that ends a network, and the maxima of its output, which are compared with the same threshold."""
+    """The sigmoid that ends a network, and all that is computed of its output.
+
+    The maxima are compared with the same threshold; the saliency multiplies the image, and what rounding it loses, the
+    convolutions that read the salient image hand on many times larger, as with the image itself.
+    """
+    of_probability: set[str] = set()
     for node in wiring.nodes:
-        if node.op_type == "Sigmoid" and node.output[0] in wiring.outputs:
+        ends = node.op_type == "Sigmoid" and node.output[0] in wiring.outputs
+        if ends or (of_probability.intersection(node.input) and node.op_type != "Shape"):
+            of_probability.update(node.output)
             yield node
-            yield from (
-                taker for taker in wiring.nodes if taker.op_type == "ReduceMax" and taker.input[0] == node.output[0]
-            )
 
 
 def sums_over_positions(wiring: Wiring) -> Iterator[NodeProto]:

@@ -11,7 +11,11 @@ from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.errors import InputError
+from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt_export.calibration import (
+    PHANTOM_ORGAN_SLICES,
+    PHANTOM_SEEDS,
+    PHANTOM_TUMOR_SLICES,
     SLICES_PER_SCAN,
     Calibration,
     CalibrationScan,
@@ -49,6 +53,13 @@ def test_without_scans_there_is_nothing_to_calibrate_on() -> None:
 
 def test_phantoms_say_that_no_scans_were_given() -> None:
     assert phantom_calibration((6, 64, 64)).source.endswith("as no scans were given")
+
+
+def test_most_slices_of_a_phantom_hold_tumor_and_one_does_not() -> None:
+    scan = phantom_calibration((24, 64, 64)).scans[0]
+    label = make_phantom(PHANTOM_SEEDS[0], (24, 64, 64), tumor=True).label[list(scan.positions)]
+    assert (label == TUMOR_LABEL).any(axis=(1, 2)).sum() == PHANTOM_TUMOR_SLICES
+    assert label.any(axis=(1, 2)).sum() == PHANTOM_TUMOR_SLICES + PHANTOM_ORGAN_SLICES
 
 
 def test_stage_2_is_recorded_with_the_crops_of_the_glue() -> None:

@@ -171,6 +171,16 @@ def test_the_known_dangers_are_kept(stages: Mapping[Stage, Converted]) -> None:
     }
 
 
+def test_all_that_is_computed_of_the_organ_probability_stays_in_float32(stages: Mapping[Stage, Converted]) -> None:
+    kept = {name for entry in stages["stage1"].half.kept for name in entry["nodes"]}
+    of_probability = {"organ_prob"}
+    for step in stages["stage1"].single.graph.node:
+        if of_probability.intersection(step.input) and step.op_type != "Shape":
+            of_probability.update(step.output)
+            assert step.name in kept, step.name
+    assert {"row_max", "col_max", "salient"} <= of_probability
+
+
 def test_table_and_calibration_are_small_plain_values(stage: Converted) -> None:
     document = {"kept": stage.half.kept, "calibration": stage.half.calibration}
     text = json.dumps(document)
