@@ -114,9 +114,9 @@ class _Recorder:
 
 def _thinned(positions: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
     """At most `count` of the positions, evenly spread, the first and the last among them."""
-    if len(positions) <= count:
-        return positions
-    return positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
+    chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)
+    kept: npt.NDArray[np.intp] = positions[chosen]
+    return kept
 
 
 def _slices_of(name: str, voxels: npt.NDArray[np.int16], chosen: npt.NDArray[np.intp]) -> CalibrationScan:

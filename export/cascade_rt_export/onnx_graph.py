@@ -12,6 +12,7 @@ from torch import nn
 
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
 from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, StageSpec
+from cascade_rt_export.batch_norms import with_folded_norms
 
 OPSET = 18
 """Resize of opset 19 and later long had no CUDA kernel in ONNX Runtime; nothing here needs more than 18."""
@@ -25,7 +26,7 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
     """Export a stage with dynamic batch, height and width.
 
     Args:
-        model: The trained cascade; it is put into evaluation mode.
+        model: The trained cascade, which is moved to the CPU.
         stage: Which stage.
 
     Returns:
@@ -46,7 +47,7 @@ def onnx_from_graph(graph: nn.Module, spec: StageSpec) -> ModelProto:
     }
     with quiet_exporter():
         program = torch.onnx.export(
-            graph.eval().cpu(),
+            with_folded_norms(graph.cpu()),
             (torch.zeros(_EXAMPLE_SHAPE),),
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
