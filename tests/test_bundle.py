@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cascade_rt.bundle import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle, record_files
+from cascade_rt.bundle import Bundle, read_bundle, record_files
+from cascade_rt.bundle_files import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES
 from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import BundleError
 
