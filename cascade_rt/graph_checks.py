@@ -24,7 +24,7 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 # fmt: off
 OPERATORS = frozenset({
     # networks
-    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Dropout", "Gemm", "GlobalAveragePool",
+    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool",
     "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization", "MatMul",
     "MaxPool", "Resize",
     # activations

@@ -1,9 +1,8 @@
 """Small ONNX graphs, sound ones and ones that are to be refused."""
 
+import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-
-import numpy as np
 
 
 def sound_model() -> ModelProto:
