@@ -6,9 +6,13 @@
     BUNDLE/stage1_fp16.onnx       both once more in half precision, where that was shown to find the same masks;
     BUNDLE/stage2_fp16.onnx       a bundle has both of these or neither
     BUNDLE/weights.safetensors    the same weights for the PyTorch baseline
+    BUNDLE/golden.bin             a small input of each stage and what PyTorch made of it, to try engines on
+    BUNDLE/manifest.json.sig      where it is signed: the signature of the manifest
 
-A bundle is read whole or refused: a key, a version or a file that this code does not know is an error, and so is a file
-whose SHA-256 is not the one in the manifest.
+A bundle is read whole or refused, for it may come from anybody: a key or a version that this code does not know is an
+error, and so is a file whose SHA-256 is not the one in the manifest, or a graph that holds more than networks need
+(docs/decisions/0018). The order is signature, manifest, hashes, graphs; nothing is parsed before it is hashed but the
+manifest, and that is small. Files that a bundle does not have are not looked at.
 """
 
 import hashlib
@@ -18,35 +22,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cascade_rt.atomic import write_bytes
+from cascade_rt.bundle_files import (
+    FILE_NAMES,
+    GOLDEN_NAME,
+    GRAPH_NAMES,
+    HALF_FILE_NAMES,
+    MANIFEST_NAME,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE_NAME,
+    WEIGHTS_NAME,
+    BundleFile,
+    FileRecord,
+    graph_name,
+)
 from cascade_rt.config import CascadeConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
+from cascade_rt.golden import Golden, read_golden
+from cascade_rt.graph_checks import check_graph
 from cascade_rt.hashing import file_sha256
-from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
+from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
+from cascade_rt.signature import check_signature, sign
+from cascade_rt.strict_json import parse_strict_json
+from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, Precision, Stage
 
-SCHEMA_VERSION = 2
-MANIFEST_NAME = "manifest.json"
-WEIGHTS_NAME = "weights.safetensors"
-MAX_MANIFEST_BYTES = 1 << 20
+SCHEMA_VERSION = 3
 LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
-
-
-def graph_name(stage: Stage, precision: Precision = "fp32") -> str:
-    """File name of a stage's ONNX graph."""
-    return f"{stage}_{precision}.onnx"
-
-
-FILE_NAMES = frozenset({*(graph_name(stage) for stage in STAGES), WEIGHTS_NAME})
-"""The files that every manifest lists."""
-HALF_FILE_NAMES = frozenset(graph_name(stage, "fp16") for stage in STAGES)
-"""Those that a manifest lists too where the bundle has graphs in half precision."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file of the bundle as it was when the manifest was written."""
-
-    sha256: str
-    bytes: int
+_LONGEST_COMPLAINT = 300
+"""Characters; a complaint quotes what it is about, which may be the whole manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +102,35 @@ class Bundle:
         """The precisions that it has graphs of."""
         return tuple(precision for precision in PRECISIONS if graph_name("stage1", precision) in self.manifest.files)
 
-    def graph(self, stage: Stage, precision: Precision = "fp32") -> Path:
-        """The ONNX graph of a stage.
+    def graph(self, stage: Stage, precision: Precision = "fp32") -> BundleFile:
+        """The ONNX graph of a stage; engines take `read_bytes` of it, which is what was checked.
 
         Raises:
             BundleError: The bundle has no graphs of this precision.
         """
         if precision not in self.precisions:
             raise BundleError(f"{self.path}: has no {precision} graphs; export the bundle again with --fp16")
-        return self.path / graph_name(stage, precision)
+        return self._file(graph_name(stage, precision))
 
     @property
-    def weights(self) -> Path:
+    def weights(self) -> BundleFile:
         """The weights of the PyTorch baseline."""
-        return self.path / WEIGHTS_NAME
+        return self._file(WEIGHTS_NAME)
+
+    def read_golden(self) -> dict[Stage, Golden]:
+        """What each stage is fed to try an engine, and what it is to answer.
+
+        Raises:
+            BundleError: The file has changed since the bundle was opened, or is none.
+        """
+        file = self._file(GOLDEN_NAME)
+        try:
+            return read_golden(file.read_bytes())
+        except ValueError as error:
+            raise BundleError(f"{file}: {error}; export the bundle again") from error
+
+    def _file(self, name: str) -> BundleFile:
+        return BundleFile(self.path / name, self.manifest.files[name])
 
 
 def default_bundle_path() -> Path:
@@ -119,33 +138,81 @@ def default_bundle_path() -> Path:
     return Path(__file__).parent / "assets" / "phantom_bundle"
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: Path, public_key: Path | None = None) -> Bundle:
     """Open a bundle and check every file of it.
 
+    Args:
+        path: Its folder.
+        public_key: A PEM file; a bundle that the owner of this key has not signed is refused.
+
     Raises:
-        BundleError: It is no bundle, of an unknown version, incomplete, or a file is not the one that was exported.
+        BundleError: It is no bundle, not signed by the key (`E_SIGNATURE`), of an unknown version (`E_MANIFEST`),
+            incomplete (`E_BUNDLE_FILE`), a file is not the one that was exported (`E_HASH`), or a graph holds more than
+            networks need (`E_GRAPH`, `E_EXTERNAL_DATA`).
+        UsageError: `public_key` is not a key.
+        BackendUnavailableError: `public_key` is given, and the package `cryptography` is not installed.
+    """
+    content = read_manifest_bytes(path)
+    if public_key is not None:
+        check_signature(content, path / SIGNATURE_NAME, public_key)
+    return _checked_bundle(path, content)
+
+
+def sign_bundle(path: Path, private_key: Path) -> Bundle:
+    """Check a bundle and put the signature of its manifest beside it, over one that is there.
+
+    Args:
+        path: Its folder.
+        private_key: A PEM file.
+
+    Raises:
+        BundleError: It is refused; nothing is signed.
+        UsageError: `private_key` is not a key.
+        BackendUnavailableError: The package `cryptography` is not installed.
+        OutputError: The signature cannot be written.
+    """
+    content = read_manifest_bytes(path)
+    bundle = _checked_bundle(path, content)
+    write_bytes(path / SIGNATURE_NAME, sign(content, private_key), overwrite=True)
+    return bundle
+
+
+def _checked_bundle(path: Path, content: bytes) -> Bundle:
+    """Parse a manifest, and check every file it lists."""
+    manifest_path = path / MANIFEST_NAME
+    try:
+        manifest = _parse_manifest(parse_strict_json(content))
+    except (ValueError, UsageError) as error:
+        complaint = str(error)[:_LONGEST_COMPLAINT]
+        raise BundleError(f"{manifest_path}: {complaint}; export the bundle again", code="E_MANIFEST") from error
+    for name, record in manifest.files.items():
+        _check_file(BundleFile(path / name, record))
+    return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+
+
+def read_manifest_bytes(path: Path) -> bytes:
+    """The manifest of the bundle in a folder as it is, unparsed; what is signed.
+
+    Raises:
+        BundleError: There is none, it is no plain file, or it is too large for one.
     """
     manifest_path = path / MANIFEST_NAME
-    if not manifest_path.is_file():
-        raise BundleError(f"{path}: is not a bundle (it has no {MANIFEST_NAME}); make one with: cascade-rt export")
-    if manifest_path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{manifest_path}: is larger than {MAX_MANIFEST_BYTES} bytes; this is not a manifest")
     try:
-        content = manifest_path.read_bytes()
-        manifest = _parse_manifest(json.loads(content))
-        for name, record in manifest.files.items():
-            _check_file(path / name, record)
-    except (ValueError, RecursionError, UsageError) as error:
-        raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
+        return read_plain_file(manifest_path, MAX_MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(
+            f"{path}: is not a bundle (it has no {MANIFEST_NAME}); make one with: cascade-rt export"
+        ) from error
+    except NotAPlainFileError as error:
+        raise BundleError(f"{manifest_path}: {error}; this is not a manifest", code="E_MANIFEST") from error
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
+        raise BundleError(f"{manifest_path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def write_manifest(path: Path, manifest: Manifest) -> Bundle:
     """Write the manifest of a bundle whose files are already in `path`, and read the bundle back."""
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False)
-    (path / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    write_bytes(path / MANIFEST_NAME, (text + "\n").encode(), overwrite=True)
     return read_bundle(path)
 
 
@@ -158,7 +225,7 @@ def record_files(path: Path) -> dict[str, FileRecord]:
 def is_bundle_only(path: Path) -> bool:
     """Whether a folder holds the files of a bundle and nothing else."""
     names = {entry.name for entry in path.iterdir()}
-    return names - HALF_FILE_NAMES == FILE_NAMES | {MANIFEST_NAME}
+    return names - HALF_FILE_NAMES - {SIGNATURE_NAME} == FILE_NAMES | {MANIFEST_NAME}
 
 
 _PLAIN_KEYS: dict[str, type] = {
@@ -200,14 +267,19 @@ def _parse_manifest(document: Any) -> Manifest:
 def _parse_files(files: Any) -> dict[str, FileRecord]:
     if not isinstance(files, dict) or files.keys() not in (FILE_NAMES, FILE_NAMES | HALF_FILE_NAMES):
         raise ValueError(f"files must be {sorted(FILE_NAMES)}, with or without {sorted(HALF_FILE_NAMES)}")
-    return {name: from_mapping(FileRecord, record, f"files.{name}", complete=True) for name, record in files.items()}
+    records = {name: from_mapping(FileRecord, record, f"files.{name}", complete=True) for name, record in files.items()}
+    for name, record in records.items():
+        if not 0 <= record.bytes <= MAX_FILE_BYTES[name]:
+            raise ValueError(f"files.{name}.bytes must lie between 0 and {MAX_FILE_BYTES[name]}, got {record.bytes}")
+    return records
 
 
-def _check_file(path: Path, record: FileRecord) -> None:
-    if not path.is_file():
-        raise BundleError(f"{path}: is missing from the bundle; copy the bundle again")
-    if path.stat().st_size != record.bytes or file_sha256(path) != record.sha256:
-        raise BundleError(f"{path}: is not the file that was exported (its SHA-256 differs); copy the bundle again")
+def _check_file(file: BundleFile) -> None:
+    """Compare a file with its record, and look into it where it is a graph."""
+    if file.name in GRAPH_NAMES:
+        check_graph(file.read_bytes(), str(file))
+    else:
+        file.check()
 
 
 def _tensor_table() -> dict[str, Any]:

@@ -116,6 +116,7 @@ def open_cascade(
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
     plans: PlanSource = no_plans,
+    public_key: Path | None = None,
 ) -> Cascade:
     """Open a bundle, ready to segment scans.
 
@@ -124,13 +125,15 @@ def open_cascade(
         backend: Which library computes; `auto` takes the best that runs here.
         precision: Which type it computes in; `auto` takes the fastest on the backend.
         plans: Where the backend `tensorrt` gets its engines from.
+        public_key: A PEM file; a bundle that the owner of this key has not signed is refused.
 
     Raises:
         BundleError: The bundle is refused, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
+        EngineError: An engine does not compute what was exported.
         UsageError: The backend has no such precision.
     """
-    opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle))
+    opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle), public_key)
     return Cascade(opened, open_engines(opened, backend, precision, plans))
 
 

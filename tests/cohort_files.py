@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.bundle import Bundle, FileRecord, Manifest
+from cascade_rt.bundle import Bundle, Manifest
+from cascade_rt.bundle_files import FileRecord
 from cascade_rt.cascade import Cascade
 from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.engines import Engines

@@ -1,15 +1,18 @@
 """A bundle is read whole or refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
-from cascade_rt.bundle import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES, Bundle, read_bundle, record_files
+from cascade_rt.bundle import Bundle, read_bundle, record_files
+from cascade_rt.bundle_files import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES
 from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import BundleError
 
@@ -60,7 +63,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda m: m.update(schema_version=1), "schema_version must be 2, got 1"),
+        (lambda m: m.update(schema_version=2), "schema_version must be 3, got 2"),
         (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda m: m.pop("parity"), r"misses \['parity'\]"),
         (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
@@ -70,14 +73,34 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m["tensors"]["stage1"]["inputs"][0].update(name="image"), "other labels or tensors"),
         (lambda m: m["files"].update({"../secret": {}}), "files must be"),
         (lambda m: m["files"]["stage1_fp32.onnx"].update(bytes="1"), "bytes must be of type int"),
+        (lambda m: m["files"]["stage1_fp32.onnx"].update(bytes=(1 << 30) + 1), "bytes must lie between 0 and"),
+        (lambda m: m["files"]["golden.bin"].update(bytes=-1), "bytes must lie between 0 and"),
+        (lambda m: m["files"].update({"readme.md": {}}), "files must be"),
         (lambda m: m.update(intended_use=None), "intended_use must be a JSON string"),
+        (lambda m: m.update(name="\x1b]0;owned\x07"), "has control characters"),
+        (lambda m: m["parity"].update(limit=float("nan")), "holds NaN"),
     ],
 )
 def test_a_manifest_this_version_does_not_understand_is_refused(
     copy: Path, change: Callable[[dict[str, Any]], object], complaint: str
 ) -> None:
     edit_manifest(copy, change)
-    with pytest.raises(BundleError, match=complaint):
+    with pytest.raises(BundleError, match=complaint) as caught:
+        read_bundle(copy)
+    assert caught.value.code == "E_MANIFEST"
+
+
+def test_a_complaint_does_not_repeat_a_whole_manifest(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest.update(intended_use=["x" * 100_000]))
+    with pytest.raises(BundleError) as caught:
+        read_bundle(copy)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_key_that_stands_twice_is_refused(copy: Path) -> None:
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"name":', '"name": "other", "name":', 1))
+    with pytest.raises(BundleError, match="has the key 'name' twice"):
         read_bundle(copy)
 
 
@@ -118,7 +141,7 @@ def test_a_bundle_without_half_precision_says_so_when_it_is_asked_for(copy: Path
 def test_a_graph_that_onnxruntime_cannot_read_is_refused(copy: Path) -> None:
     (copy / "stage1_fp32.onnx").write_bytes(b"no graph at all")
     rehash(copy)
-    with pytest.raises(BundleError, match=r"stage1_fp32\.onnx: ONNX Runtime cannot read the graph"):
+    with pytest.raises(BundleError, match=r"stage1_fp32\.onnx: is not an ONNX graph"):
         open_cascade(copy, "onnxruntime")
 
 
@@ -130,6 +153,92 @@ def test_graphs_in_each_others_place_are_refused(copy: Path) -> None:
     rehash(copy)
     with pytest.raises(BundleError, match="is not a graph of stage1"):
         open_cascade(copy, "onnxruntime")
+
+
+def add_to_graph(path: Path, change: Callable[[onnx.ModelProto], object]) -> None:
+    model = onnx.load(path)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def test_a_graph_that_names_another_file_is_refused_before_any_engine_sees_it(copy: Path) -> None:
+    def point_outside(model: onnx.ModelProto) -> None:
+        onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
+
+    add_to_graph(copy / "stage2_fp32.onnx", point_outside)
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"stage2_fp32\.onnx: a tensor lies in another file") as caught:
+        read_bundle(copy)
+    assert caught.value.code == "E_EXTERNAL_DATA"
+
+
+def test_a_graph_with_an_operator_of_a_library_is_refused(copy: Path) -> None:
+    add_to_graph(copy / "stage1_fp16.onnx", lambda model: setattr(model.graph.node[0], "domain", "com.evil"))
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"stage1_fp16\.onnx: uses '\w+' of the domain 'com\.evil'") as caught:
+        read_bundle(copy)
+    assert caught.value.code == "E_GRAPH"
+
+
+@pytest.mark.parametrize("name", ["stage1_fp32.onnx", "weights.safetensors", "golden.bin", "manifest.json"])
+def test_a_symbolic_link_is_refused(copy: Path, name: str) -> None:
+    (copy / name).rename(copy.parent / name)
+    (copy / name).symlink_to(copy.parent / name)
+    with pytest.raises(BundleError, match=f"{name}: is a symbolic link"):
+        read_bundle(copy)
+
+
+def test_a_hard_link_is_read_as_package_managers_make_them(copy: Path) -> None:
+    name = "stage1_fp32.onnx"
+    (copy / name).rename(copy.parent / name)
+    (copy / name).hardlink_to(copy.parent / name)
+    read_bundle(copy)
+
+
+def test_a_folder_of_bundles_may_be_a_symbolic_link(copy: Path) -> None:
+    (copy.parent / "current").symlink_to(copy)
+    read_bundle(copy.parent / "current")
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(copy: Path) -> None:
+    (copy / "weights.safetensors").unlink()
+    os.mkfifo(copy / "weights.safetensors")
+    with pytest.raises(BundleError, match="is not a plain file"):
+        read_bundle(copy)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_never_opened(copy: Path) -> None:
+    os.mkfifo(copy / "stage3_fp32.onnx")
+    (copy / "evil.py").write_text("raise SystemExit")
+    read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["stage1_fp32.onnx", "weights.safetensors", "golden.bin"])
+def test_a_file_exchanged_after_the_bundle_was_opened_is_refused(copy: Path, name: str) -> None:
+    opened = read_bundle(copy)
+    content = bytearray((copy / name).read_bytes())
+    content[100] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name}: is not the file that was exported"):
+        {
+            "stage1_fp32.onnx": opened.graph("stage1").read_bytes,
+            "weights.safetensors": opened.weights.read_bytes,
+            "golden.bin": opened.read_golden,
+        }[name]()
+
+
+def test_a_golden_case_that_holds_no_numbers_is_refused(copy: Path) -> None:
+    content = (copy / "golden.bin").read_bytes()
+    (copy / "golden.bin").write_bytes(b"\xff" * len(content))
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"golden\.bin: holds what is not a number"):
+        read_bundle(copy).read_golden()
+
+
+def test_weights_larger_than_any_memory_are_refused_before_they_are_made_room_for(copy: Path) -> None:
+    edit_manifest(copy, lambda manifest: manifest["config"].update(base_width=1 << 20))
+    with pytest.raises(BundleError, match="holds the weights of another network"):
+        open_cascade(copy, "pytorch")
 
 
 def test_weights_of_another_network_are_refused(copy: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.lines import reason_of
-from cascade_rt.bundle import graph_name
+from cascade_rt.bundle_files import graph_name
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.shape_profiles import shape_profiles

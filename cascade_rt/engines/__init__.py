@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines.base import StageEngine, smallest_inputs
+from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import BackendUnavailableError, UsageError
 from cascade_rt.tensors import Precision, Stage
 
@@ -97,6 +98,7 @@ def open_engines(
     Raises:
         BackendUnavailableError: The backend asked for, or every backend, cannot run on this machine.
         BundleError: The bundle has no graphs of this precision.
+        EngineError: An engine does not compute what was exported (`E_SELF_TEST`); `auto` does not try the next then.
         UsageError: The backend asked for has no such precision.
     """
     return _open_best(bundle, precision, plans) if backend == "auto" else _open_both(bundle, backend, precision, plans)
@@ -129,10 +131,10 @@ def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans:
         undo.callback(stage1.close)
         stage2 = open_engine(bundle, "stage2", backend, precision, plans)
         undo.callback(stage2.close)
-        if backend in GPU_BACKENDS:
-            # A GPU library loads parts of itself in the first run; whether it works is known only after that.
-            for engine in (stage1, stage2):
-                engine.run(smallest_inputs(engine.stage))
+        # A GPU library loads parts of itself in the first run; whether it works at all is known only after that.
+        golden = bundle.read_golden()
+        for engine in (stage1, stage2):
+            self_test(engine, golden[engine.stage])
         undo.pop_all()
     return Engines(stage1, stage2)
 

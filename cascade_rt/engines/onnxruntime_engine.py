@@ -1,12 +1,12 @@
 """ONNX Runtime, on the CPU and on an NVIDIA GPU."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cascade_rt.bundle import Bundle
+from cascade_rt.bundle_files import BundleFile
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
@@ -111,7 +111,7 @@ def _version() -> str:
     return version
 
 
-def _check_names(session: Any, stage: Stage, path: Path) -> None:
+def _check_names(session: Any, stage: Stage, path: BundleFile) -> None:
     """Raise BundleError where a graph is not one of this stage."""
     spec = STAGE_SPECS[stage]
     for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):

@@ -30,7 +30,8 @@ class PyTorchEngine:
         from cascade_rt.models.weights import load_weights
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(load_weights(bundle.weights, bundle.manifest.config).to(device), stage)
+        weights = bundle.weights
+        return cls(load_weights(weights.read_bytes(), bundle.manifest.config, str(weights)).to(device), stage)
 
     @property
     def stage(self) -> Stage:

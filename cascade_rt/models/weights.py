@@ -1,11 +1,11 @@
 """A model's weights as a safetensors file."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from cascade_rt.config import CascadeConfig
@@ -18,17 +18,27 @@ def save_weights(model: CascadeModel, path: Path) -> None:
     path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
-def load_weights(path: Path, config: CascadeConfig) -> CascadeModel:
+def load_weights(content: bytes, config: CascadeConfig, source: str) -> CascadeModel:
     """Build the model of a config and fill it, in evaluation mode.
+
+    Args:
+        content: A safetensors file.
+        config: What the model is.
+        source: Which file it is, for messages.
 
     Raises:
         BundleError: The file is damaged, or holds the weights of another network.
     """
     try:
-        weights = load_file(path)
+        weights = load(content)
     except SafetensorError as error:
-        raise BundleError(f"{path}: is not a safetensors file ({error}); export the bundle again") from error
-    return fill_weights(CascadeModel(config), weights, os.fspath(path))
+        raise BundleError(f"{source}: is not a safetensors file ({error}); export the bundle again") from error
+    # A model of the wrong size may be one that no memory holds: it is built without memory first.
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in CascadeModel(config).state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        raise _other_network(source)
+    return fill_weights(CascadeModel(config), weights, source)
 
 
 def fill_weights(model: CascadeModel, weights: Mapping[str, Tensor], source: str) -> CascadeModel:
@@ -36,5 +46,9 @@ def fill_weights(model: CascadeModel, weights: Mapping[str, Tensor], source: str
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
-        raise BundleError(f"{source}: holds the weights of another network than its config says") from error
+        raise _other_network(source) from error
     return model.eval()
+
+
+def _other_network(source: str) -> BundleError:
+    return BundleError(f"{source}: holds the weights of another network than its config says; export the bundle again")

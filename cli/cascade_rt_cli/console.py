@@ -1,14 +1,17 @@
 """What the commands print: progress on stderr, results on stdout."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
+from cascade_rt.shown_paths import shown_path
 
 
 def results_console(*, shown: bool = True) -> Console:
@@ -33,7 +36,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
-    console.print(f"{printable(str(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
+    console.print(f"{printable(shown(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
     print_rows(console, _summary(job, segmentation), indent=2)
 
 
@@ -43,6 +46,17 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int
     width = max([11, *(len(name) + 2 for name, _ in table)])
     for name, text in table:
         console.print(f"{'':{indent}}{name:<{width}}{printable(text)}")
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as it is printed: without folders outside the working folder, unless `--log-paths` is given."""
+    return os.fspath(path) if logs_paths() else shown_path(path)
+
+
+def logs_paths() -> bool:
+    """Whether paths are printed in full."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("log_paths"))
 
 
 def printable(text: str) -> str:
@@ -70,10 +84,10 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
     if len(found.lesions) > 3:
         yield "", f"and {len(found.lesions) - 3} smaller"
-    yield "mask", str(job.mask)
-    yield "report", str(job.report)
+    yield "mask", shown(job.mask)
+    yield "report", shown(job.report)
     if job.picture is not None:
-        yield "picture", str(job.picture)
+        yield "picture", shown(job.picture)
     total = sum(segmentation.timings.values())
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
     yield "time", f"{total:.2f} s ({steps})"

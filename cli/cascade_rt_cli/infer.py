@@ -5,7 +5,14 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
+from cascade_rt_cli.options import (
+    PATH,
+    backend_option,
+    bundle_option,
+    overwrite_option,
+    precision_option,
+    signature_option,
+)
 
 
 @click.command()
@@ -19,6 +26,7 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
 )
 @click.option("--preview", is_flag=True, help="Also draw the most telling slice with outlines, <name>_seg.png.")
 @bundle_option
+@signature_option
 @backend_option
 @precision_option
 @overwrite_option
@@ -27,6 +35,7 @@ def infer(
     output: Path | None,
     preview: bool,
     bundle: Path | None,
+    public_key: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
     overwrite: bool,
@@ -44,4 +53,5 @@ def infer(
     from cascade_rt.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
-    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, precision, overwrite=overwrite)
+    jobs = plan_jobs(scans, output, pictures=preview)
+    infer_scans(jobs, bundle, backend, precision, public_key=public_key, overwrite=overwrite)

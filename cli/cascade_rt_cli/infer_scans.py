@@ -21,6 +21,7 @@ def infer_scans(
     backend: BackendChoice,
     precision: PrecisionChoice,
     *,
+    public_key: Path | None,
     overwrite: bool,
 ) -> None:
     """Segment scans and print each result; a scan that fails does not stop the others.
@@ -30,7 +31,7 @@ def infer_scans(
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
     console, failures = results_console(), []
-    with open_cascade(bundle, backend, precision, plans) as cascade:
+    with open_cascade(bundle, backend, precision, plans, public_key) as cascade:
         for job in jobs:
             try:
                 with progress_bar() as progress:

@@ -9,8 +9,11 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect", "doctor")
+COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect", "bundle", "doctor")
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
+
+
+_ARGUMENTS = f"{__name__}.arguments"
 
 
 class _LazyGroup(click.Group):
@@ -29,16 +32,29 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except CascadeError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {error if ctx.params['log_paths'] else _without_folders(ctx, str(error))}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(128 + signal.SIGINT)
+
+
+def _without_folders(ctx: click.Context, message: str) -> str:
+    """Shorten the paths of the command line inside a message."""
+    from cascade_rt.shown_paths import hide_folders
+
+    arguments: list[str] = ctx.meta[_ARGUMENTS]
+    values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    return hide_folders(message, filter(None, values))
 
 
 def _terminate(number: int, _: object) -> None:
@@ -48,7 +64,13 @@ def _terminate(number: int, _: object) -> None:
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="cascade-rt", prog_name="cascade-rt")
-def main() -> None:
+@click.option(
+    "--log-paths",
+    is_flag=True,
+    help="Print paths in full. By default nothing is printed of folders outside the working folder, for they often are "
+    "named after patients.",
+)
+def main(log_paths: bool) -> None:
     """Find the pancreas and its tumours in abdominal CT, with two networks in a cascade.
 
     \b

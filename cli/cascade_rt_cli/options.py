@@ -18,6 +18,13 @@ bundle_option = click.option(
     metavar="BUNDLE",
     help="Folder of the bundle to run. Default: the embedded one, trained on synthetic phantoms, not for clinical use.",
 )
+signature_option = click.option(
+    "--require-signature",
+    "public_key",
+    type=PATH,
+    metavar="PUB.pem",
+    help="Run the bundle only if the owner of this key has signed it (see: cascade-rt bundle).",
+)
 backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", *BACKENDS]),

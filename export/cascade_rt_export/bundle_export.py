@@ -11,16 +11,8 @@ from typing import Any
 import onnx
 import torch
 
-from cascade_rt.bundle import (
-    WEIGHTS_NAME,
-    Bundle,
-    Manifest,
-    graph_name,
-    is_bundle_only,
-    read_bundle,
-    record_files,
-    write_manifest,
-)
+from cascade_rt.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
+from cascade_rt.bundle_files import WEIGHTS_NAME, graph_name
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
@@ -33,6 +25,7 @@ from cascade_rt.version import __version__
 from cascade_rt_export.calibration import Calibration, phantom_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.gate import LIMITS, GateResult, ParityLimits, judge, run_gate
+from cascade_rt_export.golden_case import write_golden
 from cascade_rt_export.half_precision import Kept, half_precision_graph
 from cascade_rt_export.half_search import same_masks, smallest_kept
 from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
@@ -97,6 +90,7 @@ def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callab
     """Write the weights and both graphs, and compare each graph with PyTorch."""
     model = checkpoint.build_model()
     save_weights(model, path / WEIGHTS_NAME)
+    write_golden(model, path)
     for stage in STAGES:
         on_step(f"exporting {stage} to ONNX")
         onnx.save(onnx_from_stage(model, stage), path / graph_name(stage))

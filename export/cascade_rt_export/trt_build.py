@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from cascade_rt.bundle_files import BundleFile
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.engine_cache import BuildOptions, CachedEngine, EngineCache, Machine, engine_key
 from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
@@ -103,7 +104,7 @@ def say_nothing(_: str) -> OnProgress:
 
 
 def build_engine(
-    onnx_path: Path,
+    onnx_path: Path | BundleFile,
     stage: Stage,
     config: CascadeConfig,
     *,
@@ -171,7 +172,7 @@ def _build_proven(
 def cached_engine(
     cache: EngineCache,
     machine: Machine,
-    onnx_path: Path,
+    onnx_path: Path | BundleFile,
     stage: Stage,
     config: CascadeConfig,
     *,
@@ -340,7 +341,7 @@ def _check_options(flavour: Flavour, options: BuildOptions) -> None:
         raise UsageError(f"the workspace must be positive, got {options.workspace_bytes}")
 
 
-def _read_graph(path: Path) -> bytes:
+def _read_graph(path: Path | BundleFile) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle, graph_name
+from cascade_rt.bundle import Bundle
+from cascade_rt.bundle_files import graph_name
 from cascade_rt.engines.engine_cache import BuildOptions
 from cascade_rt.errors import OutputExistsError
 from cascade_rt.tensors import STAGES

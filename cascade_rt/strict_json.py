@@ -1,0 +1,71 @@
+"""JSON that has one meaning only, for documents that somebody else may have written."""
+
+import json
+import math
+import unicodedata
+from typing import Any
+
+MAX_DEPTH = 32
+"""Deepest nesting of lists and objects."""
+
+
+def parse_strict_json(content: bytes) -> Any:
+    """Parse a JSON document.
+
+    Stricter than `json.loads`: keys are unique, numbers are finite, text is UTF-8 without a mark of its byte order and
+    without control characters, which could command the terminal it is shown on.
+
+    Raises:
+        ValueError: It is not such a document; the message says why.
+    """
+    try:
+        document = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except RecursionError as error:
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels") from error
+    _check_values(document)
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = min(name for name in found if names.count(name) > 1)
+        raise ValueError(f"has the key {twice!r} twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"holds the number {text[:20]}, which is too large")
+    return number
+
+
+def _check_values(document: Any) -> None:
+    """Look at every text and every level, without recursion."""
+    waiting = [(document, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, (dict, list)):
+            if depth > MAX_DEPTH:
+                raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+            inside = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            waiting.extend((each, depth + 1) for each in inside)
+
+
+def _check_text(text: str) -> None:
+    # Cc: control characters; Cs: halves of surrogate pairs, which are no text.
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError(f"holds the text {text[:40]!r}, which has control characters")

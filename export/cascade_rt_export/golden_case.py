@@ -1,0 +1,82 @@
+"""The golden case of a bundle: made when it is exported, run whenever it is opened (see `cascade_rt.golden`)."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade_rt.atomic import write_bytes
+from cascade_rt.bundle import Bundle, read_bundle, read_manifest_bytes
+from cascade_rt.bundle_files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile, FileRecord
+from cascade_rt.config import CascadeConfig, from_mapping
+from cascade_rt.data.phantom import make_phantom
+from cascade_rt.engines.base import Array
+from cascade_rt.engines.pytorch import PyTorchEngine
+from cascade_rt.golden import SIDE, Golden, golden_bytes
+from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.models.weights import load_weights
+from cascade_rt.strict_json import parse_strict_json
+from cascade_rt.tensors import Stage
+
+PHANTOM_SEED = 20_003
+"""Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumour in the piece."""
+PHANTOM_SHAPE = (12, 512, 512)
+
+
+def make_golden(model: CascadeModel) -> dict[Stage, Golden]:
+    """What both stages of a model, in PyTorch and float32, make of a piece of a phantom with pancreas and tumour.
+
+    Stage 2 is fed the salient image that stage 1 returns.
+    """
+    image = {"hu": _phantom_piece()}
+    organ = PyTorchEngine(model, "stage1").run(image)
+    salient = {"salient": organ["salient"]}
+    return {
+        "stage1": Golden(image, organ),
+        "stage2": Golden(salient, PyTorchEngine(model, "stage2").run(salient)),
+    }
+
+
+def write_golden(model: CascadeModel, folder: Path) -> None:
+    """Write the golden case of a model into the folder of its bundle."""
+    write_bytes(folder / GOLDEN_NAME, golden_bytes(make_golden(model)), overwrite=True)
+
+
+def add_golden(path: Path) -> Bundle:
+    """Bring a bundle of schema version 2, which has no golden case yet, to version 3; all else in it stays as it is.
+
+    Raises:
+        BundleError: Its weights are damaged or missing, or what comes out is no bundle.
+        ValueError: It is not of version 2.
+    """
+    document: dict[str, Any] = parse_strict_json(read_manifest_bytes(path))
+    if document["schema_version"] != 2:
+        raise ValueError(f"{path}: is of schema version {document['schema_version']}, not 2")
+    config = from_mapping(CascadeConfig, document["config"], "config")
+    weights = BundleFile(path / WEIGHTS_NAME, _record(document["files"][WEIGHTS_NAME]))
+    content = golden_bytes(make_golden(load_weights(weights.read_bytes(), config, str(weights))))
+    golden = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    document |= {"schema_version": 3, "files": dict(sorted({**document["files"], GOLDEN_NAME: golden}.items()))}
+    write_bytes(path / GOLDEN_NAME, content, overwrite=True)
+    write_bytes(
+        path / MANIFEST_NAME, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(), overwrite=True
+    )
+    return read_bundle(path)
+
+
+def _record(values: Mapping[str, Any]) -> FileRecord:
+    return from_mapping(FileRecord, values, "files", complete=True)
+
+
+def _phantom_piece() -> Array:
+    """`[1, 1, SIDE, SIDE]`, HU: around the tumour, in the slice that has most of it."""
+    phantom = make_phantom(PHANTOM_SEED, PHANTOM_SHAPE, tumor=True)
+    tumor = phantom.label == TUMOR_LABEL
+    index = int(tumor.sum(axis=(1, 2)).argmax())
+    starts = [round(float(np.mean(places))) - SIDE // 2 for places in np.nonzero(tumor[index])]
+    row, col = (int(np.clip(start, 0, side - SIDE)) for start, side in zip(starts, PHANTOM_SHAPE[1:], strict=True))
+    return phantom.hu[index, row : row + SIDE, col : col + SIDE].astype(np.float32)[None, None]

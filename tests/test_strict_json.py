@@ -1,0 +1,62 @@
+"""A document has one meaning or is refused."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade_rt.strict_json import MAX_DEPTH, parse_strict_json
+
+TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")))
+DOCUMENTS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15), 10**15)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(TEXT, inside, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(DOCUMENTS)
+def test_plain_documents_are_read_as_json_reads_them(document: object) -> None:
+    assert parse_strict_json(json.dumps(document, ensure_ascii=False).encode()) == document
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_read(content: bytes) -> None:
+    try:
+        document = parse_strict_json(content)
+    except ValueError:
+        return
+    assert document == json.loads(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"a": 1, "a": 2}', "has the key 'a' twice"),
+        (b'{"files": {"a": 1, "a": 1}}', "has the key 'a' twice"),
+        (b'{"a": NaN}', "holds NaN"),
+        (b"[-Infinity]", "holds -Infinity"),
+        (b"[1e999]", "1e999, which is too large"),
+        (b'["\\u001b[2J"]', "has control characters"),
+        (b'{"\\u0007": 1}', "has control characters"),
+        (b'["\\ud800"]', "has control characters"),
+        (b"\xef\xbb\xbf{}", "BOM|Expecting value"),
+        (b'["\xff"]', "can't decode byte 0xff"),
+        (b"{} {}", "Extra data"),
+        (b"[" + b"9" * 5000 + b"]", "integer string conversion"),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "is nested deeper than 32 levels"),
+        (b"[" * 100_000, "is nested deeper than 32 levels"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(content: bytes, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_strict_json(content)
+
+
+def test_the_deepest_nesting_is_read() -> None:
+    parse_strict_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
