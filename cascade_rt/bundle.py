@@ -34,14 +34,13 @@ from cascade_rt.bundle_files import (
     SIGNATURE_NAME,
     WEIGHTS_NAME,
     BundleFile,
-    FileRecord,
     graph_name,
 )
 from cascade_rt.config import CascadeConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.golden import Golden, read_golden
 from cascade_rt.graph_checks import check_graph
-from cascade_rt.hashing import file_sha256
+from cascade_rt.hashing import FileRecord, record_file
 from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.signature import check_signature, sign
 from cascade_rt.strict_json import parse_strict_json
@@ -219,7 +218,7 @@ def write_manifest(path: Path, manifest: Manifest) -> Bundle:
 def record_files(path: Path) -> dict[str, FileRecord]:
     """Hash the files of a bundle that is being written."""
     there = sorted(entry for entry in path.iterdir() if entry.name in FILE_NAMES | HALF_FILE_NAMES)
-    return {entry.name: FileRecord(file_sha256(entry), entry.stat().st_size) for entry in there}
+    return {entry.name: record_file(entry) for entry in there}
 
 
 def is_bundle_only(path: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cascade_rt.errors import BundleError
 from cascade_rt.golden import GOLDEN_BYTES
+from cascade_rt.hashing import FileRecord
 from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
 
@@ -43,14 +44,6 @@ MAX_FILE_BYTES: Mapping[str, int] = {
     GOLDEN_NAME: GOLDEN_BYTES,
 }
 """Largest size of each file, in bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file of the bundle as it was when the manifest was written."""
-
-    sha256: str
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

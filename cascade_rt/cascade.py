@@ -1,10 +1,9 @@
 """The way of a scan: the one place where the two stages meet."""
 
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,10 +20,10 @@ from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import InputError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import measure
+from cascade_rt.provenance import provenance
 from cascade_rt.segmentation import Segmentation, judge
 from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, PADDING_HU, SLICES_PER_BATCH, padded_side
 from cascade_rt.timing import Stopwatch
-from cascade_rt.version import __version__
 
 if TYPE_CHECKING:
     # Engines are compared on arrays, also where nibabel is not installed.
@@ -100,15 +99,7 @@ class Cascade:
     @property
     def provenance(self) -> dict[str, Any]:
         """Bundle, engine and versions, as reports have them."""
-        manifest = self.bundle.manifest
-        return {
-            "cascade_rt": __version__,
-            "bundle": {"name": manifest.name, "sha256": self.bundle.sha256, "intended_use": manifest.intended_use},
-            "engine": asdict(self.engines.stage1.info),
-            "engines_passed_over": list(self.engines.passed_over),
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        }
+        return provenance(self.bundle, self.engines)
 
 
 def open_cascade(

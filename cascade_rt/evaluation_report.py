@@ -14,7 +14,7 @@ from cascade_rt.evaluation import CaseResult, Evaluation
 from cascade_rt.labels import TARGETS, Target
 from cascade_rt.metrics import SAMPLE_SETS, Average, Confusion, Scores
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 Row = dict[str, Any]
 

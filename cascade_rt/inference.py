@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import OutputError, OutputExistsError, UsageError
+from cascade_rt.hashing import record_file
 from cascade_rt.nifti import split_suffix
 from cascade_rt.preview import save_preview
 from cascade_rt.segmentation import Segmentation
@@ -107,12 +108,14 @@ def infer_file(
     stopwatch = Stopwatch()
     with stopwatch.step("load"):
         volume = read_volume(job.scan)
+        input_file = record_file(job.scan)
     on_open(volume)
     segmentation = cascade.run(volume, on_slices=on_slices)
     make_folder(job.mask.parent)
     with ExitStack() as undo:
         with stopwatch.step("save"):
             segmentation.save(job.mask, overwrite=overwrite)
+            segmentation = segmentation.with_files(input_file=input_file, mask_file=record_file(job.mask))
         undo.callback(job.mask.unlink, missing_ok=True)
         segmentation = segmentation.with_timings(stopwatch.seconds)
         segmentation.save_report(job.report, overwrite=overwrite)

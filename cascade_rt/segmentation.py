@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,12 +13,14 @@ import numpy.typing as npt
 from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
+from cascade_rt.hashing import FileRecord
 from cascade_rt.measurements import Measurements
 
 if TYPE_CHECKING:
     from cascade_rt.volume import Volume
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+"""What `assets/report.schema.json` describes."""
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
 
@@ -63,6 +66,10 @@ class Segmentation:
     """Bundle, engine and versions."""
     slices_without_organ: int = 0
     """Slices in which stage 1 found nothing: stage 2 saw them whole, or not at all, as the bundle's policy says."""
+    input_file: FileRecord | None = None
+    """The scan's file, where it came from one."""
+    mask_file: FileRecord | None = None
+    """The mask's file, where it has been written."""
     organ_prob: npt.NDArray[np.float32] | None = None
     """`[z, row, col]`, where asked for."""
     tumor_prob: npt.NDArray[np.float32] | None = None
@@ -76,6 +83,10 @@ class Segmentation:
     def with_timings(self, timings: Mapping[str, float]) -> "Segmentation":
         """The same with more steps timed, such as loading and saving."""
         return replace(self, timings={**self.timings, **timings})
+
+    def with_files(self, *, input_file: FileRecord | None, mask_file: FileRecord | None) -> "Segmentation":
+        """The same with the files it came from and went to."""
+        return replace(self, input_file=input_file, mask_file=mask_file)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the mask on the input's own grid: same shape, same affine, uint8.
@@ -118,11 +129,37 @@ class Segmentation:
                 "with_tumor": found.tumor_slices,
             },
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
-            "geometry": {"shape": list(self.mask.shape), "spacing_mm": list(self.volume.spacing_mm)},
-            "warnings": list(self.warnings),
+            "input": None if self.input_file is None else asdict(self.input_file),
+            "output": None if self.mask_file is None else asdict(self.mask_file),
+            "geometry": {
+                "shape": list(self.mask.shape),
+                "spacing_mm": list(self.volume.spacing_mm),
+                "file": {
+                    "shape": list(self.volume.grid.shape),
+                    "affine": self.volume.grid.affine.tolist(),
+                    "orientation": _axis_codes(self.volume.grid.orientation),
+                },
+            },
+            "warnings": [_warning_json(warning) for warning in self.warnings],
             "timings_s": dict(self.timings),
             "provenance": dict(self.provenance),
         }
+
+
+def report_schema_path() -> Path:
+    """The JSON Schema of reports, a file of the package."""
+    return Path(__file__).parent / "assets" / "report.schema.json"
+
+
+def _axis_codes(orientation: npt.NDArray[np.float64]) -> str:
+    """Where the axes of a file point to, such as RAS: right, anterior, superior."""
+    return "".join(("LR", "PA", "IS")[int(axis)][int(sign > 0)] for axis, sign in orientation)
+
+
+def _warning_json(warning: Any) -> dict[str, str]:
+    """A warning as code and message; plain sentences have the code of doubtful inputs."""
+    code, message = getattr(warning, "code", "W_INPUT"), getattr(warning, "message", str(warning))
+    return {"code": code, "message": message}
 
 
 def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig) -> Status:

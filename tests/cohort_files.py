@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, Manifest
-from cascade_rt.bundle_files import FileRecord
+from cascade_rt.bundle_files import FILE_NAMES
 from cascade_rt.cascade import Cascade
 from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt.hashing import FileRecord
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,8 @@ def fake_cascade(
         base_width=8,
         crop=CropConfig(**crop),  # type: ignore[arg-type]
     )
-    manifest = Manifest("fake", "2026-01-01", config, {"none": FileRecord("", 0)}, {}, {}, {}, "Tests only.")
+    files = {name: FileRecord("0" * 64, 0) for name in FILE_NAMES}
+    manifest = Manifest("fake", "2026-01-01", config, files, {}, {}, {}, "Tests only.")
     engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(tumor_from))
     return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
 

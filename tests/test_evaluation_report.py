@@ -22,7 +22,7 @@ def test_the_report_is_json_without_nan(tmp_path: Path) -> None:
 
 def test_the_report_says_what_computed_and_what_for(tmp_path: Path) -> None:
     report = evaluation_json(evaluated(tmp_path, {"a": (ORGAN, ORGAN)}))
-    assert (report["report_version"], report["intended_use"]) == (1, "Tests only.")
+    assert (report["report_version"], report["intended_use"]) == (2, "Tests only.")
     assert report["provenance"]["engine"]["backend"] == "fake"
     assert report["provenance"]["bundle"]["sha256"] == "0" * 64
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import nibabel as nib
@@ -12,6 +13,7 @@ import pytest
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.hashing import FileRecord
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import Measurements, measure
 from cascade_rt.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
@@ -173,17 +175,41 @@ def test_boxes_of_the_report_are_in_the_order_of_the_slices() -> None:
 
 
 def test_geometry_of_the_report_is_that_of_the_canonical_frame() -> None:
-    assert report()["geometry"] == {"shape": [8, 20, 24], "spacing_mm": pytest.approx([6.0, 5.0, 4.0])}
+    geometry = report()["geometry"]
+    assert (geometry["shape"], geometry["spacing_mm"]) == ([8, 20, 24], pytest.approx([6.0, 5.0, 4.0]))
+
+
+def test_the_report_has_the_grid_of_the_file_too() -> None:
+    assert report()["geometry"]["file"] == {"shape": [24, 20, 8], "affine": AFFINE.tolist(), "orientation": "RAS"}
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR", "SAL", "ARI"])
+def test_the_orientation_of_the_file_is_the_one_nibabel_tells(codes: str) -> None:
+    affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (4, 5, 6))
+    volume = Volume.from_array(np.zeros((4, 5, 6), np.int16), np.linalg.inv(affine))
+    found = segmentation(organ_mask(), volume=volume).to_json()["geometry"]["file"]["orientation"]
+    assert found == "".join(nib.aff2axcodes(volume.grid.affine))
+
+
+def test_files_of_the_report_are_those_it_came_from_and_went_to() -> None:
+    assert (report()["input"], report()["output"]) == (None, None)
+    found = segmentation(organ_mask()).with_files(input_file=FileRecord("a", 1), mask_file=FileRecord("b", 2)).to_json()
+    assert (found["input"], found["output"]) == ({"sha256": "a", "bytes": 1}, {"sha256": "b", "bytes": 2})
+
+
+def test_warnings_with_codes_keep_them() -> None:
+    warning = SimpleNamespace(code="W_UNITS", message="units are not given")
+    assert report(warnings=(warning,))["warnings"] == [{"code": "W_UNITS", "message": "units are not given"}]
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("report_version", 1),
+        ("report_version", 2),
         ("case", "case_7"),
         ("status", "ok"),
         ("intended_use", "Research only."),
-        ("warnings", ["tensorrt was passed over"]),
+        ("warnings", [{"code": "W_INPUT", "message": "tensorrt was passed over"}]),
         ("timings_s", {"stage1": 0.5}),
     ],
 )

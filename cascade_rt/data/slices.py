@@ -131,7 +131,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
 def _open_array(path: Path, facts: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Map an array; its size must be the one that was written. What is in it only `is_intact` checks."""
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read; delete its folder and prepare it again") from error
     record = facts.get("arrays", {}).get(path.name)

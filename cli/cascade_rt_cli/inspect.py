@@ -10,7 +10,8 @@ from cascade_rt_cli.options import PATH
 @click.command()
 @click.argument("bundle", required=False, type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def inspect(bundle: Path | None, as_json: bool) -> None:
+@click.option("--report-schema", is_flag=True, help="Print the JSON Schema of the reports of `infer` instead.")
+def inspect(bundle: Path | None, as_json: bool, report_schema: bool) -> None:
     """Check the files of BUNDLE and show what it is: training, networks, measured parity, intended use.
 
     Without BUNDLE it shows the embedded one, which `infer` uses by default.
@@ -18,8 +19,12 @@ def inspect(bundle: Path | None, as_json: bool) -> None:
     import json
 
     from cascade_rt.bundle import default_bundle_path, read_bundle
+    from cascade_rt.segmentation import report_schema_path
     from cascade_rt_cli.bundle_tables import print_bundle
 
+    if report_schema:
+        click.echo(report_schema_path().read_text(encoding="utf-8"), nl=False)
+        return
     opened = read_bundle(bundle or default_bundle_path())
     if as_json:
         click.echo(json.dumps(opened.manifest.to_json(), indent=2, ensure_ascii=False))

@@ -10,12 +10,13 @@ import numpy as np
 
 from cascade_rt.atomic import write_bytes
 from cascade_rt.bundle import Bundle, read_bundle, read_manifest_bytes
-from cascade_rt.bundle_files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile, FileRecord
+from cascade_rt.bundle_files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile
 from cascade_rt.config import CascadeConfig, from_mapping
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.golden import SIDE, Golden, golden_bytes
+from cascade_rt.hashing import FileRecord
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import load_weights

@@ -1,0 +1,117 @@
+"""What a scan says of its patient stays in the scan."""
+
+import gzip
+import json
+import os
+import stat
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cascade_rt.bundle import Bundle
+from cascade_rt_cli.main import main
+
+PATIENT = b"DOE^JOHN"
+WORDS = ("DOE", "JOHN", "19551224", "MRN12345", "Ward7")
+
+
+@pytest.fixture
+def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scan whose header, extensions and folder name its patient; the working folder is elsewhere."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    folder = tmp_path / "DOE_JOHN_19551224" / "Ward7"
+    folder.mkdir(parents=True)
+    voxels = np.random.default_rng(0).normal(40, 100, (64, 64, 3)).astype(np.int16)
+    image = nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0]))
+    for field in ("descrip", "aux_file", "intent_name"):
+        image.header[field] = PATIENT
+    image.header["db_name"] = b"MRN12345"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JOHN 19551224 MRN12345"))
+    nib.save(image, folder / "scan.nii.gz")
+    with gzip.open(folder / "scan.nii.gz") as file:
+        assert PATIENT in file.read(1000)
+    return folder / "scan.nii.gz"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, arguments)], catch_exceptions=False)
+
+
+def words_in(content: bytes) -> list[str]:
+    return [word for word in WORDS if word.encode() in content or word.encode("utf-16-le") in content]
+
+
+def test_nothing_of_the_patient_is_in_any_result_or_message(bundle: Bundle, scan: Path) -> None:
+    done = run("infer", scan, "--bundle", bundle.path, "-o", scan.parent / "out", "--preview")
+    assert done.exit_code == 0
+    assert words_in(done.stdout.encode() + done.stderr.encode()) == []
+    results = sorted((scan.parent / "out").iterdir())
+    assert [path.name for path in results] == ["scan_seg.json", "scan_seg.nii.gz", "scan_seg.png"]
+    for path in results:
+        content = path.read_bytes()
+        assert words_in(content) == []
+        if path.suffix == ".gz":
+            # Flags of the gzip header: neither a file name nor a comment.
+            assert content[3] == 0
+            assert words_in(gzip.decompress(content)) == []
+
+
+def test_the_report_has_no_folder_and_no_user(bundle: Bundle, scan: Path) -> None:
+    run("infer", scan, "--bundle", bundle.path, "-o", "out")
+    text = Path("out/scan_seg.json").read_text()
+    assert json.loads(text)["case"] == "scan"
+    for secret in (str(scan.parent), str(Path.cwd()), str(Path.home()) + os.sep, os.uname().nodename):
+        assert secret not in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-o", "nowhere.mha"),
+        ("--bundle", "DOE_JOHN_no_bundle"),
+        ("--backend", "tensorrt"),
+    ],
+)
+def test_refusals_name_no_folder_outside_the_working_folder(scan: Path, options: tuple[str, str]) -> None:
+    done = run("infer", scan, options[0], scan.parent / options[1] if options[0] != "--backend" else options[1])
+    assert done.exit_code not in (0, 1)
+    assert str(scan.parent) not in done.stderr
+    assert "19551224" not in done.stderr
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a scan at all", b"\x1f\x8b\x08\x00"])
+def test_a_scan_that_cannot_be_used_is_named_without_its_folder(scan: Path, damage: bytes) -> None:
+    scan.write_bytes(damage)
+    done = run("infer", scan, "-o", "out")
+    assert done.exit_code == 4
+    assert "scan.nii.gz" in done.stderr
+    assert words_in(done.stderr.encode()) == []
+
+
+def test_paths_are_printed_in_full_where_they_are_asked_for(bundle: Bundle, scan: Path) -> None:
+    assert f"{scan}: " in run("--log-paths", "infer", scan, "--bundle", bundle.path, "-o", "out").stdout
+    scan.write_bytes(b"")
+    assert f"Error: {scan}: " in run("--log-paths", "infer", scan, "-o", "other").stderr
+
+
+def test_results_have_the_modes_that_the_umask_allows(bundle: Bundle, scan: Path) -> None:
+    """They belong to the folder of results, whose owner decides who reads them; nothing is executable."""
+    before = os.umask(0o027)
+    try:
+        run("infer", scan, "--bundle", bundle.path, "-o", "out")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in Path("out").iterdir()} == {0o640}
+
+
+def test_no_module_can_open_a_connection() -> None:
+    """No telemetry, no update check, nothing fetched: the packages import nothing that speaks to a network."""
+    root = Path(__file__).parents[2]
+    sources = [path for folder in ("cascade_rt", "export", "cli") for path in (root / folder).rglob("*.py")]
+    words = ("import socket", "urllib", "http.client", "requests", "httpx", "aiohttp", "ftplib", "smtplib")
+    found = {path.name: word for path in sources for word in words if word in path.read_text(encoding="utf-8")}
+    assert found == {}
