@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import (
+    PATH,
+    backend_option,
+    bundle_option,
+    overwrite_option,
+    precision_option,
+    scan_options,
+)
 
 
 @click.command()
@@ -22,6 +30,7 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
 @backend_option
 @precision_option
 @overwrite_option
+@scan_options
 def infer(
     scans: tuple[Path, ...],
     output: Path | None,
@@ -30,6 +39,7 @@ def infer(
     backend: BackendChoice,
     precision: PrecisionChoice,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -44,4 +54,4 @@ def infer(
     from cascade_rt.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
-    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, precision, overwrite=overwrite)
+    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, precision, reading, overwrite=overwrite)
