@@ -10,6 +10,7 @@ from cascade_rt.cascade import Cascade
 from cascade_rt.errors import OutputError, OutputExistsError, UsageError
 from cascade_rt.hashing import record_file
 from cascade_rt.nifti import split_suffix
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.preview import save_preview
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.timing import Stopwatch
@@ -59,7 +60,8 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
     inputs = {scan.resolve() for scan in scans}
     for result in (path for job in jobs for path in job.results):
         if result.resolve() in inputs:
-            raise UsageError(f"{result}: is one of the scans and would be overwritten; name another folder with -o")
+            sentence = "is one of the scans and would be overwritten; name another folder with -o"
+            raise UsageError(f"{result}: {sentence}", code="E_SAME_FILE")
     return jobs
 
 
@@ -83,6 +85,7 @@ def check_output(job: Job, *, overwrite: bool) -> None:
 def infer_file(
     cascade: Cascade,
     job: Job,
+    reading: ScanOptions = AS_IT_IS,
     *,
     overwrite: bool = False,
     on_open: Callable[[Volume], None] = lambda _: None,
@@ -93,6 +96,7 @@ def infer_file(
     Args:
         cascade: An open cascade; it may serve many scans.
         job: The scan and where its results go.
+        reading: What the user says about the scan that the file does not say itself.
         overwrite: Replace results that are there.
         on_open: Called with the scan once it is read.
         on_slices: Called with the number of slices just finished.
@@ -107,7 +111,7 @@ def infer_file(
     check_output(job, overwrite=overwrite)
     stopwatch = Stopwatch()
     with stopwatch.step("load"):
-        volume = read_volume(job.scan)
+        volume = read_volume(job.scan, reading)
         input_file = record_file(job.scan)
     on_open(volume)
     segmentation = cascade.run(volume, on_slices=on_slices)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
+from cascade_rt.errors import InputWarning
 from cascade_rt.hashing import FileRecord
 from cascade_rt.measurements import Measurements
 
@@ -59,7 +60,8 @@ class Segmentation:
     measurements: Measurements
     boxes: Mapping[int, Box]
     """For each slice that stage 2 has seen, the box it was cropped to."""
-    warnings: tuple[str, ...]
+    warnings: tuple[InputWarning, ...]
+    """What is doubtful about the scan."""
     timings: Mapping[str, float]
     """Seconds of each step."""
     provenance: Mapping[str, Any]
@@ -140,7 +142,7 @@ class Segmentation:
                     "orientation": _axis_codes(self.volume.grid.orientation),
                 },
             },
-            "warnings": [_warning_json(warning) for warning in self.warnings],
+            "warnings": [asdict(warning) for warning in self.warnings],
             "timings_s": dict(self.timings),
             "provenance": dict(self.provenance),
         }
@@ -154,12 +156,6 @@ def report_schema_path() -> Path:
 def _axis_codes(orientation: npt.NDArray[np.float64]) -> str:
     """Where the axes of a file point to, such as RAS: right, anterior, superior."""
     return "".join(("LR", "PA", "IS")[int(axis)][int(sign > 0)] for axis, sign in orientation)
-
-
-def _warning_json(warning: Any) -> dict[str, str]:
-    """A warning as code and message; plain sentences have the code of doubtful inputs."""
-    code, message = getattr(warning, "code", "W_INPUT"), getattr(warning, "message", str(warning))
-    return {"code": code, "message": message}
 
 
 def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig) -> Status:

@@ -5,12 +5,14 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt_cli.options import (
     PATH,
     backend_option,
     bundle_option,
     overwrite_option,
     precision_option,
+    scan_options,
     signature_option,
 )
 
@@ -30,6 +32,7 @@ from cascade_rt_cli.options import (
 @backend_option
 @precision_option
 @overwrite_option
+@scan_options
 def infer(
     scans: tuple[Path, ...],
     output: Path | None,
@@ -39,6 +42,7 @@ def infer(
     backend: BackendChoice,
     precision: PrecisionChoice,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -54,4 +58,4 @@ def infer(
     from cascade_rt_cli.infer_scans import infer_scans
 
     jobs = plan_jobs(scans, output, pictures=preview)
-    infer_scans(jobs, bundle, backend, precision, public_key=public_key, overwrite=overwrite)
+    infer_scans(jobs, bundle, backend, precision, reading, public_key=public_key, overwrite=overwrite)

@@ -10,6 +10,7 @@ from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
 from cascade_rt_cli.plans import plans
@@ -20,6 +21,7 @@ def infer_scans(
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
+    reading: ScanOptions,
     *,
     public_key: Path | None,
     overwrite: bool,
@@ -35,7 +37,7 @@ def infer_scans(
         for job in jobs:
             try:
                 with progress_bar() as progress:
-                    segmentation = _infer_with_progress(cascade, job, progress, overwrite=overwrite)
+                    segmentation = _infer_with_progress(cascade, job, progress, reading, overwrite=overwrite)
             except CascadeError as error:
                 if len(jobs) == 1:
                     raise
@@ -47,11 +49,14 @@ def infer_scans(
         raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
 
 
-def _infer_with_progress(cascade: Cascade, job: Job, progress: Progress, *, overwrite: bool) -> Segmentation:
+def _infer_with_progress(
+    cascade: Cascade, job: Job, progress: Progress, reading: ScanOptions, *, overwrite: bool
+) -> Segmentation:
     bar = progress.add_task(escape(printable(job.scan.name)), total=None)
     return infer_file(
         cascade,
         job,
+        reading,
         overwrite=overwrite,
         on_open=lambda volume: progress.update(bar, total=len(volume.voxels)),
         on_slices=lambda count: progress.advance(bar, count),

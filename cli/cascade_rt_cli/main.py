@@ -41,7 +41,8 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CascadeError as error:
-            click.echo(f"Error: {error if ctx.params['log_paths'] else _without_folders(ctx, str(error))}", err=True)
+            shown = str(error) if ctx.params["log_paths"] else _without_folders(ctx, str(error))
+            click.echo(f"cascade-rt: error[{error.code}]: {shown}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
