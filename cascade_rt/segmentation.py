@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.measurements import Measurements
+from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
     from cascade_rt.volume import Volume
@@ -58,11 +59,15 @@ class Segmentation:
     """For each slice that stage 2 has seen, the box it was cropped to."""
     warnings: tuple[str, ...]
     timings: Mapping[str, float]
-    """Seconds of each step."""
+    """Seconds of each step. Steps that other threads do beside the networks count as long as these waited for them."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions."""
     slices_without_organ: int = 0
     """Slices in which stage 1 found nothing: stage 2 saw them whole, or not at all, as the bundle's policy says."""
+    search: SearchRecord = field(default_factory=SearchRecord)
+    """Where stage 1 has looked."""
+    wall_s: float = 0.0
+    """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
     """`[z, row, col]`, where asked for."""
     tumor_prob: npt.NDArray[np.float32] | None = None
@@ -73,9 +78,9 @@ class Segmentation:
         """Whether the bundle looked for the pancreas; where it did not, its volume is unknown, not 0."""
         return self.status not in {"tumor_only", "no_tumor_only"}
 
-    def with_timings(self, timings: Mapping[str, float]) -> "Segmentation":
-        """The same with more steps timed, such as loading and saving."""
-        return replace(self, timings={**self.timings, **timings})
+    def with_timings(self, timings: Mapping[str, float], wall_s: float | None = None) -> "Segmentation":
+        """The same with more steps timed, such as saving, and with the time that all of it took."""
+        return replace(self, timings={**self.timings, **timings}, wall_s=self.wall_s if wall_s is None else wall_s)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the mask on the input's own grid: same shape, same affine, uint8.
@@ -117,10 +122,12 @@ class Segmentation:
                 "with_organ": found.organ_slices if self.organ_sought else None,
                 "with_tumor": found.tumor_slices,
             },
+            "search": asdict(self.search),
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
             "geometry": {"shape": list(self.mask.shape), "spacing_mm": list(self.volume.spacing_mm)},
             "warnings": list(self.warnings),
             "timings_s": dict(self.timings),
+            "wall_s": self.wall_s,
             "provenance": dict(self.provenance),
         }
 
