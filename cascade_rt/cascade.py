@@ -16,7 +16,7 @@ from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.errors import InputError
+from cascade_rt.errors import InputError, InputWarning
 from cascade_rt.measurements import measure
 from cascade_rt.scan_run import ScanRun
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord
@@ -107,15 +107,16 @@ class Cascade:
         """
         stopwatch = Stopwatch()
 
-        def wait_for(stop: int) -> None:
+        def wait_for(part: slice) -> None:
             with stopwatch.step("load"):
-                scan.wait_for(stop)
+                scan.wait_for(part)
 
-        wait_for(0)
+        with stopwatch.step("load"):
+            voxels = scan.voxels
         on_open(scan)
         check_size(scan, self._config.crop)
-        run = ScanRun(self.engines, self._config, scan.voxels.shape, stopwatch=stopwatch)
-        run.segment(scan.voxels, wait_for=wait_for, on_slices=on_slices, search=search)
+        run = ScanRun(self.engines, self._config, voxels.shape, stopwatch=stopwatch)
+        run.segment(voxels, wait_for=wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
         with stopwatch.step("load"):
             volume = scan.finish()
         return self._conclude(run, volume)
@@ -228,19 +229,14 @@ def check_size(scan: "Volume | ScanSource", config: CropConfig) -> None:
         )
 
 
-def _doubts(search: SearchRecord, slices: int) -> list[str]:
-    """What a search of less than the whole scan may have missed, in sentences."""
+def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
+    """What a search of less than the whole scan may have missed."""
+    may_differ = "the mask may differ from that of a whole search"
     doubts = []
-    if search.widened:
-        doubts.append(f"every {search.first_every}th slice holds no pancreas, so all {slices} were searched after all")
-    elif search.first_every > 1:
-        doubts.append(
-            f"{search.slices_left_out} of {slices} slices were left out of the search for the pancreas, "
-            "as asked for; the mask may differ from that of a whole search"
-        )
+    if search.slices_left_out:
+        left_out = f"{search.slices_left_out} of {slices} slices were left out of the search for the pancreas"
+        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as asked for; {may_differ}"))
     if search.body_box is not None:
-        doubts.append(
-            "the pancreas was searched for in a box around the body, as asked for; "
-            "the mask may differ from that of a whole search"
-        )
+        confined = "the pancreas was searched for in a box around the body"
+        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as asked for; {may_differ}"))
     return doubts

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import CascadeError, InputError
+from cascade_rt.grids import CanonicalGrid
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
-from cascade_rt.volume import CanonicalGrid, Volume, read_grid, read_mask
+from cascade_rt.volume import Volume, read_grid, read_mask
 
 CHANNEL_SUFFIX = "_0000"
 """What nnU-Net adds to the name of a case's first, and here only, image."""

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import BackendUnavailableError, InputError
-from cascade_rt.volume import CanonicalGrid, Volume
+from cascade_rt.grids import CanonicalGrid
+from cascade_rt.volume import Volume
 
 _Vector = tuple[float, float, float]
 

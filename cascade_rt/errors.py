@@ -17,6 +17,7 @@ Every message says which thing, what is wrong with it, and what to do. The comma
 `CascadeError` once and turns it into one sentence and `exit_code`; anything else is our bug and keeps its traceback.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 
@@ -108,3 +109,16 @@ class PartialFailureError(CascadeError):
 
     exit_code = 3
     default_code = "E_SOME_FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class InputWarning:
+    """Something doubtful about a scan that is used all the same."""
+
+    code: str
+    """A stable name for what is doubtful, such as `W_SHEAR`, for scripts."""
+    message: str
+    """One sentence."""
+
+    def __str__(self) -> str:
+        return self.message

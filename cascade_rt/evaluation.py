@@ -276,7 +276,7 @@ def _evaluate_case(
         voxel_ml=volume.voxel_volume_ml,
         seconds=sum(segmentation.timings.values()),
         slices_without_organ=segmentation.slices_without_organ,
-        warnings=volume.warnings,
+        warnings=tuple(str(warning) for warning in volume.warnings),
         slices={target: _slice_counts(segmentation.mask, truth, target) for target in TARGETS},
         crop=crop_coverage(truth, segmentation.boxes),
         baseline=compared,

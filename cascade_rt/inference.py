@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,13 @@ from pathlib import Path
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
 from cascade_rt.nifti import split_suffix
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.preview import save_preview
-from cascade_rt.scan_source import ScanInBackground, ScanReader, ScanSource, WholeFile
+from cascade_rt.scan_source import ScanInBackground, ScanSource
 from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.timing import Stopwatch
+from cascade_rt.volume import ScanReader, open_scan
 
 _FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
 
@@ -88,6 +90,7 @@ def infer_file(
     job: Job,
     *,
     overwrite: bool = False,
+    options: ScanOptions = AS_IT_IS,
     search: SearchOptions = WHOLE_SCAN,
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
@@ -105,7 +108,7 @@ def infer_file(
         EngineError: An engine returned something that cannot be a result.
     """
     ((_, outcome),) = infer_files(
-        cascade, [job], overwrite=overwrite, search=search, on_open=on_open, on_slices=on_slices
+        cascade, [job], overwrite=overwrite, options=options, search=search, on_open=on_open, on_slices=on_slices
     )
     if isinstance(outcome, CascadeError):
         raise outcome
@@ -117,6 +120,7 @@ def infer_files(
     jobs: Iterable[Job],
     *,
     overwrite: bool = False,
+    options: ScanOptions = AS_IT_IS,
     search: SearchOptions = WHOLE_SCAN,
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
@@ -131,6 +135,7 @@ def infer_files(
         cascade: An open cascade.
         jobs: The scans and where their results go; one is taken ahead of the scan that is computed.
         overwrite: Replace results that are there.
+        options: What the user says about the files that they do not say themselves.
         search: Where stage 1 looks; anything but the whole scan may change the mask.
         on_open: Called when it is a scan's turn, once its header is read; its voxels may still be missing.
         on_slices: Called with the number of slices of that scan just finished.
@@ -140,7 +145,7 @@ def infer_files(
         file, and the others go on. An outcome comes when its results are written, which is after the next scan was
         computed. Errors that are not a `CascadeError` are raised.
     """
-    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, overwrite=overwrite)) as scans:
+    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, options, overwrite=overwrite)) as scans:
         last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
         for job, scan in scans:
             stopwatch = Stopwatch()
@@ -154,18 +159,20 @@ def infer_files(
             yield last[0], last[1].result()
 
 
-def _read_ahead(jobs: Iterable[Job], *, overwrite: bool) -> Generator[tuple[Job, ScanInBackground]]:
+def _read_ahead(
+    jobs: Iterable[Job], options: ScanOptions, *, overwrite: bool
+) -> Generator[tuple[Job, ScanInBackground]]:
     """Yield scans that are being read, and begin to read the next one meanwhile; each is closed behind its turn."""
 
-    def open_scan(job: Job) -> AbstractContextManager[ScanReader]:
+    def open_checked(job: Job) -> ScanReader:
         check_output(job, overwrite=overwrite)
-        return WholeFile(job.scan)
+        return open_scan(job.scan, options)
 
     ahead: deque[tuple[Job, ScanInBackground]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:
         try:
             for job in jobs:
-                ahead.append((job, ScanInBackground(partial(open_scan, job), reader)))
+                ahead.append((job, ScanInBackground(partial(open_checked, job), reader)))
                 if len(ahead) == 2:
                     yield ahead[0]
                     ahead.popleft()[1].close()

@@ -21,7 +21,7 @@ MASK_THRESHOLD = 0.5
 """A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 
 
-def _ignore(_: int) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -67,7 +67,8 @@ class ScanRun:
         self,
         voxels: npt.NDArray[np.int16],
         *,
-        wait_for: Callable[[int], None] = _ignore,
+        wait_for: Callable[[slice], None] = _ignore,
+        head_first: bool = False,
         on_slices: Callable[[int], None] = _ignore,
         search: SearchOptions = WHOLE_SCAN,
     ) -> None:
@@ -75,8 +76,8 @@ class ScanRun:
 
         Args:
             voxels: `[z, row, col]`, HU.
-            wait_for: Called with a number of slices before those up to it are looked at, for scans that are still
-                being read.
+            wait_for: Called with slices before they are looked at, for scans that are still being read.
+            head_first: Begin with the last slices, for scans that come that way round.
             on_slices: Called with the number of slices that stage 1 has just finished, or that are left out.
             search: Where stage 1 looks.
 
@@ -84,38 +85,36 @@ class ScanRun:
             EngineError: An engine returned something that is not a number.
         """
         self.search = SearchRecord(search.first_every)
-        frame = Box(0, 0, *voxels.shape[1:])
+        everything = range(len(voxels))
         with closing(self._stages):
+            frame = Box(0, 0, *voxels.shape[1:])
             if search.body_box:
-                wait_for(len(voxels))
+                wait_for(slice(0, len(voxels)))
                 with self.stopwatch.step("preprocess"):
                     frame = find_body(voxels)
                 self.search = replace(self.search, body_box=frame)
-            pixels = _Frame(voxels, frame)
-            for block in _blocks(self._slices(pixels, wait_for, on_slices), SLICES_PER_BATCH):
-                wait_for(block[-1] + 1)
+            pixels = _Frame(voxels, frame, wait_for)
+            slices: Sequence[int] = everything
+            if search.first_every > 1:
+                slices = self._search_slices(pixels, head_first=head_first)
+                on_slices(len(everything) - len(slices))
+            for block in _blocks(slices, head_first=head_first):
                 self._segment_slices(pixels, block)
                 on_slices(len(block))
             for batch in self._queue.drain():
                 self._find_tumor(batch)
 
-    def _slices(
-        self, pixels: "_Frame", wait_for: Callable[[int], None], on_slices: Callable[[int], None]
-    ) -> Sequence[int]:
-        """The slices to segment: all, or those around what a look at a few of them has found."""
+    def _search_slices(self, pixels: "_Frame", *, head_first: bool) -> Sequence[int]:
+        """Look at every so-manieth slice, segment those with organ, and return the slices that are still to do."""
         count, every = len(pixels.voxels), self.search.first_every
-        if every == 1:
-            return range(count)
         found: list[int] = []
-        for block in _blocks(first_slices(count, every), SLICES_PER_BATCH):
-            wait_for(block[-1] + 1)
+        for block in _blocks(first_slices(count, every), head_first=head_first):
             found += self._segment_slices(pixels, block, organ_only=True)
         if not found:
             self.search = replace(self.search, widened=True)
             return range(count)
         wanted = neighbourhood(found, count, every)
         self.search = replace(self.search, slices_left_out=count - len(wanted))
-        on_slices(count - len(wanted) + len(found))
         return sorted(set(wanted) - set(found))
 
     def _segment_slices(self, pixels: "_Frame", indices: Sequence[int], *, organ_only: bool = False) -> list[int]:
@@ -124,6 +123,7 @@ class ScanRun:
         Returns:
             The slices with organ. With `organ_only` nothing is made of the others.
         """
+        pixels.wait_for(indices)
         with self.stopwatch.step("preprocess"):
             hu = pixels.stage1_input(indices)
         with self.stopwatch.step("stage1"):
@@ -180,11 +180,16 @@ class ScanRun:
 class _Frame:
     """The part of each slice that is searched, and the one block of memory that it enters stage 1 through."""
 
-    def __init__(self, voxels: npt.NDArray[np.int16], frame: Box) -> None:
+    def __init__(self, voxels: npt.NDArray[np.int16], frame: Box, wait_for: Callable[[slice], None]) -> None:
         self.voxels = voxels
         self.frame = frame
+        self._wait_for = wait_for
         count = min(SLICES_PER_BATCH, len(voxels))
         self._block = np.full((count, 1, *map(padded_side, frame.size)), PADDING_HU, dtype=np.float32)
+
+    def wait_for(self, indices: Sequence[int]) -> None:
+        """Return when these slices are there."""
+        self._wait_for(slice(min(indices), max(indices) + 1))
 
     def stage1_input(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
         """Make stage-1 input `[slice, 1, row, col]` of some slices; valid until the next call.
@@ -207,5 +212,7 @@ def _maxima(organ: Mapping[str, Array], number: int, size: tuple[int, int]) -> t
     return inside.max(axis=1), inside.max(axis=0)
 
 
-def _blocks(indices: Sequence[int], length: int) -> Iterator[Sequence[int]]:
-    return (indices[first : first + length] for first in range(0, len(indices), length))
+def _blocks(indices: Sequence[int], *, head_first: bool) -> Iterator[Sequence[int]]:
+    """Cut slices into blocks, the same ones from either end."""
+    starts = range(0, len(indices), SLICES_PER_BATCH)
+    return (indices[first : first + SLICES_PER_BATCH] for first in (reversed(starts) if head_first else starts))

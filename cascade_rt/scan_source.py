@@ -7,15 +7,12 @@ so both make progress at the same time.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.volume import Volume, read_volume
+from cascade_rt.volume import ScanReader, Volume
 
 SLICES_PER_STEP = 8
 """Slices that are read before those who wait are told; a scan that is not wanted any more is read no further."""
@@ -34,8 +31,13 @@ class ScanSource(Protocol):
         """`[z, row, col]`, HU; slices hold anything until `wait_for` has returned for them."""
         ...
 
-    def wait_for(self, stop: int) -> None:
-        """Return when the slices before `stop` are there.
+    @property
+    def head_first(self) -> bool:
+        """Whether the last slices come first."""
+        ...
+
+    def wait_for(self, part: slice) -> None:
+        """Return when these slices are there.
 
         Raises:
             InputError: They cannot be read.
@@ -51,68 +53,13 @@ class ScanSource(Protocol):
         ...
 
 
-class ScanReader(Protocol):
-    """Reads one file, in order, in the thread that calls it."""
-
-    @property
-    def name(self) -> str:
-        """What reports call the scan."""
-        ...
-
-    @property
-    def voxels(self) -> npt.NDArray[np.int16]:
-        """As in `ScanSource`."""
-        ...
-
-    def read_until(self, stop: int) -> None:
-        """Read at least the slices before `stop`."""
-        ...
-
-    def finish(self) -> Volume:
-        """Read what is left of the file, and check it."""
-        ...
-
-
-class WholeFile:
-    """Reads a file whole when it is opened: a `ScanReader`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Self:
-        self._volume = read_volume(self._path)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to close."""
-
-    @property
-    def name(self) -> str:
-        """What reports call the scan."""
-        return self._volume.name
-
-    @property
-    def voxels(self) -> npt.NDArray[np.int16]:
-        """All of it is there."""
-        return self._volume.voxels
-
-    def read_until(self, stop: int) -> None:
-        """All of it is there."""
-
-    def finish(self) -> Volume:
-        """All of it is read."""
-        return self._volume
-
-
 class ScanInBackground:
     """A scan that a thread reads: a `ScanSource`.
 
     An error of the reader is raised, as it is, in the thread that asks for what could not be read.
     """
 
-    def __init__(self, open_reader: Callable[[], AbstractContextManager[ScanReader]], threads: Executor) -> None:
+    def __init__(self, open_reader: Callable[[], ScanReader], threads: Executor) -> None:
         """Begin to read.
 
         Args:
@@ -121,36 +68,34 @@ class ScanInBackground:
         """
         self._open_reader = open_reader
         self._changed = threading.Condition()
-        self._name = ""
-        self._voxels = np.empty((0, 0, 0), dtype=np.int16)
-        self._slices_there = -1
+        self._opened: Volume | None = None
+        self._there = range(0)
         self._over = False
         self._unwanted = False
-        self._volume: Future[Volume | None] = threads.submit(self._read)
+        self._finished: Future[Volume | None] = threads.submit(self._read)
 
     @property
     def name(self) -> str:
         """What reports call the scan; waits for its header."""
-        self.wait_for(0)
-        return self._name
+        return self._header().name
 
     @property
     def voxels(self) -> npt.NDArray[np.int16]:
         """`[z, row, col]` (see `ScanSource`); waits for the header."""
-        self.wait_for(0)
-        return self._voxels
+        return self._header().voxels
 
-    def wait_for(self, stop: int) -> None:
+    @property
+    def head_first(self) -> bool:
+        """Whether the last slices come first; waits for the header."""
+        return self._header().grid.slab_direction < 0
+
+    def wait_for(self, part: slice) -> None:
         """Wait for slices (see `ScanSource`)."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._slices_there >= stop or self._over)
-            if self._slices_there >= stop:
-                return
-        self.finish()
+        self._wait_until(lambda: self._there.start <= part.start and part.stop <= self._there.stop)
 
     def finish(self) -> Volume:
         """Wait for the end of the file (see `ScanSource`)."""
-        volume = self._volume.result()
+        volume = self._finished.result()
         if volume is None:
             raise RuntimeError("the scan was closed before it was read")
         return volume
@@ -158,28 +103,40 @@ class ScanInBackground:
     def close(self) -> None:
         """Read no further; returns when the file is closed."""
         self._unwanted = True
-        self._volume.cancel()
-        wait([self._volume])
+        self._finished.cancel()
+        wait([self._finished])
+
+    def _header(self) -> Volume:
+        self._wait_until(lambda: self._opened is not None)
+        return self._opened or self.finish()
+
+    def _wait_until(self, here: Callable[[], bool]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: here() or self._over)
+            if here():
+                return
+        self.finish()
 
     def _read(self) -> Volume | None:
         try:
             with self._open_reader() as reader:
-                self._name, self._voxels = reader.name, reader.voxels
-                self._tell(0)
-                total = len(self._voxels)
-                for first in range(0, total, SLICES_PER_STEP):
+                self._tell(reader.volume, range(0))
+                for part in reader.batches(SLICES_PER_STEP):
                     if self._unwanted:
                         return None
-                    stop = min(first + SLICES_PER_STEP, total)
-                    reader.read_until(stop)
-                    self._tell(stop)
+                    self._tell(reader.volume, _joined(self._there, part))
                 return reader.finish()
         finally:
             with self._changed:
                 self._over = True
                 self._changed.notify_all()
 
-    def _tell(self, slices_there: int) -> None:
+    def _tell(self, opened: Volume, there: range) -> None:
         with self._changed:
-            self._slices_there = slices_there
+            self._opened, self._there = opened, there
             self._changed.notify_all()
+
+
+def _joined(there: range, part: slice) -> range:
+    """The slices that are there with those that have followed above or below."""
+    return range(min(there.start, part.start), max(there.stop, part.stop)) if there else range(part.start, part.stop)

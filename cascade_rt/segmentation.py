@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
+from cascade_rt.errors import InputWarning
 from cascade_rt.measurements import Measurements
 from cascade_rt.search import SearchRecord
 
@@ -57,7 +58,8 @@ class Segmentation:
     measurements: Measurements
     boxes: Mapping[int, Box]
     """For each slice that stage 2 has seen, the box it was cropped to."""
-    warnings: tuple[str, ...]
+    warnings: tuple[InputWarning, ...]
+    """What is doubtful about the scan."""
     timings: Mapping[str, float]
     """Seconds of each step. Steps that other threads do beside the networks count as long as these waited for them."""
     provenance: Mapping[str, Any]
@@ -125,7 +127,7 @@ class Segmentation:
             "search": asdict(self.search),
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
             "geometry": {"shape": list(self.mask.shape), "spacing_mm": list(self.volume.spacing_mm)},
-            "warnings": list(self.warnings),
+            "warnings": [asdict(warning) for warning in self.warnings],
             "timings_s": dict(self.timings),
             "wall_s": self.wall_s,
             "provenance": dict(self.provenance),

@@ -4,72 +4,36 @@ The canonical frame is `[z, row, col]`: z toward superior, row toward posterior,
 pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations; masks go back on the file's own grid.
 """
 
-import gzip
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from cascade_rt.atomic import atomic_write
-from cascade_rt.errors import InputError, OutputError
-from cascade_rt.nifti import NiftiImage, read_nifti, read_nifti_grid, split_suffix
+from cascade_rt.errors import InputWarning, OutputError
+from cascade_rt.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
+from cascade_rt.nifti import split_suffix
+from cascade_rt.nifti.blocks import BlockReader
+from cascade_rt.nifti.conversion import HuConversion, LabelConversion
+from cascade_rt.nifti.gate import Refusal, input_gate
+from cascade_rt.nifti.header import GEOMETRY_FIELDS
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.nifti.placement import check_affine
+from cascade_rt.nifti.stream import NiftiStream
+from cascade_rt.scan_checks import check_content, geometry_warnings
 
-Affine = npt.NDArray[np.float64]
-
-_LPS = axcodes2ornt(("L", "P", "S"))
-_GEOMETRY_FIELDS = (
-    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
-    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-)
 # On masks a higher level costs more time than the kilobytes are worth.
 _MASK_COMPRESSION = 1
-# How far the corners of a label's grid may lie from those of its scan, as a part of the smallest spacing.
-_GRID_TOLERANCE = 0.1
-
-
-@dataclass(frozen=True, eq=False)
-class SourceGrid:
-    """The grid of the input, as it was: all that is needed to write a mask back on it."""
-
-    shape: tuple[int, int, int]
-    """Voxels along the input's own axes `[i, j, k]`."""
-    affine: Affine
-    """4x4, from the index (i, j, k) to world mm (RAS+)."""
-    orientation: npt.NDArray[np.float64]
-    """3x2, nibabel's orientation of the input's axes: for each the world axis it runs along, and 1 or -1."""
-    geometry: Mapping[str, npt.NDArray[Any]]
-    """The NIfTI header fields that place the voxels in the world, verbatim: pixdim, units, sform, qform and codes."""
-
-
-@dataclass(frozen=True, eq=False)
-class CanonicalGrid:
-    """Where the voxels of a scan or its labels lie, in the canonical frame."""
-
-    shape: tuple[int, ...]
-    """Voxels along `[z, row, col]`."""
-    affine: Affine
-    """4x4, from the index (z, row, col) to world mm (RAS+)."""
-
-    @classmethod
-    def from_source(cls, shape: tuple[int, ...], affine: Affine) -> "CanonicalGrid":
-        """Turn the shape `[i, j, k]` and the affine of a file into those of `[z, row, col]`."""
-        to_lps = ornt_transform(io_orientation(affine), _LPS)
-        lps_affine: Affine = affine @ inv_ornt_aff(to_lps, shape)
-        z, row, col = (shape[int(axis)] for axis in np.argsort(to_lps[:, 0])[::-1])
-        return cls((z, row, col), lps_affine[:, [2, 1, 0, 3]])
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance in mm between neighbours along z, row and col."""
-        z, row, col = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(z), float(row), float(col)
+_GZIP_BITS = 31
+_BLOCK_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +50,8 @@ class Volume:
     """The file name without .nii or .nii.gz; "array" for arrays."""
     path: Path | None = None
     """The absolute path of the file it was read from; `write_mask` refuses to write there."""
-    warnings: tuple[str, ...] = ()
-    """What is doubtful about the scan, in sentences."""
+    warnings: tuple[InputWarning, ...] = ()
+    """What is doubtful about the scan."""
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
@@ -106,7 +70,7 @@ class Volume:
 
     @classmethod
     def from_array(cls, array: npt.NDArray[Any], affine: npt.ArrayLike, *, name: str = "array") -> "Volume":
-        """Take a scan from memory.
+        """Take a scan from memory. What its numbers mean is the caller's to know: they are not judged.
 
         Args:
             array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation. The volume
@@ -117,29 +81,140 @@ class Volume:
         Raises:
             InputError: The array or the affine cannot be that of a CT scan.
         """
-        return _canonical_volume(NiftiImage.from_array(array, affine, name), name, None)
+        matrix = np.array(affine, dtype=np.float64)
+        with input_gate(name):
+            i, j, k = _check_array(array)
+            check_affine(matrix)
+            grid = SourceGrid.of((i, j, k), matrix, _array_geometry(matrix))
+            voxels, warnings = _to_hu(array.reshape(grid.shape), grid)
+        return cls(voxels, CanonicalGrid.from_source(grid.shape, matrix).affine, grid, name, warnings=warnings)
 
 
-def read_volume(path: str | os.PathLike[str]) -> Volume:
+class ScanReader:
+    """A scan file that is being read: slices can be used as they arrive, before the file is at its end.
+
+    Opening checks the header. `volume` has its place in memory at once, but a slice is valid only when `batches` has
+    yielded it or `read_until` has passed it. Only `finish` knows that the file is undamaged (its checksum stands at its
+    end) and that the numbers are those of a CT scan; until it has returned, nothing made of the slices may be kept.
+    Not for several threads at a time.
+
+    Example:
+        with open_scan("scan.nii.gz") as reader:
+            for part in reader.batches(16):
+                segment(reader.volume.voxels[part])
+            volume = reader.finish()
+
+    Raises:
+        InputError: From any method; the file cannot be used.
+    """
+
+    volume: Volume
+    """Shape and geometry are final; voxels as described above; warnings so far."""
+
+    def __init__(self, path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> None:
+        self._shown, self._options = os.fspath(path), options
+        name, _ = split_suffix(os.path.basename(self._shown))
+        with input_gate(self._shown):
+            self._stream = NiftiStream(path, options)
+            header = self._stream.header
+            grid = SourceGrid.of(header.shape, header.affine, header.geometry)
+            canonical = CanonicalGrid.from_source(grid.shape, grid.affine)
+            slope, intercept = header.scaling
+            self._conversion = HuConversion(header.dtype, (slope, intercept + options.hu_offset))
+            voxels = np.empty(canonical.shape, dtype=np.int16)
+            self._blocks = BlockReader(self._stream, grid.from_canonical(voxels), self._conversion)
+        location = Path(os.path.abspath(self._shown))
+        self.volume = Volume(voxels, canonical.affine, grid, name, location, header.warnings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether slices arrive one after the other; where z is not the slowest axis of the file, all come at once."""
+        return self.volume.grid.slab_direction != 0
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Read the scan and yield `[0, size)`, `[size, 2 size)`, ... of its slices, each as soon as it is valid.
+
+        Each slice comes once, in the same batch whatever the file looks like. Where the file begins at the head, the
+        batches arrive in descending order.
+        """
+        starts = range(0, len(self.volume.voxels), size)
+        for first in starts if self.volume.grid.slab_direction >= 0 else reversed(starts):
+            part = slice(first, min(first + size, len(self.volume.voxels)))
+            self._read(part.start, part.stop)
+            yield part
+
+    def read_until(self, stop: int) -> None:
+        """Read on until the slices `[0, stop)` are valid; all of the scan where it does not begin at the feet."""
+        self._read(0, stop)
+
+    def finish(self) -> Volume:
+        """Read what is left, to the end of the file, and check all of it.
+
+        Returns:
+            The volume with all its warnings.
+        """
+        with input_gate(self._shown):
+            self._blocks.read_until(self.volume.grid.shape[2])
+            warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
+            warnings += self._conversion.check()
+            warnings += check_content(self.volume.voxels, assume_hu=self._options.assume_hu)
+        self.close()
+        self.volume = replace(self.volume, warnings=tuple(warnings))
+        return self.volume
+
+    def _read(self, first: int, stop: int) -> None:
+        slabs = self.volume.grid.shape[2]
+        needed = {1: stop, -1: slabs - first, 0: slabs}[self.volume.grid.slab_direction]
+        with input_gate(self._shown):
+            self._blocks.read_until(min(needed, slabs) if stop > first else 0)
+
+
+def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> ScanReader:
+    """Open a CT scan, NIfTI-1 or NIfTI-2, to read it slice by slice; plain or gzip is told from the content.
+
+    Raises:
+        InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
+    """
+    return ScanReader(path, options)
+
+
+def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> Volume:
     """Read a CT scan from a NIfTI-1 or NIfTI-2 file; plain or gzip is told from the content, not from the name.
 
     A compressed file is read to its end, so that its checksum is verified.
 
+    Args:
+        path: The file.
+        options: What the user says about a file that it does not say itself, such as which volume of several.
+
     Raises:
-        InputError: The file is missing, damaged, not NIfTI, or not one 3D image of numbers that fit into int16.
+        InputError: The file is missing, damaged, not NIfTI, or not one 3D image in Hounsfield units; its `code` says
+            which.
     """
-    shown = os.fspath(path)
-    name, _ = split_suffix(os.path.basename(shown))
-    return _canonical_volume(read_nifti(path), name, Path(os.path.abspath(shown)))
+    with open_scan(path, options) as reader:
+        return reader.finish()
 
 
 def read_grid(path: str | os.PathLike[str]) -> CanonicalGrid:
-    """Read from the header alone where the voxels of a scan lie.
+    """Read from the header alone where the voxels of a scan or a label lie.
 
     Raises:
         InputError: The header is missing, damaged, or not that of one 3D image of numbers.
     """
-    return CanonicalGrid.from_source(*read_nifti_grid(path))
+    with input_gate(os.fspath(path)), NiftiStream(path, AS_IT_IS, labels=True) as stream:
+        return CanonicalGrid.from_source(stream.header.shape, stream.header.affine)
 
 
 def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
@@ -153,26 +228,23 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
         `[z, row, col]`, C-contiguous.
 
     Raises:
-        InputError: As in `read_volume`; or there are other numbers than 0 to 255; or the labels do not lie on the grid
-            of `like`: another number of voxels, or corners that differ by more than a tenth of the smallest spacing.
+        InputError: As in `read_volume`, but for what only scans have; or there are other numbers than 0 to 255; or the
+            labels do not lie on the grid of `like`: another number of voxels, or corners that differ by more than a
+            tenth of the smallest spacing.
     """
-    image = read_nifti(path)
-    labels = image.to_labels()
-    mask = _to_canonical(labels, io_orientation(image.affine))
+    shown = os.fspath(path)
+    with input_gate(shown), NiftiStream(path, AS_IT_IS, labels=True) as stream:
+        header = stream.header
+        grid = SourceGrid.of(header.shape, header.affine, header.geometry)
+        canonical = CanonicalGrid.from_source(grid.shape, grid.affine)
+        labels = np.empty(canonical.shape, dtype=np.uint8)
+        conversion = LabelConversion(header.dtype, header.scaling)
+        BlockReader(stream, grid.from_canonical(labels), conversion).read_until(grid.shape[2])
+        stream.finish()
+        conversion.check()
     if like is not None:
-        scan = like.canonical_grid if isinstance(like, Volume) else like
-        check_same_grid(CanonicalGrid.from_source(labels.shape, image.affine), scan, image.shown)
-    return mask
-
-
-def check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
-    """Raise InputError where labels, called `shown`, do not lie on the grid of their scan."""
-    if labels.shape != scan.shape:
-        raise InputError(f"{shown}: {labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan")
-    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(scan.shape) - 1), 1.0]
-    distance = np.linalg.norm(corners @ (labels.affine - scan.affine).T, axis=1).max()
-    if distance > _GRID_TOLERANCE * min(scan.spacing_mm):
-        raise InputError(f"{shown}: lies {distance:.3g} mm off the grid of the scan; use the labels of this scan")
+        check_same_grid(canonical, like.canonical_grid if isinstance(like, Volume) else like, shown)
+    return labels
 
 
 def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:
@@ -183,7 +255,7 @@ def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDAr
     """
     if mask.shape != volume.voxels.shape or mask.dtype != np.uint8:
         raise ValueError(f"mask must be uint8 {volume.voxels.shape}, got {mask.dtype} {mask.shape}")
-    return np.asarray(apply_orientation(mask.T, ornt_transform(_LPS, volume.grid.orientation)))
+    return volume.grid.from_canonical(mask)
 
 
 def write_mask(
@@ -210,16 +282,11 @@ def write_mask(
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
     refuse_scan(shown, volume)
-    content = np.ascontiguousarray(mask_on_source_grid(mask, volume).T).data
-    prefix = _mask_prefix(volume.grid)
+    slabs = mask_on_source_grid(mask, volume).T
 
     def write(file: BinaryIO) -> None:
-        if suffix.lower() == ".nii":
-            file.writelines((prefix, content))
-        else:
-            # Without a file name and with time 0 the bytes depend on the mask alone.
-            with gzip.GzipFile("", "wb", _MASK_COMPRESSION, file, mtime=0) as stream:
-                stream.writelines((prefix, content))
+        content = _mask_content(slabs, volume.grid)
+        file.writelines(content if suffix.lower() == ".nii" else _compressed(content))
 
     atomic_write(shown, write, overwrite=overwrite)
 
@@ -227,9 +294,8 @@ def write_mask(
 def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
     """Raise OutputError where a result would go over the scan it was made from."""
     if volume.path is not None and _is_same_file(os.fspath(path), volume.path):
-        raise OutputError(
-            f"{os.fspath(path)}: this is the scan itself, which is never overwritten; choose another name"
-        )
+        sentence = "this is the scan itself, which is never overwritten; choose another name"
+        raise OutputError(f"{os.fspath(path)}: {sentence}", code="E_SAME_FILE")
 
 
 def _is_same_file(path: str, other: Path) -> bool:
@@ -237,6 +303,22 @@ def _is_same_file(path: str, other: Path) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
+
+
+def _mask_content(slabs: npt.NDArray[np.uint8], grid: SourceGrid) -> Iterator[bytes | memoryview]:
+    """Yield header and voxels `[k, j, i]`, a few slabs at a time: no second mask is made, whatever its axes."""
+    yield _mask_prefix(grid)
+    thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
+    for first in range(0, len(slabs), thickness):
+        yield np.ascontiguousarray(slabs[first : first + thickness]).data.cast("B")
+
+
+def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    """Compress with gzip; without a file name and with time 0 the bytes depend on the mask alone."""
+    stream = isal_zlib.compressobj(_MASK_COMPRESSION, isal_zlib.DEFLATED, _GZIP_BITS)
+    for part in content:
+        yield stream.compress(part)
+    yield stream.flush()
 
 
 def _mask_prefix(grid: SourceGrid) -> bytes:
@@ -253,20 +335,32 @@ def _mask_prefix(grid: SourceGrid) -> bytes:
     return bytes(header.binaryblock) + bytes(4)
 
 
-def _canonical_volume(image: NiftiImage, name: str, path: Path | None) -> Volume:
-    i, j, k = image.stored.shape
-    geometry = {field: np.array(image.header[field]) for field in _GEOMETRY_FIELDS}
-    grid = SourceGrid((i, j, k), image.affine, io_orientation(image.affine), geometry)
-    voxels = _to_canonical(image.to_hu(), grid.orientation)
-    return Volume(voxels, CanonicalGrid.from_source(grid.shape, grid.affine).affine, grid, name, path, _doubts(grid))
+def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
+    """Return the first three sides; there must be three, and further ones only of length 1."""
+    if min(array.shape, default=0) < 1:
+        raise Refusal("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
+    if array.ndim < 3 or any(side != 1 for side in array.shape[3:]):
+        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {array.shape}; take one 3D image")
+    if array.dtype.kind not in "iuf":
+        raise Refusal("E_DTYPE", f"voxels must be integers or real numbers, not {array.dtype}; take int16")
+    return array.shape[0], array.shape[1], array.shape[2]
 
 
-def _doubts(grid: SourceGrid) -> tuple[str, ...]:
-    if grid.geometry["sform_code"] > 0 or grid.geometry["qform_code"] > 0:
-        return ()
-    return ("the file does not say how its axes lie in the patient; left, right, front and back are guessed",)
+def _array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
+    header = Nifti1Header()
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code="aligned")
+    header.set_qform(affine, code="unknown")
+    return {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
 
 
-def _to_canonical(array: npt.NDArray[Any], orientation: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
-    """Turn `[i, j, k]` into `[z, row, col]`; a copy only where the axes run otherwise."""
-    return np.ascontiguousarray(apply_orientation(array, ornt_transform(orientation, _LPS)).T)
+def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:
+    """Turn `[i, j, k]` into HU `[z, row, col]`; a copy only where the type or the axes are others."""
+    if array.dtype == np.int16:
+        return np.ascontiguousarray(grid.to_canonical(array)).astype(np.int16, copy=False), ()
+    conversion = HuConversion(array.dtype, (1.0, 0.0))
+    voxels = np.empty(grid.to_canonical(array).shape, dtype=np.int16)
+    wanted = grid.from_canonical(voxels)
+    for index in range(grid.shape[2]):
+        conversion.convert(array[..., index : index + 1], wanted[..., index : index + 1])
+    return voxels, conversion.check()

@@ -17,8 +17,9 @@ import numpy as np
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase
 from cascade_rt.errors import InputError
+from cascade_rt.grids import check_same_grid
 from cascade_rt.labels import TUMOR_LABEL
-from cascade_rt.volume import check_same_grid, read_grid, read_mask, read_volume
+from cascade_rt.volume import read_grid, read_mask, read_volume
 
 TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 cases that have labels."""

@@ -81,7 +81,7 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     for reason in segmentation.provenance["engines_passed_over"]:
         yield "", reason
     for warning in segmentation.warnings:
-        yield "warning", warning
+        yield "warning", f"{warning.code}: {warning}"
 
 
 @contextmanager

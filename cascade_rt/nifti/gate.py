@@ -1,0 +1,48 @@
+"""The one place that knows what a bad file raises, and says it in one sentence with a code."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+from isal import isal_zlib
+
+from cascade_rt.errors import InputError
+
+_DAMAGED = ("E_CORRUPT", "its compressed data are damaged; copy it again")
+_REASONS: dict[type[Exception], tuple[str, str]] = {
+    EOFError: ("E_TRUNCATED", "the file ends too early; copy it again"),
+    cast("type[Exception]", isal_zlib.error): _DAMAGED,
+    zlib.error: _DAMAGED,
+    gzip.BadGzipFile: _DAMAGED,
+    FileNotFoundError: ("E_NOT_FOUND", "there is no such file; check the path"),
+    OSError: ("E_READ", "the file cannot be read ({error}); check its permissions and its disk"),
+    MemoryError: ("E_TOO_LARGE", "the image does not fit into memory; crop it or use a larger machine"),
+}
+
+
+class Refusal(Exception):  # noqa: N818  not an error until the gate has named the file
+    """Something about a file that makes it unfit: a code and a sentence without the name of the file."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@contextmanager
+def input_gate(shown: str) -> Iterator[None]:
+    """Raise whatever makes a file unfit as an `InputError` that names the file as `shown`; bugs pass through.
+
+    Arithmetic on the numbers of a damaged file warns of nothing: each result is checked instead.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except Refusal as refusal:
+        raise InputError(f"{shown}: {refusal}", code=refusal.code) from refusal.__cause__
+    except tuple(_REASONS) as error:
+        code, sentence = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))
+        cause = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{shown}: {sentence.format(error=cause)}", code=code) from error

@@ -1,0 +1,206 @@
+"""Where the voxels of a NIfTI file lie in the world: units, spacing, qform and sform.
+
+The sform is taken where there is one, then the qform, as nibabel does. Where neither is there, left and right cannot be
+told apart, and the file is refused.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+
+from cascade_rt.errors import InputWarning
+from cascade_rt.nifti.gate import Refusal
+from cascade_rt.nifti.options import ScanOptions
+
+Affine = npt.NDArray[np.float64]
+
+_KNOWN_CODES = range(6)
+_MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
+_PLAUSIBLE_MM = (0.2, 10.0)
+"""The spacing of a scan; another one in metres or micrometres is a header with the wrong unit."""
+_DISAGREEMENT_MM = 5.0
+_DISAGREEMENT = 0.1
+"""How far qform and sform may place a corner apart without a warning, as a part of the smallest spacing."""
+_STRAIGHT_DEGREES = 0.1
+# Nibabel's: rounding to float32 may leave the squares of a unit quaternion this much over 1.
+_QUATERNION_ROUNDING = 3 * float(np.finfo(np.float32).eps)
+# What a label without orientation is taken for, as nibabel does; it has to lie on the grid of its scan all the same.
+_LABEL_ORIENTATION = "LAS"
+_DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+
+
+def place(
+    fields: Nifti1Header,
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+    *,
+    labels: bool,
+) -> Affine:
+    """Return the affine (4x4, index (i, j, k) to world mm, RAS+), and add to the warnings what is doubtful about it.
+
+    Raises:
+        Refusal: The voxels cannot be placed.
+    """
+    sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
+    if sform_code not in _KNOWN_CODES or qform_code not in _KNOWN_CODES:
+        sentence = (
+            f"its header has the codes {sform_code} and {qform_code} for its orientation, which NIfTI does not know"
+        )
+        raise Refusal("E_ORIENT", f"{sentence}; export it again")
+    spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
+    if sform_code > 0:
+        affine = _sform(fields)
+    else:
+        _check_spacing(spacing)
+        affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings, labels=labels)
+    check_affine(affine)
+    _warn_of_spacing(spacing, warnings)
+    affine[:3] *= _unit_mm(fields, affine, warnings)
+    if sform_code > 0 and qform_code > 0:
+        _compare_forms(fields, affine, shape, options, warnings)
+    shear = shear_degrees(affine)
+    if shear > _STRAIGHT_DEGREES:
+        sentence = (
+            f"its axes are {shear:.1f} degrees from perpendicular (gantry tilt?); slices are segmented as they are"
+        )
+        warnings.append(InputWarning("W_SHEAR", sentence))
+    return affine
+
+
+def check_affine(affine: Affine) -> None:
+    """Raise Refusal for what cannot be the affine of a scan."""
+    if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
+        raise Refusal("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    determinant = abs(np.linalg.det(affine[:3, :3]))
+    if lengths.min() < 1e-9 or determinant < 1e-6 * lengths.prod():
+        raise Refusal("E_AFFINE", "the affine is singular, two axes run alike or one has no length; export it again")
+
+
+def shear_degrees(affine: Affine) -> float:
+    """How far the axes are from being perpendicular, in degrees."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)]).max()
+    return math.degrees(math.asin(min(float(cosines), 1.0)))
+
+
+def _sform(fields: Nifti1Header) -> Affine:
+    affine = np.eye(4)
+    affine[:3] = [fields["srow_x"], fields["srow_y"], fields["srow_z"]]
+    return affine
+
+
+def _qform(fields: Nifti1Header) -> Affine:
+    b, c, d = (float(fields[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
+    squares = b * b + c * c + d * d
+    handedness = float(fields["pixdim"][0])
+    if not squares <= 1 + _QUATERNION_ROUNDING or handedness not in {-1.0, 0.0, 1.0}:
+        raise Refusal("E_AFFINE", "its qform is no rotation; export it again")
+    a = math.sqrt(max(0.0, 1 - squares))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
+    spacing = np.abs(np.array(fields["pixdim"][1:4], dtype=np.float64))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * (spacing * [1, 1, -1 if handedness < 0 else 1])
+    affine[:3, 3] = [fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"]]
+    return affine
+
+
+def _assumed(
+    spacing: npt.NDArray[np.float64],
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+    *,
+    labels: bool,
+) -> Affine:
+    """The affine of a file that does not place itself: its middle at the origin of the world."""
+    axes = _LABEL_ORIENTATION if labels else options.assume_orientation
+    if axes is None:
+        raise Refusal(
+            "E_ORIENT",
+            "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
+            "told apart; export it again, or say it with --assume-orientation, such as LPS",
+        )
+    if not labels:
+        warnings.append(
+            InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, direction in enumerate(axes):
+        world, sign = _DIRECTIONS[direction]
+        affine[world, axis] = sign * abs(spacing[axis])
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
+    if not (np.isfinite(spacing) & (spacing != 0)).all():
+        shown = " x ".join(f"{side:g}" for side in spacing)
+        raise Refusal("E_SPACING", f"its header says that voxels measure {shown}; export it again")
+
+
+def _warn_of_spacing(spacing: npt.NDArray[np.float64], warnings: list[InputWarning]) -> None:
+    if not (np.isfinite(spacing) & (spacing > 0)).all():
+        shown = " x ".join(f"{side:g}" for side in spacing)
+        sentence = (
+            f"its header says that voxels measure {shown}; the sign is ignored, and the sform taken where there is one"
+        )
+        warnings.append(InputWarning("W_SPACING", sentence))
+
+
+def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning]) -> float:
+    """How many mm the unit of the header has."""
+    code = int(fields["xyzt_units"]) & 7
+    if code not in _MM_PER_UNIT:
+        warnings.append(InputWarning("W_UNITS", "the file does not name the unit of its spacing; mm are assumed"))
+        return 1.0
+    factor = _MM_PER_UNIT[code]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0) * factor
+    low, high = _PLAUSIBLE_MM
+    if factor != 1 and not (low <= spacing.min() and spacing.max() <= high):
+        shown = " x ".join(f"{side:.3g}" for side in spacing)
+        unit = "metres" if code == 1 else "micrometres"
+        raise Refusal(
+            "E_UNITS", f"its spacing, said to be in {unit}, would be {shown} mm; set the right unit in its header"
+        )
+    return factor
+
+
+def _compare_forms(
+    fields: Nifti1Header,
+    affine: Affine,
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+) -> None:
+    """Warn where the qform, which other programs take, places the scan elsewhere than the sform, taken here."""
+    try:
+        _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
+        qform = _qform(fields)
+        check_affine(qform)
+    except Refusal:
+        warnings.append(InputWarning("W_FORM_DISAGREE", "its qform makes no sense; the sform is taken"))
+        return
+    qform[:3] *= _MM_PER_UNIT.get(int(fields["xyzt_units"]) & 7, 1.0)
+    distance = corner_distance_mm(affine, qform, shape)
+    if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
+        sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"
+        if options.strict and distance > _DISAGREEMENT_MM:
+            raise Refusal("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out --strict")
+        warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is taken, and both go into the mask"))
+
+
+def corner_distance_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
+    """How far apart two affines place the corners of a grid of this shape, at most."""
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1.0]
+    return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())
