@@ -101,10 +101,10 @@ class ScanInBackground:
         return volume
 
     def close(self) -> None:
-        """Read no further; returns when the file is closed."""
+        """Read no further, or not at all; returns when the file is closed."""
         self._unwanted = True
-        self._finished.cancel()
-        wait([self._finished])
+        if not self._finished.cancel():
+            wait([self._finished])
 
     def _header(self) -> Volume:
         self._wait_until(lambda: self._opened is not None)

@@ -21,6 +21,16 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
 @bundle_option
 @backend_option
 @precision_option
+@click.option(
+    "--z-search",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="K",
+    help="Look for the pancreas in every K-th slice first, then only around those that hold it. May change the mask.",
+)
+@click.option(
+    "--body-box", is_flag=True, help="Look for the pancreas in a box around the body only. May change the mask."
+)
 @overwrite_option
 def infer(
     scans: tuple[Path, ...],
@@ -29,6 +39,8 @@ def infer(
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
+    z_search: int,
+    body_box: bool,
     overwrite: bool,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
@@ -42,6 +54,9 @@ def infer(
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
     """  # noqa: D301
     from cascade_rt.inference import plan_jobs
+    from cascade_rt.search import SearchOptions
     from cascade_rt_cli.infer_scans import infer_scans
 
-    infer_scans(plan_jobs(scans, output, pictures=preview), bundle, backend, precision, overwrite=overwrite)
+    search = SearchOptions(z_search, body_box)
+    jobs = plan_jobs(scans, output, pictures=preview)
+    infer_scans(jobs, bundle, backend, precision, search=search, overwrite=overwrite)

@@ -10,6 +10,7 @@ from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
+from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
 from cascade_rt_cli.plans import plans
@@ -21,6 +22,7 @@ def infer_scans(
     backend: BackendChoice,
     precision: PrecisionChoice,
     *,
+    search: SearchOptions = WHOLE_SCAN,
     overwrite: bool,
 ) -> None:
     """Segment scans and print each result; a scan that fails does not stop the others.
@@ -34,7 +36,7 @@ def infer_scans(
         for job in jobs:
             try:
                 with progress_bar() as progress:
-                    segmentation = _infer_with_progress(cascade, job, progress, overwrite=overwrite)
+                    segmentation = _infer_with_progress(cascade, job, progress, search, overwrite=overwrite)
             except CascadeError as error:
                 if len(jobs) == 1:
                     raise
@@ -46,12 +48,15 @@ def infer_scans(
         raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
 
 
-def _infer_with_progress(cascade: Cascade, job: Job, progress: Progress, *, overwrite: bool) -> Segmentation:
+def _infer_with_progress(
+    cascade: Cascade, job: Job, progress: Progress, search: SearchOptions, *, overwrite: bool
+) -> Segmentation:
     bar = progress.add_task(escape(printable(job.scan.name)), total=None)
     return infer_file(
         cascade,
         job,
         overwrite=overwrite,
-        on_open=lambda volume: progress.update(bar, total=len(volume.voxels)),
+        search=search,
+        on_open=lambda scan: progress.update(bar, total=len(scan.voxels)),
         on_slices=lambda count: progress.advance(bar, count),
     )
