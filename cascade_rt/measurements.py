@@ -85,21 +85,28 @@ def _lesions(
 def _connected(
     tumor: npt.NDArray[np.bool_], start: npt.NDArray[np.intp], affine: npt.NDArray[np.float64], voxel_volume_ml: float
 ) -> Iterator[Lesion]:
+    """Measure the connected pieces of `tumor`, whose first voxel is voxel `start` of the mask."""
     from scipy import ndimage
 
     window = _around(tumor)
     # Labelling only the tumour's own box is up to 40 times faster than the whole frame.
-    components, _ = ndimage.label(tumor[window], structure=np.ones((3, 3, 3)))
-    origin = start + [side.start for side in window]
-    for number, piece in enumerate(ndimage.find_objects(components), start=1):
-        index = np.argwhere(components[piece] == number) + origin + [side.start for side in piece]
-        center = affine[:3, :3] @ index.mean(axis=0) + affine[:3, 3]
-        volume_ml = len(index) * voxel_volume_ml
+    components, count = ndimage.label(tumor[window], structure=np.ones((3, 3, 3)))
+    # All pieces at once: speckle has thousands of them, and a look at each would take longer than the networks.
+    places = np.nonzero(components)
+    number = components[places] - 1
+    voxels = np.bincount(number)
+    sums = np.stack([np.bincount(number, weights=along) for along in places], axis=1)
+    centers = sums / voxels[:, None] + start + [side.start for side in window]
+    depth = len(components)
+    slices = np.bincount(np.unique(number.astype(np.int64) * depth + places[0]) // depth)
+    for piece in range(count):
+        center = affine[:3, :3] @ centers[piece] + affine[:3, 3]
+        volume_ml = int(voxels[piece]) * voxel_volume_ml
         yield Lesion(
             volume_ml=volume_ml,
             diameter_mm=float(np.cbrt(6000.0 * volume_ml / np.pi)),
             center_mm=(float(center[0]), float(center[1]), float(center[2])),
-            slices=len(np.unique(index[:, 0])),
+            slices=int(slices[piece]),
         )
 
 
