@@ -88,9 +88,9 @@ def check_output(job: Job, *, overwrite: bool) -> None:
 def infer_file(
     cascade: Cascade,
     job: Job,
+    reading: ScanOptions = AS_IT_IS,
     *,
     overwrite: bool = False,
-    options: ScanOptions = AS_IT_IS,
     search: SearchOptions = WHOLE_SCAN,
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
@@ -108,7 +108,7 @@ def infer_file(
         EngineError: An engine returned something that cannot be a result.
     """
     ((_, outcome),) = infer_files(
-        cascade, [job], overwrite=overwrite, options=options, search=search, on_open=on_open, on_slices=on_slices
+        cascade, [job], reading, overwrite=overwrite, search=search, on_open=on_open, on_slices=on_slices
     )
     if isinstance(outcome, CascadeError):
         raise outcome
@@ -118,9 +118,9 @@ def infer_file(
 def infer_files(
     cascade: Cascade,
     jobs: Iterable[Job],
+    reading: ScanOptions = AS_IT_IS,
     *,
     overwrite: bool = False,
-    options: ScanOptions = AS_IT_IS,
     search: SearchOptions = WHOLE_SCAN,
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
@@ -134,8 +134,8 @@ def infer_files(
     Args:
         cascade: An open cascade.
         jobs: The scans and where their results go; one is taken ahead of the scan that is computed.
+        reading: What the user says about the files that they do not say themselves.
         overwrite: Replace results that are there.
-        options: What the user says about the files that they do not say themselves.
         search: Where stage 1 looks; anything but the whole scan may change the mask.
         on_open: Called when it is a scan's turn, once its header is read; its voxels may still be missing.
         on_slices: Called with the number of slices of that scan just finished.
@@ -145,7 +145,7 @@ def infer_files(
         file, and the others go on. An outcome comes when its results are written, which is after the next scan was
         computed. Errors that are not a `CascadeError` are raised.
     """
-    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, options, overwrite=overwrite)) as scans:
+    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, reading, overwrite=overwrite)) as scans:
         last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
         for job, scan in scans:
             stopwatch = Stopwatch()
@@ -160,13 +160,13 @@ def infer_files(
 
 
 def _read_ahead(
-    jobs: Iterable[Job], options: ScanOptions, *, overwrite: bool
+    jobs: Iterable[Job], reading: ScanOptions, *, overwrite: bool
 ) -> Generator[tuple[Job, ScanInBackground]]:
     """Yield scans that are being read, and begin to read the next one meanwhile; each is closed behind its turn."""
 
     def open_checked(job: Job) -> ScanReader:
         check_output(job, overwrite=overwrite)
-        return open_scan(job.scan, options)
+        return open_scan(job.scan, reading)
 
     ahead: deque[tuple[Job, ScanInBackground]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:

@@ -264,7 +264,8 @@ def write_mask(
     """Write a mask on the input's own grid: its shape, its affine, its qform and sform with their codes, its units.
 
     The same mask gives the same bytes, and nothing else of the input's header is kept: no description, no extensions.
-    The file is NIfTI-1, or NIfTI-2 where a side is too long for that. It is there completely or not at all.
+    The file is NIfTI-1, or NIfTI-2 where the input is, or a side is too long for the other. It is there completely or not
+    at all.
 
     Args:
         mask: `[z, row, col]`, in the canonical frame of the volume.
@@ -323,7 +324,8 @@ def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
 
 def _mask_prefix(grid: SourceGrid) -> bytes:
     """Return what comes before the voxels of a mask: the header and four zeros, for no extensions."""
-    header_class: type[Nifti1Header] = Nifti1Header if max(grid.shape) <= 32767 else Nifti2Header
+    of_nifti1 = max(grid.shape) <= 32767 and grid.geometry["srow_x"].dtype.itemsize == 4
+    header_class: type[Nifti1Header] = Nifti1Header if of_nifti1 else Nifti2Header
     header = header_class(endianness="<")
     header.set_data_shape(grid.shape)
     header.set_data_dtype(np.uint8)

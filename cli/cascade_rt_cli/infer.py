@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import (
+    PATH,
+    backend_option,
+    bundle_option,
+    overwrite_option,
+    precision_option,
+    scan_options,
+)
 
 
 @click.command()
@@ -32,6 +40,7 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
     "--body-box", is_flag=True, help="Look for the pancreas in a box around the body only. May change the mask."
 )
 @overwrite_option
+@scan_options
 def infer(
     scans: tuple[Path, ...],
     output: Path | None,
@@ -42,6 +51,7 @@ def infer(
     z_search: int,
     body_box: bool,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -57,6 +67,6 @@ def infer(
     from cascade_rt.search import SearchOptions
     from cascade_rt_cli.infer_scans import infer_scans
 
-    search = SearchOptions(z_search, body_box)
     jobs = plan_jobs(scans, output, pictures=preview)
-    infer_scans(jobs, bundle, backend, precision, search=search, overwrite=overwrite)
+    search = SearchOptions(z_search, body_box)
+    infer_scans(jobs, bundle, backend, precision, reading, search=search, overwrite=overwrite)

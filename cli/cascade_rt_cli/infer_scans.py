@@ -10,6 +10,7 @@ from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
@@ -21,6 +22,7 @@ def infer_scans(
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
+    reading: ScanOptions,
     *,
     search: SearchOptions = WHOLE_SCAN,
     overwrite: bool,
@@ -36,7 +38,7 @@ def infer_scans(
         for job in jobs:
             try:
                 with progress_bar() as progress:
-                    segmentation = _infer_with_progress(cascade, job, progress, search, overwrite=overwrite)
+                    segmentation = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
             except CascadeError as error:
                 if len(jobs) == 1:
                     raise
@@ -49,12 +51,13 @@ def infer_scans(
 
 
 def _infer_with_progress(
-    cascade: Cascade, job: Job, progress: Progress, search: SearchOptions, *, overwrite: bool
+    cascade: Cascade, job: Job, progress: Progress, reading: ScanOptions, search: SearchOptions, *, overwrite: bool
 ) -> Segmentation:
     bar = progress.add_task(escape(printable(job.scan.name)), total=None)
     return infer_file(
         cascade,
         job,
+        reading,
         overwrite=overwrite,
         search=search,
         on_open=lambda scan: progress.update(bar, total=len(scan.voxels)),

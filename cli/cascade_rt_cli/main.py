@@ -34,7 +34,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CascadeError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"cascade-rt: error[{error.code}]: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)

@@ -1,11 +1,14 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from cascade_rt.engines import BACKENDS
+from cascade_rt.nifti.options import MAX_VOXELS, ScanOptions
 from cascade_rt.tensors import PRECISIONS
 
 PATH = click.Path(path_type=Path)
@@ -56,3 +59,44 @@ shape_option = click.option(
     metavar="Z ROW COL",
     help="Slices, rows and columns of a phantom.",
 )
+_SCAN_OPTIONS = (
+    click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Which volume of a 4D file, from 0."),
+    click.option(
+        "--assume-orientation",
+        metavar="AXES",
+        help="Where the axes of a file that does not say it run to, such as LPS: to left, posterior, superior.",
+    ),
+    click.option("--assume-hu", is_flag=True, help="Take the values for Hounsfield units, whatever they look like."),
+    click.option("--hu-offset", type=int, default=0, metavar="HU", help="Added to every value, such as -1024."),
+    click.option(
+        "--max-voxels",
+        type=click.IntRange(min=1),
+        default=MAX_VOXELS,
+        show_default=True,
+        metavar="N",
+        help="Refuse larger scans.",
+    ),
+    click.option("--strict", is_flag=True, help="Refuse files whose qform and sform are more than 5 mm apart."),
+)
+
+
+def scan_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options on how scans are read, as one argument `reading`, a `ScanOptions`."""
+
+    @wraps(command)
+    def with_reading(
+        *,
+        volume: int | None,
+        assume_orientation: str | None,
+        assume_hu: bool,
+        hu_offset: int,
+        max_voxels: int,
+        strict: bool,
+        **others: Any,
+    ) -> None:
+        reading = ScanOptions(volume, assume_orientation, assume_hu, hu_offset, max_voxels, strict)
+        command(**others, reading=reading)
+
+    for option in reversed(_SCAN_OPTIONS):
+        with_reading = option(with_reading)
+    return with_reading
