@@ -1,8 +1,7 @@
 """The way of a scan: the one place where the two stages meet."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,24 +12,22 @@ import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.config import CascadeConfig, CropConfig
-from cascade_rt.crop import Box, CropBatch, CropQueue, full_box, paste, plan_box, tightest_box
+from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
-from cascade_rt.engines.base import Array
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.errors import InputError
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.errors import InputError, InputWarning
 from cascade_rt.measurements import measure
 from cascade_rt.provenance import provenance
+from cascade_rt.scan_run import ScanRun
+from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord
 from cascade_rt.segmentation import Segmentation, judge
-from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, PADDING_HU, SLICES_PER_BATCH, padded_side
+from cascade_rt.tensors import LONGEST_SIDE
 from cascade_rt.timing import Stopwatch
 
 if TYPE_CHECKING:
     # Engines are compared on arrays, also where nibabel is not installed.
+    from cascade_rt.scan_source import ScanSource
     from cascade_rt.volume import Volume
-
-MASK_THRESHOLD = 0.5
-"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 
 
 class Cascade:
@@ -65,36 +62,86 @@ class Cascade:
         *,
         keep_probabilities: bool = False,
         on_slices: Callable[[int], None] = lambda _: None,
+        search: SearchOptions = WHOLE_SCAN,
     ) -> Segmentation:
         """Segment a scan.
 
         Args:
             volume: The scan, in the canonical frame.
             keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
-            on_slices: Called with the number of slices that stage 1 has just finished.
+            on_slices: Called with the number of slices that are just finished.
+            search: Where stage 1 looks; anything but the whole scan may change the mask.
 
         Raises:
             InputError: A slice is larger than the networks take.
             EngineError: An engine returned something that is not a number.
         """
-        check_size(volume, self.bundle.manifest.config.crop)
-        run = _Run(self.engines, self.bundle.manifest.config, volume.voxels.shape, keep_probabilities)
-        run.segment(volume.voxels, on_slices)
+        check_size(volume, self._config.crop)
+        run = ScanRun(self.engines, self._config, volume.voxels.shape, keep_probabilities=keep_probabilities)
+        run.segment(volume.voxels, on_slices=on_slices, search=search)
+        return self._conclude(run, volume)
+
+    def run_while_reading(
+        self,
+        scan: "ScanSource",
+        *,
+        on_open: Callable[["ScanSource"], None] = lambda _: None,
+        on_slices: Callable[[int], None] = lambda _: None,
+        search: SearchOptions = WHOLE_SCAN,
+    ) -> Segmentation:
+        """Segment a scan whose slices are still being read.
+
+        The step `load` of its timings is the time that the networks had nothing to work on, not the time that reading
+        took. Nothing is returned, so that nothing can be written, before the scan was read to its end and found intact.
+
+        Args:
+            scan: The scan; who passes it closes it.
+            on_open: Called with the scan when its header is read.
+            on_slices: As in `run`.
+            search: As in `run`.
+
+        Raises:
+            InputError: As in `run`, and what reading raises.
+            EngineError: As in `run`.
+        """
+        stopwatch = Stopwatch()
+
+        def wait_for(part: slice) -> None:
+            with stopwatch.step("load"):
+                scan.wait_for(part)
+
+        with stopwatch.step("load"):
+            voxels = scan.voxels
+        on_open(scan)
+        check_size(scan, self._config.crop)
+        run = ScanRun(self.engines, self._config, voxels.shape, stopwatch=stopwatch)
+        run.segment(voxels, wait_for=wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
+        with stopwatch.step("load"):
+            volume = scan.finish()
+        return self._conclude(run, volume)
+
+    def _conclude(self, run: ScanRun, volume: "Volume") -> Segmentation:
         with run.stopwatch.step("measure"):
             found = measure(run.mask, volume.affine, volume.voxel_volume_ml)
         return Segmentation(
             volume=volume,
             mask=run.mask,
-            status=judge(run.mask, found, self.bundle.manifest.config),
+            status=judge(run.mask, found, self._config),
             measurements=found,
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
-            warnings=volume.warnings,
+            search=run.search,
+            warnings=(*volume.warnings, *_doubts(run.search, len(run.mask))),
             timings=run.stopwatch.seconds,
+            wall_s=run.stopwatch.elapsed,
             provenance=self.provenance,
             organ_prob=run.organ_prob,
             tumor_prob=run.tumor_prob,
         )
+
+    @property
+    def _config(self) -> CascadeConfig:
+        return self.bundle.manifest.config
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -134,7 +181,7 @@ def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.in
     Raises:
         EngineError: An engine returned something that is not a number.
     """
-    run = _Run(engines, config, voxels.shape, keep_probabilities=False)
+    run = ScanRun(engines, config, voxels.shape)
     run.segment(voxels)
     return run.mask
 
@@ -160,105 +207,30 @@ def find(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16])
         EngineError: An engine returned something that is not a number.
     """
     organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
-    run = _Run(engines, config, voxels.shape, keep_probabilities=False)
+    run = ScanRun(engines, config, voxels.shape)
     run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
     run.segment(voxels)
     return Found(run.mask, organ_prob, tumor_prob, run.boxes)
 
 
-class _Run:
-    """One scan on its way through the cascade.
-
-    Slices enter in blocks; crops wait in a queue until a batch of equal size is full. So memory holds the scan, the
-    mask and a few blocks, however many slices there are.
-    """
-
-    def __init__(
-        self, engines: Engines, config: CascadeConfig, shape: tuple[int, ...], keep_probabilities: bool
-    ) -> None:
-        self.stages = engines.hand_over()
-        self.config = config
-        self.stage2_label = TUMOR_LABEL if self.config.target == "tumor" else ORGAN_LABEL
-        self.stopwatch = Stopwatch()
-        self.queue = CropQueue[Any](CROPS_PER_BATCH)
-        self.mask = np.zeros(shape, dtype=np.uint8)
-        self.boxes: dict[int, Box] = {}
-        self.slices_without_organ = 0
-        self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
-        self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
-
-    def segment(self, voxels: npt.NDArray[np.int16], on_slices: Callable[[int], None] = lambda _: None) -> None:
-        """Run both stages on all slices `[z, row, col]`; `on_slices` as in `Cascade.run`."""
-        with closing(self.stages):
-            for first in range(0, len(voxels), SLICES_PER_BATCH):
-                block = voxels[first : first + SLICES_PER_BATCH]
-                self._segment_slices(first, block)
-                on_slices(len(block))
-            for batch in self.queue.drain():
-                self._find_tumor(batch)
-
-    def _segment_slices(self, first: int, block: npt.NDArray[np.int16]) -> None:
-        """Run stage 1 on slices `[slice, row, col]`, and stage 2 on the crops that are complete by now."""
-        rows, cols = block.shape[1:]
-        with self.stopwatch.step("preprocess"):
-            hu = pad_slices(block)
-        with self.stopwatch.step("stage1"):
-            organ = self.stages.find_organ(hu)
-        with self.stopwatch.step("paste"):
-            organ_prob = organ["organ_prob"][:, 0, :rows, :cols]
-            if self.config.stage1 != "none" and self.stage2_label == TUMOR_LABEL:
-                self.mask[first : first + len(block)][organ_prob >= MASK_THRESHOLD] = ORGAN_LABEL
-            if self.organ_prob is not None:
-                self.organ_prob[first : first + len(block)] = organ_prob
-        for batch in self._plan(first, organ, (rows, cols)):
-            self._find_tumor(batch)
-
-    def _plan(self, first: int, organ: Mapping[str, Array], image_shape: tuple[int, int]) -> Iterator[CropBatch[Any]]:
-        rows, cols = image_shape
-        for index in range(len(organ["organ_prob"])):
-            with self.stopwatch.step("crop"):
-                row_max, col_max = organ["row_max"][index], organ["col_max"][index]
-                if (len(row_max), len(col_max)) != image_shape:
-                    # The maxima have seen the padding, where a false positive would stretch the box.
-                    inside = organ["organ_prob"][index, 0, :rows, :cols]
-                    row_max, col_max = inside.max(axis=1), inside.max(axis=0)
-                self.slices_without_organ += tightest_box(row_max, col_max, self.config.crop.threshold) is None
-                box = plan_box(row_max, col_max, self.config.crop)
-                if box is None:
-                    continue
-                self.boxes[first + index] = box
-                patch = self.stages.crop(index, image_shape, box)
-            batch = self.queue.put(first + index, box, patch)
-            if batch is not None:
-                yield batch
-
-    def _find_tumor(self, batch: CropBatch[Any]) -> None:
-        with self.stopwatch.step("stage2"):
-            tumor = self.stages.find_tumor(batch.crops)[:, 0]
-        with self.stopwatch.step("paste"):
-            for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
-                inside = self.mask[index][box.slices]
-                inside[prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD] = self.stage2_label
-                if self.tumor_prob is not None:
-                    paste(prob, box, self.tumor_prob[index])
-
-
-def check_size(volume: "Volume", config: CropConfig) -> None:
+def check_size(scan: "Volume | ScanSource", config: CropConfig) -> None:
     """Raise InputError where a slice, or the box of all of it, is larger than the networks take."""
-    _, rows, cols = volume.voxels.shape
+    _, rows, cols = scan.voxels.shape
     if max(full_box((rows, cols), config).size) > LONGEST_SIDE:
         raise InputError(
-            f"{volume.name}: slices of {rows} x {cols} pixels are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
+            f"{scan.name}: slices of {rows} x {cols} pixels are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
             "is this an axial CT? resample it"
         )
 
 
-def pad_slices(block: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Make stage-1 input `[slice, 1, row, col]` of slices `[slice, row, col]`, HU.
-
-    Padded below and to the right to sides that the networks take.
-    """
-    count, rows, cols = block.shape
-    hu = np.full((count, 1, padded_side(rows), padded_side(cols)), PADDING_HU, dtype=np.float32)
-    hu[:, 0, :rows, :cols] = block
-    return hu
+def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
+    """What a search of less than the whole scan may have missed."""
+    may_differ = "the mask may differ from that of a whole search"
+    doubts = []
+    if search.slices_left_out:
+        left_out = f"{search.slices_left_out} of {slices} slices were left out of the search for the pancreas"
+        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as asked for; {may_differ}"))
+    if search.body_box is not None:
+        confined = "the pancreas was searched for in a box around the body"
+        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as asked for; {may_differ}"))
+    return doubts

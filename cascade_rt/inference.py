@@ -1,20 +1,25 @@
 """From a scan file to its mask and report."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cascade_rt.cascade import Cascade
-from cascade_rt.errors import OutputError, OutputExistsError, UsageError
+from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
 from cascade_rt.hashing import record_file
 from cascade_rt.nifti import split_suffix
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.preview import save_preview
+from cascade_rt.scan_source import ScanInBackground, ScanSource
+from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.timing import Stopwatch
-from cascade_rt.volume import Volume, read_volume
+from cascade_rt.volume import ScanReader, open_scan
 
 _FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
 
@@ -60,8 +65,7 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
     inputs = {scan.resolve() for scan in scans}
     for result in (path for job in jobs for path in job.results):
         if result.resolve() in inputs:
-            sentence = "is one of the scans and would be overwritten; name another folder with -o"
-            raise UsageError(f"{result}: {sentence}", code="E_SAME_FILE")
+            raise UsageError(f"{result}: is one of the scans and would be overwritten; name another folder with -o")
     return jobs
 
 
@@ -88,18 +92,13 @@ def infer_file(
     reading: ScanOptions = AS_IT_IS,
     *,
     overwrite: bool = False,
-    on_open: Callable[[Volume], None] = lambda _: None,
+    search: SearchOptions = WHOLE_SCAN,
+    on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
 ) -> Segmentation:
     """Segment one scan file and write its mask, its report and, where asked for, its picture.
 
-    Args:
-        cascade: An open cascade; it may serve many scans.
-        job: The scan and where its results go.
-        reading: What the user says about the scan that the file does not say itself.
-        overwrite: Replace results that are there.
-        on_open: Called with the scan once it is read.
-        on_slices: Called with the number of slices just finished.
+    Arguments, and when they are called, are those of `infer_files`.
 
     Returns:
         The segmentation; its timings cover loading and saving.
@@ -107,21 +106,104 @@ def infer_file(
     Raises:
         InputError: The scan cannot be used. Nothing is written.
         OutputError: A result cannot be written; then none is left.
+        EngineError: An engine returned something that cannot be a result.
     """
-    check_output(job, overwrite=overwrite)
-    stopwatch = Stopwatch()
-    with stopwatch.step("load"):
-        volume = read_volume(job.scan, reading)
-        input_file = record_file(job.scan)
-    on_open(volume)
-    segmentation = cascade.run(volume, on_slices=on_slices)
+    ((_, outcome),) = infer_files(
+        cascade, [job], reading, overwrite=overwrite, search=search, on_open=on_open, on_slices=on_slices
+    )
+    if isinstance(outcome, CascadeError):
+        raise outcome
+    return outcome
+
+
+def infer_files(
+    cascade: Cascade,
+    jobs: Iterable[Job],
+    reading: ScanOptions = AS_IT_IS,
+    *,
+    overwrite: bool = False,
+    search: SearchOptions = WHOLE_SCAN,
+    on_open: Callable[[ScanSource], None] = lambda _: None,
+    on_slices: Callable[[int], None] = lambda _: None,
+) -> Iterator[tuple[Job, Segmentation | CascadeError]]:
+    """Segment scan files one after the other, while the next one is read and the last one is written.
+
+    Networks run in the thread of the caller, reading and writing in one other thread each, which end with the iterator.
+    At any time at most one scan is being read, one computed and one written, so memory holds three scans and two masks,
+    and what the caller keeps.
+
+    Args:
+        cascade: An open cascade.
+        jobs: The scans and where their results go; one is taken ahead of the scan that is computed.
+        reading: What the user says about the files that they do not say themselves.
+        overwrite: Replace results that are there.
+        search: Where stage 1 looks; anything but the whole scan may change the mask.
+        on_open: Called when it is a scan's turn, once its header is read; its voxels may still be missing.
+        on_slices: Called with the number of slices of that scan just finished.
+
+    Yields:
+        Each job, in order, with its segmentation or with the error that its scan ended in; such a scan has left no
+        file, and the others go on. An outcome comes when its results are written, which is after the next scan was
+        computed. Errors that are not a `CascadeError` are raised.
+    """
+    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, reading, overwrite=overwrite)) as scans:
+        last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
+        for job, scan in scans:
+            stopwatch = Stopwatch()
+            found = _attempt(
+                partial(cascade.run_while_reading, scan, search=search, on_open=on_open, on_slices=on_slices)
+            )
+            if last is not None:
+                yield last[0], last[1].result()
+            last = job, writer.submit(_attempt, partial(_write, job, found, stopwatch, overwrite=overwrite))
+        if last is not None:
+            yield last[0], last[1].result()
+
+
+def _read_ahead(
+    jobs: Iterable[Job], reading: ScanOptions, *, overwrite: bool
+) -> Generator[tuple[Job, ScanInBackground]]:
+    """Yield scans that are being read, and begin to read the next one meanwhile; each is closed behind its turn."""
+
+    def open_checked(job: Job) -> ScanReader:
+        check_output(job, overwrite=overwrite)
+        return open_scan(job.scan, reading)
+
+    ahead: deque[tuple[Job, ScanInBackground]] = deque()
+    with ThreadPoolExecutor(1, "read") as reader:
+        try:
+            for job in jobs:
+                ahead.append((job, ScanInBackground(partial(open_checked, job), reader)))
+                if len(ahead) == 2:
+                    yield ahead[0]
+                    ahead.popleft()[1].close()
+            while ahead:
+                yield ahead[0]
+                ahead.popleft()[1].close()
+        finally:
+            for _, scan in ahead:
+                scan.close()
+
+
+def _attempt(work: Callable[[], Segmentation]) -> Segmentation | CascadeError:
+    try:
+        return work()
+    except CascadeError as error:
+        return error
+
+
+def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, overwrite: bool) -> Segmentation:
+    """Write all results of a scan or none."""
+    if isinstance(found, CascadeError):
+        raise found
     make_folder(job.mask.parent)
+    stopwatch = Stopwatch()
     with ExitStack() as undo:
         with stopwatch.step("save"):
-            segmentation.save(job.mask, overwrite=overwrite)
-            segmentation = segmentation.with_files(input_file=input_file, mask_file=record_file(job.mask))
+            found.save(job.mask, overwrite=overwrite)
+            found = found.with_files(input_file=record_file(job.scan), mask_file=record_file(job.mask))
         undo.callback(job.mask.unlink, missing_ok=True)
-        segmentation = segmentation.with_timings(stopwatch.seconds)
+        segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
         segmentation.save_report(job.report, overwrite=overwrite)
         undo.callback(job.report.unlink, missing_ok=True)
         if job.picture is not None:

@@ -80,10 +80,10 @@ def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = Fa
 
 def telling_slice(mask: npt.NDArray[np.uint8]) -> int:
     """Choose the slice to show, from a mask `[z, row, col]`."""
-    for found in (mask == TUMOR_LABEL, mask > 0):
-        area = found.sum(axis=(1, 2))
-        if area.any():
-            return int(area.argmax())
+    for lowest in (TUMOR_LABEL, ORGAN_LABEL):
+        areas = [np.count_nonzero(labels >= lowest) for labels in mask]
+        if any(areas):
+            return int(np.argmax(areas))
     return len(mask) // 2
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ from cascade_rt.crop import Box
 from cascade_rt.errors import InputWarning
 from cascade_rt.hashing import FileRecord
 from cascade_rt.measurements import Measurements
+from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
     from cascade_rt.volume import Volume
@@ -63,7 +64,7 @@ class Segmentation:
     warnings: tuple[InputWarning, ...]
     """What is doubtful about the scan."""
     timings: Mapping[str, float]
-    """Seconds of each step."""
+    """Seconds of each step. Steps that other threads do beside the networks count as long as these waited for them."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions."""
     slices_without_organ: int = 0
@@ -72,6 +73,10 @@ class Segmentation:
     """The scan's file, where it came from one."""
     mask_file: FileRecord | None = None
     """The mask's file, where it has been written."""
+    search: SearchRecord = field(default_factory=SearchRecord)
+    """Where stage 1 has looked."""
+    wall_s: float = 0.0
+    """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
     """`[z, row, col]`, where asked for."""
     tumor_prob: npt.NDArray[np.float32] | None = None
@@ -82,9 +87,9 @@ class Segmentation:
         """Whether the bundle looked for the pancreas; where it did not, its volume is unknown, not 0."""
         return self.status not in {"tumor_only", "no_tumor_only"}
 
-    def with_timings(self, timings: Mapping[str, float]) -> "Segmentation":
-        """The same with more steps timed, such as loading and saving."""
-        return replace(self, timings={**self.timings, **timings})
+    def with_timings(self, timings: Mapping[str, float], wall_s: float | None = None) -> "Segmentation":
+        """The same with more steps timed, such as saving, and with the time that all of it took."""
+        return replace(self, timings={**self.timings, **timings}, wall_s=self.wall_s if wall_s is None else wall_s)
 
     def with_files(self, *, input_file: FileRecord | None, mask_file: FileRecord | None) -> "Segmentation":
         """The same with the files it came from and went to."""
@@ -130,6 +135,7 @@ class Segmentation:
                 "with_organ": found.organ_slices if self.organ_sought else None,
                 "with_tumor": found.tumor_slices,
             },
+            "search": asdict(self.search),
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
             "input": None if self.input_file is None else asdict(self.input_file),
             "output": None if self.mask_file is None else asdict(self.mask_file),
@@ -144,6 +150,7 @@ class Segmentation:
             },
             "warnings": [asdict(warning) for warning in self.warnings],
             "timings_s": dict(self.timings),
+            "wall_s": self.wall_s,
             "provenance": dict(self.provenance),
         }
 

@@ -9,6 +9,7 @@ class Stopwatch:
     """Adds up the seconds spent in each named step; a step may be entered many times."""
 
     def __init__(self) -> None:
+        self._start = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
     @contextmanager
@@ -25,3 +26,8 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """Seconds of each step, in the order in which the steps were first entered."""
         return dict(self._seconds)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the stopwatch was made, in steps or between them."""
+        return time.perf_counter() - self._start

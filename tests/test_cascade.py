@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt2axcodes
 
-from cascade_rt.cascade import Cascade, pad_slices
+from cascade_rt.cascade import Cascade
 from cascade_rt.config import CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine
@@ -197,8 +197,17 @@ def test_closing_the_cascade_closes_both_engines() -> None:
 
 
 def test_padding_lies_below_and_to_the_right_and_below_every_window() -> None:
-    block = np.arange(2 * 70 * 20, dtype=np.int16).reshape(2, 70, 20)
-    padded = pad_slices(block)
-    assert padded.shape == (2, 1, 80, 64)
-    np.testing.assert_array_equal(padded[:, 0, :70, :20], block)
+    voxels = np.arange(6 * 70 * 20, dtype=np.int16).reshape(6, 70, 20)
+    seen: list[np.ndarray] = []
+    cascade = fake_cascade()
+
+    def look(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.append(inputs["hu"].copy())
+        return cascade.engines.stage1.run(inputs)
+
+    engines = replace(cascade.engines, stage1=FakeEngine("stage1", look))  # type: ignore[arg-type]
+    Cascade(cascade.bundle, engines).run(Volume.from_array(voxels.T, AFFINE))
+    padded = np.concatenate(seen)
+    assert padded.shape == (6, 1, 80, 64)
+    np.testing.assert_array_equal(padded[:, 0, :70, :20], voxels)
     assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {PADDING_HU}

@@ -1,5 +1,6 @@
 """How the salient image of stage 1 gets to stage 2, in crops: the seam for engines that share a device."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -83,7 +84,8 @@ class HostHandover:
 def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
     """Raise EngineError where an output of an engine is not a number."""
     for name, array in outputs.items():
-        if not np.isfinite(array).all():
+        # Both pass on what is not a number, and need no array of answers as long as the output.
+        if not (math.isfinite(array.min()) and math.isfinite(array.max())):
             raise EngineError(
                 f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; "
                 "run it with --backend pytorch to tell a bad model from a bad engine"

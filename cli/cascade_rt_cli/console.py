@@ -88,9 +88,8 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     yield "report", shown(job.report)
     if job.picture is not None:
         yield "picture", shown(job.picture)
-    total = sum(segmentation.timings.values())
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
-    yield "time", f"{total:.2f} s ({steps})"
+    yield "time", f"{segmentation.wall_s:.2f} s ({steps})"
     yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"
     for reason in segmentation.provenance["engines_passed_over"]:
         yield "", reason

@@ -31,6 +31,16 @@ from cascade_rt_cli.options import (
 @signature_option
 @backend_option
 @precision_option
+@click.option(
+    "--z-search",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="K",
+    help="Look for the pancreas in every K-th slice first, then only around those that hold it. May change the mask.",
+)
+@click.option(
+    "--body-box", is_flag=True, help="Look for the pancreas in a box around the body only. May change the mask."
+)
 @overwrite_option
 @scan_options
 def infer(
@@ -41,6 +51,8 @@ def infer(
     public_key: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
+    z_search: int,
+    body_box: bool,
     overwrite: bool,
     reading: ScanOptions,
 ) -> None:
@@ -55,7 +67,9 @@ def infer(
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
     """  # noqa: D301
     from cascade_rt.inference import plan_jobs
+    from cascade_rt.search import SearchOptions
     from cascade_rt_cli.infer_scans import infer_scans
 
     jobs = plan_jobs(scans, output, pictures=preview)
-    infer_scans(jobs, bundle, backend, precision, reading, public_key=public_key, overwrite=overwrite)
+    search = SearchOptions(z_search, body_box)
+    infer_scans(jobs, bundle, backend, precision, reading, public_key=public_key, search=search, overwrite=overwrite)

@@ -11,6 +11,7 @@ from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.inference import Job, infer_file
 from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
 from cascade_rt_cli.plans import plans
@@ -24,6 +25,7 @@ def infer_scans(
     reading: ScanOptions,
     *,
     public_key: Path | None,
+    search: SearchOptions = WHOLE_SCAN,
     overwrite: bool,
 ) -> None:
     """Segment scans and print each result; a scan that fails does not stop the others.
@@ -37,7 +39,7 @@ def infer_scans(
         for job in jobs:
             try:
                 with progress_bar() as progress:
-                    segmentation = _infer_with_progress(cascade, job, progress, reading, overwrite=overwrite)
+                    segmentation = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
             except CascadeError as error:
                 if len(jobs) == 1:
                     raise
@@ -50,7 +52,7 @@ def infer_scans(
 
 
 def _infer_with_progress(
-    cascade: Cascade, job: Job, progress: Progress, reading: ScanOptions, *, overwrite: bool
+    cascade: Cascade, job: Job, progress: Progress, reading: ScanOptions, search: SearchOptions, *, overwrite: bool
 ) -> Segmentation:
     bar = progress.add_task(escape(printable(job.scan.name)), total=None)
     return infer_file(
@@ -58,6 +60,7 @@ def _infer_with_progress(
         job,
         reading,
         overwrite=overwrite,
-        on_open=lambda volume: progress.update(bar, total=len(volume.voxels)),
+        search=search,
+        on_open=lambda scan: progress.update(bar, total=len(scan.voxels)),
         on_slices=lambda count: progress.advance(bar, count),
     )

@@ -1,0 +1,218 @@
+"""One scan on its way through both stages."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.config import CascadeConfig
+from cascade_rt.crop import Box, CropBatch, CropQueue, paste, plan_box, tightest_box
+from cascade_rt.engines import Engines
+from cascade_rt.engines.base import Array
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
+from cascade_rt.tensors import CROPS_PER_BATCH, PADDING_HU, SLICES_PER_BATCH, padded_side
+from cascade_rt.timing import Stopwatch
+
+MASK_THRESHOLD = 0.5
+"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+class ScanRun:
+    """One scan on its way through the cascade.
+
+    Slices enter in blocks, through one block of memory that all of them use; crops wait in a queue until a batch of
+    equal size is full. So memory holds the scan, the mask and a few blocks, however many slices there are.
+
+    Attributes:
+        mask: `[z, row, col]`, labels.
+        boxes: The crop of each slice that has one.
+        slices_without_organ: Slices that were searched, and in which stage 1 found nothing.
+        organ_prob: `[z, row, col]`, or None where it is not kept.
+        tumor_prob: `[z, row, col]`, 0 outside the crops, or None where it is not kept.
+        search: Where stage 1 has looked.
+        stopwatch: Seconds of each step.
+    """
+
+    def __init__(
+        self,
+        engines: Engines,
+        config: CascadeConfig,
+        shape: tuple[int, ...],
+        *,
+        keep_probabilities: bool = False,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        self.mask = np.zeros(shape, dtype=np.uint8)
+        self.boxes: dict[int, Box] = {}
+        self.slices_without_organ = 0
+        self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+        self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+        self.search = SearchRecord()
+        self.stopwatch = stopwatch or Stopwatch()
+        self._config = config
+        self._stages = engines.hand_over()
+        self._paints_organ = config.stage1 != "none" and config.target == "tumor"
+        self._stage2_label = TUMOR_LABEL if config.target == "tumor" else ORGAN_LABEL
+        self._queue = CropQueue[Any](CROPS_PER_BATCH)
+
+    def segment(
+        self,
+        voxels: npt.NDArray[np.int16],
+        *,
+        wait_for: Callable[[slice], None] = _ignore,
+        head_first: bool = False,
+        on_slices: Callable[[int], None] = _ignore,
+        search: SearchOptions = WHOLE_SCAN,
+    ) -> None:
+        """Run both stages on a scan.
+
+        Args:
+            voxels: `[z, row, col]`, HU.
+            wait_for: Called with slices before they are looked at, for scans that are still being read.
+            head_first: Begin with the last slices, for scans that come that way round.
+            on_slices: Called with the number of slices that stage 1 has just finished, or that are left out.
+            search: Where stage 1 looks.
+
+        Raises:
+            EngineError: An engine returned something that is not a number.
+        """
+        self.search = SearchRecord(search.first_every)
+        everything = range(len(voxels))
+        with closing(self._stages):
+            frame = Box(0, 0, *voxels.shape[1:])
+            if search.body_box:
+                wait_for(slice(0, len(voxels)))
+                with self.stopwatch.step("preprocess"):
+                    frame = find_body(voxels)
+                self.search = replace(self.search, body_box=frame)
+            pixels = _Frame(voxels, frame, wait_for)
+            slices: Sequence[int] = everything
+            if search.first_every > 1:
+                slices = self._search_slices(pixels, head_first=head_first)
+                on_slices(len(everything) - len(slices))
+            for block in _blocks(slices, head_first=head_first):
+                self._segment_slices(pixels, block)
+                on_slices(len(block))
+            for batch in self._queue.drain():
+                self._find_tumor(batch)
+
+    def _search_slices(self, pixels: "_Frame", *, head_first: bool) -> Sequence[int]:
+        """Look at every so-manieth slice, segment those with organ, and return the slices that are still to do."""
+        count, every = len(pixels.voxels), self.search.first_every
+        found: list[int] = []
+        for block in _blocks(first_slices(count, every), head_first=head_first):
+            found += self._segment_slices(pixels, block, organ_only=True)
+        if not found:
+            self.search = replace(self.search, widened=True)
+            return range(count)
+        wanted = neighbourhood(found, count, every)
+        self.search = replace(self.search, slices_left_out=count - len(wanted))
+        return sorted(set(wanted) - set(found))
+
+    def _segment_slices(self, pixels: "_Frame", indices: Sequence[int], *, organ_only: bool = False) -> list[int]:
+        """Run stage 1 on some slices, and stage 2 on the crops that are complete by now.
+
+        Returns:
+            The slices with organ. With `organ_only` nothing is made of the others.
+        """
+        pixels.wait_for(indices)
+        with self.stopwatch.step("preprocess"):
+            hu = pixels.stage1_input(indices)
+        with self.stopwatch.step("stage1"):
+            organ = self._stages.find_organ(hu)
+        found = []
+        for number, index in enumerate(indices):
+            with self.stopwatch.step("crop"):
+                row_max, col_max = _maxima(organ, number, pixels.frame.size)
+                has_organ = tightest_box(row_max, col_max, self._config.crop.threshold) is not None
+            if has_organ:
+                found.append(index)
+            elif organ_only:
+                continue
+            else:
+                self.slices_without_organ += 1
+            self._paste_organ(index, organ["organ_prob"][number, 0], pixels.frame)
+            batch = self._cut(number, index, row_max, col_max, pixels.frame)
+            if batch is not None:
+                self._find_tumor(batch)
+        return found
+
+    def _paste_organ(self, index: int, prob: Array, frame: Box) -> None:
+        with self.stopwatch.step("paste"):
+            prob = prob[: frame.height, : frame.width]
+            if self._paints_organ:
+                # The label of the organ is 1, which is what True is in memory: no array between the two.
+                np.greater_equal(prob, MASK_THRESHOLD, out=self.mask[index][frame.slices].view(np.bool_))
+            if self.organ_prob is not None:
+                self.organ_prob[index][frame.slices] = prob
+
+    def _cut(self, number: int, index: int, row_max: Array, col_max: Array, frame: Box) -> CropBatch[Any] | None:
+        """Queue the crop of a slice, where it has one, and return the batch that is complete with it."""
+        with self.stopwatch.step("crop"):
+            box = plan_box(row_max, col_max, self._config.crop)
+            if box is None:
+                return None
+            patch = self._stages.crop(number, frame.size, box)
+            placed = Box(frame.row + box.row, frame.col + box.col, *box.size)
+            self.boxes[index] = placed
+            return self._queue.put(index, placed, patch)
+
+    def _find_tumor(self, batch: CropBatch[Any]) -> None:
+        with self.stopwatch.step("stage2"):
+            tumor = self._stages.find_tumor(batch.crops)[:, 0]
+        with self.stopwatch.step("paste"):
+            for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
+                inside = self.mask[index][box.slices]
+                found = prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD
+                np.copyto(inside, self._stage2_label, where=found)
+                if self.tumor_prob is not None:
+                    paste(prob, box, self.tumor_prob[index])
+
+
+class _Frame:
+    """The part of each slice that is searched, and the one block of memory that it enters stage 1 through."""
+
+    def __init__(self, voxels: npt.NDArray[np.int16], frame: Box, wait_for: Callable[[slice], None]) -> None:
+        self.voxels = voxels
+        self.frame = frame
+        self._wait_for = wait_for
+        count = min(SLICES_PER_BATCH, len(voxels))
+        self._block = np.full((count, 1, *map(padded_side, frame.size)), PADDING_HU, dtype=np.float32)
+
+    def wait_for(self, indices: Sequence[int]) -> None:
+        """Return when these slices are there."""
+        self._wait_for(slice(min(indices), max(indices) + 1))
+
+    def stage1_input(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Make stage-1 input `[slice, 1, row, col]` of some slices; valid until the next call.
+
+        Padded below and to the right to sides that the networks take.
+        """
+        for number, index in enumerate(indices):
+            self._block[number, 0, : self.frame.height, : self.frame.width] = self.voxels[index][self.frame.slices]
+        return self._block[: len(indices)]
+
+
+def _maxima(organ: Mapping[str, Array], number: int, size: tuple[int, int]) -> tuple[Array, Array]:
+    """Maxima of each row and each column of an image, without its padding."""
+    row_max, col_max = organ["row_max"][number], organ["col_max"][number]
+    rows, cols = size
+    if (len(row_max), len(col_max)) == size:
+        return row_max, col_max
+    # The maxima have seen the padding, where a false positive would stretch the box.
+    inside = organ["organ_prob"][number, 0, :rows, :cols]
+    return inside.max(axis=1), inside.max(axis=0)
+
+
+def _blocks(indices: Sequence[int], *, head_first: bool) -> Iterator[Sequence[int]]:
+    """Cut slices into blocks, the same ones from either end."""
+    starts = range(0, len(indices), SLICES_PER_BATCH)
+    return (indices[first : first + SLICES_PER_BATCH] for first in (reversed(starts) if head_first else starts))
