@@ -1,0 +1,23 @@
+"""`cascade-rt infer` with options that leave something out: the report says what."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from click.testing import CliRunner
+
+from cascade_rt_cli.main import main
+from tests.cohort_files import AFFINE
+
+
+def test_both_options_reach_the_search_and_its_report(tmp_path: Path) -> None:
+    voxels = np.full((96, 96, 6), -1000, dtype=np.int16)
+    voxels[20:70, 20:70] = np.random.default_rng(0).integers(-100, 240, (50, 50, 6))
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "scan.nii.gz")
+    arguments = ["infer", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path), "--z-search", "2", "--body-box"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    search = json.loads((tmp_path / "scan_seg.json").read_text())["search"]
+    assert (result.exit_code, search["first_every"]) == (0, 2)
+    assert search["body_box"] == {"row": 13, "col": 13, "height": 64, "width": 64}
+    assert "the mask may differ from that of a whole search" in result.stdout
