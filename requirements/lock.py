@@ -24,7 +24,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 LOCKED = ROOT / "requirements" / "deploy-cpu.txt"
 EXTRAS = ("cpu", "openvino", "sign")
 PYTHONS = ("3.11", "3.12", "3.13")
-PLATFORMS = ("x86_64", "aarch64")
+PLATFORMS = ("x86_64",)
 # Newest first: pip takes the first tag that a wheel has.
 GLIBCS = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17")
 

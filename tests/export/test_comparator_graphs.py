@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cascade_rt.config import COMPARATORS, Comparator
 from cascade_rt.data.phantom import make_phantom
+from cascade_rt.graph_checks import check_graph
 from cascade_rt.models.blocks import Norm
 from cascade_rt.models.comparators import NORMS, build_comparator
 from cascade_rt.tensors import STAGE_SPECS
@@ -95,6 +96,10 @@ def test_the_full_checker_accepts_the_graph(graph: ModelProto) -> None:
     onnx.checker.check_model(graph, full_check=True)
 
 
+def test_a_bundle_with_the_graph_would_be_taken(graph: ModelProto) -> None:
+    check_graph(graph.SerializeToString(), "exported")
+
+
 def test_nothing_in_it_pads_or_asks_for_a_shape(graph: ModelProto) -> None:
     assert not {node.op_type for node in graph.graph.node} & {"Pad", "Shape", "Reshape", "If", "Loop"}
 
@@ -107,4 +112,6 @@ def test_nothing_in_it_pads_or_asks_for_a_shape(graph: ModelProto) -> None:
 )
 def test_with_any_other_norm_too(name: Comparator, norm: Norm) -> None:
     network = lively(name, norm)
-    assert_parity(onnx_from_graph(network, STAGE_SPECS["stage2"]), network)
+    graph = onnx_from_graph(network, STAGE_SPECS["stage2"])
+    check_graph(graph.SerializeToString(), "exported")
+    assert_parity(graph, network)
