@@ -1,4 +1,4 @@
-"""What a graph has to compute and to move: operations of convolutions and matrix products, and the bytes around them."""
+"""What a graph has to compute and to move: operations of convolutions and matrix products, and bytes around them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

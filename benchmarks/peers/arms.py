@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from cascade_rt.benchmarking.arms import PRECISION_CHOICES, Arm
+from cascade_rt.benchmarking.arms import Arm, all_arms
 from cascade_rt.benchmarking.cascade_runner import open_arm
 from cascade_rt.benchmarking.worker import OpenRunner, Runner
-from cascade_rt.engines import BACKENDS
+from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import BackendUnavailableError
 
 PLAIN, TORCH_BEST, MONAI, ONNXRUNTIME = "plain", "torch-best", "monai", "onnxruntime-default"
@@ -80,9 +80,15 @@ PEERS: tuple[Peer, ...] = (
 
 
 def our_arms() -> tuple[Arm, ...]:
-    """This package on every backend but the baseline, which peer (a) stands for, in every precision."""
-    precisions = [precision for precision in PRECISION_CHOICES if precision != "auto"]
-    return tuple(Arm(backend, precision) for backend in BACKENDS if backend != "pytorch" for precision in precisions)
+    """This package on every backend in every precision that is there for speed.
+
+    Not the PyTorch baseline, which the peers stand for, and not float16 on a CPU.
+    """
+    return tuple(
+        arm
+        for arm in all_arms()
+        if arm.backend != "pytorch" and (arm.precision != "fp16" or arm.backend in GPU_BACKENDS)
+    )
 
 
 def openers(bundle: Path, peers: tuple[Peer, ...], ours: tuple[Arm, ...]) -> Mapping[str, OpenRunner]:

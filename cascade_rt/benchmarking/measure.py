@@ -198,9 +198,9 @@ class _Race:
 
     def masks(self, name: str) -> list[Path]:
         """Where the masks of an arm go, scan by scan."""
-        folder = self._folder / re.sub(r"[^\w.+-]", "_", name)
-        folder.mkdir(parents=True, exist_ok=True)
-        return [folder / f"{index}_seg.nii.gz" for index in range(len(self._scans))]
+        paths = mask_paths(self._folder, name, len(self._scans))
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        return paths
 
     def start(self, arms: Mapping[str, OpenRunner], schedule: Schedule) -> None:
         """Open every arm and run it until it is warm."""
@@ -262,6 +262,12 @@ class _Race:
         # A precision that a backend does not have is nothing that this machine lacks.
         if not isinstance(error, UsageError):
             self.left_out[name] = str(error)
+
+
+def mask_paths(folder: Path, name: str, count: int) -> list[Path]:
+    """Where the masks of an arm lie in the folder of a measurement, scan by scan."""
+    own = folder / re.sub(r"[^\w.+-]", "_", name)
+    return [own / f"{index}_seg.nii.gz" for index in range(count)]
 
 
 def rotated(names: list[str], turn: int) -> list[str]:
