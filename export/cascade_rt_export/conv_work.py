@@ -49,6 +49,8 @@ def multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str,
 def tensor_shapes(graph: ModelProto, names: Iterable[str], inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
     """Shapes of tensors inside a graph; it is run once on the inputs."""
     counting, listed = copy.deepcopy(graph), list(dict.fromkeys(names))
+    if not listed:
+        return {}
     for index, name in enumerate(listed):
         counting.graph.node.append(helper.make_node("Shape", [name], [f"shape/{index}"]))
     del counting.graph.output[:]
