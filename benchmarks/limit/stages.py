@@ -55,14 +55,14 @@ def work_of_stage(bundle: Bundle, stage: Stage, images: Images) -> Work:
 def stage_lines(
     arms: tuple[ArmResult, ...], work: Mapping[Stage, Work], peaks: Mapping[str, float]
 ) -> Iterator[dict[str, Any]]:
-    """A line for each stage of each arm that tells how long its stages take.
+    """A line for each stage of each arm on the processor; what a GPU reaches, `benchmarks.gpu` tells.
 
     Args:
         arms: What was measured.
         work: Of each stage, over all scans.
         peaks: Operations a second of each arithmetic, and bytes a second of `copy`.
     """
-    for arm in arms:
+    for arm in (arm for arm in arms if arm.opened.description["device"] == "cpu"):
         for stage in STAGES:
             # Means over runs, one scan to a run; the work is that of all scans.
             scans = len({run.scan.path for run in arm.runs})

@@ -41,7 +41,8 @@ class OnnxRuntimeScript:
     def description(self) -> Mapping[str, Any]:
         """What computes."""
         provider = self._stage1.get_providers()[0]
-        return {"backend": provider, "precision": "fp32", "version": onnxruntime.__version__}
+        device = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
+        return {"backend": provider, "precision": "fp32", "device": device, "version": onnxruntime.__version__}
 
     def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
         """Segment a scan; returns the seconds of each step."""

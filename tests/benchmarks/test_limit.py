@@ -10,8 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.limit.operators import PROFILERS, profile, stage_images
 from benchmarks.limit.peaks import best, convolution
-from benchmarks.limit.stages import Images, images_of, work_of_stage
+from benchmarks.limit.stages import Images, images_of, stage_lines, work_of_stage
 from benchmarks.limit.work import Work, work_of
+from cascade_rt.benchmarking.measure import ArmResult, Scan, TimedRun
+from cascade_rt.benchmarking.worker import Opened, Run
 from cascade_rt.bundle import default_bundle_path, read_bundle
 
 
@@ -116,3 +118,22 @@ def test_images_of_stage_1_are_hounsfield_units() -> None:
     (images,) = stage_images("stage1", (64, 80), 2).values()
     assert images.shape == (2, 1, 64, 80)
     assert images.min() < -90
+
+
+def result_of(device: str) -> ArmResult:
+    """An arm whose stage 1 took two seconds of a scan, and whose stage 2 did not run."""
+    scan, run = Scan(Path("scan.nii.gz"), 4), Run(3.0, {"stage1": 2.0})
+    opened = Opened(1.0, {"precision": "bf16", "device": device})
+    return ArmResult("arm", opened, run, (TimedRun(0, scan, run), TimedRun(1, scan, run)), 0, None)
+
+
+def test_the_share_of_the_peak_is_work_over_time_over_peak() -> None:
+    work = {"stage1": Work(400.0, 80.0), "stage2": Work(1.0, 1.0)}
+    (line,) = stage_lines((result_of("cpu"),), work, {"bf16": 1000.0, "copy": 40.0})
+    assert (line["stage"], line["share_of_peak"]) == ("stage1", pytest.approx(0.2))
+    # Numbers of half the bytes: 40 bytes in 2 s.
+    assert line["share_of_copy"] == pytest.approx(0.5)
+
+
+def test_what_runs_on_a_gpu_is_not_held_against_the_processor() -> None:
+    assert list(stage_lines((result_of("cuda"),), {}, {})) == []

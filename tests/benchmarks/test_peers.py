@@ -69,7 +69,7 @@ def test_every_peer_finds_our_mask(name: str, scan: Path, our_mask: Path, tmp_pa
 @pytest.mark.parametrize("name", EAGER)
 def test_the_mask_of_a_peer_lies_on_the_grid_of_the_scan(name: str, scan: Path, tmp_path: Path) -> None:
     image = nib.load(scan)
-    turned = nib.Nifti1Image(np.asarray(image.dataobj)[::-1, :, :1], image.affine @ np.diag([-1, 1, 1, 1]))
+    turned = nib.Nifti1Image(np.asarray(image.dataobj)[::-1, :, :2], image.affine @ np.diag([-1, 1, 1, 1]))
     nib.save(turned, tmp_path / "turned.nii.gz")
     openers(default_bundle_path(), choose_peers(name), ())[name]().run(
         tmp_path / "turned.nii.gz", tmp_path / "m.nii.gz"
