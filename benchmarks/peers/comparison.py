@@ -19,7 +19,7 @@ from benchmarks.peers.targets import Target, folder_target, memory_target, speed
 from cascade_rt.benchmarking.arms import Arm
 from cascade_rt.benchmarking.cascade_runner import open_arm, report_path
 from cascade_rt.benchmarking.machine import describe_machine
-from cascade_rt.benchmarking.measure import Measurement, Progress, Reference, Schedule, mask_paths, measure
+from cascade_rt.benchmarking.measure import ArmResult, Measurement, Progress, Reference, Schedule, mask_paths, measure
 from cascade_rt.benchmarking.report import describe_bundle, measurement_lines
 from cascade_rt.benchmarking.worker import Worker
 from cascade_rt.bundle import Bundle
@@ -96,9 +96,8 @@ def _limits(
     work = {stage: pool.submit(work_of_stage, bundle, stage, images[stage]).result() for stage in STAGES}
     lines = list(stage_lines(measurement.arms, work, best(peaks)))
     operators = []
-    for name in PROFILERS:
-        if measurement.arm(name) is None and measurement.arm(f"{OURS}{name}") is None:
-            continue
+    measured = {profiler_of(arm) for arm in measurement.arms}
+    for name in (name for name in PROFILERS if name in measured):
         for stage in STAGES:
             size = images[stage].most
             if size is None:
@@ -107,6 +106,12 @@ def _limits(
             seconds = pool.submit(profile, name, bundle.path, stage, size).result()
             operators.append({"arm": name, "stage": stage, "size": size, "seconds": seconds, "reason": None})
     return lines, operators
+
+
+def profiler_of(arm: ArmResult) -> str:
+    """What the profiler of an arm would be called: by what computes, whatever precision was asked for."""
+    engine = arm.opened.description
+    return f"{engine['backend']}:{engine['precision']}" if arm.name.startswith(OURS) else arm.name
 
 
 def _stage_targets(limits: Sequence[dict[str, Any]]) -> Iterator[Target]:

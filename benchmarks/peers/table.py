@@ -1,11 +1,10 @@
 """The comparison as Markdown, for benchmarks/README.md."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.peers.arms import PLAIN
-from benchmarks.peers.targets import Target
+from benchmarks.peers.targets import Target, ratio_text
 from cascade_rt.benchmarking.measure import Measurement
 from cascade_rt.benchmarking.statistics import Ratio
 
@@ -83,10 +82,7 @@ def operator_table(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return "-"
-    interval = "" if math.isnan(ratio.low) else f" ({ratio.low:.2f} to {ratio.high:.2f})"
-    return f"{ratio.ratio:.2f}{interval}"
+    return "-" if ratio is None else ratio_text(ratio)
 
 
 def _row(*cells: str) -> str:

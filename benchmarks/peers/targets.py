@@ -1,5 +1,6 @@
 """What was to be reached, and whether it was: each target with what was seen."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from benchmarks.peers.arms import MONAI, ONNXRUNTIME, OURS, PLAIN, TORCH_BEST
 from cascade_rt.benchmarking.measure import ArmResult, Measurement
 from cascade_rt.benchmarking.report import ratio_json
+from cascade_rt.benchmarking.statistics import Ratio
 
 DIFFERENT_PER_100_000 = 1.0
 """Voxels by which masks in float32 may differ from those of peer (a)."""
@@ -115,10 +117,16 @@ def _times(measurement: Measurement, ours: str | None, peer: str | None, who: st
         return Target(text, "not measured, or no arm of ours had the right masks", None, {})
     return Target(
         text,
-        f"{ratio.ratio:.2f} times ({ratio.low:.2f} to {ratio.high:.2f}), {ours} beside {peer}",
+        f"{ratio_text(ratio)} times, {ours} beside {peer}",
         None if least is None else ratio.ratio >= least,
         {"ours": ours, "peer": peer, "least": least, **ratio_json(ratio)},
     )
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """A ratio with its interval, where it has one."""
+    interval = "" if math.isnan(ratio.low) else f" ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{ratio.ratio:.2f}{interval}"
 
 
 def _glue(measurement: Measurement, ours: str | None) -> Target:

@@ -1,6 +1,7 @@
 """The peers: each computes the same cascade, so each finds the same mask."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from click.testing import CliRunner, Result
 from benchmarks.peers.__main__ import choose_peers, main
 from benchmarks.peers.arms import PEERS, PLAIN, openers, our_arms
 from benchmarks.peers.common import find_crop
+from benchmarks.peers.comparison import profiler_of
 from benchmarks.peers.scans import make_scans, write_tall
-from benchmarks.peers.targets import Target, folder_target, memory_target, speed_targets
+from benchmarks.peers.targets import Target, folder_target, memory_target, ratio_text, speed_targets
 from cascade_rt.benchmarking.arms import Arm
 from cascade_rt.benchmarking.masks import compare_masks
-from cascade_rt.benchmarking.measure import Measurement, Reference, Schedule, measure
+from cascade_rt.benchmarking.measure import ArmResult, Measurement, Reference, Schedule, measure
+from cascade_rt.benchmarking.statistics import Ratio
+from cascade_rt.benchmarking.worker import Opened, Run
 from cascade_rt.bundle import default_bundle_path
 from cascade_rt.config import CropConfig
 from cascade_rt.crop import plan_box
@@ -198,3 +202,14 @@ def test_a_folder_is_held_against_single_runs() -> None:
 def test_targets_are_plain_values(tmp_path: Path) -> None:
     mask = save(tmp_path / "mask.nii.gz", 2)
     json.dumps([target.to_json() for target in speed_targets(raced(tmp_path, mask, mask), 8)], allow_nan=False)
+
+
+def test_one_round_has_no_interval() -> None:
+    assert ratio_text(Ratio(2.0, math.nan, math.nan, 1)) == "2.00"
+
+
+def test_our_arms_are_profiled_by_what_they_computed_in() -> None:
+    opened = Opened(1.0, {"backend": "onnxruntime", "precision": "fp32"})
+    run = Run(1.0, {})
+    ours, theirs = (ArmResult(name, opened, run, (), 0, None) for name in ("cascade-rt onnxruntime", "torch-best"))
+    assert (profiler_of(ours), profiler_of(theirs)) == ("onnxruntime:fp32", "torch-best")
