@@ -14,20 +14,27 @@ from cascade_rt.bundle import Bundle
 from cascade_rt_cli.console import print_rows
 
 _MIB = 1 << 20
+_WIDEST = 1000
 
 
 def print_benchmark(console: Console, measurement: Measurement, machine: Mapping[str, Any], bundle: Bundle) -> None:
     """Print times beside masks, ratios, cold starts, steps, and what all of it was measured with."""
-    console.print(_arm_table(measurement))
+    _print_whole(console, _arm_table(measurement))
     console.print()
-    console.print(_step_table(measurement))
+    _print_whole(console, _step_table(measurement))
     console.print()
     for rows in (_ratios(measurement), _cold_starts(measurement), _notes(measurement), _context(machine, bundle)):
         print_rows(console, rows)
 
 
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table as wide as it is: a figure cut short is none."""
+    table.width = Console(width=_WIDEST).measure(table).maximum
+    console.print(table)
+
+
 def _arm_table(measurement: Measurement) -> Table:
-    """Times, memory and masks; narrow enough for the 80 columns of a pipe."""
+    """Times, memory and masks; with names of usual length narrow enough for 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     for name in ("p50 s", "p90 s", "p99 s", "slices/s", "MiB", "pancreas", "tumour", "voxels"):

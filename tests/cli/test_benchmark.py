@@ -1,5 +1,6 @@
 """`cascade-rt benchmark`: a table, lines and a picture, and how it refuses."""
 
+import io
 import json
 from pathlib import Path
 
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
 from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt_cli.benchmark_tables import _print_whole
 from cascade_rt_cli.main import main
 
 ARMS = ("onnxruntime", "pytorch:fp32")
@@ -62,6 +66,14 @@ def test_times_and_masks_stand_in_one_table_of_80_columns(measured: tuple[Result
     ]
     assert [row.split()[0] for row in table[1:]] == list(ARMS)
     assert max(map(len, table)) <= 80
+
+
+def test_a_long_name_cuts_no_figure_short() -> None:
+    table = Table("arm", "seconds")
+    table.add_row("a name of an arm " * 8, "12.34")
+    with Console(width=80, soft_wrap=True, record=True, file=io.StringIO()) as console:
+        _print_whole(console, table)
+    assert "12.34" in console.export_text()
 
 
 def test_percentiles_that_two_runs_do_not_give_are_not_made_up(measured: tuple[Result, Path]) -> None:
