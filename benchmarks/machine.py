@@ -1,8 +1,11 @@
 """What figures were measured with."""
 
-import platform
 import subprocess
 from pathlib import Path
+
+from cascade_rt.benchmarking.machine import processor_name
+
+__all__ = ["commit", "processor_name"]
 
 
 def commit() -> str:
@@ -13,11 +16,3 @@ def commit() -> str:
     except OSError:
         return ""
     return told.stdout.strip()
-
-
-def processor_name() -> str:
-    """The processor's name as Linux has it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

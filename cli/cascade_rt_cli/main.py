@@ -9,7 +9,11 @@ import click
 
 from cascade_rt.errors import CascadeError
 
-COMMANDS = ("demo", "infer", "prepare", "train", "export", "verify", "evaluate", "inspect", "bundle", "doctor")
+# fmt: off
+COMMANDS = (
+    "demo", "infer", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle", "doctor",
+)
+# fmt: on
 """In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
 
 

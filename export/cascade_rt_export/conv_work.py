@@ -1,7 +1,7 @@
 """How much of the work of a network is done in half precision."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
@@ -33,20 +33,29 @@ def multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str,
         graph: A graph whose weights are inside it.
         inputs: Inputs of the size to count at; it is run once.
     """
-    counting = copy.deepcopy(graph)
     nodes = [node for node in graph.graph.node if node.op_type in CONVOLUTIONS]
     # A weight of Conv is [out, in / groups, row, col] and is applied at each position of the output, one of
     # ConvTranspose [in, out / groups, row, col] at each of the input.
-    tensors = [node.output[0] if node.op_type == "Conv" else node.input[0] for node in nodes]
-    for index, name in enumerate(tensors):
+    applied_at = {node.name: node.output[0] if node.op_type == "Conv" else node.input[0] for node in nodes}
+    shapes = tensor_shapes(graph, applied_at.values(), inputs)
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
+    work = {}
+    for node in nodes:
+        batch, _, rows, cols = shapes[applied_at[node.name]]
+        work[node.name] = sizes[node.input[1]] * batch * rows * cols
+    return work
+
+
+def tensor_shapes(graph: ModelProto, names: Iterable[str], inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    """Shapes of tensors inside a graph; it is run once on the inputs."""
+    counting, listed = copy.deepcopy(graph), list(dict.fromkeys(names))
+    if not listed:
+        return {}
+    for index, name in enumerate(listed):
         counting.graph.node.append(helper.make_node("Shape", [name], [f"shape/{index}"]))
     del counting.graph.output[:]
     counting.graph.output.extend(
-        helper.make_tensor_value_info(f"shape/{index}", TensorProto.INT64, (4,)) for index in range(len(nodes))
+        helper.make_tensor_value_info(f"shape/{index}", TensorProto.INT64, (None,)) for index in range(len(listed))
     )
-    session = cpu_session(counting)
-    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
-    return {
-        node.name: sizes[node.input[1]] * int(shape[0] * shape[2:].prod())
-        for node, shape in zip(nodes, session.run(None, dict(inputs)), strict=True)
-    }
+    found = cpu_session(counting).run(None, dict(inputs))
+    return {name: tuple(int(side) for side in shape) for name, shape in zip(listed, found, strict=True)}

@@ -1,0 +1,97 @@
+"""Running a benchmark: checks before the work, progress during it, table, lines and picture after it."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade_rt.atomic import check_target, write_bytes
+from cascade_rt.benchmarking.arms import Arm, all_arms, parse_arms
+from cascade_rt.benchmarking.cascade_runner import runners
+from cascade_rt.benchmarking.chart import bar_of, save_chart
+from cascade_rt.benchmarking.machine import describe_machine
+from cascade_rt.benchmarking.measure import Measurement, Progress, Reference, Schedule, measure
+from cascade_rt.benchmarking.report import as_text, describe_bundle, measurement_lines
+from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.errors import OutputError, UsageError
+from cascade_rt_cli.benchmark_tables import print_benchmark
+from cascade_rt_cli.console import progress_bar, results_console
+from cascade_rt_cli.plans import plans
+
+REFERENCE = Arm("pytorch", "fp32")
+"""What the masks are compared with: the baseline that training used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The files that are asked for."""
+
+    lines: Path | None
+    chart: Path | None
+    overwrite: bool
+
+    def check(self, scans: Sequence[Path]) -> None:
+        """Find out before the work begins whether the files can be written.
+
+        Raises:
+            UsageError: Both are the same file, or one of them is a scan.
+            OutputError: One of them cannot be written, or is there already.
+        """
+        if self.lines is not None and self.lines == self.chart:
+            raise UsageError(f"{self.lines}: cannot be lines and picture at once; name two files")
+        for path in (self.lines, self.chart):
+            if path is None:
+                continue
+            if path.resolve() in {scan.resolve() for scan in scans}:
+                raise UsageError(f"{path}: is a scan and would be overwritten; name another file")
+            check_target(path, overwrite=self.overwrite)
+            if not os.access(path.absolute().parent, os.W_OK):
+                raise OutputError(f"{path}: its folder cannot be written to; name another one")
+
+
+def benchmark_scans(
+    scans: Sequence[Path], backends: str | None, bundle: Path | None, schedule: Schedule, outputs: Outputs
+) -> None:
+    """Measure, print and write.
+
+    Raises:
+        UsageError: An arm is not known.
+        InputError: A scan cannot be used.
+        BackendUnavailableError: An arm that was named, or every arm, cannot run here.
+        OutputError: A file cannot be written.
+    """
+    arms = all_arms() if backends is None else parse_arms(backends)
+    outputs.check(scans)
+    opened = read_bundle(default_bundle_path() if bundle is None else bundle)
+    measurement = _measure_with_progress(scans, arms, opened, schedule, all_must_run=backends is not None)
+    machine = describe_machine()
+    print_benchmark(results_console(), measurement, machine, opened)
+    if outputs.lines is not None:
+        context = {"machine": machine, "bundle": describe_bundle(opened)}
+        lines = as_text(measurement_lines(measurement, schedule, context))
+        write_bytes(outputs.lines, lines.encode(), overwrite=outputs.overwrite)
+    if outputs.chart is not None:
+        title = "seconds from file to file, mean of all runs"
+        save_chart([bar_of(arm) for arm in measurement.arms], title, outputs.chart, overwrite=outputs.overwrite)
+
+
+def _measure_with_progress(
+    scans: Sequence[Path], arms: tuple[Arm, ...], bundle: Bundle, schedule: Schedule, *, all_must_run: bool
+) -> Measurement:
+    reference = Reference(REFERENCE.name, runners(bundle.path, (REFERENCE,))[REFERENCE.name])
+    with tempfile.TemporaryDirectory(prefix="cascade-rt-benchmark-") as folder, progress_bar() as bars:
+        bar = bars.add_task("", total=len(arms) * len(scans) * schedule.rounds)
+        progress = Progress(
+            on_step=lambda text: bars.update(bar, description=text),
+            on_run=lambda: bars.advance(bar),
+        )
+        return measure(
+            runners(bundle.path, arms, plans),
+            scans,
+            schedule,
+            Path(folder),
+            reference,
+            all_must_run=all_must_run,
+            progress=progress,
+        )
