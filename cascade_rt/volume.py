@@ -228,7 +228,8 @@ def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
     """Raise OutputError where a result would go over the scan it was made from."""
     if volume.path is not None and _is_same_file(os.fspath(path), volume.path):
         raise OutputError(
-            f"{os.fspath(path)}: this is the scan itself, which is never overwritten; choose another name"
+            f"{os.fspath(path)}: this is the scan itself, which is never overwritten; choose another name",
+            code="E_SAME_FILE",
         )
 
 
