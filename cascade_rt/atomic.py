@@ -1,6 +1,8 @@
 """Writing a file so that it is there completely or not at all."""
 
 import contextlib
+import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Callable
@@ -9,12 +11,19 @@ from typing import BinaryIO
 
 from cascade_rt.errors import OutputError, OutputExistsError
 
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk is full, the quota is used up, or a file may not become that long."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+"""What file systems say that have no fsync of folders, some network ones among them."""
+
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None], *, overwrite: bool) -> None:
     """Create or replace a file in one step: whoever looks sees the old file or the whole new one.
 
-    `write` fills a temporary file in the same folder, which is flushed to the disk and then renamed. If anything fails,
-    also by Ctrl-C, the temporary file is removed and a file that was there before is unchanged.
+    `write` fills a temporary file in the same folder, which is flushed to the disk and then renamed; then the folder is
+    flushed too, so that the file is there also after a power failure. If anything fails, also by Ctrl-C, the temporary
+    file is removed and a file that was there before is unchanged. One exception: where the folder's flush fails, an old
+    file has been replaced by then, and a new one is taken away again.
 
     Args:
         path: Where the file goes. A symbolic link is replaced, not followed.
@@ -23,21 +32,28 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
 
     Raises:
         OutputExistsError: The file is already there and `overwrite` is false.
-        OutputError: The path is a folder, its folder does not exist, or the system refuses to write.
+        OutputError: The path is a folder, its folder does not exist, or the system refuses to write; the code is
+            `E_NOSPACE` where it has no room.
     """
     target = Path(path)
     check_target(target, overwrite=overwrite)
+    is_new = not os.path.lexists(target)
     # Not tempfile: its files can be read by their owner only, and the result would keep that.
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        try:
+            sync_folder(target.parent)
+        except OSError:
+            if is_new:
+                target.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{target}: cannot be written ({reason}); choose another folder") from error
+        raise write_error(target, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -61,3 +77,64 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it")
     if not overwrite and os.path.lexists(target):
         raise OutputExistsError(f"{target}: is already there; choose another name or ask for it to be overwritten")
+
+
+def probe_folder(folder: Path) -> None:
+    """Find out whether files can be made in a folder, by making one and removing it.
+
+    Permissions alone do not tell: the disk may be full or mounted to be read only.
+
+    Raises:
+        OutputError: They cannot; the code is `E_NOSPACE` where there is no room.
+    """
+    probe = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        try:
+            with probe.open("xb") as file:
+                # An empty file fits on a full disk.
+                file.write(b"x")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files that a process left which was killed while it wrote this file; OutputError.
+
+    Only for a file that no other process is writing now.
+    """
+    try:
+        for leftover in path.parent.glob(f"{_temporary_prefix(path)}*.tmp"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to the disk which files a folder holds; nothing on systems where that cannot be asked for."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The error of ours for what the system says when a path cannot be written."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_SPACE:
+        return OutputError(
+            f"{path}: cannot be written ({reason}); free space there, or choose another folder", code="E_NOSPACE"
+        )
+    return OutputError(f"{path}: cannot be written ({reason}); choose another folder")
+
+
+def _temporary_prefix(path: Path) -> str:
+    """How temporary files of a path begin: short, for the name itself may be as long as the system allows."""
+    return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"

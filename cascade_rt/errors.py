@@ -8,9 +8,11 @@
         OutputError                 a result cannot be written
             OutputExistsError       a result is already there
         BackendUnavailableError     an engine cannot run on this machine
+            EngineOutOfMemoryError  what it needs does not fit into memory
         EngineBuildError            an engine could not be built, or is not what was asked for
             OutsideProfileError     an input has a shape that an engine was not built for
         EngineError                 an engine ran and returned nonsense
+        WorkerError                 the process that worked on a scan crashed or hung
         PartialFailureError         some scans of several failed
 
 Every message says which thing, what is wrong with it, and what to do. The command line catches
@@ -78,6 +80,12 @@ class BackendUnavailableError(CascadeError):
     default_code = "E_BACKEND"
 
 
+class EngineOutOfMemoryError(BackendUnavailableError):
+    """An engine ran out of memory; with a smaller batch, or on another engine, the same scan may fit."""
+
+    default_code = "E_OUT_OF_MEMORY"
+
+
 class OutsideProfileError(BackendUnavailableError, ValueError):
     """An input has a shape that an engine was not built for; the message has the allowed range."""
 
@@ -102,6 +110,13 @@ class EngineError(CascadeError):
     """An engine ran and returned something that cannot be a result."""
 
     default_code = "E_ENGINE"
+
+
+class WorkerError(CascadeError):
+    """The process that worked on a scan ended without an answer (`E_WORKER_CRASHED`), or had to be (`E_TIMEOUT`)."""
+
+    exit_code = 7
+    default_code = "E_WORKER_CRASHED"
 
 
 class PartialFailureError(CascadeError):

@@ -1,6 +1,5 @@
 """From a scan file to its mask and report."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cascade_rt.atomic import probe_folder
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
 from cascade_rt.hashing import record_file
@@ -62,23 +62,47 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
         jobs = [_job(scans[0], output, pictures)]
     else:
         jobs = _jobs_in_folder(scans, output or Path(), pictures)
-    inputs = {scan.resolve() for scan in scans}
-    for result in (path for job in jobs for path in job.results):
-        if result.resolve() in inputs:
-            raise UsageError(f"{result}: is one of the scans and would be overwritten; name another folder with -o")
+    refuse_scans_as_results(jobs)
     return jobs
 
 
+def job_in_folder(scan: Path, folder: Path, name: str, *, pictures: bool) -> Job:
+    """The job whose results go into a folder: `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png`."""
+    return _job(scan, folder / f"{name}_seg.nii.gz", pictures)
+
+
+def refuse_scans_as_results(jobs: Sequence[Job]) -> None:
+    """Raise UsageError where a result would go over a scan, also through a link."""
+    inputs = {identity for job in jobs for identity in _identities(job.scan)}
+    for result in (path for job in jobs for path in job.results):
+        if not inputs.isdisjoint(_identities(result)):
+            raise UsageError(
+                f"{result}: is one of the scans and would be overwritten; name another folder with -o",
+                code="E_SAME_FILE",
+            )
+
+
+def _identities(path: Path) -> Iterator[Path | tuple[int, int]]:
+    """What tells whether two paths are one file: where they lead and, where there is one, the file itself."""
+    yield path.resolve()
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    yield status.st_dev, status.st_ino
+
+
 def check_output(job: Job, *, overwrite: bool) -> None:
-    """Find out before the work begins whether its results can be written; nothing is made yet.
+    """Find out before the work begins whether its results can be written; what is made for that is removed again.
 
     Raises:
         OutputExistsError: A result is there and `overwrite` is off.
         OutputError: The folder, or the one it would be made in, cannot be written to, or a result is a folder.
     """
     folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: cannot be written to; name another folder with -o")
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: is no folder; name another one with -o")
+    probe_folder(folder)
     for path in job.results:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
@@ -226,7 +250,7 @@ def _jobs_in_folder(scans: Sequence[Path], folder: Path, pictures: bool) -> list
         name, _ = split_suffix(scan.name)
         if name in jobs:
             raise UsageError(f"{jobs[name].scan} and {scan} would both become {name}_seg.nii.gz; segment them apart")
-        jobs[name] = _job(scan, folder / f"{name}_seg.nii.gz", pictures)
+        jobs[name] = job_in_folder(scan, folder, name, pictures=pictures)
     return list(jobs.values())
 
 

@@ -10,6 +10,10 @@ from cascade_rt.crop import Box, Patch, crop
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError
 
+_ROUNDING = 1e-3
+"""How far a sigmoid of low precision may be off at its ends."""
+_REMEDY = "run it with --backend pytorch to tell a bad model from a bad engine"
+
 
 class Handover(Protocol[Patch]):
     """Runs both stages for one scan, and holds what passes between them."""
@@ -82,11 +86,18 @@ class HostHandover:
 
 
 def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
-    """Raise EngineError where an output of an engine is not a number."""
+    """Raise EngineError where an output of an engine is not a number, or a probability not one from 0 to 1."""
     for name, array in outputs.items():
         # Both pass on what is not a number, and need no array of answers as long as the output.
-        if not (math.isfinite(array.min()) and math.isfinite(array.max())):
+        low, high = float(array.min()), float(array.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise EngineError(
-                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; "
-                "run it with --backend pytorch to tell a bad model from a bad engine"
+                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; {_REMEDY}",
+                code="E_NONFINITE_OUTPUT",
+            )
+        if name != "salient" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise EngineError(
+                f"{engine.stage} on {engine.info.backend} returned probabilities from {low:g} to {high:g} in {name!r}; "
+                f"{_REMEDY}",
+                code="E_NOT_PROBABILITY",
             )

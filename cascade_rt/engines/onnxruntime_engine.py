@@ -10,6 +10,7 @@ from cascade_rt.bundle_files import BundleFile
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.errors import BackendUnavailableError, BundleError
 from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 
@@ -43,8 +44,12 @@ class OnnxRuntimeEngine:
         """Compute the stage's outputs (see `StageEngine`)."""
         check_inputs(self._stage, inputs)
         check_open(self._session, self._stage)
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        return dict(zip(self._output_names, self._session.run(self._output_names, feeds), strict=True))
+        with named_out_of_memory(self._stage, "onnxruntime", errors.Fail, errors.RuntimeException, RuntimeError):
+            outputs = self._session.run(self._output_names, feeds)
+        return dict(zip(self._output_names, outputs, strict=True))
 
     def close(self) -> None:
         """Free the session."""
@@ -82,16 +87,19 @@ class OnnxRuntimeGpuEngine:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            BackendUnavailableError: The GPU failed, or its memory is full.
+            EngineOutOfMemoryError: Its memory is full.
+            BackendUnavailableError: The GPU failed.
         """
         check_inputs(self._stage, inputs)
         check_open(self._session, self._stage)
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        failures = (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError)
         try:
-            outputs = run_bound(self._session, feeds, self._output_names, "cuda")
-        except (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError) as error:
+            with named_out_of_memory(self._stage, self._info.backend, *failures):
+                outputs = run_bound(self._session, feeds, self._output_names, "cuda")
+        except failures as error:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(
                 f"{self._stage} failed on {self._info.device} ({reason}); "

@@ -9,6 +9,7 @@ import torch
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
 from cascade_rt.tensors import STAGE_SPECS, Stage
 
@@ -48,10 +49,14 @@ class PyTorchEngine:
         check_inputs(self._stage, inputs)
         check_open(self._graph, self._stage)
         image = np.ascontiguousarray(next(iter(inputs.values())))
-        with torch.inference_mode(), tf32(allowed=False):
+        with (
+            named_out_of_memory(self._stage, "pytorch", RuntimeError),
+            torch.inference_mode(),
+            tf32(allowed=False),
+        ):
             outputs = self._graph(torch.tensor(image, device=self._device))  # type: ignore[misc]
-        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
-        return {name: tensor.cpu().numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
+            tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+            return {name: tensor.cpu().numpy() for name, tensor in zip(self._output_names, tensors, strict=True)}
 
     def close(self) -> None:
         """Free the model."""

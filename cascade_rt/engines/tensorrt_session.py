@@ -20,11 +20,12 @@ from cascade_rt.engines.base import Array
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.out_of_memory import is_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.recently_used import RecentlyUsed
 from cascade_rt.engines.shape_profiles import lies_between
 from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runtime, TensorRTLog, tensorrt_log
-from cascade_rt.errors import BackendUnavailableError, EngineError, OutsideProfileError
+from cascade_rt.errors import BackendUnavailableError, EngineError, EngineOutOfMemoryError, OutsideProfileError
 
 SHAPES_KEPT = 8
 """Shapes whose buffers and CUDA graphs are kept; crops come in few sizes, and those of a scan recur."""
@@ -187,13 +188,15 @@ class TensorRtSession:
         """Work in the GPU's primary context, on whichever thread this is, and leave the thread as it was.
 
         Raises:
-            BackendUnavailableError: Something inside failed on the GPU, or its memory is full.
+            EngineOutOfMemoryError: The memory of the GPU is full.
+            BackendUnavailableError: Something else inside failed on the GPU.
         """
         self._context.push()
         try:
             yield
         except self.cuda.Error as error:
-            raise BackendUnavailableError(
+            kind = EngineOutOfMemoryError if is_out_of_memory(error) else BackendUnavailableError
+            raise kind(
                 f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or take another with --backend"
             ) from error
         finally:
@@ -244,6 +247,8 @@ class _Loaded:
     def done(self, answer: Any, what: str) -> Any:
         """Return what TensorRT answered; EngineError where that is False or None."""
         if answer is None or answer is False:
+            if is_out_of_memory(RuntimeError(self.log.last_error)):
+                raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; take another --backend")
             raise EngineError(f"TensorRT cannot {what} ({self.log.last_error})")
         return answer
 

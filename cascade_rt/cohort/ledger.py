@@ -1,0 +1,201 @@
+"""What the journal means: which cases are done, whose the files are that lie there, and what is left half done."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cascade_rt.atomic import remove_leftovers, write_error
+from cascade_rt.cohort.answers import Answer
+from cascade_rt.cohort.cases import Case
+from cascade_rt.cohort.journal import Entry, Journal, last_entries
+from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
+from cascade_rt.hashing import file_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended with a case."""
+
+    case: Case
+    status: Literal["done", "skipped", "failed"]
+    report: Mapping[str, Any] | None = None
+    """Of a case that is done."""
+    error: CascadeError | None = None
+    """Of a case that failed."""
+    is_transient: bool = False
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    sha256: str | None
+    bytes: int | None
+
+
+class Ledger:
+    """Keeps the journal of a run, and decides by the journals of earlier ones.
+
+    A case is done already where a journal says so with the same bytes of the scan, the same settings, and the same
+    bytes of every result. Files are replaced without being asked where a journal shows that they are ours and unchanged, or
+    were being written when a run was killed; anything else only with `overwrite`.
+    """
+
+    def __init__(
+        self, folder: Path, journal: Journal, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
+    ) -> None:
+        """Begin a run.
+
+        Args:
+            folder: The folder of results.
+            journal: Its journal.
+            settings: Bundle, version and options that results depend on, as plain values of JSON.
+            resume: Whether what earlier runs did counts.
+            overwrite: Whether results may be replaced that are not ours.
+        """
+        self.overwrite = overwrite
+        self._folder = folder
+        self._journal = journal
+        self._settings = dict(settings)
+        self._resume = resume
+        self._known = last_entries(folder) if resume else {}
+        self._open: dict[str, tuple[Case, _Input, bool]] = {}
+        self._attempts: dict[str, int] = {}
+
+    def begin(self, case: Case) -> Outcome | None:
+        """Decide whether a case is to be computed, and write down that it begins.
+
+        Returns:
+            None where it is to be computed; else how it ended.
+
+        Raises:
+            OutputError: The journal cannot be written.
+        """
+        scan = _look_at(case.job.scan)
+        entries = self._known.get(case.name, [])
+        if any(self._is_done(entry, case, scan) for entry in entries):
+            return Outcome(case, "skipped")
+        existing = [path for path in case.job.results if os.path.lexists(path)]
+        was_cut_off = any(entry.status in {"started", "interrupted"} for entry in entries)
+        if existing and not self.overwrite:
+            if not was_cut_off and not any(self._wrote(entry, existing) for entry in entries):
+                return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
+            # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
+            _remove(existing)
+            existing = []
+        if was_cut_off:
+            _clear_leftovers(case)
+        self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
+        self._open[case.name] = (case, scan, not existing)
+        self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
+        return None
+
+    def finish(self, case: Case, answer: Answer) -> Outcome:
+        """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
+        _, scan, was_new = self._open[case.name]
+        attempt = self._attempts[case.name]
+        outputs = {self._relative(path): _look_at(path).sha256 for path in case.job.results}
+        if answer.error is None and None in outputs.values():
+            error = OutputError(f"{case.job.mask}: cannot be read back; is the disk in order?")
+            answer = Answer(error=error, is_transient=True)
+            self._clear(case, was_new)
+        if answer.error is not None:
+            if isinstance(answer.error, WorkerError):
+                self._clear(case, was_new)
+            entry = Entry(
+                case.name,
+                "failed",
+                code=answer.error.code,
+                message=self._without_paths(str(answer.error), case),
+                attempt=attempt,
+            )
+            outcome = Outcome(case, "failed", error=answer.error, is_transient=answer.is_transient, attempt=attempt)
+        else:
+            entry = Entry(
+                case.name,
+                "done",
+                settings=self._settings,
+                input_sha256=scan.sha256,
+                input_bytes=scan.bytes,
+                outputs=outputs,
+                found=answer.report["status"] if answer.report is not None else None,
+                attempt=attempt,
+            )
+            outcome = Outcome(case, "done", report=answer.report, attempt=attempt)
+        self._journal.append(entry)
+        del self._open[case.name]
+        return outcome
+
+    def interrupt(self) -> None:
+        """Leave nothing of the cases that have begun and not ended, and write down that they were interrupted."""
+        for case, _, was_new in list(self._open.values()):
+            # The journal says of them that they began, which is enough for the next run.
+            with contextlib.suppress(OutputError):
+                self._clear(case, was_new)
+                self._journal.append(Entry(case.name, "interrupted", attempt=self._attempts[case.name]))
+        self._open.clear()
+
+    def _is_done(self, entry: Entry, case: Case, scan: _Input) -> bool:
+        return (
+            entry.status == "done"
+            and scan.sha256 is not None
+            and (entry.input_bytes, entry.input_sha256) == (scan.bytes, scan.sha256)
+            and entry.settings == self._settings
+            and self._wrote(entry, case.job.results)
+        )
+
+    def _wrote(self, entry: Entry, paths: tuple[Path, ...] | list[Path]) -> bool:
+        """Whether the files are there as an entry says that they were written."""
+        outputs = entry.outputs or {}
+        return all(outputs.get(self._relative(path)) == _look_at(path).sha256 is not None for path in paths)
+
+    def _not_ours(self, path: Path, entries: list[Entry]) -> CascadeError:
+        if any(entry.status == "done" for entry in entries):
+            return OutputExistsError(
+                f"{path}: was changed since it was written; keep it elsewhere, or replace it with --overwrite",
+                code="E_CHANGED",
+            )
+        hint = "" if self._resume else ", go on where an earlier run ended with --resume"
+        return OutputExistsError(f"{path}: is there already; replace it with --overwrite{hint}")
+
+    def _clear(self, case: Case, was_new: bool) -> None:
+        _clear_leftovers(case)
+        if was_new:
+            for path in case.job.results:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+    def _without_paths(self, message: str, case: Case) -> str:
+        """A message that names the case in the place of its file, and results as they lie in their folder."""
+        scan, folder = os.fspath(case.job.scan), os.fspath(self._folder)
+        for path in (os.path.abspath(scan), scan):
+            message = message.replace(path, case.name)
+        for path in (os.path.abspath(folder), folder):
+            message = message.replace(path + os.sep, "") if path != os.curdir else message
+        return message
+
+
+def _look_at(path: Path) -> _Input:
+    """Hash and size of a file; neither where it cannot be read, which is told when it is used."""
+    try:
+        return _Input(file_sha256(path), path.stat().st_size)
+    except OSError:
+        return _Input(None, None)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise write_error(path, error) from error
+
+
+def _clear_leftovers(case: Case) -> None:
+    for path in case.job.results:
+        remove_leftovers(path)

@@ -1,0 +1,46 @@
+"""Telling a lack of memory from all else that an engine can fail with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cascade_rt.errors import EngineOutOfMemoryError
+from cascade_rt.tensors import Stage
+
+_SAID_BY_LIBRARIES = (
+    "out of memory",  # CUDA, PyTorch, TensorRT
+    "failed to allocate memory",  # ONNX Runtime's arenas
+    "can't allocate memory",  # PyTorch on the CPU
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",  # C++ itself, as ONNX Runtime and OpenVINO pass it on
+    "bad allocation",
+    "bad array new length",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a library means that memory was short; most have no class for it, only a sentence."""
+    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _SAID_BY_LIBRARIES)
+
+
+@contextmanager
+def named_out_of_memory(stage: Stage, backend: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn a lack of memory inside into an error that says so; all else passes through as it is.
+
+    Args:
+        stage: The stage that runs, for the message.
+        backend: What computes, for the message.
+        kinds: What the library raises, besides `MemoryError`.
+
+    Raises:
+        EngineOutOfMemoryError: Memory was short.
+    """
+    caught: tuple[type[Exception], ...] = (MemoryError, *kinds)
+    try:
+        yield
+    except caught as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EngineOutOfMemoryError(
+            f"{stage} on {backend} ran out of memory; free some, or take a smaller scan or another --backend"
+        ) from error

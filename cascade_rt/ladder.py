@@ -1,0 +1,109 @@
+"""What happens when memory runs out: smaller batches, then another engine, and a record of it in the report.
+
+    rung 0      as planned
+    rung 1 ...  batches halved, down to single images
+    then        the next engine that `--backend auto` would take, again with halved batches
+
+A scan is always computed whole on one engine. Halved batches stay halved for the scans after it; the engine does not
+stay exchanged, so that one huge scan does not slow down ten thousand others.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from cascade_rt.cascade import Cascade
+from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.engines.splitting import SplittingEngine
+from cascade_rt.errors import BackendUnavailableError, BundleError, UsageError
+from cascade_rt.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH
+
+
+class LadderCascade(Cascade):
+    """A cascade that can be tried again with less memory."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        backend: BackendChoice = "auto",
+        precision: PrecisionChoice = "auto",
+        plans: PlanSource = no_plans,
+    ) -> None:
+        """Take over an open cascade.
+
+        Args:
+            cascade: The cascade; closing this one closes it.
+            backend: What was asked for when it was opened; only `auto` leaves a choice of other engines.
+            precision: What was asked for.
+            plans: Where `tensorrt` gets its engines from.
+        """
+        super().__init__(cascade.bundle, cascade.engines)
+        self._backend = backend
+        self._precision = precision
+        self._plans = plans
+        self._engines_passed = 0
+        self._halvings_above = 0
+
+    @property
+    def rung(self) -> int:
+        """How often memory ran out and less of it was tried."""
+        return self._halvings_above + self._engines_passed + _halvings(self.engines)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """As of every cascade, with the rung and the batches that it stands for."""
+        batches = {"slices": SLICES_PER_BATCH, "crops": CROPS_PER_BATCH}
+        for name, engine in zip(batches, (self.engines.stage1, self.engines.stage2), strict=True):
+            if isinstance(engine, SplittingEngine) and engine.largest_batch is not None:
+                batches[name] = min(batches[name], engine.largest_batch)
+        return {**super().provenance, "batch_plan": batches, "rung": self.rung}
+
+    def rungs_below(self) -> Generator[None]:
+        """Put each lower rung into `engines`, one after the other; closed, the generator puts the engine back.
+
+        Example:
+            with closing(cascade.rungs_below()) as rungs:
+                for _ in rungs:
+                    ...  # try again; leave the loop when it works
+        """
+        # Not from the start: two stages that share a device hand over on it only as they are.
+        self.engines = _splitting(self.engines)
+        yield
+        if self._backend != "auto":
+            return
+        current = self.engines.stage1.info.backend
+        passed = 0
+        for backend in BACKENDS[BACKENDS.index(current) + 1 :] if current in BACKENDS else ():
+            try:
+                engines = open_engines(self.bundle, backend, self._precision, self._plans)
+            except (BackendUnavailableError, BundleError, UsageError):
+                continue
+            passed += 1
+            with self._taking_over(engines, passed):
+                yield
+
+    @contextmanager
+    def _taking_over(self, engines: Engines, passed: int) -> Generator[None]:
+        """Compute with other engines inside, which are the `passed`-th that were tried after the first."""
+        top = self.engines
+        self._halvings_above, self._engines_passed = _halvings(top), passed
+        said = f"{top.stage1.info.backend} ran out of memory"
+        self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, said)))
+        try:
+            yield
+        finally:
+            engines.stage1.close()
+            engines.stage2.close()
+            self.engines, self._halvings_above, self._engines_passed = top, 0, 0
+
+
+def _splitting(engines: Engines) -> Engines:
+    if isinstance(engines.stage1, SplittingEngine):
+        return engines
+    return replace(engines, stage1=SplittingEngine(engines.stage1), stage2=SplittingEngine(engines.stage2))
+
+
+def _halvings(engines: Engines) -> int:
+    return sum(each.halvings for each in (engines.stage1, engines.stage2) if isinstance(each, SplittingEngine))
