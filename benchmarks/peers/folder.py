@@ -30,6 +30,8 @@ class FolderRunner:
         copies.mkdir(exist_ok=True)
         scans = [Path(shutil.copy(scan, copies / f"scan_{index}.nii.gz")) for index in range(self._count)]
         jobs = plan_jobs(scans, mask.with_name("masks"))
+        # Warm, as the single runs are.
+        infer_file(self._cascade, jobs[0], overwrite=True)
         start = time.perf_counter()
         for _, outcome in infer_files(self._cascade, jobs, overwrite=True):
             if isinstance(outcome, CascadeError):
