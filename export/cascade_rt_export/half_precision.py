@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import BundleError
+from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.float_tensors import HALF, SINGLE, computes_in_half, float_tensors, half_inputs, opset_of
 from cascade_rt_export.keep_plan import FAINT_LARGEST, FAINT_SHARE, HEADROOM, KeptNode, kept_table, plan_kept
 from cascade_rt_export.value_ranges import observe_ranges
@@ -56,13 +57,16 @@ def half_precision_graph(
         InputError: There is no input.
     """
     shapes: list[list[int]] = []
+    work: dict[str, int] = {}
 
     def noted() -> Iterator[Mapping[str, Array]]:
         for feeds in inputs:
             shapes.extend(list(array.shape) for array in feeds.values())
+            work.update(work or multiplications(graph, feeds))
             yield feeds
 
-    planned = plan_kept(graph, observe_ranges(graph, noted()))
+    ranges = observe_ranges(graph, noted())
+    planned = plan_kept(graph, ranges, work)
     kept = planned if fewer is None else fewer(planned)
     limits = {"headroom": HEADROOM, "faint_share": FAINT_SHARE, "faint_largest": FAINT_LARGEST}
     calibration = {"source": source, "inputs": shapes, "limits": limits}

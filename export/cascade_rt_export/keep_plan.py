@@ -9,6 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from cascade_rt_export.float_tensors import computes_in_half, float_tensors, opset_of
 from cascade_rt_export.known_dangers import KNOWN_DANGERS, Wiring, made_of_lengths
+from cascade_rt_export.near_image import near_image
 from cascade_rt_export.value_ranges import LARGEST_HALF, SMALLEST_NORMAL_HALF, ValueRange
 
 HEADROOM = 8.0
@@ -23,6 +24,7 @@ WEIGHT_ERROR = 1e-3
 REASONS: Mapping[str, str] = {
     "window": "takes Hounsfield units, which reach -32768 and have no upper bound",
     "image": "reads the image, whose pixels differ by little more than float16 resolves",
+    "near": "reads only what was made of the image, and all of the network reads what it rounds",
     "softmax": "sums products and exponentials over channels or positions",
     "probability": "is a probability that a threshold is held against, or computed of one",
     "sum": "sums over all positions",
@@ -50,19 +52,20 @@ class KeptNode:
         return REASONS[self.rule]
 
 
-def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange]) -> tuple[KeptNode, ...]:
+def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange], work: Mapping[str, int]) -> tuple[KeptNode, ...]:
     """Choose the nodes that stay in float32: those known to suffer, and those whose values were seen to.
 
     Args:
         graph: The float32 graph; each of its nodes has a name of its own.
         ranges: What its tensors hold on calibration inputs, from `observe_ranges`.
+        work: What each convolution takes, from `multiplications`.
 
     Returns:
         The kept nodes in the order of the graph, each under the first rule that keeps it.
     """
     wiring, floats = Wiring(graph), float_tensors(graph)
     ruled: dict[str, str] = {}
-    for rule, nodes in _all_rules(graph, wiring, floats, ranges):
+    for rule, nodes in _all_rules(graph, wiring, floats, ranges, work):
         for node in nodes:
             if any(name in floats for name in (*node.input, *node.output)):
                 ruled.setdefault(node.name, rule)
@@ -78,13 +81,18 @@ def kept_table(kept: Iterable[KeptNode]) -> list[dict[str, Any]]:
 
 
 def _all_rules(
-    graph: ModelProto, wiring: Wiring, floats: frozenset[str], ranges: Mapping[str, ValueRange]
+    graph: ModelProto,
+    wiring: Wiring,
+    floats: frozenset[str],
+    ranges: Mapping[str, ValueRange],
+    work: Mapping[str, int],
 ) -> Iterator[tuple[str, Iterator[NodeProto]]]:
     """Rules and the nodes that they keep, the strongest reason first."""
     yield "lengths", made_of_lengths(wiring, floats)
     yield "operator", _without_half_form(graph, floats)
     for rule, find in KNOWN_DANGERS.items():
         yield rule, find(wiring)
+    yield "near", near_image(wiring, work)
     yield "large", _touching(wiring, {name for name, seen in ranges.items() if _is_large(seen)})
     yield "faint", _touching(wiring, {name for name, seen in ranges.items() if _is_faint(seen)})
     unfit = {tensor.name for tensor in graph.graph.initializer if tensor.name in floats and _rounds_badly(tensor)}

@@ -166,8 +166,8 @@ def test_the_table_names_nodes_of_the_float32_graph_once(stage: Converted) -> No
 def test_the_known_dangers_are_kept(stages: Mapping[Stage, Converted]) -> None:
     rules = {stage: {entry["rule"] for entry in converted.half.kept} for stage, converted in stages.items()}
     assert rules == {
-        "stage1": {"window", "image", "probability"},
-        "stage2": {"image", "softmax", "probability", "lengths"},
+        "stage1": {"window", "image", "near", "probability"},
+        "stage2": {"image", "near", "softmax", "probability", "lengths"},
     }
 
 

@@ -5,6 +5,7 @@ import pytest
 from onnx import ModelProto
 
 from cascade_rt.errors import InputError, ParityError
+from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.half_precision import to_half
 from cascade_rt_export.half_search import same_masks, smallest_kept
 from cascade_rt_export.keep_plan import KeptNode, plan_kept
@@ -61,7 +62,7 @@ def test_a_plan_that_does_not_hold_is_refused() -> None:
 
 def test_masks_tell_an_overflow_from_a_plan_that_avoids_it() -> None:
     graph = convolutions([300, 300, 300], shrink=3e-8)
-    plan = plan_kept(graph, observe_ranges(graph, [ONES]))
+    plan = plan_kept(graph, observe_ranges(graph, [ONES]), multiplications(graph, ONES))
     holds = same_masks(graph, [ONES], "y")
     assert not holds(to_half(graph, ()))
     assert holds(to_half(graph, plan))
@@ -69,7 +70,7 @@ def test_masks_tell_an_overflow_from_a_plan_that_avoids_it() -> None:
 
 def test_of_a_measured_plan_only_what_does_overflow_stays() -> None:
     graph = convolutions([300, 100, 3], shrink=1e-5)
-    plan = plan_kept(graph, observe_ranges(graph, [ONES]))
+    plan = plan_kept(graph, observe_ranges(graph, [ONES]), multiplications(graph, ONES))
     found = smallest_kept(graph, plan, same_masks(graph, [ONES], "y"))
     assert [node.name for node in plan] == ["conv0", "conv1", "relu1", "conv2", "relu2", "conv3"]
     assert [node.name for node in found] == ["conv2", "relu2", "conv3"]
