@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ import pytest
 from cascade_rt.agreement import max_errors
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.engines import open_engine
-from cascade_rt.engines.openvino_session import convolution_shares, import_openvino, open_openvino_model
+from cascade_rt.engines.openvino_engine import parts_of
+from cascade_rt.engines.openvino_session import (
+    OpenVinoPrecision,
+    convolution_shares,
+    import_openvino,
+    open_parts,
+)
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
 from cascade_rt.tensors import STAGES, Stage
 from tests.bf16 import require_bf16
@@ -23,17 +30,20 @@ def bundle() -> Bundle:
     return read_bundle(default_bundle_path())
 
 
+def open_stage(bundle: Bundle, stage: Stage, precision: OpenVinoPrecision) -> list[Any]:
+    return open_parts(bundle.graph(stage).read_bytes(), "the graph", parts_of(stage, precision))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_float32_is_float32_also_where_the_processor_computes_in_bfloat16(bundle: Bundle, stage: Stage) -> None:
-    model = open_openvino_model(bundle.graph(stage).read_bytes(), "the graph", "fp32")
+    (model,) = open_stage(bundle, stage, "fp32")
     assert convolution_shares(model) == {"f32": 1.0}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_bfloat16_is_bfloat16(bundle: Bundle, stage: Stage) -> None:
+def test_bfloat16_is_bfloat16_but_for_what_makes_the_salient_image(bundle: Bundle) -> None:
     require_bf16()
-    model = open_openvino_model(bundle.graph(stage).read_bytes(), "the graph", "bf16")
-    assert convolution_shares(model) == {"bf16": 1.0}
+    shares = [convolution_shares(model) for stage in STAGES for model in open_stage(bundle, stage, "bf16")]
+    assert shares == [{"bf16": 1.0}, {"f32": 1.0}, {"bf16": 1.0}]
 
 
 def test_a_model_in_another_precision_than_asked_for_is_refused(
@@ -42,7 +52,7 @@ def test_a_model_in_another_precision_than_asked_for_is_refused(
     require_bf16()
     monkeypatch.setattr("cascade_rt.engines.openvino_session._settings", lambda _: {"INFERENCE_PRECISION_HINT": "bf16"})
     with pytest.raises(EngineBuildError, match=r"asked for fp32, and computes its convolutions in \{'bf16': 1.0\}"):
-        open_openvino_model(bundle.graph("stage1").read_bytes(), "the graph", "fp32")
+        open_stage(bundle, "stage1", "fp32")
 
 
 def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
@@ -56,12 +66,18 @@ def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
 
     monkeypatch.setattr(openvino, "Core", OldProcessor)
     with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take --precision fp32"):
-        open_openvino_model(bundle.graph("stage1").read_bytes(), "the graph", "bf16")
+        open_stage(bundle, "stage1", "bf16")
 
 
 def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(BundleError, match="the graph: OpenVINO cannot read the graph; export the bundle again"):
-        open_openvino_model(b"nothing that ONNX knows", "the graph")
+        open_parts(b"nothing that ONNX knows", "the graph", parts_of("stage1", "fp32"))
+
+
+def test_a_graph_of_the_other_stage_is_refused(bundle: Bundle) -> None:
+    graph = bundle.graph("stage2").read_bytes()
+    with pytest.raises(BundleError, match="the graph: the graph has no tensor 'hu'; export the bundle again"):
+        open_parts(graph, "the graph", parts_of("stage1", "fp32"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
