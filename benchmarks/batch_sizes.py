@@ -1,6 +1,6 @@
 """How many images should a stage be given at once on a CPU?
 
-    python benchmarks/batch_sizes.py [--bundle BUNDLE ...] [--base-width 16 ...] [-o benchmarks/results/batch_sizes.jsonl]
+    python benchmarks/batch_sizes.py [--bundle BUNDLE] [--base-width 16] [-o benchmarks/results/batch_sizes.jsonl]
 
 Times both stages on each CPU engine in batches of 1, 2, 4 and 8, interleaved, and how much memory each takes in a
 process of its own. A bundle of a base width is made of random weights, which cost what trained ones cost. One JSON line

@@ -19,7 +19,7 @@ def graph_of(siblings: Sequence[int] = (16,), single_kernel: int = 1, poolings: 
     weights: dict[str, np.ndarray] = {}
 
     def convolution(name: str, source: str, shape: tuple[int, ...]) -> str:
-        weights[f"{name}/w"] = random.normal(size=shape).astype(np.float32) / np.sqrt(np.prod(shape[1:]))
+        weights[f"{name}/w"] = (random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
         weights[f"{name}/b"] = random.normal(size=shape[0]).astype(np.float32)
         pads = [shape[-1] // 2] * 4
         nodes.append(helper.make_node("Conv", [source, f"{name}/w", f"{name}/b"], [f"{name}/o"], name, pads=pads))
@@ -27,11 +27,8 @@ def graph_of(siblings: Sequence[int] = (16,), single_kernel: int = 1, poolings: 
 
     image = "image"
     for index in range(poolings):
-        nodes.append(
-            helper.make_node(
-                "MaxPool", [image], [f"pooled{index}"], f"pool{index}", kernel_shape=[2, 2], strides=[2, 2]
-            )
-        )
+        halved = {"kernel_shape": [2, 2], "strides": [2, 2]}
+        nodes.append(helper.make_node("MaxPool", [image], [f"pooled{index}"], f"pool{index}", **halved))
         image = f"pooled{index}"
     features = []
     for index, channels in enumerate(siblings):

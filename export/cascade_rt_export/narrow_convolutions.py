@@ -9,7 +9,7 @@ has 16. Two rewritings, both of sums into the same sums:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -31,12 +31,17 @@ def fill_vectors(model: ModelProto) -> None:
         model: A model with its weights inside and its normalisations folded.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    _merge_siblings(model, weights)
-    _spread_single_channels(model, weights)
-    used = {name for node in model.graph.node for name in node.input}
+    for rewrite in (_merge_siblings, _spread_single_channels):
+        rewrite(model, weights)
+        _store(model, weights)
+
+
+def _store(model: ModelProto, weights: Mapping[str, Array]) -> None:
+    """Give a model those weights that its nodes read."""
+    read = {name for node in model.graph.node for name in node.input}
     del model.graph.initializer[:]
     model.graph.initializer.extend(
-        numpy_helper.from_array(weight, name) for name, weight in weights.items() if name in used
+        numpy_helper.from_array(weight, name) for name, weight in weights.items() if name in read
     )
 
 
