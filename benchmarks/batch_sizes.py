@@ -10,7 +10,7 @@ for each engine, stage and batch; the first line is the machine. `CPU_BATCH` in 
 import argparse
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -118,7 +118,9 @@ def peak_megabytes(case: Case) -> float:
     engine = case.open()
     for _ in range(3):
         case.run(engine)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not `getrusage`, whose peak is inherited from the process that started this one.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(peak[1]) / 1000 if peak else float("nan")
 
 
 def random_bundle(base_width: int, folder: Path) -> Bundle:
