@@ -32,7 +32,7 @@ from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engines
 from cascade_rt.metrics import dice
 from cascade_rt.segmentation import Segmentation
-from cascade_rt.tensors import Precision
+from cascade_rt.tensors import EnginePrecision
 from cascade_rt.volume import Volume
 
 FIRST_SEED = 10_000
@@ -88,7 +88,7 @@ def open_cascades(path: Path, engines: tuple[str, ...]) -> dict[str, Cascade]:
     bundle, cascades = read_bundle(path), {}
     for name in engines:
         backend, _, precision = name.partition(":")
-        opened = open_engines(bundle, cast(Backend, backend), cast(Precision, precision or "fp32"))
+        opened = open_engines(bundle, cast(Backend, backend), cast(EnginePrecision, precision or "fp32"))
         cascades[name] = Cascade(bundle, opened)
     return cascades
 

@@ -21,6 +21,7 @@ DIAGNOSIS_VERSION = 1
 _PACKAGES: Mapping[str, Sequence[str]] = {
     "numpy": ["numpy"],
     "nibabel": ["nibabel"],
+    "OpenVINO": ["openvino"],
     "ONNX Runtime": ["onnxruntime-gpu", "onnxruntime"],
     "PyTorch": ["torch"],
     "TensorRT": ["tensorrt"],

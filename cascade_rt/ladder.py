@@ -18,7 +18,6 @@ from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.splitting import SplittingEngine
 from cascade_rt.errors import BackendUnavailableError, BundleError, UsageError
-from cascade_rt.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH
 
 
 class LadderCascade(Cascade):
@@ -53,12 +52,8 @@ class LadderCascade(Cascade):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """As of every cascade, with the rung and the batches that it stands for."""
-        batches = {"slices": SLICES_PER_BATCH, "crops": CROPS_PER_BATCH}
-        for name, engine in zip(batches, (self.engines.stage1, self.engines.stage2), strict=True):
-            if isinstance(engine, SplittingEngine) and engine.largest_batch is not None:
-                batches[name] = min(batches[name], engine.largest_batch)
-        return {**super().provenance, "batch_plan": batches, "rung": self.rung}
+        """As of every cascade, with the rung."""
+        return {**super().provenance, "rung": self.rung}
 
     def rungs_below(self) -> Generator[None]:
         """Put each lower rung into `engines`, one after the other; closed, the generator puts the engine back.

@@ -11,7 +11,7 @@ from cascade_rt.bundle import Bundle
 from cascade_rt.bundle_files import WEIGHTS_NAME, graph_name
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import EngineInfo
-from cascade_rt.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH, STAGES, Stage
+from cascade_rt.tensors import STAGES, Stage
 from cascade_rt.version import __version__
 
 _LIBRARIES = ("isal", "nibabel", "numpy", "scipy")
@@ -29,7 +29,7 @@ def provenance(bundle: Bundle, engines: Engines) -> dict[str, Any]:
         "graphs": {stage: manifest.files[_model_file(stage, info)].sha256 for stage in STAGES},
         "engine": asdict(info),
         "engines_passed_over": list(engines.passed_over),
-        "batch_plan": {"slices": SLICES_PER_BATCH, "crops": CROPS_PER_BATCH},
+        "batch_plan": {"slices": engines.stage1.preferred_batch, "crops": engines.stage2.preferred_batch},
         "rung": 0,
     }
 

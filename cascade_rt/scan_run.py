@@ -14,7 +14,7 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
-from cascade_rt.tensors import CROPS_PER_BATCH, PADDING_HU, SLICES_PER_BATCH, padded_side
+from cascade_rt.tensors import PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch
 
 MASK_THRESHOLD = 0.5
@@ -61,7 +61,8 @@ class ScanRun:
         self._stages = engines.hand_over()
         self._paints_organ = config.stage1 != "none" and config.target == "tumor"
         self._stage2_label = TUMOR_LABEL if config.target == "tumor" else ORGAN_LABEL
-        self._queue = CropQueue[Any](CROPS_PER_BATCH)
+        self._slices_at_once = engines.stage1.preferred_batch
+        self._queue = CropQueue[Any](engines.stage2.preferred_batch)
 
     def segment(
         self,
@@ -93,12 +94,12 @@ class ScanRun:
                 with self.stopwatch.step("preprocess"):
                     frame = find_body(voxels)
                 self.search = replace(self.search, body_box=frame)
-            pixels = _Frame(voxels, frame, wait_for)
+            pixels = _Frame(voxels, frame, wait_for, self._slices_at_once)
             slices: Sequence[int] = everything
             if search.first_every > 1:
                 slices = self._search_slices(pixels, head_first=head_first)
                 on_slices(len(everything) - len(slices))
-            for block in _blocks(slices, head_first=head_first):
+            for block in _blocks(slices, self._slices_at_once, head_first=head_first):
                 self._segment_slices(pixels, block)
                 on_slices(len(block))
             for batch in self._queue.drain():
@@ -108,7 +109,7 @@ class ScanRun:
         """Look at every so-manieth slice, segment those with organ, and return the slices that are still to do."""
         count, every = len(pixels.voxels), self.search.first_every
         found: list[int] = []
-        for block in _blocks(first_slices(count, every), head_first=head_first):
+        for block in _blocks(first_slices(count, every), self._slices_at_once, head_first=head_first):
             found += self._segment_slices(pixels, block, organ_only=True)
         if not found:
             self.search = replace(self.search, widened=True)
@@ -180,11 +181,13 @@ class ScanRun:
 class _Frame:
     """The part of each slice that is searched, and the one block of memory that it enters stage 1 through."""
 
-    def __init__(self, voxels: npt.NDArray[np.int16], frame: Box, wait_for: Callable[[slice], None]) -> None:
+    def __init__(
+        self, voxels: npt.NDArray[np.int16], frame: Box, wait_for: Callable[[slice], None], slices_at_once: int
+    ) -> None:
         self.voxels = voxels
         self.frame = frame
         self._wait_for = wait_for
-        count = min(SLICES_PER_BATCH, len(voxels))
+        count = min(slices_at_once, len(voxels))
         self._block = np.full((count, 1, *map(padded_side, frame.size)), PADDING_HU, dtype=np.float32)
 
     def wait_for(self, indices: Sequence[int]) -> None:
@@ -212,7 +215,7 @@ def _maxima(organ: Mapping[str, Array], number: int, size: tuple[int, int]) -> t
     return inside.max(axis=1), inside.max(axis=0)
 
 
-def _blocks(indices: Sequence[int], *, head_first: bool) -> Iterator[Sequence[int]]:
+def _blocks(indices: Sequence[int], length: int, *, head_first: bool) -> Iterator[Sequence[int]]:
     """Cut slices into blocks, the same ones from either end."""
-    starts = range(0, len(indices), SLICES_PER_BATCH)
-    return (indices[first : first + SLICES_PER_BATCH] for first in (reversed(starts) if head_first else starts))
+    starts = range(0, len(indices), length)
+    return (indices[first : first + length] for first in (reversed(starts) if head_first else starts))

@@ -1,5 +1,6 @@
 """What passes in and out of the two stages: the names, types and shapes that graphs, engines and manifest agree on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,6 +9,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 Precision = Literal["fp32", "fp16"]
 """Type a graph computes in; what it takes and returns is float32 in both."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+EnginePrecision = Literal["fp32", "fp16", "bf16"]
+"""Type an engine computes in: that of its graph, or bfloat16, in which some engines run float32 graphs."""
+ENGINE_PRECISIONS: tuple[EnginePrecision, ...] = get_args(EnginePrecision)
 
 SIDE_MULTIPLE = 16
 """Height and width of every image are multiples of this: both networks pool four times by 2."""
@@ -16,9 +20,13 @@ SHORTEST_SIDE = 64
 LONGEST_SIDE = 2048
 """Longest height and width that the exported graphs take, in pixels."""
 SLICES_PER_BATCH = 4
-"""Slices that stage 1 takes at once."""
+"""Slices that stage 1 takes at once on a GPU."""
 CROPS_PER_BATCH = 8
-"""Crops that stage 2 takes at once."""
+"""Crops that stage 2 takes at once on a GPU."""
+GPU_BATCH: Mapping[Stage, int] = {"stage1": SLICES_PER_BATCH, "stage2": CROPS_PER_BATCH}
+"""Images that a stage takes at once on a GPU."""
+CPU_BATCH: Mapping[Stage, int] = {"stage1": 1, "stage2": 4}
+"""Images that a stage takes at once on a CPU, where more cost memory and save no time (benchmarks/batch_sizes.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,15 @@ import numpy as np
 from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.engines.base import Array
 from cascade_rt.processors import available_cpus
-from cascade_rt.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH, STAGE_SPECS, Stage
+from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
 RUNS, WARM_UPS = 5, 2
 Seconds = dict[str, float]
 
 
 def stage_images(stage: Stage, shape: tuple[int, int], batch: int | None = None) -> dict[str, Array]:
-    """Noise in the range of a stage, as many images as the pipeline takes at once."""
-    count = batch or (SLICES_PER_BATCH if stage == "stage1" else CROPS_PER_BATCH)
-    images = np.random.default_rng(0).random((count, 1, *shape), dtype=np.float32)
+    """Noise in the range of a stage, as many images as the pipeline takes at once on a CPU."""
+    images = np.random.default_rng(0).random((batch or CPU_BATCH[stage], 1, *shape), dtype=np.float32)
     return {STAGE_SPECS[stage].inputs[0].name: images * 340 - 100 if stage == "stage1" else images}
 
 

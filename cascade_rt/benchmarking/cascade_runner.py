@@ -11,13 +11,15 @@ from cascade_rt.benchmarking.worker import OpenRunner
 from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.inference import Job, infer_file
+from cascade_rt.search import WHOLE_SCAN, SearchOptions
 
 
 class CascadeRunner:
     """Segments scan files with an open cascade; each report lies beside its mask, as JSON."""
 
-    def __init__(self, cascade: Cascade) -> None:
+    def __init__(self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN) -> None:
         self._cascade = cascade
+        self._search = search
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -26,7 +28,8 @@ class CascadeRunner:
 
     def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
         """Segment a scan (see `Runner`)."""
-        return infer_file(self._cascade, Job(scan, mask, report_path(mask)), overwrite=True).timings
+        job = Job(scan, mask, report_path(mask))
+        return infer_file(self._cascade, job, overwrite=True, search=self._search).timings
 
 
 def report_path(mask: Path) -> Path:
@@ -36,7 +39,7 @@ def report_path(mask: Path) -> Path:
 
 def open_arm(bundle: Path, arm: Arm, plans: PlanSource = no_plans) -> CascadeRunner:
     """Open an arm on a bundle; raises as `open_cascade`."""
-    return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans))
+    return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans), arm.search)
 
 
 def runners(bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans) -> dict[str, OpenRunner]:

@@ -1,26 +1,36 @@
 """Engines: the libraries that can run a stage, behind one contract, and the one place that chooses between them."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
+from cascade_rt.engines.openvino_session import OpenVinoPrecision
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import BackendUnavailableError, UsageError
-from cascade_rt.tensors import Precision, Stage
+from cascade_rt.tensors import EnginePrecision, Precision, Stage
 
-Backend = Literal["tensorrt", "onnxruntime-cuda", "onnxruntime", "pytorch"]
+Backend = Literal["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 """All backends, best first."""
 GPU_BACKENDS: tuple[Backend, ...] = ("tensorrt", "onnxruntime-cuda")
 """Those that run on an NVIDIA GPU or not at all."""
-BackendChoice = Literal["auto", "tensorrt", "onnxruntime-cuda", "onnxruntime", "pytorch"]
-PrecisionChoice = Literal["auto", "fp32", "fp16"]
+BackendChoice = Literal["auto", "tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16"]
+PRECISIONS_OF: Mapping[Backend, tuple[EnginePrecision, ...]] = {
+    "tensorrt": ("fp32", "fp16"),
+    "onnxruntime-cuda": ("fp32", "fp16"),
+    "openvino": ("fp32", "bf16"),
+    "onnxruntime": ("fp32", "fp16"),
+    "pytorch": ("fp32",),
+}
+"""What each backend computes in; on this machine and with this bundle it may be less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Engines:
 
 
 def open_engine(
-    bundle: Bundle, stage: Stage, backend: Backend, precision: Precision = "fp32", plans: PlanSource = no_plans
+    bundle: Bundle, stage: Stage, backend: Backend, precision: EnginePrecision = "fp32", plans: PlanSource = no_plans
 ) -> StageEngine:
     """Open one stage of a bundle on one backend.
 
@@ -60,6 +70,13 @@ def open_engine(
         BundleError: The bundle has no graphs of this precision.
         UsageError: The backend has no such precision.
     """
+    if precision not in PRECISIONS_OF[backend]:
+        raise UsageError(f"backend {backend!r} {_other_precisions(backend, precision)}; choose another backend")
+    if backend == "openvino":
+        from cascade_rt.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(bundle, stage, cast(OpenVinoPrecision, precision))
+    precision = cast(Precision, precision)
     if backend == "tensorrt":
         from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 
@@ -72,8 +89,6 @@ def open_engine(
         from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(bundle, stage, precision)
-    if precision != "fp32":
-        raise UsageError(f"backend 'pytorch' is the float32 baseline and has no {precision}; choose another backend")
     for package in ("torch", "safetensors"):
         import_package(package, backend=backend, extra="train")
     from cascade_rt.engines.pytorch import PyTorchEngine
@@ -107,6 +122,9 @@ def open_engines(
 def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) -> Engines:
     candidates, passed_over = _candidates()
     for candidate in candidates:
+        if precision not in ("auto", *PRECISIONS_OF[candidate]):
+            passed_over.append(f"backend {candidate!r} {_other_precisions(candidate, precision)}")
+            continue
         try:
             return replace(_open_both(bundle, candidate, precision, plans), passed_over=tuple(passed_over))
         except BackendUnavailableError as error:
@@ -139,8 +157,12 @@ def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans:
     return Engines(stage1, stage2)
 
 
-def _precision(bundle: Bundle, backend: Backend, choice: PrecisionChoice) -> Precision:
-    """What `auto` stands for; a CPU computes half precision more slowly than float32."""
+def _other_precisions(backend: Backend, precision: str) -> str:
+    return f"computes in {' and '.join(PRECISIONS_OF[backend])}, not in {precision}"
+
+
+def _precision(bundle: Bundle, backend: Backend, choice: PrecisionChoice) -> EnginePrecision:
+    """What `auto` stands for: on a CPU fp32; fp16 is slower there, and bf16 is faster but finds other voxels."""
     if choice != "auto":
         return choice
     return bundle.precisions[-1] if backend in GPU_BACKENDS else "fp32"

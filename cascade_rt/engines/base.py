@@ -69,6 +69,11 @@ class StageEngine(Protocol):
         """What it is."""
         ...
 
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once: more cost memory and save little time. It takes any number."""
+        ...
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs."""
         ...

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
-from cascade_rt.tensors import Stage
+from cascade_rt.tensors import GPU_BATCH, Stage
 
 Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -26,6 +26,11 @@ class FakeEngine:
     def info(self) -> EngineInfo:
         """What it is."""
         return EngineInfo("fake", "fp32", "cpu", "1")
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`)."""

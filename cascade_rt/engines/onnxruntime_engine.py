@@ -12,7 +12,7 @@ from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.errors import BackendUnavailableError, BundleError
-from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
+from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Precision, Stage
 
 
 class OnnxRuntimeEngine:
@@ -39,6 +39,11 @@ class OnnxRuntimeEngine:
     def info(self) -> EngineInfo:
         """What it is."""
         return self._info
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return CPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`)."""
@@ -82,6 +87,11 @@ class OnnxRuntimeGpuEngine:
     def info(self) -> EngineInfo:
         """What it is; `settings` has the options of the provider, TF32 among them."""
         return self._info
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).

@@ -69,9 +69,14 @@ def open_cpu_session(graph: bytes, what: str) -> Any:
     """
     onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
     errors = onnxruntime.capi.onnxruntime_pybind11_state
+    options = _options(onnxruntime)
+    # Threads that wait for work by spinning take the processors from whatever reads and writes beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of memory for each size of crop is memory for each size of crop.
+    options.enable_mem_pattern = False
     try:
         return onnxruntime.InferenceSession(
-            graph, sess_options=_options(onnxruntime), providers=["CPUExecutionProvider"], enable_fallback=0
+            graph, sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
         raise BundleError(f"{what}: ONNX Runtime cannot read the graph; export the bundle again") from error

@@ -11,7 +11,7 @@ from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.tensors import STAGE_SPECS, Stage
+from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Stage
 
 
 class PyTorchEngine:
@@ -43,6 +43,11 @@ class PyTorchEngine:
     def info(self) -> EngineInfo:
         """What it is."""
         return self._info
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`)."""

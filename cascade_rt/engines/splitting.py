@@ -33,6 +33,12 @@ class SplittingEngine:
         """What the engine inside is."""
         return self._engine.info
 
+    @property
+    def preferred_batch(self) -> int:
+        """What the engine inside prefers, or what memory was enough for."""
+        preferred = self._engine.preferred_batch
+        return preferred if self.largest_batch is None else min(preferred, self.largest_batch)
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 

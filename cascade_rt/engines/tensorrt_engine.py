@@ -13,7 +13,7 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import Plan, PlanSource
 from cascade_rt.engines.tensorrt_session import TensorRtSession
 from cascade_rt.errors import BackendUnavailableError
-from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
+from cascade_rt.tensors import GPU_BATCH, STAGE_SPECS, Precision, Stage
 
 
 class TensorRtEngine:
@@ -67,6 +67,11 @@ class TensorRtEngine:
     def device_seconds(self) -> float:
         """How long the GPU was busy with the last part of a batch, copies included."""
         return 0.0 if self._session is None else self._session.device_seconds
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).

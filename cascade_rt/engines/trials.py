@@ -20,6 +20,7 @@ from cascade_rt.engines.onnxruntime_session import (
     open_gpu_session,
     run_bound,
 )
+from cascade_rt.engines.openvino_session import Part, open_parts
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
 
@@ -55,6 +56,12 @@ def check_sums(sums: Array) -> None:
     side = np.array([2, *[3] * (SIDE - 2), 2], dtype=np.float32)
     if not np.array_equal(sums, np.outer(side, side)[None, None]):
         raise EngineError("it computes a convolution wrongly; do not use it, and install it again")
+
+
+def _openvino() -> str:
+    (model,) = open_parts(GRAPH_PATH.read_bytes(), "the graph of the doctor", [Part(("image",), ("sums",), "fp32")])
+    check_sums(model({"image": image()})["sums"])
+    return "on the CPU"
 
 
 def _onnxruntime_cpu() -> str:
@@ -130,9 +137,11 @@ def _pytorch(device: str) -> str:
 
 
 _CPU, _GPU, _TRAIN, _RTX = "cascade-rt[cpu]", "cascade-rt[gpu]", "cascade-rt[train]", "tensorrt-rtx-cu13"
+_OPENVINO = "cascade-rt[openvino]"
 
 TRIALS = (
     Trial("onnxruntime", _onnxruntime_cpu, _CPU),
+    Trial("openvino", _openvino, _OPENVINO),
     Trial("onnxruntime-cuda", partial(_onnxruntime_gpu, "onnxruntime-cuda", CUDA), _GPU, needs_gpu=True),
     Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), _GPU, needs_gpu=True),
     Trial("tensorrt", _tensorrt, _GPU, needs_gpu=True),

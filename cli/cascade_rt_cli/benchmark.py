@@ -13,7 +13,8 @@ from cascade_rt_cli.options import PATH, bundle_option, overwrite_option
     "--backends",
     metavar="ARMS",
     help="What is measured, with commas between: backends, each with or without :precision, such as "
-    "onnxruntime,pytorch:fp32. Without a precision the backend takes its fastest. Default: all that run here.",
+    "onnxruntime,pytorch:fp32. Without a precision the backend takes its usual one. Behind it +z-search=4 or +body-box "
+    "leave parts of the scan out, as in infer; the table shows what that costs. Default: all that run here.",
 )
 @click.option(
     "--rounds",
@@ -58,6 +59,7 @@ def benchmark(
     Examples:
       cascade-rt benchmark scan.nii.gz
       cascade-rt benchmark scan.nii.gz --backends onnxruntime,pytorch --rounds 10 --chart steps.png
+      cascade-rt benchmark scan.nii.gz --backends openvino:fp32,openvino:fp32+z-search=4
       cascade-rt benchmark scans/*.nii.gz --bundle bundles/first -o results.jsonl
       cascade-rt demo && cascade-rt benchmark out/demo/phantom.nii.gz
     """  # noqa: D301

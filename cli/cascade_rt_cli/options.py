@@ -9,7 +9,7 @@ import click
 
 from cascade_rt.engines import BACKENDS
 from cascade_rt.nifti.options import MAX_VOXELS, ScanOptions
-from cascade_rt.tensors import PRECISIONS
+from cascade_rt.tensors import ENGINE_PRECISIONS
 
 PATH = click.Path(path_type=Path)
 EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
@@ -37,10 +37,10 @@ backend_option = click.option(
 )
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
+    type=click.Choice(["auto", *ENGINE_PRECISIONS]),
     default="auto",
     show_default=True,
-    help="Type the networks compute in. auto: the fastest on the backend; on a CPU fp32, which is faster there.",
+    help="Type the networks compute in. auto: on a GPU fp16, on a CPU fp32; bf16: faster there, and near fp32.",
 )
 calibrate_option = click.option(
     "--calibrate",
@@ -54,7 +54,7 @@ limits_option = click.option(
     "--limits",
     type=PATH,
     metavar="TOML",
-    help="File with other limits: tables [fp32] and [fp16] of max_error, mean_error, least_dice, slot_error.",
+    help="File with other limits: tables [fp32], [fp16] and [bf16] of max_error, mean_error, least_dice, slot_error.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")
 shape_option = click.option(

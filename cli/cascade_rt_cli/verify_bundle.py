@@ -9,7 +9,7 @@ import click
 
 from cascade_rt.bundle import default_bundle_path, read_bundle
 from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
-from cascade_rt.tensors import Precision
+from cascade_rt.tensors import EnginePrecision
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.plans import plans
@@ -54,7 +54,7 @@ def verify_bundle(
     else:
         print_rows(results_console(), _rows(found.to_json()))
     what = f"{bundle.manifest.name} in {info.precision} on {info.backend}"
-    judge(found, allowed[cast(Precision, info.precision)], what)
+    judge(found, allowed[cast(EnginePrecision, info.precision)], what)
 
 
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

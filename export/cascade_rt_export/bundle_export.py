@@ -19,7 +19,7 @@ from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import OutputError, OutputExistsError
 from cascade_rt.models.weights import save_weights
-from cascade_rt.tensors import STAGE_SPECS, STAGES, Precision, Stage
+from cascade_rt.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.version import __version__
 from cascade_rt_export.calibration import Calibration, phantom_calibration, stage_inputs
@@ -44,7 +44,7 @@ def export_bundle(
     half: bool = True,
     search: bool = False,
     calibration: Calibration | None = None,
-    limits: Mapping[Precision, ParityLimits] = LIMITS,
+    limits: Mapping[EnginePrecision, ParityLimits] = LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Export both stages, compare them with PyTorch, and only then put the bundle in its place.
@@ -151,7 +151,7 @@ def _prove(
     path: Path,
     manifest: Manifest,
     calibration: Calibration,
-    limits: Mapping[Precision, ParityLimits],
+    limits: Mapping[EnginePrecision, ParityLimits],
     on_step: Callable[[str], None],
 ) -> Manifest:
     """Compare the masks of each precision with those of PyTorch; ParityError where they are too far."""

@@ -104,6 +104,10 @@ class _Recorder:
     def info(self) -> EngineInfo:
         return self.engine.info
 
+    @property
+    def preferred_batch(self) -> int:
+        return self.engine.preferred_batch
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.inputs.append(inputs)
         return self.engine.run(inputs)

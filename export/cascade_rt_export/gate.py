@@ -20,7 +20,7 @@ from cascade_rt.engines import Engines
 from cascade_rt.errors import EngineError, ParityError, UsageError
 from cascade_rt.metrics import Confusion, confusion, pool
 from cascade_rt.scan_run import MASK_THRESHOLD
-from cascade_rt.tensors import Precision
+from cascade_rt.tensors import EnginePrecision
 from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 
@@ -39,15 +39,16 @@ class ParityLimits:
     """Largest difference between the answers to one input in different places of a batch."""
 
 
-LIMITS: Mapping[Precision, ParityLimits] = {
+LIMITS: Mapping[EnginePrecision, ParityLimits] = {
     "fp32": ParityLimits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
     # Rounding moves single probabilities by as much as the network is steep there; the masks are what counts.
     "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
+    "bf16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.995, slot_error=1e-1),
 }
 
 
-def read_limits(path: Path) -> Mapping[Precision, ParityLimits]:
-    """Read limits from a TOML file with the tables `[fp32]` and `[fp16]`; what it leaves out is as in `LIMITS`.
+def read_limits(path: Path) -> Mapping[EnginePrecision, ParityLimits]:
+    """Read limits from a TOML file with a table for each precision; what it leaves out is as in `LIMITS`.
 
     Raises:
         UsageError: The file cannot be read, is not TOML, or holds a table, a key or a value that does not exist.
@@ -55,7 +56,7 @@ def read_limits(path: Path) -> Mapping[Precision, ParityLimits]:
     document = read_toml(path)
     unknown = set(document) - set(LIMITS)
     if unknown:
-        raise UsageError(f"{path}: unknown table [{min(unknown)}]; limits have the tables [fp32] and [fp16]")
+        raise UsageError(f"{path}: unknown table [{min(unknown)}]; limits have the tables [fp32], [fp16] and [bf16]")
     return {
         precision: _limits_in(document.get(precision, {}), usual, f"{path}: {precision}")
         for precision, usual in LIMITS.items()

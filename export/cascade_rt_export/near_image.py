@@ -7,7 +7,7 @@ from onnx import NodeProto
 from cascade_rt_export.known_dangers import Wiring, image_readers
 
 NEAR_IMAGE_SHARE = 0.045
-"""The share of the convolutions' work that may stay in float32 on this account; 0.05 would fail the proof of precision."""
+"""The share of the convolutions' work that may stay in float32 on this account; 0.05 would be refused."""
 
 
 def near_image(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:

@@ -13,6 +13,7 @@ from torch import nn
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
 from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, StageSpec
 from cascade_rt_export.batch_norms import with_folded_norms
+from cascade_rt_export.narrow_convolutions import fill_vectors
 
 OPSET = 18
 """Resize of opset 19 and later long had no CUDA kernel in ONNX Runtime; nothing here needs more than 18."""
@@ -62,6 +63,7 @@ def onnx_from_graph(graph: nn.Module, spec: StageSpec) -> ModelProto:
     exported = program.model_proto
     _name_axes(exported, spec)
     _strip_traces(exported)
+    fill_vectors(exported)
     onnx.checker.check_model(exported, full_check=True)
     return exported
 

@@ -16,6 +16,12 @@ def test_every_arm_is_read_from_its_name(arm: Arm) -> None:
     assert parse_arms(arm.name) == (arm,)
 
 
+def test_an_arm_may_leave_parts_of_a_scan_out() -> None:
+    (arm,) = parse_arms("onnxruntime:fp32+z-search=4+body-box")
+    assert (arm.search.first_every, arm.search.body_box) == (4, True)
+    assert arm.name == "onnxruntime:fp32+z-search=4+body-box"
+
+
 def test_every_backend_is_among_all_arms() -> None:
     assert {arm.backend for arm in all_arms()} == set(BACKENDS)
 
@@ -27,6 +33,8 @@ def test_every_backend_is_among_all_arms() -> None:
         ("onnxruntime:int4", "there is no precision 'int4'; choose from"),
         ("onnxruntime:", "there is no precision ''"),
         ("", "there is no backend ''"),
+        ("pytorch+z-search=x", "there is no option 'z-search=x'; choose from z-search=K, body-box"),
+        ("pytorch+z-search=0", "every slice is the least"),
         ("pytorch,pytorch", "'pytorch' is named twice"),
     ],
 )

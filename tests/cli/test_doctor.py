@@ -23,23 +23,24 @@ def test_it_says_what_works_what_does_not_and_what_auto_takes() -> None:
     assert "onnxruntime          works: on the CPU" in result.stdout
     assert "tensorrt             no: needs an NVIDIA GPU, and there is none" in result.stdout
     assert "NVIDIA GPU           none: this machine has no NVIDIA driver" in result.stdout
-    assert "--backend auto takes onnxruntime" in result.stdout
+    assert "openvino             works: on the CPU" in result.stdout
+    assert "--backend auto takes openvino" in result.stdout
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_for_machines_it_says_the_same_as_json() -> None:
     diagnosis = json.loads(doctor("--json").stdout)
     assert diagnosis["versions"]["Python"] == platform.python_version()
-    assert diagnosis["best"] == "onnxruntime"
+    assert diagnosis["best"] == "openvino"
     assert diagnosis["gpu"] is None
-    assert [finding["works"] for finding in diagnosis["backends"]] == [False, False, True, True]
+    assert [finding["works"] for finding in diagnosis["backends"]] == [False, False, True, True, True]
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_where_nothing_runs_the_bundle_it_ends_with_7_and_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hide(monkeypatch, "onnxruntime", "torch")
+    hide(monkeypatch, "openvino", "onnxruntime", "torch")
     result = doctor()
     assert result.exit_code == 7
     assert "mend it: pip install 'cascade-rt[cpu]'" in result.stdout

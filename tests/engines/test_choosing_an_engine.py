@@ -8,26 +8,27 @@ from cascade_rt.engines.base import EngineInfo, StageEngine
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, UsageError
-from cascade_rt.tensors import Stage
+from cascade_rt.tensors import EnginePrecision, Stage
 from tests.hidden_packages import hide
 
 NO_GPU = "tensorrt and onnxruntime-cuda need an NVIDIA GPU: this machine has no NVIDIA driver (no no_such_driver.so)"
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_without_a_gpu_auto_takes_onnxruntime_and_says_why_in_one_sentence(bundle: Bundle) -> None:
+def test_without_a_gpu_auto_takes_openvino_and_says_why_in_one_sentence(bundle: Bundle) -> None:
     engines = open_engines(bundle)
-    assert (engines.stage1.info.backend, engines.stage2.info.backend) == ("onnxruntime", "onnxruntime")
+    assert (engines.stage1.info.backend, engines.stage2.info.backend) == ("openvino", "openvino")
     assert engines.passed_over == (NO_GPU,)
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, "onnxruntime")
+    hide(monkeypatch, "openvino", "onnxruntime")
     engines = open_engines(bundle)
     assert engines.stage1.info.backend == "pytorch"
     assert engines.passed_over == (
         NO_GPU,
+        "backend 'openvino' needs a package that is not installed (openvino); run: pip install 'cascade-rt[openvino]'",
         "backend 'onnxruntime' needs a package that is not installed (onnxruntime); run: pip install 'cascade-rt[cpu]'",
     )
 
@@ -36,11 +37,16 @@ def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.
 def test_with_a_gpu_auto_says_what_is_missing_for_each_backend_that_would_use_it(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "tensorrt", "onnxruntime")
+    hide(monkeypatch, "tensorrt", "openvino", "onnxruntime")
     backends = [
         reason.partition(" needs a package that is not installed")[0] for reason in open_engines(bundle).passed_over
     ]
-    assert backends == ["backend 'tensorrt'", "backend 'onnxruntime-cuda'", "backend 'onnxruntime'"]
+    assert backends == [
+        "backend 'tensorrt'",
+        "backend 'onnxruntime-cuda'",
+        "backend 'openvino'",
+        "backend 'onnxruntime'",
+    ]
 
 
 @pytest.mark.usefixtures("a_gpu")
@@ -48,7 +54,7 @@ def test_with_a_gpu_auto_says_what_is_missing_for_each_backend_that_would_use_it
 def test_a_backend_asked_for_is_never_replaced(
     bundle: Bundle, backend: BackendChoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "onnxruntime", "torch", "tensorrt")
+    hide(monkeypatch, "openvino", "onnxruntime", "torch", "tensorrt")
     with pytest.raises(BackendUnavailableError, match=f"backend '{backend}' needs a package that is not installed"):
         open_engines(bundle, backend)
 
@@ -85,8 +91,8 @@ def test_a_gpu_backend_that_opens_but_does_not_run_is_passed_over(
 
 @pytest.mark.usefixtures("no_gpu")
 def test_without_any_backend_all_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, "onnxruntime", "torch")
-    with pytest.raises(BackendUnavailableError, match=r"no engine can run here: .*onnxruntime.*; .*torch"):
+    hide(monkeypatch, "openvino", "onnxruntime", "torch")
+    with pytest.raises(BackendUnavailableError, match=r"no engine can run here: .*openvino.*onnxruntime.*torch"):
         open_engines(bundle)
 
 
@@ -115,6 +121,25 @@ def test_half_precision_is_taken_where_it_is_asked_for(bundle: Bundle) -> None:
     assert (engines.stage1.info.precision, engines.stage2.info.precision) == ("fp16", "fp16")
 
 
-def test_the_baseline_has_no_half_precision(bundle: Bundle) -> None:
-    with pytest.raises(UsageError, match="'pytorch' is the float32 baseline and has no fp16"):
-        open_engines(bundle, "pytorch", "fp16")
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_passes_over_a_backend_without_the_precision_asked_for(bundle: Bundle) -> None:
+    engines = open_engines(bundle, "auto", "fp16")
+    assert (engines.stage1.info.backend, engines.stage1.info.precision) == ("onnxruntime", "fp16")
+    assert engines.passed_over == (NO_GPU, "backend 'openvino' computes in fp32 and bf16, not in fp16")
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "precisions"),
+    [
+        ("pytorch", "fp16", "fp32"),
+        ("pytorch", "bf16", "fp32"),
+        ("onnxruntime", "bf16", "fp32 and fp16"),
+        ("tensorrt", "bf16", "fp32 and fp16"),
+        ("openvino", "fp16", "fp32 and bf16"),
+    ],
+)
+def test_a_precision_that_a_backend_does_not_compute_in_is_refused(
+    bundle: Bundle, backend: Backend, precision: EnginePrecision, precisions: str
+) -> None:
+    with pytest.raises(UsageError, match=f"backend '{backend}' computes in {precisions}, not in {precision}; choose"):
+        open_engines(bundle, backend, precision)

@@ -14,12 +14,13 @@ from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.engines.plans import Plan
-from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
+from cascade_rt.tensors import ENGINE_PRECISIONS, STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt_export.gate import LIMITS
+from tests.bf16 import require_bf16
 from tests.gpu_backends import require_packages
 
 Open = Callable[[Stage], StageEngine]
-Opened = tuple[Backend, Precision]
+Opened = tuple[Backend, EnginePrecision]
 
 CPU_BACKENDS = [each for each in BACKENDS if each not in GPU_BACKENDS]
 PARAMS: list[object] = [
@@ -27,10 +28,11 @@ PARAMS: list[object] = [
     pytest.param(("onnxruntime-cuda", "fp16"), marks=pytest.mark.gpu, id="onnxruntime-cuda-fp16"),
     *(pytest.param((backend, "fp32"), id=backend) for backend in CPU_BACKENDS),
     pytest.param(("onnxruntime", "fp16"), id="onnxruntime-fp16"),
+    pytest.param(("openvino", "bf16"), id="openvino-bf16"),
     "fake",
 ]
 BATCH_TOLERANCE = {precision: limits.slot_error for precision, limits in LIMITS.items()}
-"""What the gate allows: a GPU may take another kernel for another batch size."""
+"""What the gate allows: another batch size may be given another kernel, and half precision shows it."""
 
 
 def open_fake(stage: Stage) -> StageEngine:
@@ -59,6 +61,8 @@ def open_stage(request: pytest.FixtureRequest, bundle: Bundle) -> Open:
         return open_fake
     backend, precision = cast(Opened, request.param)
     require_packages(backend)
+    if precision == "bf16":
+        require_bf16()
     return lambda stage: open_engine(bundle, stage, backend, precision, plans=build_once)
 
 
@@ -132,7 +136,8 @@ def test_each_row_depends_on_its_own_input_alone(engine: StageEngine) -> None:
     for row in range(3):
         alone = engine.run({name: array[row : row + 1] for name, array in inputs.items()})
         for name, array in alone.items():
-            atol = BATCH_TOLERANCE[engine.info.precision] if engine.info.backend in GPU_BACKENDS else 1e-5
+            exact = engine.info.backend not in GPU_BACKENDS and engine.info.precision != "bf16"
+            atol = 1e-5 if exact else BATCH_TOLERANCE[engine.info.precision]
             np.testing.assert_allclose(whole[name][row : row + 1], array, atol=atol)
 
 
@@ -173,6 +178,11 @@ def test_may_be_closed_twice_and_refuses_to_run_then(engine: StageEngine) -> Non
 
 def test_says_what_it_is(engine: StageEngine) -> None:
     info = engine.info
-    assert info.precision in PRECISIONS
+    assert info.precision in ENGINE_PRECISIONS
     assert info.device
     assert info.version
+
+
+def test_prefers_a_batch_that_it_takes(engine: StageEngine) -> None:
+    batch = engine.preferred_batch
+    assert all(len(array) == batch for array in engine.run(image(engine, batch)).values())

@@ -23,7 +23,7 @@ def test_what_a_file_leaves_out_is_as_usual(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[int8]", r"limits\.toml: unknown table \[int8\]; limits have the tables \[fp32\] and \[fp16\]"),
+        ("[int8]", r"limits\.toml: unknown table \[int8\]; limits have the tables \[fp32\], \[fp16\] and \[bf16\]"),
         ("fp16 = 1", r"limits\.toml: fp16 must be a table, got 1"),
         ("[fp16]\nleast_dise = 0.9", r"unknown key .*fp16\.least_dise; did you mean 'least_dice'\?"),
         ("[fp16]\nleast_dice = nan", r"fp16\.least_dice must lie between 0 and 1, got nan"),

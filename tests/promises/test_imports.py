@@ -11,7 +11,18 @@ from cascade_rt.bundle import Bundle
 from cascade_rt_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "onnx", "onnxruntime", "onnxscript", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib", "monai"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "matplotlib",
+    "monai",
+}
 
 
 def modules_after(code: str) -> set[str]:

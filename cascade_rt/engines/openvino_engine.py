@@ -1,0 +1,68 @@
+"""OpenVINO on the CPU: the fastest there, in float32, and in bfloat16 where the processor computes in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cascade_rt.bundle import Bundle
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.openvino_session import OpenVinoPrecision, Part, import_openvino, open_parts
+from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
+
+
+def parts_of(stage: Stage, precision: OpenVinoPrecision) -> list[Part]:
+    """What of a stage is computed together: in bfloat16 the network of stage 1, and in float32 the salient image.
+
+    Rounded to the 8 bits of a bfloat16 the salient image costs more tumour voxels than all of both networks.
+    """
+    spec = STAGE_SPECS[stage]
+    inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
+    if precision == "fp32" or "salient" not in outputs:
+        return [Part(inputs, outputs, precision)]
+    found = tuple(name for name in outputs if name != "salient")
+    return [Part(inputs, found, precision), Part((*inputs, "organ_prob"), ("salient",), "fp32")]
+
+
+class OpenVinoEngine:
+    """Runs the float32 graph of a stage, compiled once for all sizes (docs/decisions/0015)."""
+
+    def __init__(self, bundle: Bundle, stage: Stage, precision: OpenVinoPrecision = "fp32") -> None:
+        path = bundle.graph(stage, "fp32")
+        self._stage = stage
+        self._parts = parts_of(stage, precision)
+        models = open_parts(path.read_bytes(), str(path), self._parts)
+        self._requests: list[Any] | None = [model.create_infer_request() for model in models]
+        version = import_openvino().__version__.partition("-")[0]
+        threads = str(models[0].get_property("INFERENCE_NUM_THREADS"))
+        self._info = EngineInfo("openvino", precision, "cpu", version, {"threads": threads})
+
+    @property
+    def stage(self) -> Stage:
+        """The stage it runs."""
+        return self._stage
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return self._info
+
+    @property
+    def preferred_batch(self) -> int:
+        """How many images to give it at once."""
+        return CPU_BATCH[self._stage]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the stage's outputs (see `StageEngine`)."""
+        check_inputs(self._stage, inputs)
+        check_open(self._requests, self._stage)
+        tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        for part, request in zip(self._parts, self._requests, strict=True):  # type: ignore[arg-type]
+            # Inputs and outputs are copied: what OpenVINO keeps for its next run is then nobody else's.
+            outputs = request.infer({name: tensors[name] for name in part.inputs})
+            tensors |= {name: outputs[name] for name in part.outputs}
+        return {spec.name: tensors[spec.name] for spec in STAGE_SPECS[self._stage].outputs}
+
+    def close(self) -> None:
+        """Free the compiled models."""
+        self._requests = None

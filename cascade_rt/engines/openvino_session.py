@@ -1,0 +1,162 @@
+"""OpenVINO models that compute on the CPU in the precision they were told to, and tell nobody.
+
+Left to itself OpenVINO computes a float32 graph in bfloat16 wherever the processor can, and says so nowhere. Here the
+precision is always stated; `convolution_shares` reads back what was made of it.
+
+Left to itself it also sends an event to its makers each time it is imported, and writes an identifier into the home
+folder. Here it is imported without the package that does.
+"""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cascade_rt.engines.packages import import_package
+from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
+from cascade_rt.processors import available_cpus
+
+OpenVinoPrecision = Literal["fp32", "bf16"]
+_HINTS: Mapping[OpenVinoPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
+_CONVOLUTIONS = ("Convolution", "Deconvolution")
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    Raises:
+        BackendUnavailableError: The package is not installed or cannot be loaded.
+    """
+    with _telemetry_missing():
+        return import_package("openvino", backend="openvino", extra="openvino")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a graph that is computed in one precision."""
+
+    inputs: tuple[str, ...]
+    """Tensors of the graph that it takes: inputs of the graph, or what a part before it returns."""
+    outputs: tuple[str, ...]
+    precision: OpenVinoPrecision
+
+
+def open_parts(graph: bytes, what: str, parts: Sequence[Part]) -> list[Any]:
+    """Compile a graph for the CPU in parts, which run one after the other.
+
+    Args:
+        graph: The ONNX graph, in float32, with its weights inside.
+        what: Which graph it is, for messages.
+        parts: The parts.
+
+    Returns:
+        An `openvino.CompiledModel` for each part.
+
+    Raises:
+        BackendUnavailableError: The package is missing, or the processor does not compute in this precision.
+        BundleError: The graph cannot be read, or has no such tensors.
+        EngineBuildError: OpenVINO did not make of it what it was asked for.
+    """
+    openvino = import_openvino()
+    core = openvino.Core()
+    if any(part.precision == "bf16" for part in parts):
+        _require_bf16(core)
+    try:
+        models = [
+            core.compile_model(_cut(openvino, core.read_model(graph), part), "CPU", _settings(part.precision))
+            for part in parts
+        ]
+    # The one class that OpenVINO's C++ exceptions become.
+    except RuntimeError as error:
+        raise BundleError(f"{what}: OpenVINO cannot read the graph; export the bundle again") from error
+    except KeyError as error:
+        raise BundleError(f"{what}: the graph has no tensor {error}; export the bundle again") from error
+    for model, part in zip(models, parts, strict=True):
+        _check_precision(model, what, part.precision)
+    return models
+
+
+def convolution_shares(model: Any) -> Mapping[str, float]:
+    """What the convolutions of a compiled model really compute in: the share of their weights by type.
+
+    Args:
+        model: An `openvino.CompiledModel`.
+
+    Returns:
+        Shares that add up to 1, by `f32` and `bf16`; none where it has no convolutions.
+    """
+    weights: Counter[str] = Counter()
+    for node in model.get_runtime_model().get_ops():
+        facts = node.get_rt_info()
+        if facts["layerType"].value in _CONVOLUTIONS:
+            weights[facts["runtimePrecision"].value] += math.prod(node.input(1).get_shape())
+    return {kind: count / weights.total() for kind, count in weights.items()}
+
+
+def _require_bf16(core: Any) -> None:
+    """Raise BackendUnavailableError where the processor does not compute in bfloat16."""
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise BackendUnavailableError(
+            f"backend 'openvino' computes in bf16 where the processor has AVX512-BF16 or AMX, and this one ({name}) "
+            "has neither; take --precision fp32"
+        )
+
+
+def _cut(openvino: Any, model: Any, part: Part) -> Any:
+    """What computes the outputs of a part from its inputs; KeyError where the graph has no such tensor."""
+    tensors = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    parameters = []
+    for name in part.inputs:
+        node = tensors[name].get_node()
+        if node.get_type_name() != "Parameter":
+            node = _parameter_in_place_of(openvino, tensors[name], name)
+        parameters.append(node)
+    return openvino.Model([tensors[name] for name in part.outputs], parameters)
+
+
+def _parameter_in_place_of(openvino: Any, port: Any, name: str) -> Any:
+    """A new input of the model, which all that took a tensor of it takes instead."""
+    parameter = openvino.op.Parameter(port.get_element_type(), port.get_partial_shape())
+    for taker in port.get_target_inputs():
+        taker.replace_source_output(parameter.output(0))
+    parameter.output(0).set_names({name})
+    return parameter
+
+
+def _check_precision(model: Any, what: str, precision: OpenVinoPrecision) -> None:
+    """Raise EngineBuildError where the convolutions do not compute in the precision asked for."""
+    shares = convolution_shares(model)
+    if set(shares) - {_HINTS[precision]}:
+        raise EngineBuildError(
+            f"{what}: OpenVINO was asked for {precision}, and computes its convolutions in {dict(shares)}; "
+            "run: pip install --upgrade 'cascade-rt[openvino]'"
+        )
+
+
+def _settings(precision: OpenVinoPrecision) -> dict[str, str]:
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(available_cpus()),
+        # Pinned to the first cores, two processes on one machine would share these and leave the others idle.
+        "ENABLE_CPU_PINNING": "NO",
+    }
+
+
+@contextmanager
+def _telemetry_missing() -> Iterator[None]:
+    """Make the telemetry package look uninstalled: OpenVINO then takes the stand-in it has for that."""
+    if _TELEMETRY in sys.modules:
+        yield
+        return
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]

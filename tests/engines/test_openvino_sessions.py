@@ -1,0 +1,125 @@
+"""OpenVINO computes in the precision it was told to, and tells nobody."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cascade_rt.agreement import max_errors
+from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.engines import open_engine
+from cascade_rt.engines.openvino_engine import parts_of
+from cascade_rt.engines.openvino_session import (
+    OpenVinoPrecision,
+    convolution_shares,
+    import_openvino,
+    open_parts,
+)
+from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
+from cascade_rt.tensors import STAGES, Stage
+from tests.bf16 import require_bf16
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """The embedded one: these tests need no weights of their own."""
+    return read_bundle(default_bundle_path())
+
+
+def open_stage(bundle: Bundle, stage: Stage, precision: OpenVinoPrecision) -> list[Any]:
+    return open_parts(bundle.graph(stage).read_bytes(), "the graph", parts_of(stage, precision))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_float32_is_float32_also_where_the_processor_computes_in_bfloat16(bundle: Bundle, stage: Stage) -> None:
+    (model,) = open_stage(bundle, stage, "fp32")
+    assert convolution_shares(model) == {"f32": 1.0}
+
+
+def test_bfloat16_is_bfloat16_but_for_what_makes_the_salient_image(bundle: Bundle) -> None:
+    require_bf16()
+    shares = [convolution_shares(model) for stage in STAGES for model in open_stage(bundle, stage, "bf16")]
+    assert shares == [{"bf16": 1.0}, {"f32": 1.0}, {"bf16": 1.0}]
+
+
+def test_a_model_in_another_precision_than_asked_for_is_refused(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_bf16()
+    monkeypatch.setattr("cascade_rt.engines.openvino_session._settings", lambda _: {"INFERENCE_PRECISION_HINT": "bf16"})
+    with pytest.raises(EngineBuildError, match=r"asked for fp32, and computes its convolutions in \{'bf16': 1.0\}"):
+        open_stage(bundle, "stage1", "fp32")
+
+
+def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = import_openvino()
+
+    class OldProcessor(openvino.Core):  # type: ignore[misc, name-defined]
+        def get_property(self, device: str, name: str) -> object:
+            return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
+
+    monkeypatch.setattr(openvino, "Core", OldProcessor)
+    with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take --precision fp32"):
+        open_stage(bundle, "stage1", "bf16")
+
+
+def test_what_is_no_graph_is_refused() -> None:
+    with pytest.raises(BundleError, match="the graph: OpenVINO cannot read the graph; export the bundle again"):
+        open_parts(b"nothing that ONNX knows", "the graph", parts_of("stage1", "fp32"))
+
+
+def test_a_graph_of_the_other_stage_is_refused(bundle: Bundle) -> None:
+    graph = bundle.graph("stage2").read_bytes()
+    with pytest.raises(BundleError, match="the graph: the graph has no tensor 'hu'; export the bundle again"):
+        open_parts(graph, "the graph", parts_of("stage1", "fp32"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_computes_what_pytorch_computes(bundle: Bundle, stage: Stage) -> None:
+    random = np.random.default_rng(0)
+    engine, reference = open_engine(bundle, stage, "openvino"), open_engine(bundle, stage, "pytorch")
+    for batch, rows, cols in ((1, 64, 64), (3, 96, 160), (1, 256, 128)):
+        image = random.normal(size=(batch, 1, rows, cols)).astype(np.float32)
+        inputs = {"hu": 300 * image} if stage == "stage1" else {"salient": 0.3 * image + 0.5}
+        assert max(max_errors(engine.run(inputs), reference.run(inputs)).values()) <= 1e-4
+
+
+SEGMENT = """
+import socket
+
+def refuse(*_):
+    raise AssertionError("opened a connection")
+
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+
+import sys
+import numpy as np
+from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.engines import open_engines
+from cascade_rt.engines.base import smallest_inputs
+
+engines = open_engines(read_bundle(default_bundle_path()), "openvino")
+for engine in (engines.stage1, engines.stage2):
+    engine.run(smallest_inputs(engine.stage))
+print([name for name in sys.modules if name.partition(".")[0] == "openvino_telemetry"])
+"""
+
+
+def test_opening_and_running_it_tells_nobody(tmp_path: Path) -> None:
+    # Telemetry holds back in a job of continuous integration; here it must have no such excuse.
+    variables = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
+    run = subprocess.run(
+        [sys.executable, "-c", SEGMENT],
+        env={**variables, "HOME": os.fspath(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.splitlines() == ["[]"]
+    assert list(tmp_path.iterdir()) == []
