@@ -30,18 +30,18 @@ def check_content(voxels: npt.NDArray[np.int16], *, assume_hu: bool) -> tuple[In
 
     Args:
         voxels: All of them.
-        assume_hu: The user says that they are Hounsfield units, however little they look like it.
+        assume_hu: The user vouches for them; nothing is judged.
 
     Raises:
         Refusal: There is no body in the scan, or its numbers are not Hounsfield units.
     """
+    if assume_hu:
+        return ()
     sample = _sample(voxels)
     lowest, highest = int(voxels.min()), int(voxels.max())
     if lowest == highest or np.count_nonzero(sample > _BODY_HU) < _LEAST_BODY * sample.size:
         what = f"every voxel is {lowest}" if lowest == highest else "almost all voxels are air"
         raise Refusal("E_NO_BODY", f"there is no body in the scan, {what}; export the right series")
-    if assume_hu:
-        return ()
     if (lowest >= 0 and highest <= _HIGHEST_8_BIT) or highest <= _HIGHEST_NORMALISED:
         sentence = f"its values, {lowest} to {highest}, are not Hounsfield units (already windowed or normalised?)"
         raise Refusal("E_NOT_HU", f"{sentence}; export the original CT, or insist with --assume-hu")

@@ -264,8 +264,7 @@ def write_mask(
     """Write a mask on the input's own grid: its shape, its affine, its qform and sform with their codes, its units.
 
     The same mask gives the same bytes, and nothing else of the input's header is kept: no description, no extensions.
-    The file is NIfTI-1, or NIfTI-2 where the input is, or a side is too long for the other. It is there completely or
-    not at all.
+    The file is NIfTI-2 where the input is, or a side is too long for NIfTI-1. It is there completely or not at all.
 
     Args:
         mask: `[z, row, col]`, in the canonical frame of the volume.

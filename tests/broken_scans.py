@@ -313,8 +313,6 @@ BROKEN: list[ScanFile] = [
         start_of_a_gzip_header=ZIPPED[:5],
         last_member_missing=gzip.compress(GOOD[:9000]),
         last_member_cut=members(3)[:-30],
-        # Too little to tell garbage from the start of another member.
-        nine_bytes_behind_the_gzip=ZIPPED + bytes(range(1, 10)),
     ),
     *_files(
         "E_CORRUPT",
@@ -414,7 +412,12 @@ ODD: list[ScanFile] = [
     ),
     *_warned("W_EXT_MISMATCH", plain_named_gz=GOOD),
     ScanFile("gzip_named_nii", ZIPPED, None, frozenset({"W_EXT_MISMATCH"}), "scan.nii"),
-    *_warned("W_TRAILING", garbage_behind_the_gzip=ZIPPED + b"some garbage", zeros_behind_the_image=zeros_after(100)),
+    *_warned(
+        "W_TRAILING",
+        garbage_behind_the_gzip=ZIPPED + b"some garbage",
+        one_byte_behind_the_gzip=ZIPPED + b"\x1f",
+        zeros_behind_the_image=zeros_after(100),
+    ),
     ScanFile("plain_with_10_bytes_more", GOOD + bytes(10), None, frozenset({"W_TRAILING"}), "scan.nii"),
     # The header
     *_warned(

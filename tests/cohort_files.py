@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 VOXEL_ML = 0.8 * 0.8 * 2.5 / 1000
-HU = np.array([-1000, 100, 200], dtype=np.int16)
+HU = np.array([-100, 100, 200], dtype=np.int16)
 """What the fake cascade takes for background, pancreas and tumour."""
 
 
@@ -62,7 +62,10 @@ def save_labels(path: Path, labels: Array, affine: Array = AFFINE) -> Path:
 
 def save_case(root: Path, name: str, found: Array, truth: Array) -> None:
     """Write a scan in which the fake cascade finds the labels `found`, and its true labels."""
-    save_labels(root / "images" / f"{name}.nii.gz", HU[found])
+    hu = HU[found]
+    # A scan in which every voxel is alike is refused.
+    hu[0, 0, 0] -= 1
+    save_labels(root / "images" / f"{name}.nii.gz", hu)
     save_labels(root / "labels" / f"{name}.nii.gz", truth)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
-from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.errors import InputWarning, OutputError, OutputExistsError
 from cascade_rt.hashing import FileRecord
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import Measurements, measure
@@ -45,7 +45,7 @@ def segmentation(mask: Mask, **changes: Any) -> Segmentation:
         "status": judge(mask, found, CascadeConfig()),
         "measurements": found,
         "boxes": {3: Box(0, 4, 64, 64), 2: Box(1, 2, 64, 96)},
-        "warnings": ("tensorrt was passed over",),
+        "warnings": (InputWarning("W_UNITS", "mm are assumed"),),
         "timings": {"stage1": 0.5},
         "provenance": {"bundle": {"name": "small", "sha256": "ab", "intended_use": "Research only."}, "numpy": "2"},
     }
@@ -209,7 +209,7 @@ def test_warnings_with_codes_keep_them() -> None:
         ("case", "case_7"),
         ("status", "ok"),
         ("intended_use", "Research only."),
-        ("warnings", [{"code": "W_INPUT", "message": "tensorrt was passed over"}]),
+        ("warnings", [{"code": "W_UNITS", "message": "mm are assumed"}]),
         ("timings_s", {"stage1": 0.5}),
     ],
 )
@@ -262,7 +262,9 @@ def test_saved_report_is_the_report(tmp_path: Path) -> None:
 
 
 def test_saved_report_keeps_letters_of_any_language(tmp_path: Path) -> None:
-    segmentation(organ_mask(), warnings=("größer als üblich",)).save_report(tmp_path / "report.json")
+    segmentation(organ_mask(), warnings=(InputWarning("W_THICK", "größer als üblich"),)).save_report(
+        tmp_path / "report.json"
+    )
     assert "größer als üblich" in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import inv_ornt_aff
 
 from cascade_rt.errors import InputError, OutputError, OutputExistsError
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume, mask_on_source_grid, read_mask, read_volume, write_mask
 from tests.volume_files import (
     ANATOMY,
@@ -86,24 +87,27 @@ def headers(draw: st.DrawFn) -> nib.Nifti1Header:
     shape = draw(st.tuples(*[st.integers(1, 6)] * 3))
     spacing = draw(st.tuples(*[st.floats(0.3, 6)] * 3))
     angles = draw(st.tuples(*[st.floats(-180, 180)] * 2))
+    units, scale = draw(st.sampled_from([(0, 1), (1, 1e-3), (2, 1), (3, 1e3), (10, 1)]))
     turned = rotation(*angles) @ np.diag([*spacing, 1]) @ inv_ornt_aff(draw(st.sampled_from(ORIENTATIONS)), shape)
-    header = nib.Nifti1Header()
+    header = draw(st.sampled_from([nib.Nifti1Header, nib.Nifti2Header]))(endianness=draw(st.sampled_from("<>")))
     header.set_data_shape(shape)
-    header.set_data_dtype(np.int16)
-    header.set_qform(turned, code=draw(st.integers(0, 4)))
-    header.set_sform(SHEAR @ turned, code=draw(st.integers(0, 4)))
-    header.set_data_offset(352)
-    header["xyzt_units"] = draw(st.sampled_from([0, 1, 2, 3, 10]))
+    header.set_data_dtype(draw(st.sampled_from([np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])))
+    header.set_qform(np.diag([scale] * 3 + [1]) @ turned, code=draw(st.integers(0, 4)))
+    header.set_sform(np.diag([scale] * 3 + [1]) @ SHEAR @ turned, code=draw(st.integers(0, 4)))
+    header.set_data_offset(header.single_vox_offset)
+    header["scl_slope"], header["scl_inter"] = draw(st.sampled_from([(0, 0), (1, 0), (1, -1024), (0.5, 3), (-2, 7.5)]))
+    header["xyzt_units"] = units
     return header
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(header=headers(), suffix=st.sampled_from([".nii", ".nii.gz"]))
 def test_a_mask_lies_exactly_on_the_grid_of_its_scan(header: nib.Nifti1Header, suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scan, written = Path(folder, "scan.nii"), Path(folder, f"mask{suffix}")
-        scan.write_bytes(header.binaryblock + bytes(4 + 2 * math.prod(header.get_data_shape())))
-        volume = read_volume(scan)
+        voxels = bytes(math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize)
+        scan.write_bytes(header.binaryblock + bytes(4) + voxels)
+        volume = read_volume(scan, ScanOptions(assume_hu=True, assume_orientation="RAS"))
         write_mask(np.zeros(volume.voxels.shape, np.uint8), volume, written)
         assert nib.load(written).shape == nib.load(scan).shape
         np.testing.assert_array_equal(nib.load(written).affine, nib.load(scan).affine)
@@ -171,7 +175,7 @@ def test_nothing_said_about_the_patient_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("length", "kind"), [(32767, nib.Nifti1Image), (32768, nib.Nifti2Image)])
-def test_a_mask_is_nifti_2_only_where_a_side_is_too_long(length: int, kind: type, tmp_path: Path) -> None:
+def test_the_mask_of_an_array_is_nifti_2_only_where_a_side_is_too_long(length: int, kind: type, tmp_path: Path) -> None:
     volume = Volume.from_array(np.zeros((length, 1, 1), np.int16), LPS_AFFINE)
     write_mask(np.zeros((1, 1, length), np.uint8), volume, tmp_path / "mask.nii")
     assert type(nib.load(tmp_path / "mask.nii")) is kind
@@ -194,8 +198,9 @@ def test_the_scan_itself_is_never_overwritten(link: str, scan: Path, tmp_path: P
     target = scan if link == "same" else tmp_path / "mask.nii.gz"
     if target != scan:
         getattr(target, link)(scan)
-    with pytest.raises(OutputError, match="this is the scan itself"):
+    with pytest.raises(OutputError, match="this is the scan itself") as caught:
         write_mask(LABELS, read_volume(scan), target, overwrite=True)
+    assert caught.value.code == "E_SAME_FILE"
 
 
 @pytest.mark.parametrize("name", ["mask", "mask.png", "mask.gz", "mask.nii.zip"])

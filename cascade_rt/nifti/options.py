@@ -17,7 +17,7 @@ class ScanOptions:
     assume_orientation: str | None = None
     """Where the axes (i, j, k) of a file without qform and sform run to, such as `LPS`; none: it is refused."""
     assume_hu: bool = False
-    """Take the numbers for Hounsfield units however little they look like it."""
+    """Take the numbers for the Hounsfield units of a scan, whatever they look like: they are not judged."""
     hu_offset: int = 0
     """Added to every voxel, such as -1024 for files that store HU + 1024."""
     max_voxels: int = MAX_VOXELS

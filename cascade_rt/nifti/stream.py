@@ -4,23 +4,20 @@ gzip verifies its checksum where the stream ends, not where the last voxel does;
 read on. So a file counts as read when `finish` has returned.
 """
 
-import gzip
 import io
 import os
 import stat
 from types import TracebackType
 from typing import Self
 
-from isal import igzip
-
 from cascade_rt.errors import InputWarning
 from cascade_rt.nifti.foreign import describe
 from cascade_rt.nifti.gate import Refusal
+from cascade_rt.nifti.gunzip import MAGIC, GunzipStream
 from cascade_rt.nifti.header import NiftiHeader, header_length, parse_header
 from cascade_rt.nifti.names import split_suffix
 from cascade_rt.nifti.options import ScanOptions
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _LARGEST_DEFLATE_RATIO = 1032
 _TRAILING_BYTES = 1 << 20
 """The most that may follow the image: more is another image, or a bomb."""
@@ -45,8 +42,8 @@ class NiftiStream:
             self._size = os.fstat(self._file.fileno()).st_size
             if self._size == 0:
                 raise Refusal("E_EMPTY", "the file is empty; copy it again")
-            self._compressed = self._file.peek(2)[:2] == _GZIP_MAGIC
-            self._stream: io.BufferedIOBase = igzip.IGzipFile(fileobj=self._file) if self._compressed else self._file
+            self._compressed = self._file.peek(2)[:2] == MAGIC
+            self._stream = GunzipStream(self._file) if self._compressed else self._file
             self._position = 0
             self.header = parse_header(self._read_header(), options, labels=labels)
             self._check_size(options)
@@ -88,12 +85,12 @@ class NiftiStream:
             Refusal: Something long follows the image.
         """
         self._skip_to(self.header.end)
-        trailing, foreign = self._drain()
+        trailing = self._count_trailing()
         if trailing > _TRAILING_BYTES:
             sentence = f"more than {_size(_TRAILING_BYTES)} follow the image, so that its header cannot be right"
             raise Refusal("E_TRAILING", f"{sentence}; export it again")
         warnings = [*self.header.warnings, *self._extension_warnings()]
-        if trailing or foreign:
+        if trailing:
             warnings.append(InputWarning("W_TRAILING", "something follows the image in the file; it is ignored"))
         return tuple(warnings)
 
@@ -140,29 +137,27 @@ class NiftiStream:
         return count
 
     def _read_up_to(self, length: int) -> bytes:
-        block = self._stream.read(length)
-        self._position += len(block)
-        return block
+        block = memoryview(bytearray(length))
+        filled = 0
+        while filled < length and (count := self._stream.readinto(block[filled:])):
+            filled += count
+        self._position += filled
+        return bytes(block[:filled])
 
     def _skip_to(self, position: int) -> None:
         scratch = memoryview(bytearray(min(_STEP_BYTES, max(position - self._position, 0))))
         while self._position < position:
             self._read_some(scratch[: position - self._position])
 
-    def _drain(self) -> tuple[int, bool]:
-        """Count the bytes behind the image, to one over the limit; and tell whether something else follows the gzip."""
-        if not self._compressed:
-            return self._size - self.header.end, False
-        count = 0
-        try:
-            while count <= _TRAILING_BYTES and (block := self._stream.read(_STEP_BYTES)):
-                count += len(block)
-        except gzip.BadGzipFile as error:
-            # Raised where the next member should begin, when the checksum of the one before has been verified.
-            if not str(error).startswith("Not a gzipped file"):
-                raise
-            return count, True
-        return count, False
+    def _count_trailing(self) -> int:
+        """Read to the end of the file, unless more than the limit follows the image; return how much that is."""
+        if not isinstance(self._stream, GunzipStream):
+            return self._size - self.header.end
+        scratch = memoryview(bytearray(_STEP_BYTES))
+        trailing = 0
+        while trailing <= _TRAILING_BYTES and (count := self._stream.readinto(scratch)):
+            trailing += count
+        return trailing or int(self._stream.garbage_follows)
 
     def _extension_warnings(self) -> list[InputWarning]:
         suffix = split_suffix(self._path)[1].lower()

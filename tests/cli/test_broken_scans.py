@@ -1,7 +1,7 @@
 """Every file of the corpus through the command line: refused in one sentence with its code, or segmented in place."""
 
-import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def infer(file: ScanFile, folder: Path) -> tuple[Path, Result]:
 def header_of(path: Path) -> Any:
     """The header of a file as it is, nothing mended."""
     content = path.read_bytes()
-    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    content = zlib.decompressobj(31).decompress(content, 1000) if content[:2] == b"\x1f\x8b" else content
     kind = nib.Nifti2Header if b"n+2" in content[:8] else nib.Nifti1Header
     order = "<" if content[0] else ">"
     return kind(content[: kind.sizeof_hdr], order, check=False)

@@ -80,7 +80,7 @@ def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Pa
     loaded = modules_after(
         "import numpy as np, nibabel as nib\n"
         f"scan = {str(tmp_path / 'scan.nii.gz')!r}\n"
-        "nib.save(nib.Nifti1Image(np.full((64, 64, 2), 40, np.int16), np.eye(4)), scan)\n"
+        "nib.save(nib.Nifti1Image(np.linspace(-900, 900, 64 * 64 * 2).reshape(64, 64, 2), np.eye(4)), scan)\n"
         "from cascade_rt_cli.main import main\n"
         f"main(['infer', scan, '--bundle', {str(bundle.path)!r}, '-o', {str(tmp_path)!r}, '--backend', 'onnxruntime'],"
         " standalone_mode=False)"
