@@ -7,21 +7,35 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
-from cascade_rt.engines.openvino_session import OpenVinoPrecision, Part, import_openvino, open_parts
+from cascade_rt.engines.openvino_session import (
+    OpenVinoPrecision,
+    Part,
+    first_convolutions,
+    import_openvino,
+    open_parts,
+)
 from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
 
-def parts_of(stage: Stage, precision: OpenVinoPrecision) -> list[Part]:
-    """What of a stage is computed together: in bfloat16 the network of stage 1, and in float32 the salient image.
+def parts_of(graph: bytes, what: str, stage: Stage, precision: OpenVinoPrecision) -> list[Part]:
+    """What of a stage is computed together.
 
-    Rounded to the 8 bits of a bfloat16 the salient image costs more tumour voxels than all of both networks.
+    In bfloat16 two things stay in float32, for what its 8 bits lose there costs more tumour voxels than all the rest:
+    in stage 1 what makes the salient image, in stage 2 the convolutions that read it.
+
+    Raises:
+        As `open_parts`.
     """
     spec = STAGE_SPECS[stage]
     inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
-    if precision == "fp32" or "salient" not in outputs:
+    if precision == "fp32":
         return [Part(inputs, outputs, precision)]
-    found = tuple(name for name in outputs if name != "salient")
-    return [Part(inputs, found, precision), Part((*inputs, "organ_prob"), ("salient",), "fp32")]
+    if stage == "stage1":
+        found = tuple(name for name in outputs if name != "salient")
+        return [Part(inputs, found, precision), Part((*inputs, "organ_prob"), ("salient",), "fp32")]
+    read = first_convolutions(graph, what)
+    rest = Part((*inputs, *read), outputs, precision)
+    return [Part(inputs, read, "fp32"), rest] if read else [rest]
 
 
 class OpenVinoEngine:
@@ -30,8 +44,9 @@ class OpenVinoEngine:
     def __init__(self, bundle: Bundle, stage: Stage, precision: OpenVinoPrecision = "fp32") -> None:
         path = bundle.graph(stage, "fp32")
         self._stage = stage
-        self._parts = parts_of(stage, precision)
-        models = open_parts(path.read_bytes(), str(path), self._parts)
+        graph, what = path.read_bytes(), str(path)
+        self._parts = parts_of(graph, what, stage, precision)
+        models = open_parts(graph, what, self._parts)
         self._requests: list[Any] | None = [model.create_infer_request() for model in models]
         version = import_openvino().__version__.partition("-")[0]
         threads = str(models[0].get_property("INFERENCE_NUM_THREADS"))

@@ -67,17 +67,32 @@ def open_parts(graph: bytes, what: str, parts: Sequence[Part]) -> list[Any]:
         _require_bf16(core)
     try:
         models = [
-            core.compile_model(_cut(openvino, core.read_model(graph), part), "CPU", _settings(part.precision))
+            core.compile_model(_cut(openvino, _read(core, graph, what), part), "CPU", _settings(part.precision))
             for part in parts
         ]
-    # The one class that OpenVINO's C++ exceptions become.
-    except RuntimeError as error:
-        raise BundleError(f"{what}: OpenVINO cannot read the graph; export the bundle again") from error
     except KeyError as error:
         raise BundleError(f"{what}: the graph has no tensor {error}; export the bundle again") from error
     for model, part in zip(models, parts, strict=True):
         _check_precision(model, what, part.precision)
     return models
+
+
+def first_convolutions(graph: bytes, what: str) -> tuple[str, ...]:
+    """The tensors that the convolutions reading the input of a graph make; each name once, in order.
+
+    Raises:
+        As `open_parts`.
+    """
+    model = _read(import_openvino().Core(), graph, what)
+    found = set()
+    for taker in model.inputs[0].get_target_inputs():
+        if taker.get_node().get_type_name() == "Convolution":
+            (made,) = taker.get_node().outputs()
+            # A bias is a node of its own here, and then it is its output that has the name.
+            while not made.get_names():
+                made = next(iter(made.get_target_inputs())).get_node().output(0)
+            found.add(made.any_name)
+    return tuple(sorted(found))
 
 
 def convolution_shares(model: Any) -> Mapping[str, float]:
@@ -97,6 +112,14 @@ def convolution_shares(model: Any) -> Mapping[str, float]:
     return {kind: count / weights.total() for kind, count in weights.items()}
 
 
+def _read(core: Any, graph: bytes, what: str) -> Any:
+    try:
+        return core.read_model(graph)
+    # The one class that OpenVINO's C++ exceptions become.
+    except RuntimeError as error:
+        raise BundleError(f"{what}: OpenVINO cannot read the graph; export the bundle again") from error
+
+
 def _require_bf16(core: Any) -> None:
     """Raise BackendUnavailableError where the processor does not compute in bfloat16."""
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -109,7 +132,9 @@ def _require_bf16(core: Any) -> None:
 
 def _cut(openvino: Any, model: Any, part: Part) -> Any:
     """What computes the outputs of a part from its inputs; KeyError where the graph has no such tensor."""
-    tensors = {name: port for node in model.get_ordered_ops() for port in node.outputs() for name in port.get_names()}
+    # A Result has the name of what it is the result of, and nobody takes anything from it.
+    makers = [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]
+    tensors = {name: port for node in makers for port in node.outputs() for name in port.get_names()}
     parameters = []
     for name in part.inputs:
         node = tensors[name].get_node()

@@ -31,7 +31,13 @@ def bundle() -> Bundle:
 
 
 def open_stage(bundle: Bundle, stage: Stage, precision: OpenVinoPrecision) -> list[Any]:
-    return open_parts(bundle.graph(stage).read_bytes(), "the graph", parts_of(stage, precision))
+    graph = bundle.graph(stage).read_bytes()
+    return open_parts(graph, "the graph", parts_of(graph, "the graph", stage, precision))
+
+
+def convolutions(model: Any) -> int:
+    layers = [node.get_rt_info()["layerType"].value for node in model.get_runtime_model().get_ops()]
+    return layers.count("Convolution") + layers.count("Deconvolution")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -40,10 +46,17 @@ def test_float32_is_float32_also_where_the_processor_computes_in_bfloat16(bundle
     assert convolution_shares(model) == {"f32": 1.0}
 
 
-def test_bfloat16_is_bfloat16_but_for_what_makes_the_salient_image(bundle: Bundle) -> None:
+def test_bfloat16_is_bfloat16_but_for_what_makes_and_what_reads_the_salient_image(bundle: Bundle) -> None:
     require_bf16()
     shares = [convolution_shares(model) for stage in STAGES for model in open_stage(bundle, stage, "bf16")]
-    assert shares == [{"bf16": 1.0}, {"f32": 1.0}, {"bf16": 1.0}]
+    assert shares == [{"bf16": 1.0}, {"f32": 1.0}, {"f32": 1.0}, {"bf16": 1.0}]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_parts_of_a_stage_compute_each_convolution_once(bundle: Bundle, stage: Stage) -> None:
+    require_bf16()
+    (whole,) = open_stage(bundle, stage, "fp32")
+    assert sum(map(convolutions, open_stage(bundle, stage, "bf16"))) == convolutions(whole)
 
 
 def test_a_model_in_another_precision_than_asked_for_is_refused(
@@ -71,13 +84,13 @@ def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
 
 def test_what_is_no_graph_is_refused() -> None:
     with pytest.raises(BundleError, match="the graph: OpenVINO cannot read the graph; export the bundle again"):
-        open_parts(b"nothing that ONNX knows", "the graph", parts_of("stage1", "fp32"))
+        parts_of(b"nothing that ONNX knows", "the graph", "stage2", "bf16")
 
 
 def test_a_graph_of_the_other_stage_is_refused(bundle: Bundle) -> None:
     graph = bundle.graph("stage2").read_bytes()
     with pytest.raises(BundleError, match="the graph: the graph has no tensor 'hu'; export the bundle again"):
-        open_parts(graph, "the graph", parts_of("stage1", "fp32"))
+        open_parts(graph, "the graph", parts_of(graph, "the graph", "stage1", "fp32"))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -88,6 +101,16 @@ def test_it_computes_what_pytorch_computes(bundle: Bundle, stage: Stage) -> None
         image = random.normal(size=(batch, 1, rows, cols)).astype(np.float32)
         inputs = {"hu": 300 * image} if stage == "stage1" else {"salient": 0.3 * image + 0.5}
         assert max(max_errors(engine.run(inputs), reference.run(inputs)).values()) <= 1e-4
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_in_bfloat16_it_computes_nearly_what_pytorch_computes(bundle: Bundle, stage: Stage) -> None:
+    require_bf16()
+    image = np.random.default_rng(0).normal(size=(2, 1, 96, 160)).astype(np.float32)
+    inputs = {"hu": 300 * image} if stage == "stage1" else {"salient": 0.3 * image + 0.5}
+    engine, reference = open_engine(bundle, stage, "openvino", "bf16"), open_engine(bundle, stage, "pytorch")
+    found, expected = engine.run(inputs), reference.run(inputs)
+    assert all(np.abs(found[name] - expected[name]).mean() < 1e-2 for name in expected)
 
 
 SEGMENT = """
