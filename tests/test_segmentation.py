@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, get_args
 
 import nibabel as nib
@@ -195,11 +194,6 @@ def test_files_of_the_report_are_those_it_came_from_and_went_to() -> None:
     assert (report()["input"], report()["output"]) == (None, None)
     found = segmentation(organ_mask()).with_files(input_file=FileRecord("a", 1), mask_file=FileRecord("b", 2)).to_json()
     assert (found["input"], found["output"]) == ({"sha256": "a", "bytes": 1}, {"sha256": "b", "bytes": 2})
-
-
-def test_warnings_with_codes_keep_them() -> None:
-    warning = SimpleNamespace(code="W_UNITS", message="units are not given")
-    assert report(warnings=(warning,))["warnings"] == [{"code": "W_UNITS", "message": "units are not given"}]
 
 
 @pytest.mark.parametrize(

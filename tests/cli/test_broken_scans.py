@@ -52,7 +52,7 @@ def test_a_broken_scan_is_refused_with_its_code_and_leaves_nothing(file: ScanFil
     scan, result = infer(file, tmp_path)
     assert (result.exit_code, result.stdout) == (4, ""), result.output
     (sentence,) = result.stderr.splitlines()
-    assert sentence.startswith(f"cascade-rt: error[{file.code}]: {scan}: ")
+    assert sentence.startswith(f"cascade-rt: error[{file.code}]: {scan.name}: ")
     assert "; " in sentence, "the remedy stands behind a semicolon"
     assert [path.name for path in tmp_path.iterdir() if path != scan] == []
 
