@@ -5,8 +5,8 @@
 
 Each line is appended in one call and flushed to the disk before the work goes on. What a killed process or a power
 failure leaves is at most a last line that is cut off, which does not count and is removed when the journal is next
-written to. The last line of a case says how it stands. Nothing in a journal is an absolute path, and nothing is from the
-header of a scan.
+written to. The last line of a case says how it stands. Nothing in a journal is an absolute path, and nothing is from
+the header of a scan.
 """
 
 import json

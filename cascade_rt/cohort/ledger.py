@@ -39,8 +39,8 @@ class Ledger:
     """Keeps the journal of a run, and decides by the journals of earlier ones.
 
     A case is done already where a journal says so with the same bytes of the scan, the same settings, and the same
-    bytes of every result. Files are replaced without being asked where a journal shows that they are ours and unchanged, or
-    were being written when a run was killed; anything else only with `overwrite`.
+    bytes of every result. Files are replaced without being asked where a journal shows that they are ours and
+    unchanged, or were being written when a run was killed; anything else only with `overwrite`.
     """
 
     def __init__(
