@@ -8,12 +8,14 @@ A scan is always computed whole on one engine. Halved batches stay halved for th
 stay exchanged, so that one huge scan does not slow down ten thousand others.
 """
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from cascade_rt.cascade import Cascade
+from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.splitting import SplittingEngine
@@ -92,6 +94,37 @@ class LadderCascade(Cascade):
             engines.stage1.close()
             engines.stage2.close()
             self.engines, self._halvings_above, self._engines_passed = top, 0, 0
+
+
+def open_ladder_cascade(
+    bundle: str | os.PathLike[str] | None = None,
+    backend: BackendChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    plans: PlanSource = no_plans,
+    public_key: Path | None = None,
+    *,
+    bundle_sha256: str | None = None,
+) -> LadderCascade:
+    """Open a bundle as `open_cascade` does, with a ladder for when memory runs out.
+
+    Args:
+        bundle: As of `open_cascade`, like the next four.
+        backend: See there.
+        precision: See there.
+        plans: See there.
+        public_key: See there.
+        bundle_sha256: Hash that the bundle must have; none: any.
+
+    Raises:
+        BundleError: As in `open_cascade`, or the bundle is not that of the hash.
+        BackendUnavailableError: As in `open_cascade`.
+        UsageError: As in `open_cascade`.
+    """
+    cascade = open_cascade(bundle, backend, precision, plans, public_key)
+    if bundle_sha256 not in {None, cascade.bundle.sha256}:
+        cascade.close()
+        raise BundleError(f"{bundle}: was exchanged while it was used; start again")
+    return LadderCascade(cascade, backend, precision, plans)
 
 
 def _splitting(engines: Engines) -> Engines:

@@ -79,17 +79,17 @@ def plan_cases(sources: Sequence[Path], output: Path, *, pictures: bool = False)
 
 def _named_scans(sources: Sequence[Path], output: Path) -> Iterator[tuple[str, Path]]:
     for source in sources:
-        if source.is_dir():
-            yield from _in_folder(source, output)
-        elif is_list(source):
-            yield from _in_list(source)
-        else:
+        if not holds_many(source):
             yield _stem(source.name), source
+        elif source.is_dir():
+            yield from _in_folder(source, output)
+        else:
+            yield from _in_list(source)
 
 
-def is_list(path: Path) -> bool:
-    """Whether a path is meant as a list of scans."""
-    return path.suffix.lower() == ".txt"
+def holds_many(source: Path) -> bool:
+    """Whether a path is that of a folder or a list of scans; a folder with the name of a scan is a mistake."""
+    return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
 
 
 def _in_folder(root: Path, output: Path) -> Iterator[tuple[str, Path]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cascade_rt.cohort.answers import Answer
 from cascade_rt.errors import CascadeError, EngineOutOfMemoryError
-from cascade_rt.inference import Job, infer_file
+from cascade_rt.inference import Job, infer_files
 from cascade_rt.ladder import LadderCascade
 from cascade_rt.segmentation import Segmentation
 
@@ -20,7 +20,7 @@ def run_here(open_cascade: Callable[[], LadderCascade], **options: Any) -> Runne
 
     Args:
         open_cascade: Opens the cascade.
-        options: As of `infer_file`.
+        options: As of `infer_files`.
     """
 
     def run(jobs: Iterable[Job]) -> Generator[tuple[Job, Answer]]:
@@ -41,9 +41,9 @@ def segment_files(
     Args:
         cascade: An open cascade.
         jobs: The scans and where their results go.
-        options: As of `infer_file`.
+        options: As of `infer_files`.
     """
-    for job, outcome in _infer_files(cascade, jobs, **options):
+    for job, outcome in infer_files(cascade, jobs, **options):
         if isinstance(outcome, EngineOutOfMemoryError):
             yield job, _with_less_memory(cascade, job, outcome, **options)
         else:
@@ -55,17 +55,7 @@ def _with_less_memory(
 ) -> Segmentation | CascadeError:
     with closing(cascade.rungs_below()) as rungs:
         for _ in rungs:
-            ((_, outcome),) = _infer_files(cascade, [job], **options)
+            ((_, outcome),) = infer_files(cascade, [job], **options)
             if not isinstance(outcome, EngineOutOfMemoryError):
                 break
     return outcome
-
-
-def _infer_files(
-    cascade: LadderCascade, jobs: Iterable[Job], **options: Any
-) -> Generator[tuple[Job, Segmentation | CascadeError]]:
-    for job in jobs:
-        try:
-            yield job, infer_file(cascade, job, **options)
-        except CascadeError as error:
-            yield job, error

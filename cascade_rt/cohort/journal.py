@@ -84,7 +84,8 @@ class Journal:
         try:
             _lock_file(self._descriptor, self.path)
             _, intact = _read(self.path)
-            os.ftruncate(self._descriptor, intact)
+            if intact < os.fstat(self._descriptor).st_size:
+                os.ftruncate(self._descriptor, intact)
         except OutputError:
             os.close(self._descriptor)
             raise

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt.errors import UsageError
 from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
     PATH,
     backend_option,
@@ -18,7 +20,7 @@ from cascade_rt_cli.options import (
 
 
 @click.command()
-@click.argument("scans", nargs=-1, required=True, type=PATH, metavar="SCAN...")
+@click.argument("scans", nargs=-1, required=True, type=PATH, metavar="SCAN|FOLDER|LIST.txt...")
 @click.option(
     "-o",
     "--output",
@@ -43,6 +45,23 @@ from cascade_rt_cli.options import (
 )
 @overwrite_option
 @scan_options
+@click.option("--resume", is_flag=True, help="Go on where an earlier run into OUT ended; what is done is not repeated.")
+@click.option(
+    "--shard", metavar="I/N", help="Compute only part I, from 0, of N; the parts can run at once, on many machines."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Compute in K processes, which may crash or hang without harm to the others. Default: in this one.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --workers: give a scan up that makes no progress for so long. Default: 600.",
+)
+@log_format_option
 def infer(
     scans: tuple[Path, ...],
     output: Path | None,
@@ -55,6 +74,10 @@ def infer(
     body_box: bool,
     overwrite: bool,
     reading: ScanOptions,
+    resume: bool,
+    shard: str | None,
+    workers: int | None,
+    timeout: float | None,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -65,11 +88,39 @@ def infer(
     Examples:
       cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
+
+    Of a FOLDER all scans in it are taken, however deep; a LIST.txt has the path of a scan on each line. OUT then
+    mirrors their folders, and OUT/journal.jsonl says what became of each scan. One bad scan does not stop the others:
+    the command ends with 3 and names those that failed. Stopped, killed, or with new scans in the folder, it goes on
+    with --resume.
+
+    \b
+    Examples:
+      cascade-rt infer scans -o masks
+      cascade-rt infer scans -o masks --resume --workers 2
+      cascade-rt infer list.txt -o masks --log-format json
+
+    \b
+    A Slurm array of 16 jobs, each of which may be submitted again as it is:
+      #SBATCH --array=0-15
+      cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
-    from cascade_rt.inference import plan_jobs
+    from cascade_rt.cohort.cases import Shard, holds_many
     from cascade_rt.search import SearchOptions
+
+    search = SearchOptions(z_search, body_box)
+    if timeout is not None and workers is None:
+        raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
+    if resume or shard or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)):
+        from cascade_rt_cli.infer_cohort import HowToRun, infer_cohort
+
+        how = HowToRun(resume, overwrite, Shard.parse(shard) if shard else None, workers or 0, timeout)
+        infer_cohort(
+            scans, output, bundle, backend, precision, how, reading, search, public_key=public_key, pictures=preview
+        )
+        return
+    from cascade_rt.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
     jobs = plan_jobs(scans, output, pictures=preview)
-    search = SearchOptions(z_search, body_box)
     infer_scans(jobs, bundle, backend, precision, reading, public_key=public_key, search=search, overwrite=overwrite)

@@ -6,14 +6,16 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress
 
-from cascade_rt.cascade import Cascade, open_cascade
+from cascade_rt.cohort.here import segment_files
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
-from cascade_rt.inference import Job, infer_file
+from cascade_rt.inference import Job
+from cascade_rt.ladder import LadderCascade, open_ladder_cascade
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
+from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
 
 
@@ -34,33 +36,47 @@ def infer_scans(
         CascadeError: The only scan failed.
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
-    console, failures = results_console(), []
-    with open_cascade(bundle, backend, precision, plans, public_key) as cascade:
+    failures = []
+    with open_ladder_cascade(bundle, backend, precision, plans, public_key) as cascade:
         for job in jobs:
-            try:
-                with progress_bar() as progress:
-                    segmentation = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
-            except CascadeError as error:
-                if len(jobs) == 1:
-                    raise
-                failures.append(str(error))
+            with progress_bar(shown=not is_json()) as progress:
+                outcome = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
+            if isinstance(outcome, Segmentation):
+                _print(job, outcome)
+            elif len(jobs) == 1:
+                raise outcome
             else:
-                print_segmentation(console, job, segmentation)
-                print_intended_use(console, segmentation)
+                failures.append(str(outcome))
     if failures:
         raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
 
 
+def _print(job: Job, segmentation: Segmentation) -> None:
+    if is_json():
+        print_event("done", case=segmentation.volume.name, report=segmentation.to_json())
+        return
+    console = results_console()
+    print_segmentation(console, job, segmentation)
+    print_intended_use(console, segmentation)
+
+
 def _infer_with_progress(
-    cascade: Cascade, job: Job, progress: Progress, reading: ScanOptions, search: SearchOptions, *, overwrite: bool
-) -> Segmentation:
+    cascade: LadderCascade,
+    job: Job,
+    progress: Progress,
+    reading: ScanOptions,
+    search: SearchOptions,
+    *,
+    overwrite: bool,
+) -> Segmentation | CascadeError:
     bar = progress.add_task(escape(printable(job.scan.name)), total=None)
-    return infer_file(
+    ((_, outcome),) = segment_files(
         cascade,
-        job,
-        reading,
+        [job],
+        reading=reading,
         overwrite=overwrite,
         search=search,
         on_open=lambda scan: progress.update(bar, total=len(scan.voxels)),
         on_slices=lambda count: progress.advance(bar, count),
     )
+    return outcome

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cascade_rt.errors import CascadeError
+from cascade_rt_cli.log_format import print_error, print_interrupted
 
 # fmt: off
 COMMANDS = (
@@ -45,11 +46,10 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except CascadeError as error:
-            shown = str(error) if ctx.params["log_paths"] else _without_folders(ctx, str(error))
-            click.echo(f"cascade-rt: error[{error.code}]: {shown}", err=True)
+            print_error(ctx, error, str(error) if ctx.params["log_paths"] else _without_folders(ctx, str(error)))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            print_interrupted(ctx)
             ctx.exit(128 + signal.SIGINT)
 
 
@@ -94,5 +94,5 @@ def main(log_paths: bool) -> None:
       cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 
     Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
-    writable, 7 engine or device unavailable, 8 output exists, 130 interrupted.
+    writable, 7 engine or device unavailable, 8 output exists, 130 interrupted, 143 terminated.
     """  # noqa: D301  \b is click's mark for lines that are not wrapped

@@ -1,0 +1,213 @@
+"""Running a cascade over a cohort: checks before the work, progress during it, a table after it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from cascade_rt.atomic import probe_folder
+from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.cohort.cases import Case, Shard, of_shard, plan_cases
+from cascade_rt.cohort.here import Runner, run_here
+from cascade_rt.cohort.journal import Journal
+from cascade_rt.cohort.ledger import Ledger, Outcome
+from cascade_rt.cohort.run import Summary, run_cohort
+from cascade_rt.cohort.workers import run_in_workers
+from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt.errors import PartialFailureError, UsageError
+from cascade_rt.inference import make_folder
+from cascade_rt.ladder import open_ladder_cascade
+from cascade_rt.nifti import split_suffix
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.search import SearchOptions
+from cascade_rt.segmentation import STATUS_SENTENCES
+from cascade_rt.version import __version__
+from cascade_rt_cli.console import print_rows, printable, results_console
+from cascade_rt_cli.log_format import is_json, print_event
+from cascade_rt_cli.plans import plans
+
+_MOST_SHOWN = 20
+"""Failures named at the end; the journal has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class HowToRun:
+    """How the cases of a cohort are computed; nothing here changes a mask."""
+
+    resume: bool = False
+    overwrite: bool = False
+    shard: Shard | None = None
+    workers: int = 0
+    """0: in this process."""
+    timeout: float | None = None
+    """Seconds without progress after which a worker is killed; none: the default."""
+
+
+def infer_cohort(
+    sources: Sequence[Path],
+    output: Path | None,
+    bundle: Path | None,
+    backend: BackendChoice,
+    precision: PrecisionChoice,
+    how: HowToRun,
+    reading: ScanOptions,
+    search: SearchOptions,
+    *,
+    public_key: Path | None,
+    pictures: bool,
+) -> None:
+    """Segment the scans of folders and lists, and keep a journal in the folder of results.
+
+    Raises:
+        UsageError: The request contradicts itself.
+        PartialFailureError: Some scans failed; the message says which and why.
+        CascadeError: Nothing more can be computed or written.
+    """
+    folder = _folder_of_results(output)
+    cases = of_shard(plan_cases(sources, folder, pictures=pictures), how.shard)
+    opened = read_bundle(default_bundle_path() if bundle is None else bundle, public_key)
+    make_folder(folder)
+    probe_folder(folder)
+    settings = {
+        "version": __version__,
+        "bundle": opened.sha256,
+        "backend": backend,
+        "precision": precision,
+        "preview": pictures,
+        "reading": asdict(reading),
+        "search": asdict(search),
+    }
+    open_cascade = partial(
+        open_ladder_cascade, bundle, backend, precision, plans, public_key, bundle_sha256=opened.sha256
+    )
+    with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
+        ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
+        summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
+    _conclude(summary, len(cases), journal.path, opened.manifest.name, opened.manifest.intended_use)
+
+
+def _folder_of_results(output: Path | None) -> Path:
+    if output is None:
+        raise UsageError("a cohort has many results; name a folder for them with -o")
+    if split_suffix(output.name)[1] and not output.is_dir():
+        raise UsageError(f"{output}: is one file for many scans; name a folder")
+    return output
+
+
+def _runner(open_cascade: Any, how: HowToRun, **options: Any) -> Runner:
+    options["overwrite"] = how.overwrite
+    if how.workers == 0:
+        return run_here(open_cascade, **options)
+    if how.timeout is None:
+        return run_in_workers(open_cascade, how.workers, **options)
+    return run_in_workers(open_cascade, how.workers, timeout=how.timeout, **options)
+
+
+class _Rate(ProgressColumn):
+    """How many scans a minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed * 60:.1f} scans/min")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Show each outcome as a line, and on a terminal below them how far the cohort is."""
+    stderr, results = Console(stderr=True), results_console()
+    columns = (
+        TextColumn("scans"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    shown = stderr.is_terminal and not is_json()
+    with Progress(*columns, console=stderr, disable=not shown, transient=True, speed_estimate_period=600) as progress:
+        bar = progress.add_task("scans", total=total)
+        yield lambda outcome: _show(outcome, progress, bar, results)
+
+
+def _show(outcome: Outcome, progress: Progress, bar: TaskID, results: Console) -> None:
+    if outcome.status == "skipped":
+        # Skipping takes no time, and would make the others look fast.
+        progress.update(bar, total=(progress.tasks[0].total or 0) - 1)
+    else:
+        progress.advance(bar)
+    if is_json():
+        _print_outcome(outcome)
+    elif outcome.report is not None:
+        results.print(f"{printable(outcome.case.name)}: {_found(outcome.report)}")
+    elif outcome.error is not None:
+        results.print(f"{printable(outcome.case.name)}: failed [{outcome.error.code}]")
+
+
+def _found(report: Mapping[str, Any]) -> str:
+    volumes = {"pancreas": report["volumes_ml"]["pancreas"], "tumour": report["volumes_ml"]["tumor"]}
+    told = ", ".join(f"{name} {volume:.1f} ml" for name, volume in volumes.items() if volume is not None)
+    seconds = report["wall_s"]
+    doubts = f", {len(report['warnings'])} warnings" if report["warnings"] else ""
+    return f"{STATUS_SENTENCES[report['status']]}; {told}; {seconds:.2f} s{doubts}"
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    case: Case = outcome.case
+    if outcome.error is not None:
+        error = outcome.error
+        print_event(
+            "failed",
+            err=True,
+            case=case.name,
+            code=error.code,
+            message=str(error),
+            exit_code=error.exit_code,
+            attempts=outcome.attempt,
+        )
+    elif outcome.report is None:
+        print_event("skipped", case=case.name)
+    else:
+        print_event("done", case=case.name, attempts=outcome.attempt, report=outcome.report)
+
+
+def _conclude(summary: Summary, total: int, journal: Path, bundle: str, intended_use: str) -> None:
+    """Print how it ended.
+
+    Raises:
+        PartialFailureError: Some cases failed.
+    """
+    if is_json():
+        failed = len(summary.failures)
+        print_event("summary", total=total, done=summary.done, skipped=summary.skipped, failed=failed)
+    else:
+        console = results_console()
+        codes = Counter(error.code for error in summary.failures.values())
+        rows = [("segmented", str(summary.done)), ("done before", str(summary.skipped))]
+        rows += [("failed", f"{count} with {code}") for code, count in codes.most_common()]
+        console.print(f"{total} scans", style="bold")
+        print_rows(console, [*rows, ("journal", str(journal))], indent=2)
+        console.print(f"Bundle {bundle}: {intended_use}", style="yellow")
+    if not summary.failures:
+        return
+    sentences = [str(error) for error in summary.failures.values()]
+    more = len(sentences) - _MOST_SHOWN
+    shown = sentences[:_MOST_SHOWN] + ([f"and {more} more, see the journal"] if more > 0 else [])
+    headline = f"{len(sentences)} of {total} scans failed"
+    raise PartialFailureError(headline if is_json() else headline + "\n  " + "\n  ".join(shown))

@@ -1,0 +1,61 @@
+"""What is printed for programs: one JSON object on each line, results on stdout, errors on stderr."""
+
+import json
+from typing import Any
+
+import click
+
+from cascade_rt.errors import CascadeError
+
+_FORMAT = f"{__name__}.format"
+
+
+def _remember(context: click.Context, _: click.Parameter, value: str) -> str:
+    context.meta[_FORMAT] = value
+    return value
+
+
+log_format_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    # Before the others, so that what is wrong with them is told in the same form.
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    help="json: a JSON object on each line, with the codes of errors; results on stdout, errors on stderr.",
+)
+
+
+def is_json(context: click.Context | None = None) -> bool:
+    """Whether what is printed is for programs."""
+    context = context or click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_FORMAT) == "json"
+
+
+def print_event(event: str, *, err: bool = False, **values: Any) -> None:
+    """Print one line of JSON; names that are no text are escaped in it."""
+    click.echo(json.dumps({"event": event, **values}), err=err)
+
+
+def print_error(context: click.Context, error: CascadeError, message: str) -> None:
+    """Print the error that a command ends with.
+
+    Args:
+        context: The command's context, or one around it.
+        error: The error.
+        message: What to print of it.
+    """
+    if is_json(context):
+        print_event("error", err=True, code=error.code, message=message, exit_code=error.exit_code)
+    else:
+        click.echo(f"cascade-rt: error[{error.code}]: {message}", err=True)
+
+
+def print_interrupted(context: click.Context) -> None:
+    """Print that the user has stopped a command."""
+    if is_json(context):
+        print_event("interrupted", err=True)
+    else:
+        click.echo("Interrupted.", err=True)

@@ -1,0 +1,108 @@
+"""The journal survives whatever kills its writer."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascade_rt.cohort.cases import Shard
+from cascade_rt.cohort.journal import Entry, Journal, journal_path, last_entries, read_journal
+from cascade_rt.errors import OutputError
+
+
+def written(folder: Path, *entries: Entry) -> Path:
+    with Journal(folder) as journal:
+        for entry in entries:
+            journal.append(entry)
+    return journal.path
+
+
+STARTED, DONE = Entry("a", "started"), Entry("a", "done", outputs={"a_seg.nii.gz": "00"}, settings={"bundle": "b"})
+
+
+def test_entries_come_back_as_they_were_written(tmp_path: Path) -> None:
+    assert read_journal(written(tmp_path, STARTED, DONE)) == [STARTED, DONE]
+
+
+@given(st.text())
+def test_any_name_is_one_line_and_comes_back(name: str) -> None:
+    line = Entry(name, "started").to_line()
+    assert line.count(b"\n") == 1
+    assert Entry.from_line(line).case == name
+
+
+def test_a_name_that_is_no_text_comes_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert read_journal(written(tmp_path, Entry(name, "started")))[0].case == name
+
+
+def test_a_last_line_that_is_cut_off_anywhere_is_ignored_and_healed(tmp_path: Path) -> None:
+    path = written(tmp_path, STARTED, DONE)
+    whole = path.read_bytes()
+    first = len(STARTED.to_line())
+    for length in range(first, len(whole)):
+        path.write_bytes(whole[:length])
+        assert read_journal(path) == [STARTED]
+        assert read_journal(written(tmp_path, DONE)) == [STARTED, DONE]
+
+
+def test_a_last_line_of_zeros_is_ignored(tmp_path: Path) -> None:
+    path = written(tmp_path, STARTED)
+    path.write_bytes(path.read_bytes() + bytes(100))
+    assert read_journal(path) == [STARTED]
+
+
+def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path, STARTED, DONE)
+    path.write_bytes(b"{}\n" + path.read_bytes())
+    with pytest.raises(OutputError, match="line 1 names no case; move the journal away") as caught:
+        written(tmp_path)
+    assert caught.value.code == "E_JOURNAL"
+
+
+def test_the_last_entry_of_a_case_counts(tmp_path: Path) -> None:
+    written(tmp_path, STARTED, DONE, Entry("a", "failed", code="E_INPUT"))
+    ((entry,),) = last_entries(tmp_path).values()
+    assert entry.code == "E_INPUT"
+
+
+def test_the_journals_of_all_parts_are_read(tmp_path: Path) -> None:
+    written(tmp_path, DONE)
+    with Journal(tmp_path, Shard(1, 4)) as journal:
+        journal.append(STARTED)
+    assert journal.path.name == "journal.1-of-4.jsonl"
+    assert {entry.status for entry in last_entries(tmp_path)["a"]} == {"done", "started"}
+
+
+def test_two_runs_cannot_write_to_one_journal(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with Journal(tmp_path), pytest.raises(OutputError, match="another run is writing") as caught:
+        Journal(tmp_path)
+    assert caught.value.code == "E_LOCKED"
+
+
+def test_each_entry_is_on_the_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    with Journal(tmp_path) as journal:
+        monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+        journal.append(STARTED)
+    assert synced == [len(STARTED.to_line())]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_an_entry_that_cannot_be_written_leaves_the_journal_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Journal(tmp_path) as journal:
+        journal.append(STARTED)
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(OutputError) as caught:
+            journal.append(DONE)
+    assert caught.value.code == "E_NOSPACE"
+    assert read_journal(journal_path(tmp_path)) == [STARTED]
