@@ -15,7 +15,7 @@ import pytest
 from cascade_rt.errors import InputError
 from cascade_rt.nifti.header import GEOMETRY_FIELDS, header_length
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.volume import read_volume, write_mask
+from cascade_rt.volume import Volume, read_volume, write_mask
 from tests.broken_scans import GOOD, NIFTI2, NOWHERE, QFORM_ONLY, scan
 
 ORIGINALS = (GOOD, QFORM_ONLY, NOWHERE, NIFTI2, scan(endianness=">"), scan(scaling=(2.0, -1024.0)))
@@ -56,16 +56,22 @@ def header_of(content: bytes) -> Any:
     return kind(content[: kind.sizeof_hdr], "<" if content[0] else ">", check=False)
 
 
+def read_or_refuse(path: Path, options: ScanOptions) -> Volume | InputError:
+    try:
+        return read_volume(path, options)
+    except InputError as error:
+        return error
+
+
 def check(content: bytes, folder: Path, options: ScanOptions) -> str:
     """Read a scan and write a mask for it; returns the code of its refusal, or nothing."""
     path, result = folder / "scan.nii", folder / "mask.nii"
     path.write_bytes(content)
-    try:
-        volume = read_volume(path, options)
-    except InputError as error:
-        assert re.fullmatch(r"E_[A-Z0-9_]+", error.code)
-        assert str(error).startswith(f"{path}: ")
-        return error.code
+    volume = read_or_refuse(path, options)
+    if isinstance(volume, InputError):
+        assert re.fullmatch(r"E_[A-Z0-9_]+", volume.code)
+        assert str(volume).startswith(f"{path}: ")
+        return volume.code
     assert volume.voxels.size * 2 <= 8 * len(content)
     assert np.isfinite(volume.affine).all()
     write_mask(np.zeros(volume.voxels.shape, dtype=np.uint8), volume, result, overwrite=True)

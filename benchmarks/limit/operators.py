@@ -10,6 +10,7 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.engines.base import Array
+from cascade_rt.engines.openvino_session import import_openvino
 from cascade_rt.processors import available_cpus
 from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
@@ -38,7 +39,9 @@ def profile_onnxruntime(bundle: Bundle, stage: Stage, images: Mapping[str, Array
     with tempfile.TemporaryDirectory() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(bundle.graph(stage), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.graph(stage).read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
         for _ in range(WARM_UPS + RUNS):
             session.run(None, dict(images))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -60,10 +63,10 @@ def _of_last_runs(events: list[dict[str, object]]) -> Seconds:
 
 def profile_openvino(bundle: Bundle, stage: Stage, images: Mapping[str, Array], hint: str = "f32") -> Seconds:
     """By node of OpenVINO's own graph."""
-    import openvino
-
     settings = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": available_cpus()}
-    request = openvino.compile_model(bundle.graph(stage), "CPU", settings).create_infer_request()
+    core = import_openvino().Core()
+    model = core.read_model(bundle.graph(stage).read_bytes())
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
     found: Seconds = {}
     for number in range(WARM_UPS + RUNS):
         request.infer(dict(images))

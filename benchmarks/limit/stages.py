@@ -44,7 +44,7 @@ def images_of(reports: list[Path]) -> dict[Stage, Images]:
 
 def work_of_stage(bundle: Bundle, stage: Stage, images: Images) -> Work:
     """The work of a stage on all its images, in batches of the pipeline."""
-    graph, total = onnx.load(bundle.graph(stage)), Work(0, 0)
+    graph, total = onnx.load_model_from_string(bundle.graph(stage).read_bytes()), Work(0, 0)
     for size, count in images.counts.items():
         batch = stage_images(stage, size)
         (array,) = batch.values()

@@ -34,7 +34,8 @@ class OnnxRuntimeScript:
             if name in onnxruntime.get_available_providers()
         ]
         self._stage1, self._stage2 = (
-            onnxruntime.InferenceSession(bundle.graph(stage), providers=providers) for stage in ("stage1", "stage2")
+            onnxruntime.InferenceSession(bundle.graph(stage).read_bytes(), providers=providers)
+            for stage in ("stage1", "stage2")
         )
 
     @property

@@ -94,9 +94,8 @@ def infer_cohort(
         "reading": asdict(reading),
         "search": asdict(search),
     }
-    open_cascade = partial(
-        open_ladder_cascade, bundle, backend, precision, plans, public_key, bundle_sha256=opened.sha256
-    )
+    engines = (bundle, backend, precision, plans, public_key)
+    open_cascade = partial(open_ladder_cascade, *engines, bundle_sha256=opened.sha256)
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
         ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
         summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)

@@ -2,8 +2,8 @@
 
     python killed_runs.py ROOT SEED KILLS
 
-ROOT/scans is segmented into ROOT/out by the command line, with --resume, and killed after a random time, again and again;
-after each kill what is there is looked at. When all is done it begins anew. Prints how many runs were killed.
+ROOT/scans is segmented into ROOT/out by the command line, with --resume, and killed after a random time, again and
+again; after each kill what is there is looked at. When all is done it begins anew. Prints how many runs were killed.
 """
 
 import json
@@ -69,7 +69,7 @@ def kill_again_and_again(root: Path, seed: int, kills: int) -> None:
         else:
             shutil.rmtree(root / "out")
     _, status = os.waitpid(forked(root, "out"), 0)
-    print(f"{killed} killed, then {os.waitstatus_to_exitcode(status)}")
+    sys.stdout.write(f"{killed} killed, then {os.waitstatus_to_exitcode(status)}\n")
 
 
 if __name__ == "__main__":
