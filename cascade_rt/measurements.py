@@ -50,7 +50,7 @@ def measure(mask: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], voxel_
     window = _around(mask)
     labels = mask[window]
     pancreas, tumor = ([np.count_nonzero(image == label) for image in labels] for label in (ORGAN_LABEL, TUMOR_LABEL))
-    pancreas_ml, tumor_ml = sum(pancreas) * voxel_volume_ml, sum(tumor) * voxel_volume_ml
+    pancreas_ml, tumor_ml = int(np.sum(pancreas)) * voxel_volume_ml, int(np.sum(tumor)) * voxel_volume_ml
     corner = [side.start for side in window]
     return Measurements(
         organ_ml=pancreas_ml + tumor_ml,
