@@ -1,0 +1,48 @@
+"""Where memory runs out, batches are halved, the masks stay the same, and the rung is recorded."""
+
+from pathlib import Path
+
+import pytest
+
+from cascade_rt.cohort.here import segment_files
+from cascade_rt.errors import EngineOutOfMemoryError
+from cascade_rt.inference import plan_jobs
+from cascade_rt.ladder import LadderCascade
+from cascade_rt.segmentation import Segmentation
+from tests.cohort_files import fake_cascade
+from tests.cohort_runs import hungry, save_scan
+
+
+def segment(folder: Path, largest: int, tried: list[int] | None = None) -> Segmentation | Exception:
+    """What comes of a scan on engines with memory for so many images at once."""
+    scan = folder / "scan.nii.gz"
+    if not scan.exists():
+        save_scan(scan)
+    cascade = LadderCascade(hungry(fake_cascade(), largest, tried))
+    ((_, outcome),) = segment_files(cascade, plan_jobs([scan], folder / str(largest)))
+    return outcome
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3])
+def test_the_mask_on_each_rung_is_that_of_whole_batches(largest: int, tmp_path: Path) -> None:
+    whole, found = segment(tmp_path, 8), segment(tmp_path, largest)
+    assert isinstance(whole, Segmentation)
+    assert isinstance(found, Segmentation)
+    masks = [(tmp_path / str(folder) / "scan_seg.nii.gz").read_bytes() for folder in (8, largest)]
+    assert masks[0] == masks[1]
+    assert whole.provenance["rung"] == 0
+    assert found.provenance["rung"] > 0
+    assert max(found.provenance["batch_plan"].values()) <= largest
+
+
+def test_what_once_was_too_much_is_not_tried_again(tmp_path: Path) -> None:
+    tried: list[int] = []
+    segment(tmp_path, 2, tried)
+    retried = tried[tried.index(2) :]
+    assert retried.count(4) <= 1, "once more for the other stage"
+
+
+def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
+    outcome = segment(tmp_path, 0)
+    assert isinstance(outcome, EngineOutOfMemoryError)
+    assert not list(tmp_path.rglob("*_seg*"))
