@@ -3,8 +3,8 @@
     python benchmarks/compare_bundles.py OLD_BUNDLE NEW_BUNDLE [--cases 20] -o results.jsonl
 
 Both are run on held-out phantoms with ONNX Runtime in float32 and compared bit by bit; the new one also in half
-precision, whose masks are compared with its float32 ones. One JSON line per phantom and one of means. Where the old bundle was
-compared with PyTorch (`phantom_accuracy.py`) and the bits are the same, so was the new one.
+precision, whose masks are compared with its float32 ones. One JSON line per phantom and one of means. Where the old
+bundle was compared with PyTorch (`phantom_accuracy.py`) and the bits are the same, so was the new one.
 """
 
 import argparse
