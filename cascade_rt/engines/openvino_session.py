@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from cascade_rt.engines.packages import import_package
@@ -33,6 +34,20 @@ def import_openvino() -> Any:
     """
     with _telemetry_missing():
         return import_package("openvino", backend="openvino", extra="openvino")
+
+
+@cache
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, never freed.
+
+    Each core gives the thread that it compiles in a stack for signal handlers, and takes it away when it and its models
+    are freed; of two cores the second then puts back the stack of the first, which is gone, and the next signal, such
+    as Ctrl-C, is a segmentation fault (OpenVINO 2026.4).
+
+    Raises:
+        BackendUnavailableError: As in `import_openvino`.
+    """
+    return import_openvino().Core()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,7 @@ def open_parts(graph: bytes, what: str, parts: Sequence[Part]) -> list[Any]:
         BundleError: The graph cannot be read, or has no such tensors.
         EngineBuildError: OpenVINO did not make of it what it was asked for.
     """
-    openvino = import_openvino()
-    core = openvino.Core()
+    openvino, core = import_openvino(), openvino_core()
     if any(part.precision == "bf16" for part in parts):
         _require_bf16(core)
     try:
@@ -83,7 +97,7 @@ def first_convolutions(graph: bytes, what: str) -> tuple[str, ...]:
     Raises:
         As `open_parts`.
     """
-    model = _read(import_openvino().Core(), graph, what)
+    model = _read(openvino_core(), graph, what)
     found = set()
     for taker in model.inputs[0].get_target_inputs():
         if taker.get_node().get_type_name() == "Convolution":

@@ -11,7 +11,7 @@ import pytest
 
 from cascade_rt.agreement import max_errors
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
-from cascade_rt.engines import open_engine
+from cascade_rt.engines import open_engine, openvino_session
 from cascade_rt.engines.openvino_engine import parts_of
 from cascade_rt.engines.openvino_session import (
     OpenVinoPrecision,
@@ -71,13 +71,11 @@ def test_a_model_in_another_precision_than_asked_for_is_refused(
 def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openvino = import_openvino()
-
-    class OldProcessor(openvino.Core):  # type: ignore[misc, name-defined]
+    class OldProcessor(import_openvino().Core):  # type: ignore[misc]
         def get_property(self, device: str, name: str) -> object:
             return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
 
-    monkeypatch.setattr(openvino, "Core", OldProcessor)
+    monkeypatch.setattr(openvino_session, "openvino_core", OldProcessor)
     with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take --precision fp32"):
         open_stage(bundle, "stage1", "bf16")
 
@@ -146,3 +144,22 @@ def test_opening_and_running_it_tells_nobody(tmp_path: Path) -> None:
     )
     assert run.stdout.splitlines() == ["[]"]
     assert list(tmp_path.iterdir()) == []
+
+
+CLOSE_AND_SIGNAL = """
+import signal
+from cascade_rt import open_cascade
+received = []
+signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+open_cascade(backend="openvino").close()
+signal.raise_signal(signal.SIGTERM)
+print(received == [signal.SIGTERM])
+"""
+
+
+def test_signals_arrive_after_both_stages_are_closed() -> None:
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, "-c", CLOSE_AND_SIGNAL], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "True\n")
