@@ -21,7 +21,7 @@ from cascade_rt.config import TrainConfig
 from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.localization import SpatialAttention
-from cascade_rt.models.weights import load_weights
+from cascade_rt.models.weights import load_model
 from cascade_rt.training.checkpoint import Checkpoint
 
 
@@ -51,7 +51,7 @@ def make_wide_bundle(source: Path, base_width: int, target: Path, *, half: bool 
     from cascade_rt_export.bundle_export import export_bundle
 
     bundle = read_bundle(source)
-    wide = widen(load_weights(bundle.weights, bundle.manifest.config), base_width)
+    wide = widen(load_model(bundle), base_width)
     checkpoint = Checkpoint(
         cascade=wide.config,
         train=TrainConfig(),

@@ -10,7 +10,7 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.engines.base import Array
-from cascade_rt.engines.openvino_session import import_openvino
+from cascade_rt.engines.openvino_session import openvino_core
 from cascade_rt.processors import available_cpus
 from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
@@ -64,7 +64,7 @@ def _of_last_runs(events: list[dict[str, object]]) -> Seconds:
 def profile_openvino(bundle: Bundle, stage: Stage, images: Mapping[str, Array], hint: str = "f32") -> Seconds:
     """By node of OpenVINO's own graph."""
     settings = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": available_cpus()}
-    core = import_openvino().Core()
+    core = openvino_core()
     model = core.read_model(bundle.graph(stage).read_bytes())
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     found: Seconds = {}
@@ -88,9 +88,9 @@ def profile_pytorch(bundle: Bundle, stage: Stage, images: Mapping[str, Array]) -
     from torch.profiler import profile as torch_profile
 
     from cascade_rt.models.cascade_model import Stage1Graph, Stage2Graph
-    from cascade_rt.models.weights import load_weights
+    from cascade_rt.models.weights import load_model
 
-    model = load_weights(bundle.weights, bundle.manifest.config)
+    model = load_model(bundle)
     graph = (Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)).eval()
     graph = graph.to(memory_format=torch.channels_last)
     image = torch.from_numpy(next(iter(images.values()))).to(memory_format=torch.channels_last)

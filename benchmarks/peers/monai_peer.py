@@ -20,7 +20,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from benchmarks.peers.common import PANCREAS, THRESHOLD, TUMOR, check_sides, find_crop, open_bundle, write_lesions
-from cascade_rt.models.weights import load_weights
+from cascade_rt.models.weights import load_model
 from cascade_rt.timing import Stopwatch
 
 SLICES = 4
@@ -35,7 +35,7 @@ class MonaiScript:
         config = bundle.manifest.config
         self._crop = config.crop
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = load_weights(bundle.weights, config).to(self._device).eval()
+        self._model = load_model(bundle).to(self._device)
         low, high = config.window_hu
         self._before = Compose(
             [

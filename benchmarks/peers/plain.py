@@ -19,7 +19,7 @@ from benchmarks.peers.common import (
     to_slices,
     write_lesions,
 )
-from cascade_rt.models.weights import load_weights
+from cascade_rt.models.weights import load_model
 from cascade_rt.timing import Stopwatch
 
 
@@ -30,7 +30,7 @@ class PlainScript:
         bundle = open_bundle(bundle_path)
         self._config = bundle.manifest.config
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model = load_weights(bundle.weights, self._config).to(self._device).eval()
+        self._model = load_model(bundle).to(self._device)
 
     @property
     def description(self) -> Mapping[str, Any]:

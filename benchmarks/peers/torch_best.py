@@ -22,7 +22,7 @@ from benchmarks.peers.common import (
     write_lesions,
 )
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, tumor_maps
-from cascade_rt.models.weights import load_weights
+from cascade_rt.models.weights import load_model
 from cascade_rt.timing import Stopwatch
 
 SLICES, CROPS = 4, 8
@@ -53,7 +53,7 @@ class TorchBest:
         self._arithmetic, self._compiled = arithmetic, compiled
         # Kernels chosen by trial: images of stage 1 all have one size.
         torch.backends.cudnn.benchmark = True
-        model = load_weights(bundle.weights, bundle.manifest.config).to(self._device)
+        model = load_model(bundle).to(self._device)
         stage1, stage2 = (
             graph.eval().to(memory_format=torch.channels_last) for graph in (Stage1Graph(model), Stage2(model))
         )

@@ -28,11 +28,10 @@ class PyTorchEngine:
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage) -> Self:
         """Load a stage of a bundle onto the CPU, or onto an NVIDIA GPU where there is one."""
-        from cascade_rt.models.weights import load_weights
+        from cascade_rt.models.weights import load_model
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        weights = bundle.weights
-        return cls(load_weights(weights.read_bytes(), bundle.manifest.config, str(weights)).to(device), stage)
+        return cls(load_model(bundle).to(device), stage)
 
     @property
     def stage(self) -> Stage:

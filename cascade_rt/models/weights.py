@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cascade_rt.bundle import Bundle
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import BundleError
 from cascade_rt.models.cascade_model import CascadeModel
@@ -15,6 +16,15 @@ from cascade_rt.models.cascade_model import CascadeModel
 def save_weights(model: CascadeModel, path: Path) -> None:
     """Write all weights and running statistics of a model."""
     path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
+
+
+def load_model(bundle: Bundle) -> CascadeModel:
+    """Build the model of a bundle with its weights, in evaluation mode.
+
+    Raises:
+        BundleError: The weights are not those that were exported, damaged, or of another network.
+    """
+    return load_weights(bundle.weights.read_bytes(), bundle.manifest.config, str(bundle.weights))
 
 
 def load_weights(content: bytes, config: CascadeConfig, source: str) -> CascadeModel:

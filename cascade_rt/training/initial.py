@@ -6,7 +6,7 @@ from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.bundle_files import MANIFEST_NAME
 from cascade_rt.config import TrainConfig, from_mapping
 from cascade_rt.errors import BundleError, UsageError
-from cascade_rt.models.weights import load_weights
+from cascade_rt.models.weights import load_model
 from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -28,7 +28,7 @@ def _checkpoint_of(bundle: Bundle) -> Checkpoint:
             train=from_mapping(TrainConfig, training["config"], "training.config"),
             data=training["data"],
             epochs_done=training["epochs"],
-            model=load_weights(bundle.weights.read_bytes(), cascade, str(bundle.weights)).state_dict(),
+            model=load_model(bundle).state_dict(),
             optimizer={},
         )
     except (KeyError, UsageError) as error:
