@@ -1,13 +1,27 @@
 """What several tests share: a small trained-looking model, and the bundle it exports to."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from cascade_rt.bundle import read_bundle
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError
 
 SAMPLE_CT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Keep each worker of pytest-xdist to a processor of its own.
+
+    Libraries open as many threads as they find processors; those of several workers would wait for one another.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -64,10 +78,17 @@ def checkpoint():
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory: pytest.TempPathFactory):
-    """The bundle of `checkpoint` in both precisions, exported and checked once for all tests."""
-    from cascade_rt_export.bundle_export import export_bundle
-    from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """The bundle of `checkpoint` in both precisions, exported and checked once for all tests and all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "exported" / "bundle"
+    with FileLock(folder / "exported.lock"):
+        if path.exists():
+            return read_bundle(path)
+        from cascade_rt_export.bundle_export import export_bundle
+        from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
 
-    folder = tmp_path_factory.mktemp("exported")
-    return export_bundle(checkpoint, folder / "bundle", calibration=small_calibration(), limits=RANDOM_WEIGHTS)
+        checkpoint = request.getfixturevalue("checkpoint")
+        return export_bundle(checkpoint, path, calibration=small_calibration(), limits=RANDOM_WEIGHTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundle import Bundle, record_files
 from cascade_rt.bundle_files import graph_name
 from cascade_rt.engines.engine_cache import BuildOptions
 from cascade_rt.errors import OutputExistsError
@@ -29,7 +29,7 @@ def small(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     for stage in STAGES:
         onnx.save(of_stage(convolutions([2.0], shrink=0.5), stage), path / graph_name(stage))
     files = {name: record for name, record in bundle.manifest.files.items() if "fp16" not in name}
-    return replace(bundle, path=path, manifest=replace(bundle.manifest, files=files))
+    return replace(bundle, path=path, manifest=replace(bundle.manifest, files=files | record_files(path)))
 
 
 @pytest.fixture(scope="module")
