@@ -63,8 +63,8 @@ def save_labels(path: Path, labels: Array, affine: Array = AFFINE) -> Path:
 def save_case(root: Path, name: str, found: Array, truth: Array) -> None:
     """Write a scan in which the fake cascade finds the labels `found`, and its true labels."""
     hu = HU[found]
-    # A scan in which every voxel is alike is refused.
-    hu[0, 0, 0] -= 1
+    # A scan in which every voxel is alike, or none is as dense as tissue, is refused.
+    hu[0, 0, 0] += -1 if found[0, 0, 0] else 140
     save_labels(root / "images" / f"{name}.nii.gz", hu)
     save_labels(root / "labels" / f"{name}.nii.gz", truth)
 

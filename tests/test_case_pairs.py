@@ -130,7 +130,7 @@ def test_labels_that_are_damaged_are_refused(tmp_path: Path) -> None:
 def test_a_scan_that_is_none_is_refused(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"odd": (ORGAN, ORGAN)})
     (tmp_path / "images" / "odd.nii.gz").write_text("<html>Please log in</html>")
-    with pytest.raises(InputError, match=r"odd\.nii\.gz: this is not a NIfTI file"):
+    with pytest.raises(InputError, match=r"odd\.nii\.gz: the file is named \.gz and is not compressed"):
         check_pairs(pairs_of(tmp_path))
 
 

@@ -246,14 +246,11 @@ def test_no_image_is_kept(tmp_path: Path) -> None:
 
 def test_a_scan_that_is_doubtful_is_named_in_the_warnings(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN), "b": (ORGAN, ORGAN)})
-    path = tmp_path / "images" / "b.nii.gz"
-    image = nib.load(path)
-    unoriented = nib.Nifti1Image(np.asarray(image.dataobj), None)
-    unoriented.header.set_zooms(image.header.get_zooms())
-    nib.save(unoriented, path)
-    label = tmp_path / "labels" / "b.nii.gz"
-    nib.save(nib.Nifti1Image(np.asarray(nib.load(label).dataobj), nib.load(path).affine), label)
-    (warning,) = evaluated(tmp_path).warnings
+    for folder in ("images", "labels"):
+        path = tmp_path / folder / "b.nii.gz"
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 5, 1])), path)
+    (warning,) = (each for each in evaluated(tmp_path).warnings if "12.5 mm apart" in each)
     assert warning.startswith("b: ")
 
 

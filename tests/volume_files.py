@@ -17,6 +17,13 @@ Array = npt.NDArray[Any]
 # [z, row, col]; every voxel differs, so that no flip or permutation goes unseen.
 ANATOMY = (np.arange(4 * 5 * 6).reshape(4, 5, 6) * 7 - 400).astype(np.int16)
 LPS_AFFINE = np.array([[-0.7, 0, 0, 31], [0, -0.8, 0, 12], [0, 0, 2.5, -90], [0, 0, 0, 1]])
+
+
+def noisy_tissue(*shape: int) -> Array:
+    """HU that pass for a CT: noise around soft tissue, down to air."""
+    return np.random.default_rng(0).normal(40, 100, shape).astype(np.int16)
+
+
 ORIENTATIONS = [
     np.column_stack([axes, signs])
     for axes in itertools.permutations((0, 1, 2))

@@ -15,6 +15,7 @@ from rich.table import Table
 from cascade_rt.bundle import default_bundle_path, read_bundle
 from cascade_rt_cli.benchmark_tables import _print_whole
 from cascade_rt_cli.main import main
+from tests.volume_files import noisy_tissue
 
 ARMS = ("onnxruntime", "pytorch:fp32")
 
@@ -24,7 +25,7 @@ def benchmark(*arguments: object) -> Result:
 
 
 def write_scan(path: Path) -> Path:
-    voxels = np.random.default_rng(0).normal(40, 100, (64, 64, 3)).astype(np.int16)
+    voxels = noisy_tissue(64, 64, 3)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), path)
     return path
 

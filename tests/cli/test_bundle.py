@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.bundle import Bundle
 from cascade_rt_cli.main import main
+from tests.volume_files import noisy_tissue
 
 
 def run(*arguments: object) -> Result:
@@ -22,7 +23,7 @@ def here(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.chdir(tmp_path)
     shutil.copytree(bundle.path, "mine")
     assert run("bundle", "keygen", "key.pem").exit_code == 0
-    nib.save(nib.Nifti1Image(np.full((64, 64, 2), 40, np.int16), np.diag([-0.8, -0.8, 2.5, 1])), "scan.nii.gz")
+    nib.save(nib.Nifti1Image(noisy_tissue(64, 64, 2), np.diag([-0.8, -0.8, 2.5, 1])), "scan.nii.gz")
     return tmp_path
 
 
@@ -40,7 +41,7 @@ def test_a_signed_bundle_is_verified_and_runs() -> None:
 
 def test_an_unsigned_bundle_does_not_run_where_a_signature_is_asked_for(here: Path) -> None:
     done = run("infer", "scan.nii.gz", "--bundle", "mine", "--require-signature", "key.pub.pem", "-o", "out")
-    assert (done.exit_code, done.stderr[:28]) == (5, "Error: mine: is not signed, ")
+    assert (done.exit_code, "error[E_SIGNATURE]: mine: is not signed, " in done.stderr) == (5, True)
     assert not (here / "out").exists()
 
 

@@ -18,6 +18,7 @@ from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import OutputError
 from cascade_rt.segmentation import Segmentation
 from cascade_rt_cli.main import main
+from tests.volume_files import noisy_tissue
 
 
 def infer(*arguments: object) -> Result:
@@ -25,9 +26,7 @@ def infer(*arguments: object) -> Result:
 
 
 def write_scan(path: Path, shape: tuple[int, ...] = (64, 64, 3)) -> Path:
-    random = np.random.default_rng(0)
-    voxels = random.normal(40, 100, shape).astype(np.int16)
-    image = nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0]))
+    image = nib.Nifti1Image(noisy_tissue(*shape), np.diag([-0.8, -0.8, 2.5, 1.0]))
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
     return path
@@ -64,7 +63,7 @@ def test_several_scans_go_to_a_folder(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_several_scans_into_one_file_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     result = infer("a.nii.gz", "b.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.nii.gz")
-    assert (result.exit_code, "is one file for 2 scans; name a folder" in result.stderr) == (2, True)
+    assert (result.exit_code, "mask.nii.gz: is one file for many scans; name a folder" in result.stderr) == (2, True)
 
 
 def test_two_scans_of_one_name_are_refused_before_any_work(bundle: Bundle, tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_a_bad_scan_is_refused_in_one_sentence_and_leaves_nothing(bundle: Bundle
     assert result.exit_code == 4
     assert result.stdout == ""
     sentence = result.stderr.strip()
-    assert re.match(rf"cascade-rt: error\[E_[A-Z_]+\]: {re.escape(str(scan))}: ", sentence)
+    assert re.match(rf"cascade-rt: error\[E_[A-Z_]+\]: {re.escape(scan.name)}: ", sentence)
     assert "\n" not in sentence
     assert ";" in sentence, "the remedy stands behind a semicolon"
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,10 @@
 """Preparing checks everything first, converts each case once, and ends in a split."""
 
-import gzip
 import json
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -17,7 +17,6 @@ from cascade_rt.data.split import read_split
 from cascade_rt.errors import BackendUnavailableError, InputError, OutputError, PartialFailureError, UsageError
 from tests.data_trees import anatomy, msd_tree, nih_tree, write_nifti
 from tests.dicom_files import axial_slices, write_series
-from tests.volume_files import patched, save
 
 NAMES = ["pancreas_001", "pancreas_004", "pancreas_005"]
 REQUEST = SplitRequest("msd", msd.TEST_SHARE)
@@ -59,8 +58,10 @@ def test_nih_cases_are_converted_with_their_flips(tmp_path: Path, store: Path) -
 def test_what_is_doubtful_about_a_scan_is_said_with_its_name(data: Path, store: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         path = data / folder / "pancreas_004.nii.gz"
-        save(path, patched(gzip.decompress(path.read_bytes()), 252, [0, 0], "<i2"))
-    assert [warning.partition(": ")[0] for warning in prepare(data, store).warnings] == ["case pancreas_004"]
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 5, 1])), path)
+    (warning,) = (each for each in prepare(data, store).warnings if "mm apart" in each)
+    assert warning.startswith("case pancreas_004: ")
 
 
 def test_case_json_has_hashes_and_sources_but_no_folders(data: Path, store: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cascade_rt_cli.main import main
+from tests.volume_files import noisy_tissue
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,7 +52,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    nib.save(nib.Nifti1Image(np.full((64, 64, 2), 40, np.int16), np.diag([-0.8, -0.8, 2.5, 1])), "scan.nii.gz")
+    nib.save(nib.Nifti1Image(noisy_tissue(64, 64, 2), np.diag([-0.8, -0.8, 2.5, 1])), "scan.nii.gz")
     (block,) = code_blocks(ROOT / "README.md", "python")
     exec(compile(block, "README.md", "exec"), {"__name__": "__readme__"})
     assert (tmp_path / "scan_seg.nii.gz").is_file()

@@ -16,6 +16,7 @@ from cascade_rt.segmentation import REPORT_VERSION, report_schema_path
 from cascade_rt.volume import Volume
 from cascade_rt_cli.main import main
 from tests.cohort_files import AFFINE, HU, block, fake_cascade
+from tests.volume_files import noisy_tissue
 
 SCHEMA = json.loads(report_schema_path().read_text())
 Report = dict[str, Any]
@@ -37,7 +38,7 @@ def read_report(path: Path) -> Report:
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    voxels = np.random.default_rng(0).normal(40, 100, (64, 72, 3)).astype(np.int16)
+    voxels = noisy_tissue(64, 72, 3)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), tmp_path / "scan.nii.gz")
     return tmp_path / "scan.nii.gz"
 
@@ -53,15 +54,15 @@ def test_reports_of_the_command_line_fit(bundle: Bundle, scan: Path, options: tu
     validate(read_report(scan.with_name("scan_seg.json")))
 
 
-def test_the_report_of_a_scan_without_orientation_fits_and_warns(bundle: Bundle, scan: Path) -> None:
+def test_the_report_of_a_scan_whose_orientation_is_assumed_fits_and_warns(bundle: Bundle, scan: Path) -> None:
     image = nib.load(scan)
     image.set_sform(None, code=0)
     image.set_qform(None, code=0)
     nib.save(image, scan)
-    inferred(scan, "--bundle", bundle.path, "-o", scan.parent)
+    inferred(scan, "--bundle", bundle.path, "-o", scan.parent, "--assume-orientation", "LPS")
     report = read_report(scan.with_name("scan_seg.json"))
     validate(report)
-    assert report["warnings"]
+    assert "W_ORIENT" in {warning["code"] for warning in report["warnings"]}
 
 
 @pytest.mark.parametrize(
