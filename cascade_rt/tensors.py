@@ -26,7 +26,8 @@ CROPS_PER_BATCH = 8
 GPU_BATCH: Mapping[Stage, int] = {"stage1": SLICES_PER_BATCH, "stage2": CROPS_PER_BATCH}
 """Images that a stage takes at once on a GPU."""
 CPU_BATCH: Mapping[Stage, int] = {"stage1": 1, "stage2": 4}
-"""Images that a stage takes at once on a CPU, where more cost memory and save no time (benchmarks/batch_sizes.py)."""
+"""Images that a stage takes at once on a CPU in each of its streams; more cost memory and save no time
+(benchmarks/batch_sizes.py)."""
 
 
 @dataclass(frozen=True, slots=True)

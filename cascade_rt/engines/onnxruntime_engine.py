@@ -1,6 +1,7 @@
 """ONNX Runtime, on the CPU and on an NVIDIA GPU."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
 from cascade_rt.engines.out_of_memory import named_out_of_memory
+from cascade_rt.engines.streams import share_out, streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError
+from cascade_rt.processors import available_cpus
 from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Precision, Stage
 
 
@@ -26,9 +29,12 @@ class OnnxRuntimeEngine:
         path = bundle.graph(stage, precision)
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        self._session: Any = open_cpu_session(path.read_bytes(), str(path))
+        cpus, self._streams = available_cpus(), streams_here()
+        self._session: Any = open_cpu_session(path.read_bytes(), str(path), cpus // self._streams)
         _check_names(self._session, stage, path)
-        self._info = EngineInfo("onnxruntime", precision, "cpu", _version())
+        self._pool = ThreadPoolExecutor(self._streams)
+        settings = {"threads": str(cpus), "streams": str(self._streams)}
+        self._info = EngineInfo("onnxruntime", precision, "cpu", _version(), settings)
 
     @property
     def stage(self) -> Stage:
@@ -43,7 +49,7 @@ class OnnxRuntimeEngine:
     @property
     def preferred_batch(self) -> int:
         """How many images to give it at once."""
-        return CPU_BATCH[self._stage]
+        return CPU_BATCH[self._stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`)."""
@@ -52,13 +58,21 @@ class OnnxRuntimeEngine:
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+
+        def run_rows(rows: slice) -> list[Array]:
+            outputs: list[Array] = self._session.run(self._output_names, {name: feeds[name][rows] for name in feeds})
+            return outputs
+
+        shares = share_out(len(next(iter(feeds.values()))), self._streams)
         with named_out_of_memory(self._stage, "onnxruntime", errors.Fail, errors.RuntimeException, RuntimeError):
-            outputs = self._session.run(self._output_names, feeds)
+            parts = [run_rows(shares[0])] if len(shares) == 1 else list(self._pool.map(run_rows, shares))
+        outputs = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return dict(zip(self._output_names, outputs, strict=True))
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
+        self._pool.shutdown()
 
 
 class OnnxRuntimeGpuEngine:

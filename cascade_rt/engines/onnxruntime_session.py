@@ -56,12 +56,13 @@ CUDA = Provider(
 TENSORRT = Provider("TensorrtExecutionProvider", {"device_id": "0"}, helpers=(CUDA,), package="tensorrt")
 
 
-def open_cpu_session(graph: bytes, what: str) -> Any:
+def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any:
     """Open a graph on the CPU.
 
     Args:
         graph: The ONNX graph.
         what: Which graph it is, for messages.
+        threads: How many threads compute a run; none: one on each processor.
 
     Raises:
         BackendUnavailableError: The package is not installed or cannot be loaded.
@@ -70,6 +71,8 @@ def open_cpu_session(graph: bytes, what: str) -> Any:
     onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
     errors = onnxruntime.capi.onnxruntime_pybind11_state
     options = _options(onnxruntime)
+    if threads is not None:
+        options.intra_op_num_threads = threads
     # Threads that wait for work by spinning take the processors from whatever reads and writes beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A plan of memory for each size of crop is memory for each size of crop.

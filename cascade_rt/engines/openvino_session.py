@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal
 
 from cascade_rt.engines.packages import import_package
+from cascade_rt.engines.streams import streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
 from cascade_rt.processors import available_cpus
 
@@ -181,7 +182,7 @@ def _settings(precision: OpenVinoPrecision) -> dict[str, str]:
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "NUM_STREAMS": str(streams_here()),
         "INFERENCE_NUM_THREADS": str(available_cpus()),
         # Pinned to the first cores, two processes on one machine would share these and leave the others idle.
         "ENABLE_CPU_PINNING": "NO",
