@@ -12,13 +12,11 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box, CropBatch, CropQueue, paste, plan_box, tightest_box
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array
+from cascade_rt.engines.handover import belongs
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
 from cascade_rt.tensors import PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch
-
-MASK_THRESHOLD = 0.5
-"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 
 
 def _ignore(_: object) -> None:
@@ -128,7 +126,7 @@ class ScanRun:
         with self.stopwatch.step("preprocess"):
             hu = pixels.stage1_input(indices)
         with self.stopwatch.step("stage1"):
-            organ = self._stages.find_organ(hu)
+            organ = self._stages.find_organ(hu, masks=self.organ_prob is None and not pixels.padded)
         found = []
         for number, index in enumerate(indices):
             with self.stopwatch.step("crop"):
@@ -151,7 +149,7 @@ class ScanRun:
             prob = prob[: frame.height, : frame.width]
             if self._paints_organ:
                 # The label of the organ is 1, which is what True is in memory: no array between the two.
-                np.greater_equal(prob, MASK_THRESHOLD, out=self.mask[index][frame.slices].view(np.bool_))
+                belongs(prob, out=self.mask[index][frame.slices].view(np.bool_))
             if self.organ_prob is not None:
                 self.organ_prob[index][frame.slices] = prob
 
@@ -168,11 +166,11 @@ class ScanRun:
 
     def _find_tumor(self, batch: CropBatch[Any]) -> None:
         with self.stopwatch.step("stage2"):
-            tumor = self._stages.find_tumor(batch.crops)[:, 0]
+            tumor = self._stages.find_tumor(batch.crops, masks=self.tumor_prob is None)[:, 0]
         with self.stopwatch.step("paste"):
             for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
                 inside = self.mask[index][box.slices]
-                found = prob[: inside.shape[0], : inside.shape[1]] >= MASK_THRESHOLD
+                found = belongs(prob[: inside.shape[0], : inside.shape[1]])
                 np.copyto(inside, self._stage2_label, where=found)
                 if self.tumor_prob is not None:
                     paste(prob, box, self.tumor_prob[index])
@@ -189,6 +187,7 @@ class _Frame:
         self._wait_for = wait_for
         count = min(slices_at_once, len(voxels))
         self._block = np.full((count, 1, *map(padded_side, frame.size)), PADDING_HU, dtype=np.float32)
+        self.padded = self._block.shape[2:] != frame.size
 
     def wait_for(self, indices: Sequence[int]) -> None:
         """Return when these slices are there."""

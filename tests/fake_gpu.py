@@ -190,7 +190,34 @@ class FakeGpu:
         def fill(target: int, value: int, count: int, stream: Stream) -> None:
             gpu.do(lambda: gpu.at(target, 4 * count).view(np.uint32).fill(value), stream)
 
+        class MaskKernel:
+            """What the PTX of `device_masks` says that it computes."""
+
+            def prepare(self, types: str) -> None:
+                assert types == "PPIfff"
+
+            def prepared_async_call(
+                self,
+                blocks: tuple[int, int],
+                threads: tuple[int, int, int],
+                stream: Stream,
+                source: int,
+                target: int,
+                count: int,
+                threshold: float,
+                lowest: float,
+                highest: float,
+            ) -> None:
+                def compute() -> None:
+                    values = gpu.at(source, 4 * count).view(np.float32)
+                    probability = (values >= lowest) & (values <= highest)
+                    gpu.at(target, count)[:] = np.where(probability, values >= threshold, 2)
+
+                assert blocks[0] * threads[0] >= count, "not every pixel has a thread"
+                gpu.do(compute, stream)
+
         driver.Error, driver.Event, driver.mem_alloc = Error, Event, Allocation
+        driver.module_from_buffer = lambda _: SimpleNamespace(get_function={"as_mask": MaskKernel()}.__getitem__)
         driver.init = lambda: None
         driver.Device = lambda _: SimpleNamespace(retain_primary_context=Context)
         driver.Stream = gpu.new_stream

@@ -10,7 +10,9 @@ from cascade_rt.crop import Box, Patch, crop
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError
 
-_ROUNDING = 1e-3
+MASK_THRESHOLD = 0.5
+"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
+ROUNDING = 1e-3
 """How far a sigmoid of low precision may be off at its ends."""
 _REMEDY = "run it with --backend pytorch to tell a bad model from a bad engine"
 
@@ -18,14 +20,16 @@ _REMEDY = "run it with --backend pytorch to tell a bad model from a bad engine"
 class Handover(Protocol[Patch]):
     """Runs both stages for one scan, and holds what passes between them."""
 
-    def find_organ(self, hu: Array) -> Mapping[str, Array]:
+    def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
         """Run stage 1, and keep its salient images, for `crop`, until the next call.
 
         Args:
             hu: Slices `[slice, 1, row, col]`, HU, in a shape that the stage takes.
+            masks: The mask of the organ will do in place of its probabilities.
 
         Returns:
-            The outputs of stage 1; `salient` only where it is on the host anyway.
+            The outputs of stage 1; `salient` only where it is on the host anyway. With `masks`, `organ_prob` may be
+            bool: whether the probability is at least `MASK_THRESHOLD`.
 
         Raises:
             EngineError: One of these outputs is not a number.
@@ -42,8 +46,15 @@ class Handover(Protocol[Patch]):
         """
         ...
 
-    def find_tumor(self, crops: Sequence[Patch]) -> Array:
-        """Run stage 2 on crops of equal size, which are used up by it, and return `[crop, 1, row, col]`.
+    def find_tumor(self, crops: Sequence[Patch], *, masks: bool = False) -> Array:
+        """Run stage 2 on crops of equal size, which are used up by it.
+
+        Args:
+            crops: The crops.
+            masks: Masks of the tumour will do in place of its probabilities.
+
+        Returns:
+            Probabilities `[crop, 1, row, col]`, or with `masks` perhaps bool, as of `find_organ`.
 
         Raises:
             EngineError: A probability is not a number.
@@ -63,7 +74,7 @@ class HostHandover:
         self._stage2 = stage2
         self._salient: Array = np.empty((0, 1, 0, 0), dtype=np.float32)
 
-    def find_organ(self, hu: Array) -> Mapping[str, Array]:
+    def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:  # noqa: ARG002  nothing is saved
         """Run stage 1 (see `Handover`)."""
         organ = self._stage1.run({"hu": hu})
         check_finite(self._stage1, organ)
@@ -75,7 +86,7 @@ class HostHandover:
         rows, cols = image_shape
         return crop(self._salient[index, :, :rows, :cols], box)
 
-    def find_tumor(self, crops: Sequence[Array]) -> Array:
+    def find_tumor(self, crops: Sequence[Array], *, masks: bool = False) -> Array:  # noqa: ARG002
         """Run stage 2 (see `Handover`)."""
         tumor = self._stage2.run({"salient": np.stack(crops)})
         check_finite(self._stage2, tumor)
@@ -95,9 +106,27 @@ def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
                 f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; {_REMEDY}",
                 code="E_NONFINITE_OUTPUT",
             )
-        if name != "salient" and not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
-            raise EngineError(
-                f"{engine.stage} on {engine.info.backend} returned probabilities from {low:g} to {high:g} in {name!r}; "
-                f"{_REMEDY}",
-                code="E_NOT_PROBABILITY",
-            )
+        if name != "salient" and not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise not_a_probability(engine, name, f"probabilities from {low:g} to {high:g}")
+
+
+def not_a_probability(engine: StageEngine, name: str, what: str) -> EngineError:
+    """What is raised where an output of an engine cannot be a probability."""
+    sentence = f"{engine.stage} on {engine.info.backend} returned {what} in {name!r}; {_REMEDY}"
+    return EngineError(sentence, code="E_NOT_PROBABILITY")
+
+
+def belongs(values: Array, out: Array | None = None) -> Array:
+    """Whether each pixel belongs to the label, of what `Handover` returned.
+
+    Args:
+        values: Probabilities, or a mask in their place.
+        out: Where to write the answer, bool; none: a new array, or the mask itself.
+    """
+    if values.dtype != np.bool_:
+        answer: Array = np.greater_equal(values, MASK_THRESHOLD, out=out)
+        return answer
+    if out is None:
+        return values
+    np.copyto(out, values)
+    return out

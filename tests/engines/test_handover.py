@@ -81,14 +81,18 @@ def test_a_scan_is_segmented_as_on_the_host(
         np.testing.assert_array_equal(found.tumor_prob, expected.tumor_prob)
         np.testing.assert_array_equal(found.mask, expected.mask)
         assert found.boxes == expected.boxes
+        np.testing.assert_array_equal(on_gpu(**crop).run(scan(*shape)).mask, expected.mask)
 
 
-def test_the_salient_image_and_its_crops_do_not_cross_the_bus(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
-    slices, rows, cols, pixel = 6, 96, 128, 4
-    found = on_gpu(empty_policy="skip").run(scan(slices, rows, cols))
+@pytest.mark.parametrize(("keep_probabilities", "pixel"), [(False, 1), (True, 4)], ids=["masks", "probabilities"])
+def test_out_come_maxima_and_a_byte_of_each_pixel_unless_probabilities_are_asked_for(
+    on_gpu: Callable[..., Cascade], gpu: FakeGpu, keep_probabilities: bool, pixel: int
+) -> None:
+    slices, rows, cols = 6, 96, 128
+    found = on_gpu(empty_policy="skip").run(scan(slices, rows, cols), keep_probabilities=keep_probabilities)
     crops = sum(box.height * box.width for box in found.boxes.values())
-    assert gpu.bytes_in == pixel * slices * rows * cols
-    assert gpu.bytes_out == pixel * (slices * (rows * cols + rows + cols) + crops)
+    assert gpu.bytes_in == 4 * slices * rows * cols
+    assert gpu.bytes_out == 4 * slices * (rows + cols) + pixel * (slices * rows * cols + crops)
 
 
 def test_after_a_scan_only_the_memory_of_the_engines_is_left(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
@@ -141,8 +145,26 @@ def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_i
     stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
     cascade = on_gpu()
     cascade = Cascade(cascade.bundle, replace(cascade.engines, stage1=stage1))
-    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are not numbers in 'tumor_prob'"):
+    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are no probabilities in 'tumor_"):
         cascade.run(scan(6, 96, 128))
+    stage1.close()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
+@pytest.mark.parametrize("keep_probabilities", [False, True])
+def test_what_is_no_probability_is_seen_on_the_gpu_too(
+    engines: Engines, gpu: FakeGpu, a_gpu: Gpu, value: float, keep_probabilities: bool
+) -> None:
+    def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {name: array.copy() for name, array in STAGE1.compute(hu).items()}
+        outputs["organ_prob"][..., 5, 7] = value
+        return outputs
+
+    gpu.plans[b"stage1"] = replace(STAGE1, compute=spoil)
+    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
+    cascade = Cascade(host_cascade().bundle, replace(engines, stage1=stage1))
+    with pytest.raises(EngineError, match=r"stage1 on tensorrt returned .* in 'organ_prob'"):
+        cascade.run(scan(3, 64, 64), keep_probabilities=keep_probabilities)
     stage1.close()
 
 
