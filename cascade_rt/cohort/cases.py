@@ -104,7 +104,8 @@ def _in_folder(root: Path, output: Path) -> Iterator[tuple[str, Path]]:
             found = True
             yield _stem((here / file).relative_to(root).as_posix()), here / file
     if not found:
-        raise UsageError(f"{root}: has no .nii or .nii.gz in it; name the folder of the scans")
+        advice = "name the folder of the scans, and convert DICOM first, with dcm2niix"
+        raise UsageError(f"{root}: has no .nii or .nii.gz in it; {advice}")
 
 
 def _in_list(path: Path) -> Iterator[tuple[str, Path]]:

@@ -59,6 +59,11 @@ def logs_paths() -> bool:
     return context is not None and bool(context.find_root().params.get("log_paths"))
 
 
+def volume_text(volume_ml: float) -> str:
+    """A volume to read; what was found is never 0."""
+    return "under 0.1 ml" if 0 < volume_ml < 0.05 else f"{volume_ml:.1f} ml"
+
+
 def printable(text: str) -> str:
     """Replace what no terminal can show: bytes of a file name that are no text."""
     return text.encode(errors="replace").decode()
@@ -76,10 +81,10 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     if segmentation.organ_sought:
         yield (
             "pancreas",
-            f"{found.pancreas_ml:.1f} ml, with tumour {found.organ_ml:.1f} ml, "
+            f"{volume_text(found.pancreas_ml)}, with tumour {volume_text(found.organ_ml)}, "
             f"in {found.organ_slices} of {slices} slices",
         )
-    yield "tumour", f"{found.tumor_ml:.1f} ml in {found.tumor_slices} slices"
+    yield "tumour", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
     for lesion in found.lesions[:3]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
     if len(found.lesions) > 3:

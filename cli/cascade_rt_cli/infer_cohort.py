@@ -39,7 +39,7 @@ from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import SearchOptions
 from cascade_rt.segmentation import STATUS_SENTENCES
 from cascade_rt.version import __version__
-from cascade_rt_cli.console import print_rows, printable, results_console
+from cascade_rt_cli.console import print_rows, printable, results_console, volume_text
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
 
@@ -161,7 +161,7 @@ def _show(outcome: Outcome, progress: Progress, bar: TaskID, results: Console) -
 
 def _found(report: Mapping[str, Any]) -> str:
     volumes = {"pancreas": report["volumes_ml"]["pancreas"], "tumour": report["volumes_ml"]["tumor"]}
-    told = ", ".join(f"{name} {volume:.1f} ml" for name, volume in volumes.items() if volume is not None)
+    told = ", ".join(f"{name} {volume_text(volume)}" for name, volume in volumes.items() if volume is not None)
     seconds = report["wall_s"]
     doubts = f", {len(report['warnings'])} warnings" if report["warnings"] else ""
     return f"{STATUS_SENTENCES[report['status']]}; {told}; {seconds:.2f} s{doubts}"
