@@ -11,7 +11,7 @@ NEAR_IMAGE_SHARE = 0.045
 
 
 def near_image(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
-    """Convolutions that read nothing but what those on the image, or others of these, have made; and what lies between.
+    """Convolutions that read nothing but what those on the image have made, and the ReLUs between them.
 
     What they round, all of the network reads. They are taken in the order of the graph while they and the readers of
     the image do no more than `NEAR_IMAGE_SHARE` of the work.
@@ -31,9 +31,8 @@ def near_image(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
         if not sources or not made.keys() >= set(sources):
             continue
         between = tuple(each for name in sources for each in made[name])
-        if node.op_type in ("Relu", "MaxPool"):
+        if node.op_type == "Relu":
             made[node.output[0]] = (*between, node)
         elif node.op_type == "Conv" and spent + work[node.name] <= NEAR_IMAGE_SHARE * sum(work.values()):
             spent += work[node.name]
-            made[node.output[0]] = ()
             yield from (*between, node)
