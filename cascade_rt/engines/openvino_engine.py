@@ -49,8 +49,9 @@ class OpenVinoEngine:
         self._stage = stage
         graph, what = path.read_bytes(), str(path)
         self._parts = parts_of(graph, what, stage, precision)
-        models = open_parts(graph, what, self._parts)
-        self._streams = streams_here()
+        # In float32 a whole scan was no faster side by side, and took 240 MB more (docs/decisions/0015).
+        self._streams = streams_here() if precision == "bf16" else 1
+        models = open_parts(graph, what, self._parts, self._streams)
         self._requests: list[list[Any]] | None = [
             [model.create_infer_request() for _ in range(self._streams)] for model in models
         ]

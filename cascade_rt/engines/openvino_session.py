@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any, Literal
 
 from cascade_rt.engines.packages import import_package
-from cascade_rt.engines.streams import streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
 from cascade_rt.processors import available_cpus
 
@@ -61,13 +60,14 @@ class Part:
     precision: OpenVinoPrecision
 
 
-def open_parts(graph: bytes, what: str, parts: Sequence[Part]) -> list[Any]:
+def open_parts(graph: bytes, what: str, parts: Sequence[Part], streams: int = 1) -> list[Any]:
     """Compile a graph for the CPU in parts, which run one after the other.
 
     Args:
         graph: The ONNX graph, in float32, with its weights inside.
         what: Which graph it is, for messages.
         parts: The parts.
+        streams: How many images each part computes side by side.
 
     Returns:
         An `openvino.CompiledModel` for each part.
@@ -82,7 +82,9 @@ def open_parts(graph: bytes, what: str, parts: Sequence[Part]) -> list[Any]:
         _require_bf16(core)
     try:
         models = [
-            core.compile_model(_cut(openvino, _read(core, graph, what), part), "CPU", _settings(part.precision))
+            core.compile_model(
+                _cut(openvino, _read(core, graph, what), part), "CPU", _settings(part.precision, streams)
+            )
             for part in parts
         ]
     except KeyError as error:
@@ -178,11 +180,11 @@ def _check_precision(model: Any, what: str, precision: OpenVinoPrecision) -> Non
         )
 
 
-def _settings(precision: OpenVinoPrecision) -> dict[str, str]:
+def _settings(precision: OpenVinoPrecision, streams: int) -> dict[str, str]:
     return {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": str(streams_here()),
+        "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(available_cpus()),
         # Pinned to the first cores, two processes on one machine would share these and leave the others idle.
         "ENABLE_CPU_PINNING": "NO",

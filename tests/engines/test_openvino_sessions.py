@@ -63,7 +63,9 @@ def test_a_model_in_another_precision_than_asked_for_is_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_bf16()
-    monkeypatch.setattr("cascade_rt.engines.openvino_session._settings", lambda _: {"INFERENCE_PRECISION_HINT": "bf16"})
+    monkeypatch.setattr(
+        "cascade_rt.engines.openvino_session._settings", lambda *_: {"INFERENCE_PRECISION_HINT": "bf16"}
+    )
     with pytest.raises(EngineBuildError, match=r"asked for fp32, and computes its convolutions in \{'bf16': 1.0\}"):
         open_stage(bundle, "stage1", "fp32")
 
