@@ -70,5 +70,6 @@ def test_batches_of_any_size_become_what_single_images_become(opened_on: Open, s
 def test_an_engine_says_how_many_streams_it_has_and_wants_images_for_all(opened_on: Open, stage: Stage) -> None:
     engine = opened_on(2)
     streams = 1 if (engine.info.backend, engine.info.precision) == ("openvino", "fp32") else 2
-    assert (engine.info.settings["threads"], engine.info.settings["streams"]) == ("2", str(streams))
+    # How many threads there are, OpenVINO decides by the processors that it really finds.
+    assert engine.info.settings["streams"] == str(streams)
     assert engine.preferred_batch == streams * CPU_BATCH[stage]
