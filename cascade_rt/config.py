@@ -38,6 +38,9 @@ class CropConfig:
     """Box sides are grown to multiples of this, so that boxes of equal size share a batch. A multiple of 16."""
     min_side: int = 64
     """Shortest side of a box, in pixels. A multiple of `grid`."""
+    corner_grid: int = 1
+    """Corners of a box lie on multiples of this as far as the image goes, so that engines which round differently cut
+    alike. 1: the box follows every pixel of the organ. `grid` must be a multiple of it."""
     empty_policy: Literal["full", "skip"] = "full"
     """A slice without organ: `full` sends all of it to stage 2, which may find what stage 1 missed; `skip` does not."""
 
@@ -49,6 +52,11 @@ class CropConfig:
             self.min_side > 0 and self.min_side % self.grid == 0,
             "cascade.crop.min_side must be a multiple of cascade.crop.grid",
             self.min_side,
+        )
+        _require(
+            self.corner_grid > 0 and self.grid % self.corner_grid == 0,
+            "cascade.crop.corner_grid must divide cascade.crop.grid",
+            self.corner_grid,
         )
 
 

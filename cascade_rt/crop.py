@@ -76,13 +76,26 @@ def enlarge(box: Box, margins: Sequence[int], image_shape: tuple[int, int]) -> B
     return Box(row, col, height, width)
 
 
-def grow(box: Box, size: tuple[int, int], image_shape: tuple[int, int]) -> Box:
+def align(box: Box, corner_grid: int) -> Box:
+    """Move the sides of a box outward to multiples of `corner_grid`, beyond the image if need be."""
+    row, height = _align_side(box.row, box.height, corner_grid)
+    col, width = _align_side(box.col, box.width, corner_grid)
+    return Box(row, col, height, width)
+
+
+def grow(box: Box, size: tuple[int, int], image_shape: tuple[int, int], corner_grid: int = 1) -> Box:
     """Grow a box to `size` with real context: evenly on both sides, shifted to stay inside the image.
 
     Where the image is smaller than `size` the box begins at 0 and reaches beyond the image; `crop` fills that with 0.
+
+    Args:
+        box: The box.
+        size: Height and width to reach.
+        image_shape: Height and width of the image.
+        corner_grid: What grows above and left is a multiple of this; the rest grows below and right.
     """
-    row = _grow_start(box.row, box.height, size[0], image_shape[0])
-    col = _grow_start(box.col, box.width, size[1], image_shape[1])
+    row = _grow_start(box.row, box.height, size[0], image_shape[0], corner_grid)
+    col = _grow_start(box.col, box.width, size[1], image_shape[1], corner_grid)
     return Box(row, col, *size)
 
 
@@ -99,12 +112,15 @@ def full_box(image_shape: tuple[int, int], config: CropConfig) -> Box:
 def plan_box(
     row_max: FloatArray, col_max: FloatArray, config: CropConfig, margins: Sequence[int] | None = None
 ) -> Box | None:
-    """Plan the crop of one slice: tightest box, margin, clip, grow to the size grid.
+    """Plan the crop of one slice: tightest box, margin, clip, corners to their grid, grow to the size grid.
+
+    A pixel more or less at the edge of the organ moves the box only where it crosses the grid of the corners: two
+    engines that round differently see the same crop, all but always.
 
     Args:
         row_max: `[row]`, the maximum of the organ probability in each row of the image.
         col_max: `[col]`, the same for each column.
-        config: Threshold, margin, grid and what to do without organ.
+        config: Threshold, margin, grids and what to do without organ.
         margins: Pixels to add above, below, left and right; None: `config.margin` on each side.
 
     Returns:
@@ -115,7 +131,8 @@ def plan_box(
     if box is None:
         return full_box(image_shape, config) if config.empty_policy == "full" else None
     box = enlarge(box, (config.margin,) * 4 if margins is None else margins, image_shape)
-    return grow(box, grid_size(box.size, config), image_shape)
+    box = align(box, config.corner_grid)
+    return grow(box, grid_size(box.size, config), image_shape, config.corner_grid)
 
 
 def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[int] | None = None) -> Box | None:
@@ -186,6 +203,11 @@ def _grid_side(length: int, config: CropConfig) -> int:
     return max(config.min_side, -(-length // config.grid) * config.grid)
 
 
-def _grow_start(start: int, length: int, size: int, image_length: int) -> int:
-    centred = start - (size - length) // 2
-    return max(0, min(centred, image_length - size))
+def _align_side(start: int, length: int, step: int) -> tuple[int, int]:
+    first, last = start // step * step, -(-(start + length) // step) * step
+    return first, last - first
+
+
+def _grow_start(start: int, length: int, size: int, image_length: int, step: int) -> int:
+    before = -(-((size - length) // 2) // step) * step
+    return max(0, min(start - before, image_length - size))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.crop import Box, grow, tightest_box
+from cascade_rt.crop import Box, align, tightest_box
 from cascade_rt.errors import UsageError
 
 BODY_HU = -500
 """What lies above is body, or the table under it; fat begins at about -150, lungs lie below."""
 BODY_GRID = 32
-"""Sides of the body's box are multiples of this, so that engines see few shapes."""
+"""Sides of the body's box lie on multiples of this, so that engines see few shapes and crops keep their corners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def neighbourhood(found: Sequence[int], count: int, first_every: int) -> list[in
 def find_body(voxels: npt.NDArray[np.int16]) -> Box:
     """Return the box around everything denser than air in any slice `[z, row, col]`, HU.
 
-    It is grown to the grid as far as the image goes, and is the whole image where there is nothing but air.
+    Its sides are moved outward to the grid as far as the image goes, and it is the whole image where there is nothing but air.
     """
     rows, cols = voxels.shape[1:]
     # The maximum over the slices needs one image; a comparison of all voxels would need a second volume.
@@ -83,5 +83,5 @@ def find_body(voxels: npt.NDArray[np.int16]) -> Box:
     box = tightest_box(body.any(axis=1), body.any(axis=0), 0.5)
     if box is None:
         return Box(0, 0, rows, cols)
-    height, width = (-(-side // BODY_GRID) * BODY_GRID for side in box.size)
-    return grow(box, (min(height, rows), min(width, cols)), (rows, cols))
+    box = align(box, BODY_GRID)
+    return Box(box.row, box.col, *box.inside((rows, cols)))

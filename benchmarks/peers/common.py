@@ -56,7 +56,7 @@ def check_sides(slices: npt.NDArray[Any], config: CropConfig) -> None:
 
 
 def find_crop(prob: npt.NDArray[np.float32], config: CropConfig) -> Place | None:
-    """Where stage 2 looks: the pancreas with a margin, grown to a multiple of the grid; None without pancreas."""
+    """Where stage 2 looks: the pancreas with a margin, on the grids of the config; None without pancreas."""
     found = prob >= config.threshold
     if not found.any():
         return None
@@ -66,8 +66,10 @@ def find_crop(prob: npt.NDArray[np.float32], config: CropConfig) -> Place | None
 
 def _side(found: npt.NDArray[np.intp], length: int, config: CropConfig) -> slice:
     first, end = max(0, int(found[0]) - config.margin), min(length, int(found[-1]) + 1 + config.margin)
+    step = config.corner_grid
+    first, end = first // step * step, -(-end // step) * step
     side = max(config.min_side, -(-(end - first) // config.grid) * config.grid)
-    start = max(0, min(first - (side - (end - first)) // 2, length - side))
+    start = max(0, min(first - -(-((side - (end - first)) // 2) // step) * step, length - side))
     return slice(start, start + side)
 
 

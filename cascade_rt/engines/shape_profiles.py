@@ -54,7 +54,8 @@ def shape_profiles(stage: Stage, config: CascadeConfig) -> tuple[ShapeProfile, S
     batch = SLICES_PER_BATCH if stage == "stage1" else CROPS_PER_BATCH
     whole = SLICE_SIDE if stage == "stage1" else _on_grid(SLICE_SIDE, config)
     crops = stage == "stage2" and config.stage1 != "none"
-    usual = _on_grid(ORGAN_SIDE + 2 * config.crop.margin, config) if crops else whole
+    corner = config.crop.corner_grid // 2
+    usual = _on_grid(ORGAN_SIDE + 2 * (config.crop.margin + corner), config) if crops else whole
     smallest = _square(1, SHORTEST_SIDE)
     return (
         ShapeProfile(smallest, _square(batch, min(usual, whole)), _square(batch, whole)),

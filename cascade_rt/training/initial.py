@@ -1,4 +1,4 @@
-"""What a training run may start from."""
+"""What a training run may start from, and what can be exported."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 
 
 def load_initial(path: Path) -> Checkpoint:
-    """Read the weights to start from: those of a run's folder, of a checkpoint or of a bundle.
+    """Read trained weights: those of a run's folder, of a checkpoint or of a bundle.
 
     Raises:
         BundleError: It is none of them, or of another version.
@@ -30,6 +30,7 @@ def _checkpoint_of(bundle: Bundle) -> Checkpoint:
             epochs_done=training["epochs"],
             model=load_model(bundle).state_dict(),
             optimizer={},
+            history=tuple(training.get("history", ())),
         )
     except (KeyError, UsageError) as error:
         raise BundleError(f"{bundle.path}: does not say how it was trained ({error}); name a run folder") from error

@@ -15,12 +15,14 @@ def print_bundle(bundle: Bundle) -> None:
 def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     manifest = bundle.manifest
     config, training, parity = manifest.config, manifest.training, manifest.parity
+    crop = config.crop
     yield "bundle", f"{manifest.name}, exported {manifest.created}"
     yield "use", manifest.intended_use
     yield "networks", f"base width {config.base_width}, {config.norm} norm, window {config.window_hu} HU"
     yield (
         "crop",
-        f"margin {config.crop.margin}, grid {config.crop.grid}, slices without organ: {config.crop.empty_policy}",
+        f"margin {crop.margin}, grid {crop.grid}, corners on multiples of {crop.corner_grid}, "
+        f"slices without organ: {crop.empty_policy}",
     )
     yield "trained on", f"{training.get('data', 'not recorded')}, {training.get('epochs', '?')} epochs"
     for stage in ("stage1", "stage2"):

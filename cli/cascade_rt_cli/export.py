@@ -1,5 +1,6 @@
 """`cascade-rt export`: a checkpoint in, a bundle out, and engines beside it where asked for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -30,6 +31,12 @@ from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_
     metavar="X.Y",
     help="GPU to compile for, such as 8.9; with tensorrt-rtx only.  [default: all that it knows]",
 )
+@click.option(
+    "--corner-grid",
+    type=click.IntRange(min=1),
+    metavar="PIXELS",
+    help="Corners of crops on multiples of this, a divisor of the grid of their sides.  [default: as trained]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
 def export(
     checkpoint: Path,
@@ -41,12 +48,13 @@ def export(
     limits: Path | None,
     engine: EngineChoice | None,
     compute_capability: str | None,
+    corner_grid: int | None,
     overwrite: bool,
 ) -> None:
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
-    CHECKPOINT is the folder of a run, of which the last epoch is taken, or one checkpoint, such as its
-    best.safetensors. Each graph is run beside PyTorch on inputs it has never seen, and the whole cascade on slices of
+    CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
+    or a bundle, to export it again with this version or with another --corner-grid. Each graph is run beside PyTorch on inputs it has never seen, and the whole cascade on slices of
     the scans to calibrate on. If a probability of float32 differs by more than 1e-4, or the masks of a precision have a
     Dice below 0.999 with those of PyTorch, nothing is written and the exit code is 5.
 
@@ -54,12 +62,13 @@ def export(
     Examples:
       cascade-rt export runs/first -o bundles/first --calibrate scan1.nii.gz --calibrate scan2.nii.gz
       cascade-rt export runs/first/best.safetensors -o bundles/best --no-fp16
+      cascade-rt export bundles/best -o bundles/steady --corner-grid 16
       cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("export"):
-        from cascade_rt.training.checkpoint import load_checkpoint
+        from cascade_rt.training.initial import load_initial
         from cascade_rt_export.bundle_export import export_bundle
         from cascade_rt_export.calibration import scan_calibration
         from cascade_rt_export.gate import LIMITS, read_limits
@@ -68,10 +77,14 @@ def export(
     from cascade_rt_cli.export_engines import check_engine, export_engines
 
     check_engine(engine, compute_capability)
+    trained = load_initial(checkpoint)
+    if corner_grid is not None:
+        crop = replace(trained.cascade.crop, corner_grid=corner_grid)
+        trained = replace(trained, cascade=replace(trained.cascade, crop=crop))
     calibration = scan_calibration(scans) if scans else None
     with spinner() as say:
         bundle = export_bundle(
-            load_checkpoint(checkpoint),
+            trained,
             output,
             name=name,
             overwrite=overwrite,
