@@ -75,7 +75,8 @@ def neighbourhood(found: Sequence[int], count: int, first_every: int) -> list[in
 def find_body(voxels: npt.NDArray[np.int16]) -> Box:
     """Return the box around everything denser than air in any slice `[z, row, col]`, HU.
 
-    Its sides are moved outward to the grid as far as the image goes, and it is the whole image where there is nothing but air.
+    Its sides are moved outward to the grid as far as the image goes. Where there is nothing but air it is the whole
+    image.
     """
     rows, cols = voxels.shape[1:]
     # The maximum over the slices needs one image; a comparison of all voxels would need a second volume.

@@ -38,6 +38,7 @@ def crop_configs(draw: st.DrawFn) -> CropConfig:
         margin=draw(st.integers(0, 200)),
         grid=grid,
         min_side=grid * draw(st.integers(1, 8)),
+        corner_grid=draw(st.sampled_from((1, 2, 16, grid))),
         empty_policy=draw(st.sampled_from(("full", "skip"))),
     )
 
@@ -148,7 +149,7 @@ def test_only_a_config_has_a_mapping(value: object) -> None:
 
 def test_empty_file_gives_the_defaults_and_the_preset(tmp_path: Path) -> None:
     assert load(tmp_path, "") == load_config(preset="practical")
-    assert load(tmp_path, "")[0] == CascadeConfig()
+    assert load(tmp_path, "")[0] == CascadeConfig(crop=CropConfig(corner_grid=16))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -190,10 +191,16 @@ def test_paper_preset_has_the_numbers_of_the_paper(name: str, value: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("threshold", 0.5), ("margin", 20), ("min_side", 64), ("empty_policy", "full")]
+    ("name", "value"),
+    [("threshold", 0.5), ("margin", 20), ("min_side", 64), ("corner_grid", 1), ("empty_policy", "full")],
 )
 def test_crop_defaults_are_those_of_the_method(name: str, value: object) -> None:
     assert getattr(CropConfig(), name) == value
+
+
+def test_crops_of_the_preset_practical_do_not_follow_every_pixel() -> None:
+    assert load_config(preset="practical")[0].crop == CropConfig(corner_grid=16)
+    assert load_config(preset="paper")[0].crop == CropConfig()
 
 
 def test_the_output_weights_of_the_authors_code_can_be_asked_for() -> None:
@@ -209,7 +216,11 @@ def test_a_file_goes_over_the_variant_and_the_variant_over_the_preset(tmp_path: 
     path = tmp_path / "experiment.toml"
     path.write_text("[cascade]\nsaliency = true\n[cascade.crop]\nmargin = 5\n[train]\nseed = 7", encoding="utf-8")
     cascade, train = load_config(path, "practical", variant="m-p")
-    assert (cascade.stage2, cascade.saliency, cascade.crop) == ("multiscale_unet", True, CropConfig(margin=5))
+    assert (cascade.stage2, cascade.saliency, cascade.crop) == (
+        "multiscale_unet",
+        True,
+        CropConfig(margin=5, corner_grid=16),
+    )
     assert (train.joint, train.optimizer, train.seed) == (False, "adam", 7)
 
 
@@ -345,6 +356,8 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
         ("cascade.crop.grid = 24", r"crop\.grid must be a multiple of 16, got 24"),
         ("cascade.crop.grid = 0", r"crop\.grid must be a multiple of 16, got 0"),
         ("cascade.crop.min_side = 80", r"crop\.min_side must be a multiple of cascade\.crop\.grid, got 80"),
+        ("cascade.crop.corner_grid = 24", r"crop\.corner_grid must divide cascade\.crop\.grid, got 24"),
+        ("cascade.crop.corner_grid = 0", r"crop\.corner_grid must divide cascade\.crop\.grid, got 0"),
         ("cascade.crop.min_side = 0", r"crop\.min_side must be a multiple of cascade\.crop\.grid, got 0"),
         ("train.epochs = [0, 0, 0]", r"train\.epochs must be 0 or more each, and not all 0"),
         ("train.epochs = [-1, 2, 2]", r"train\.epochs must be 0 or more each, and not all 0"),

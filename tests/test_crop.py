@@ -1,6 +1,7 @@
 """Boxes hold the organ and its context whatever the image's size; crops go back to where they were cut from."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from cascade_rt.crop import (
     Box,
     CropBatch,
     CropQueue,
+    align,
     crop,
     enlarge,
     full_box,
@@ -38,6 +40,7 @@ def configs(draw: st.DrawFn) -> CropConfig:
         margin=draw(st.integers(0, 80)),
         grid=grid,
         min_side=grid * draw(st.integers(1, 6)),
+        corner_grid=draw(st.sampled_from((1, 8, 16, grid))),
         empty_policy=draw(st.sampled_from(("full", "skip"))),
     )
 
@@ -109,7 +112,27 @@ def test_box_sides_reach_the_shortest_side(plan: Plan) -> None:
 def test_box_is_no_longer_than_organ_margin_and_grid_ask_for(plan: Plan) -> None:
     for _, length, image, first, last in plan.axes:
         organ_and_margin = min(image, last + 1 + plan.config.margin) - max(0, first - plan.config.margin)
-        assert length < max(organ_and_margin + plan.config.grid, plan.config.min_side + 1)
+        outward = 2 * (plan.config.corner_grid - 1)
+        assert length < max(organ_and_margin + outward + plan.config.grid, plan.config.min_side + 1)
+
+
+@given(plans())
+def test_box_starts_on_the_grid_of_corners_where_the_image_does_not_end(plan: Plan) -> None:
+    for start, length, image, _, _ in plan.axes:
+        assert start % plan.config.corner_grid == 0 or start + length == image
+
+
+@given(st.integers(1, 64), st.integers(0, 40), st.data())
+def test_box_follows_the_organ_only_across_the_grid_of_corners(cell: int, margin: int, data: st.DataObject) -> None:
+    config = CropConfig(margin=margin, grid=16 * cell, min_side=16 * cell, corner_grid=cell)
+    top, bottom = 10 * cell, (13 + 2 * (margin // cell + 1)) * cell
+    boxes = set()
+    for _ in range(2):
+        mask = np.zeros((1100, 8), dtype=bool)
+        above, below = (data.draw(st.integers(0, cell - 1)) for _ in range(2))
+        mask[top + margin + above : bottom - margin - below] = True
+        boxes.add(plan_mask_box(mask, config))
+    assert len(boxes) == 1
 
 
 @given(plans())
@@ -151,6 +174,27 @@ def test_box_of_an_example_computed_by_hand() -> None:
     assert plan_mask_box(mask, CropConfig()) == Box(row=177, col=271, height=96, width=128)
 
 
+def test_box_with_corners_on_a_grid_computed_by_hand() -> None:
+    mask = np.zeros((512, 512), dtype=bool)
+    mask[200:250, 300:370] = True
+    # Rows [180, 270) and columns [280, 390), outward to [176, 272) and [272, 400): 96 and 128 are on the grid of sides.
+    assert plan_mask_box(mask, CropConfig(corner_grid=16)) == Box(row=176, col=272, height=96, width=128)
+    mask[195] = mask[200]
+    # Rows [175, 270), outward to [160, 272): 112, grown by 16 above.
+    assert plan_mask_box(mask, CropConfig(corner_grid=16)) == Box(row=144, col=272, height=128, width=128)
+
+
+def test_box_whose_corners_reach_beyond_the_image_is_shifted_into_it() -> None:
+    mask = np.zeros((500, 500), dtype=bool)
+    mask[440:499, 440:499] = True
+    # [420, 500), outward to [416, 512): 96, and the last pixel is 499.
+    assert plan_mask_box(mask, CropConfig(corner_grid=16)) == Box(row=404, col=404, height=96, width=96)
+
+
+def test_aligned_box_is_the_smallest_on_the_grid_around_it() -> None:
+    assert align(Box(17, 31, 15, 2), 16) == Box(16, 16, 16, 32)
+
+
 def test_box_in_a_corner_is_shifted_into_the_image() -> None:
     mask = np.zeros((512, 512), dtype=bool)
     mask[511, 0] = True
@@ -183,14 +227,14 @@ def test_pixel_just_below_the_threshold_does_not_count() -> None:
 
 @given(sides, sides, configs())
 def test_slice_without_organ_is_sent_whole_by_the_policy_full(rows: int, cols: int, config: CropConfig) -> None:
-    config = CropConfig(config.threshold, config.margin, config.grid, config.min_side, "full")
+    config = replace(config, empty_policy="full")
     box = plan_mask_box(np.zeros((rows, cols), dtype=bool), config)
     assert box == full_box((rows, cols), config)
 
 
 @given(sides, sides, configs())
 def test_slice_without_organ_has_no_box_by_the_policy_skip(rows: int, cols: int, config: CropConfig) -> None:
-    config = CropConfig(config.threshold, config.margin, config.grid, config.min_side, "skip")
+    config = replace(config, empty_policy="skip")
     assert plan_mask_box(np.zeros((rows, cols), dtype=bool), config) is None
 
 

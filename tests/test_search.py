@@ -12,7 +12,7 @@ from cascade_rt.cascade import Cascade
 from cascade_rt.crop import Box
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import UsageError
-from cascade_rt.search import SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
+from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
 from cascade_rt.search_price import price_of_search
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.volume import Volume
@@ -120,7 +120,7 @@ def test_fewer_than_every_slice_is_refused() -> None:
 
 def test_the_body_is_boxed_on_the_grid_inside_the_image() -> None:
     box = find_body(scan(8, 12).voxels)
-    assert box == Box(13, 38, 64, 64)
+    assert box == Box(0, 32, 96, 96)
 
 
 def test_a_body_wider_than_the_grid_allows_has_the_image_for_its_box() -> None:
@@ -141,9 +141,9 @@ def test_in_the_box_around_the_body_the_mask_lies_where_it_does_in_the_whole(pol
     whole = fake_cascade(empty_policy=policy, margin=2).run(volume, keep_probabilities=True)
     np.testing.assert_array_equal(found.mask, whole.mask)
     np.testing.assert_array_equal(found.organ_prob, whole.organ_prob)
-    assert {shape[2:] for shape in shapes} == {(64, 64)}
+    assert {shape[2:] for shape in shapes} == {(96, 96)}
     assert "W_BODY_BOX" in codes(found)
-    assert found.to_json()["search"]["body_box"] == {"row": 13, "col": 38, "height": 64, "width": 64}
+    assert found.to_json()["search"]["body_box"] == {"row": 0, "col": 32, "height": 96, "width": 96}
 
 
 def test_boxes_of_crops_are_those_of_the_whole_image() -> None:
@@ -154,6 +154,14 @@ def test_boxes_of_crops_are_those_of_the_whole_image() -> None:
         assert rows.max() < box.row + box.height
         assert box.col <= cols.min()
         assert cols.max() < box.col + box.width
+
+
+def test_with_corners_on_a_grid_the_crops_in_the_box_around_the_body_are_those_without_it() -> None:
+    boxes = [
+        fake_cascade(empty_policy="skip", margin=2, corner_grid=16).run(scan(5, 15), search=search).boxes
+        for search in (SearchOptions(body_box=True), WHOLE_SCAN)
+    ]
+    assert boxes == [dict.fromkeys(range(5, 15), Box(16, 32, 64, 64))] * 2
 
 
 def test_the_price_of_a_search_is_that_of_its_masks() -> None:

@@ -92,10 +92,12 @@ def test_the_compiled_peer_finds_our_mask(scan: Path, our_mask: Path, tmp_path: 
     assert compare_masks([tmp_path / "mask.nii.gz"], [our_mask]).agreement.different <= 1
 
 
+@pytest.mark.parametrize("corner_grid", [1, 16])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_crop_of_the_peers_is_ours(seed: int) -> None:
+def test_the_crop_of_the_peers_is_ours(seed: int, corner_grid: int) -> None:
     random = np.random.default_rng(seed)
-    prob, config = np.zeros((256, 320), dtype=np.float32), CropConfig(margin=20, grid=32, min_side=64)
+    prob = np.zeros((256, 320), dtype=np.float32)
+    config = CropConfig(margin=20, grid=32, min_side=64, corner_grid=corner_grid)
     row, col = random.integers(0, 250), random.integers(0, 310)
     prob[row : row + random.integers(1, 120), col : col + random.integers(1, 120)] = 0.7
     box = plan_box(prob.max(axis=1), prob.max(axis=0), config)

@@ -84,6 +84,22 @@ def test_inspect_shows_the_training_and_the_parity(exported: Path) -> None:
     assert "stage2 against PyTorch, largest error: tumor_prob" in output
 
 
+def test_a_bundle_is_exported_again_with_other_corners(exported: Path, scan: Path, tmp_path: Path) -> None:
+    steady = tmp_path / "steady"
+    result = cascade_rt("export", exported, "-o", steady, "--no-fp16", "--calibrate", scan, "--corner-grid", 32)
+    assert result.exit_code == 0, result.output
+    first, second = (json.loads((path / "manifest.json").read_text()) for path in (exported, steady))
+    assert second["config"]["crop"] == first["config"]["crop"] | {"corner_grid": 32}
+    assert (second["training"], second["files"]) == (first["training"], first["files"])
+    assert "corners on multiples of 32" in cascade_rt("inspect", steady).stdout
+
+
+def test_corners_that_do_not_fit_the_sides_are_refused(exported: Path, tmp_path: Path) -> None:
+    result = cascade_rt("export", exported, "-o", tmp_path / "bundle", "--corner-grid", 24)
+    assert result.exit_code == 2, result.output
+    assert "corner_grid must divide cascade.crop.grid, got 24" in result.stderr
+
+
 def test_inspect_prints_the_manifest_as_json(exported: Path) -> None:
     document = json.loads(cascade_rt("inspect", exported, "--json").stdout)
     assert document == json.loads((exported / "manifest.json").read_text())

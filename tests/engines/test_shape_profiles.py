@@ -12,7 +12,12 @@ from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, SHORTEST_SIDE, SID
 @st.composite
 def configs(draw: st.DrawFn) -> CascadeConfig:
     grid = 16 * draw(st.integers(1, 12))
-    crop = CropConfig(margin=draw(st.integers(0, 300)), grid=grid, min_side=grid * draw(st.integers(1, 4)))
+    crop = CropConfig(
+        margin=draw(st.integers(0, 300)),
+        grid=grid,
+        min_side=grid * draw(st.integers(1, 4)),
+        corner_grid=draw(st.sampled_from((1, 16, grid))),
+    )
     alone = draw(st.booleans())
     return CascadeConfig(crop=crop, stage1="none" if alone else "multiscale_unet", saliency=not alone)
 
@@ -46,6 +51,11 @@ def test_a_full_batch_of_whole_slices_of_512_is_taken_by_both_stages(config: Cas
 def test_crops_are_expected_on_the_grid_of_the_config() -> None:
     config = CascadeConfig(crop=CropConfig(margin=30, grid=48, min_side=96))
     assert shape_profiles("stage2", config)[0].usual[2:] == grid_size((112 + 60, 112 + 60), config.crop) == (192, 192)
+
+
+def test_crops_are_expected_as_much_larger_as_the_grid_of_their_corners_makes_them() -> None:
+    config = CascadeConfig(crop=CropConfig(margin=20, corner_grid=32))
+    assert shape_profiles("stage2", config)[0].usual[2:] == (192, 192)
 
 
 def test_a_cascade_without_stage_1_expects_whole_slices_in_stage_2() -> None:

@@ -25,7 +25,7 @@ def test_a_bundle_gives_what_it_was_trained_on() -> None:
     initial = load_initial(bundle.path)
     training = bundle.manifest.training
     assert (initial.cascade, initial.data) == (bundle.manifest.config, training["data"])
-    assert initial.epochs_done == training["epochs"]
+    assert (initial.epochs_done, list(initial.history)) == (training["epochs"], training["history"])
 
 
 def test_the_folder_of_a_run_gives_its_checkpoint(checkpoint: Checkpoint, tmp_path: Path) -> None:
