@@ -149,7 +149,7 @@ def test_only_a_config_has_a_mapping(value: object) -> None:
 
 def test_empty_file_gives_the_defaults_and_the_preset(tmp_path: Path) -> None:
     assert load(tmp_path, "") == load_config(preset="practical")
-    assert load(tmp_path, "")[0] == CascadeConfig(crop=CropConfig(corner_grid=16))
+    assert load(tmp_path, "")[0] == CascadeConfig(crop=CropConfig(corner_grid=32))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -199,7 +199,7 @@ def test_crop_defaults_are_those_of_the_method(name: str, value: object) -> None
 
 
 def test_crops_of_the_preset_practical_do_not_follow_every_pixel() -> None:
-    assert load_config(preset="practical")[0].crop == CropConfig(corner_grid=16)
+    assert load_config(preset="practical")[0].crop == CropConfig(corner_grid=32)
     assert load_config(preset="paper")[0].crop == CropConfig()
 
 
