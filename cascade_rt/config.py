@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cascade_rt.errors import UsageError
+from cascade_rt.tensors import SHORTEST_SIDE
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
@@ -37,7 +38,7 @@ class CropConfig:
     grid: int = 32
     """Box sides are grown to multiples of this, so that boxes of equal size share a batch. A multiple of 16."""
     min_side: int = 64
-    """Shortest side of a box, in pixels. A multiple of `grid`."""
+    """Shortest side of a box, in pixels. A multiple of `grid`, and at least the 64 that the networks take."""
     corner_grid: int = 1
     """Corners of a box lie on multiples of this as far as the image goes, so that engines which round differently cut
     alike. 1: the box follows every pixel of the organ. `grid` must be a multiple of it."""
@@ -49,8 +50,8 @@ class CropConfig:
         _require(self.margin >= 0, "cascade.crop.margin must not be negative", self.margin)
         _require(self.grid > 0 and self.grid % 16 == 0, "cascade.crop.grid must be a multiple of 16", self.grid)
         _require(
-            self.min_side > 0 and self.min_side % self.grid == 0,
-            "cascade.crop.min_side must be a multiple of cascade.crop.grid",
+            self.min_side >= SHORTEST_SIDE and self.min_side % self.grid == 0,
+            f"cascade.crop.min_side must be a multiple of cascade.crop.grid, and at least {SHORTEST_SIDE}",
             self.min_side,
         )
         _require(

@@ -24,6 +24,7 @@ from cascade_rt.config import (
     to_mapping,
 )
 from cascade_rt.errors import UsageError
+from cascade_rt.tensors import SHORTEST_SIDE
 
 Config = TypeVar("Config", CascadeConfig, TrainConfig)
 
@@ -37,7 +38,7 @@ def crop_configs(draw: st.DrawFn) -> CropConfig:
         threshold=draw(st.floats(0, 1, exclude_min=True, exclude_max=True)),
         margin=draw(st.integers(0, 200)),
         grid=grid,
-        min_side=grid * draw(st.integers(1, 8)),
+        min_side=grid * draw(st.integers(-(-SHORTEST_SIDE // grid), 8)),
         corner_grid=draw(st.sampled_from((1, 2, 16, grid))),
         empty_policy=draw(st.sampled_from(("full", "skip"))),
     )
@@ -219,7 +220,7 @@ def test_a_file_goes_over_the_variant_and_the_variant_over_the_preset(tmp_path: 
     assert (cascade.stage2, cascade.saliency, cascade.crop) == (
         "multiscale_unet",
         True,
-        CropConfig(margin=5, corner_grid=16),
+        CropConfig(margin=5, corner_grid=32),
     )
     assert (train.joint, train.optimizer, train.seed) == (False, "adam", 7)
 
@@ -355,10 +356,14 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
         ("cascade.crop.margin = -1", r"crop\.margin must not be negative, got -1"),
         ("cascade.crop.grid = 24", r"crop\.grid must be a multiple of 16, got 24"),
         ("cascade.crop.grid = 0", r"crop\.grid must be a multiple of 16, got 0"),
-        ("cascade.crop.min_side = 80", r"crop\.min_side must be a multiple of cascade\.crop\.grid, got 80"),
+        (
+            "cascade.crop.min_side = 80",
+            r"crop\.min_side must be a multiple of cascade\.crop\.grid, .* got 80",
+        ),
         ("cascade.crop.corner_grid = 24", r"crop\.corner_grid must divide cascade\.crop\.grid, got 24"),
         ("cascade.crop.corner_grid = 0", r"crop\.corner_grid must divide cascade\.crop\.grid, got 0"),
-        ("cascade.crop.min_side = 0", r"crop\.min_side must be a multiple of cascade\.crop\.grid, got 0"),
+        ("cascade.crop.min_side = 32", r"crop\.min_side must be .* at least 64, got 32"),
+        ("cascade.crop.min_side = 0", r"crop\.min_side must be .* at least 64, got 0"),
         ("train.epochs = [0, 0, 0]", r"train\.epochs must be 0 or more each, and not all 0"),
         ("train.epochs = [-1, 2, 2]", r"train\.epochs must be 0 or more each, and not all 0"),
         ("train.learning_rate = 0", r"train\.learning_rate must be positive, got 0\.0"),

@@ -25,6 +25,7 @@ from cascade_rt.crop import (
     plan_mask_box,
     tightest_box,
 )
+from cascade_rt.tensors import SHORTEST_SIDE
 
 Array = npt.NDArray[Any]
 
@@ -39,7 +40,7 @@ def configs(draw: st.DrawFn) -> CropConfig:
         threshold=draw(st.sampled_from((0.1, 0.3, 0.5, 0.9))),
         margin=draw(st.integers(0, 80)),
         grid=grid,
-        min_side=grid * draw(st.integers(1, 6)),
+        min_side=grid * draw(st.integers(-(-SHORTEST_SIDE // grid), 6)),
         corner_grid=draw(st.sampled_from((1, 8, 16, grid))),
         empty_policy=draw(st.sampled_from(("full", "skip"))),
     )
@@ -122,7 +123,7 @@ def test_box_starts_on_the_grid_of_corners_where_the_image_does_not_end(plan: Pl
         assert start % plan.config.corner_grid == 0 or start + length == image
 
 
-@given(st.integers(1, 64), st.integers(0, 40), st.data())
+@given(st.integers(4, 64), st.integers(0, 40), st.data())
 def test_box_follows_the_organ_only_across_the_grid_of_corners(cell: int, margin: int, data: st.DataObject) -> None:
     config = CropConfig(margin=margin, grid=16 * cell, min_side=16 * cell, corner_grid=cell)
     top, bottom = 10 * cell, (13 + 2 * (margin // cell + 1)) * cell
@@ -205,11 +206,11 @@ def test_box_of_an_image_smaller_than_the_shortest_side_begins_at_its_corner() -
     assert plan_mask_box(np.ones((1, 1), dtype=bool), CropConfig()) == Box(0, 0, 64, 64)
 
 
-@pytest.mark.parametrize(("grid", "side"), [(16, 112), (32, 128), (48, 144)])
-def test_grid_decides_the_side_of_the_box(grid: int, side: int) -> None:
+@pytest.mark.parametrize(("grid", "min_side", "side"), [(16, 64, 112), (32, 64, 128), (48, 96, 144)])
+def test_grid_decides_the_side_of_the_box(grid: int, min_side: int, side: int) -> None:
     mask = np.zeros((512, 512), dtype=bool)
     mask[200:270, 200:270] = True
-    box = plan_mask_box(mask, CropConfig(margin=20, grid=grid, min_side=grid))
+    box = plan_mask_box(mask, CropConfig(margin=20, grid=grid, min_side=min_side))
     assert box is not None
     assert box.size == (side, side)
 

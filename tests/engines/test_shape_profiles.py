@@ -15,7 +15,7 @@ def configs(draw: st.DrawFn) -> CascadeConfig:
     crop = CropConfig(
         margin=draw(st.integers(0, 300)),
         grid=grid,
-        min_side=grid * draw(st.integers(1, 4)),
+        min_side=grid * draw(st.integers(-(-SHORTEST_SIDE // grid), 4)),
         corner_grid=draw(st.sampled_from((1, 16, grid))),
     )
     alone = draw(st.booleans())
