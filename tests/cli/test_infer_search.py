@@ -19,5 +19,5 @@ def test_both_options_reach_the_search_and_its_report(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     search = json.loads((tmp_path / "scan_seg.json").read_text())["search"]
     assert (result.exit_code, search["first_every"]) == (0, 2)
-    assert search["body_box"] == {"row": 13, "col": 13, "height": 64, "width": 64}
+    assert search["body_box"] == {"row": 0, "col": 0, "height": 96, "width": 96}
     assert "the mask may differ from that of a whole search" in result.stdout
