@@ -200,14 +200,18 @@ def _enlarge_side(start: int, length: int, before: int, behind: int, image_lengt
 
 
 def _grid_side(length: int, config: CropConfig) -> int:
-    return max(config.min_side, -(-length // config.grid) * config.grid)
+    return max(config.min_side, _round_up(length, config.grid))
 
 
 def _align_side(start: int, length: int, step: int) -> tuple[int, int]:
-    first, last = start // step * step, -(-(start + length) // step) * step
-    return first, last - first
+    first = start // step * step
+    return first, _round_up(start + length, step) - first
 
 
 def _grow_start(start: int, length: int, size: int, image_length: int, step: int) -> int:
-    before = -(-((size - length) // 2) // step) * step
+    before = _round_up((size - length) // 2, step)
     return max(0, min(start - before, image_length - size))
+
+
+def _round_up(length: int, step: int) -> int:
+    return -(-length // step) * step

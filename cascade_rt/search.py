@@ -15,7 +15,8 @@ from cascade_rt.errors import UsageError
 BODY_HU = -500
 """What lies above is body, or the table under it; fat begins at about -150, lungs lie below."""
 BODY_GRID = 32
-"""Sides of the body's box lie on multiples of this, so that engines see few shapes and crops keep their corners."""
+"""Sides of the body's box lie on multiples of this: engines see few shapes, and crops whose corners lie on a grid that
+divides it have the corners that they have in the whole image."""
 
 
 @dataclass(frozen=True, slots=True)

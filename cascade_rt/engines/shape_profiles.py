@@ -54,8 +54,9 @@ def shape_profiles(stage: Stage, config: CascadeConfig) -> tuple[ShapeProfile, S
     batch = SLICES_PER_BATCH if stage == "stage1" else CROPS_PER_BATCH
     whole = SLICE_SIDE if stage == "stage1" else _on_grid(SLICE_SIDE, config)
     crops = stage == "stage2" and config.stage1 != "none"
-    corner = config.crop.corner_grid // 2
-    usual = _on_grid(ORGAN_SIDE + 2 * (config.crop.margin + corner), config) if crops else whole
+    # On average a side of a box moves half a cell outward to the grid of its corners.
+    around = config.crop.margin + config.crop.corner_grid // 2
+    usual = _on_grid(ORGAN_SIDE + 2 * around, config) if crops else whole
     smallest = _square(1, SHORTEST_SIDE)
     return (
         ShapeProfile(smallest, _square(batch, min(usual, whole)), _square(batch, whole)),

@@ -63,7 +63,7 @@ def export(
     Examples:
       cascade-rt export runs/first -o bundles/first --calibrate scan1.nii.gz --calibrate scan2.nii.gz
       cascade-rt export runs/first/best.safetensors -o bundles/best --no-fp16
-      cascade-rt export bundles/best -o bundles/steady --corner-grid 16
+      cascade-rt export bundles/best -o bundles/steady --corner-grid 32
       cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
