@@ -1,7 +1,7 @@
 """Turn the labelled NIH slices, a zip of pictures, into a folder that `cascade-rt prepare --dataset folder` takes.
 
-    python benchmarks/patients/nih_slices.py nih_pancreas_slices.zip FOLDER [--without slices_without_pancreas.npz]
-    cascade-rt prepare --dataset folder --images FOLDER/images --labels FOLDER/labels --organ 1 --scattered \
+    python benchmarks/patients/nih_slices.py nih_pancreas_slices.zip FOLDER --without slices_without_pancreas.npz
+    cascade-rt prepare --dataset folder --images FOLDER/images --labels FOLDER/labels --scattered --assume-hu \
         --split FOLDER/split.json -o STORE
 
 The zip holds `image/PPPP_SSS.jpg` and `mask/PPPP_SSS.png`: patient, slice; grey values are HU clipped to [0, 255]; rows

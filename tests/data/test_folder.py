@@ -59,7 +59,7 @@ def test_labels_without_any_number_that_was_named_are_refused_with_those_they_ho
 
 def test_a_label_on_another_grid_stops_before_anything_is_converted(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
-    hu, label = anatomy(1)
+    _, label = anatomy(1)
     write_nifti(labels / "b.nii.gz", label[:-1].astype(np.uint8))
     with pytest.raises(InputError, match=r"case b: .*the scan has .*\(nothing was converted\)"):
         prepare_cases(find_folder_cases(images, labels), tmp_path / "store", SplitRequest("folder", 0.5))
