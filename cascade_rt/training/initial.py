@@ -1,5 +1,6 @@
 """What a training run may start from, and what can be exported."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from cascade_rt.bundle import Bundle, read_bundle
@@ -17,6 +18,23 @@ def load_initial(path: Path) -> Checkpoint:
         BundleError: It is none of them, or of another version.
     """
     return _checkpoint_of(read_bundle(path)) if (path / MANIFEST_NAME).is_file() else load_checkpoint(path)
+
+
+def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
+    """Stage 1 and saliency of one run with stage 2 of another: step S done in two runs, which can go on side by side.
+
+    Raises:
+        UsageError: The runs are not of one and the same cascade.
+    """
+    if stage1.cascade != stage2.cascade:
+        raise UsageError("stage 1 and stage 2 are from runs of different cascades; train both with one [cascade]")
+    taken = {name: tensor for name, tensor in stage2.model.items() if name.startswith("stage2.")}
+    return replace(
+        stage1,
+        data=f"{stage1.data} (stage 1), {stage2.epochs_done} epochs on {stage2.data} (stage 2)",
+        model={**stage1.model, **taken},
+        optimizer={},
+    )
 
 
 def _checkpoint_of(bundle: Bundle) -> Checkpoint:

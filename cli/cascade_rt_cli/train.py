@@ -56,6 +56,12 @@ from cascade_rt_cli.options import PATH, shape_option
     help="Hold the last N training cases out, and measure Dice on them after each epoch.",
 )
 @click.option("--init", type=PATH, metavar="START", help="Start from the weights of this run or bundle.")
+@click.option(
+    "--init-stage2",
+    type=PATH,
+    metavar="START",
+    help="Take stage 2 from this run or bundle, and all else from --init: after step S in two runs, one a stage.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
 def train(
     data: Path | None,
@@ -73,6 +79,7 @@ def train(
     shape: tuple[int, int, int],
     validate: int,
     init: Path | None,
+    init_stage2: Path | None,
     resume: bool,
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
@@ -102,10 +109,12 @@ def train(
         from cascade_rt_cli.train_run import Plan
     from cascade_rt_cli.train_options import combine_options
 
+    if init_stage2 is not None and init is None:
+        raise click.UsageError("--init-stage2 needs --init, which names where stage 1 comes from")
     cascade_config, train_config = combine_options(preset, variant, network, config, base_width, epochs, seed)
     check_run_folder(output, resume=resume)
     with join_workers() as workers:
-        plan = Plan(output, cascade_config, train_config, validate, init, resume, workers)
+        plan = Plan(output, cascade_config, train_config, validate, init, init_stage2, resume, workers)
         if dataset == "phantom":
             train_on_phantoms(data or output / "cases", range(first_case, first_case + cases), shape, plan)
         else:

@@ -9,7 +9,8 @@ from rich.console import Console
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.training.distributed import Workers
-from cascade_rt.training.initial import load_initial
+from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt.training.initial import join_stages, load_initial
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME
 from cascade_rt.training.validation import best_epoch, hold_out
@@ -35,6 +36,8 @@ class Plan:
     """Cases to hold out."""
     init: Path | None
     """Checkpoint to start from."""
+    init_stage2: Path | None
+    """Checkpoint to take stage 2 from instead."""
     resume: bool
     workers: Workers
 
@@ -65,7 +68,7 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
             plan.cascade,
             plan.config,
             data=data,
-            initial=None if plan.init is None else load_initial(plan.init),
+            initial=_initial(plan),
             resume=plan.resume,
             validation=validation,
             workers=plan.workers,
@@ -77,6 +80,13 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
     if best is not None:
         file = plan.run / BEST_NAME
         console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
+
+
+def _initial(plan: Plan) -> Checkpoint | None:
+    if plan.init is None:
+        return None
+    initial = load_initial(plan.init)
+    return initial if plan.init_stage2 is None else join_stages(initial, load_initial(plan.init_stage2))
 
 
 def _print_epoch(console: Console, entry: dict[str, float | str]) -> None:

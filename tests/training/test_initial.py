@@ -1,6 +1,7 @@
 """A run starts from the weights of a run or of a bundle, and says so."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from cascade_rt.bundle import default_bundle_path, read_bundle
-from cascade_rt.errors import BundleError
+from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.training.checkpoint import FILE_NAME, Checkpoint, save_checkpoint
-from cascade_rt.training.initial import load_initial
+from cascade_rt.training.initial import join_stages, load_initial
 
 
 def test_a_bundle_gives_its_weights() -> None:
@@ -38,3 +39,24 @@ def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:
     (copy / "weights.safetensors").write_bytes(b"")
     with pytest.raises(BundleError, match="is not the file that was exported"):
         load_initial(copy)
+
+
+def other_run(checkpoint: Checkpoint) -> Checkpoint:
+    """A run of the same cascade that has learnt something else."""
+    moved = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in checkpoint.model.items()}
+    return replace(checkpoint, data="other weights", epochs_done=3, model=moved)
+
+
+def test_stages_of_two_runs_are_joined(checkpoint: Checkpoint) -> None:
+    other = other_run(checkpoint)
+    joined = join_stages(checkpoint, other)
+    for name, tensor in joined.model.items():
+        source = other if name.startswith("stage2.") else checkpoint
+        assert torch.equal(tensor, source.model[name]), name
+    assert joined.data == "random weights (stage 1), 3 epochs on other weights (stage 2)"
+
+
+def test_stages_of_different_cascades_are_not_joined(checkpoint: Checkpoint) -> None:
+    other = replace(checkpoint, cascade=replace(checkpoint.cascade, window_hu=(0.0, 240.0)))
+    with pytest.raises(UsageError, match="runs of different cascades"):
+        join_stages(checkpoint, other)
