@@ -1,8 +1,8 @@
 """Turn the labelled NIH slices, a zip of pictures, into a folder that `cascade-rt prepare --dataset folder` takes.
 
     python benchmarks/patients/nih_slices.py nih_pancreas_slices.zip FOLDER --without slices_without_pancreas.npz
-    cascade-rt prepare --dataset folder --images FOLDER/images --labels FOLDER/labels --scattered --assume-hu \
-        --split FOLDER/split.json -o STORE
+    cascade-rt prepare --dataset folder --images FOLDER/images --labels FOLDER/labels --scattered \
+        --assume-hu --split FOLDER/split.json -o STORE
 
 The zip holds `image/PPPP_SSS.jpg` and `mask/PPPP_SSS.png`: patient, slice; grey values are HU clipped to [0, 255]; rows
 are stored upside down. Names that end in `_crop0` or `_crop1` are the middle of a slice, with 40 or 80 pixels cut from
@@ -14,7 +14,7 @@ each side, stretched to 512 x 512 again; they become cases of their own, with sm
     FOLDER/labels/...                          the same names; 1 is pancreas
     FOLDER/split.json                          {"train": [...], "test": [...]}: patients 51 to 62 are for the test
 
-Pictures have no pixel size: that of whole slices is nominally 0.8 mm, the middle of what NIH's scans have (0.66 to 0.98).
+Pictures have no pixel size: that of whole slices is nominally 0.8 mm; NIH's scans have 0.66 to 0.98.
 
 Source: TCIA Pancreas-CT (Roth et al., https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU), CC BY 3.0. Chest: LIDC-IDRI-0314
 (https://doi.org/10.7937/K9/TCIA.2015.LO9QL9SX), CC BY 3.0.

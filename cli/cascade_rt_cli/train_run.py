@@ -8,8 +8,8 @@ from rich.console import Console
 
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
-from cascade_rt.training.distributed import Workers
 from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt.training.distributed import Workers
 from cascade_rt.training.initial import join_stages, load_initial
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME

@@ -8,6 +8,7 @@ from click.testing import CliRunner, Result
 from cascade_rt.data.split import read_split
 from cascade_rt.training.checkpoint import load_checkpoint
 from cascade_rt_cli.main import main
+from tests.data.test_folder import write_pairs
 from tests.data_trees import msd_tree, nih_tree
 
 SMALL = ("--base-width", 8, "--epochs", 1, 0, 0)
@@ -89,3 +90,42 @@ def test_a_bad_case_is_one_sentence_with_the_code_of_bad_input(tmp_path: Path) -
     assert result.stderr.startswith(
         "cascade-rt: error[E_INPUT]: case pancreas_004: has no label in labelsTr; copy it there"
     )
+
+
+def test_scans_of_ones_own_are_prepared_and_trained_on(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data")
+    store, run = tmp_path / "store", tmp_path / "run"
+    named = ("--images", images, "--labels", labels, "--organ", 6, "--patients", r"p\d", "--scattered")
+    result = cascade_rt("prepare", "--dataset", "folder", *named, "-o", store)
+    assert result.exit_code == 0, result.output
+    assert f"next: cascade-rt train --dataset folder {store} -o RUN" in result.output
+    result = cascade_rt("train", "--dataset", "folder", store, "-o", run, "--preset", "paper", *SMALL)
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(run)
+    found = checkpoint.cascade.target, checkpoint.train.slices, checkpoint.train.boundary_classes
+    assert found == ("organ", "organ", 2)
+
+
+def test_where_labels_have_tumours_stage_2_looks_for_them(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data")
+    store, run = tmp_path / "store", tmp_path / "run"
+    named = ("--images", images, "--labels", labels, "--organ", 6, "--tumor", 9)
+    assert cascade_rt("prepare", "--dataset", "folder", *named, "-o", store).exit_code == 0
+    assert cascade_rt("train", "--dataset", "folder", store, "-o", run, *SMALL).exit_code == 0
+    assert load_checkpoint(run).cascade.target == "tumor"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "folder", "--images", "a"), "name the scans with --images and their labels with --labels"),
+        (("--dataset", "folder", "data", "--images", "a", "--labels", "b"), "a folder has no DATA"),
+        (("--dataset", "msd"), "name the folder of the data set"),
+        (("--dataset", "nih", "data", "--organ", 6), "are for folder, not nih"),
+        (("--dataset", "msd", "data", "--assume-hu"), "are for folder, not msd"),
+    ],
+)
+def test_options_of_another_data_set_are_refused(arguments: tuple[object, ...], message: str, tmp_path: Path) -> None:
+    result = cascade_rt("prepare", *arguments, "-o", tmp_path / "store")
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
