@@ -6,6 +6,7 @@ share of the voxels of both surfaces that lie within the tolerance of the other 
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,9 @@ def surface_scores(
         torch.from_numpy(np.pad(mask[box], 1).astype(np.float32))[None, None] for mask in (found, truth)
     )
     spacing = list(spacing_mm)
-    hd95 = compute_hausdorff_distance(found_box, true_box, include_background=True, percentile=95, spacing=spacing)
-    dice = compute_surface_dice(found_box, true_box, [tolerance_mm], include_background=True, spacing=spacing)
+    with warnings.catch_warnings():
+        # MONAI calls itself with an argument that it deprecates.
+        warnings.simplefilter("ignore", FutureWarning)
+        hd95 = compute_hausdorff_distance(found_box, true_box, include_background=True, percentile=95, spacing=spacing)
+        dice = compute_surface_dice(found_box, true_box, [tolerance_mm], include_background=True, spacing=spacing)
     return SurfaceScores(float(hd95), float(dice))
