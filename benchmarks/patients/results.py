@@ -1,6 +1,7 @@
 """The results: JSON lines, each written as soon as it is known."""
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,10 +45,12 @@ def machine_line(bundle: Bundle, cascades: Iterable[Cascade]) -> Line:
     """What the figures were measured with; names of hosts, people and folders are not in it."""
     manifest = bundle.manifest
     engines = [dict(cascade.provenance["engine"]) for cascade in cascades]
+    machine = describe_machine()
     return {
         "kind": "machine",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **describe_machine(),
+        **machine,
+        "versions": {**machine["versions"], **_surface_version()},
         "engine": engines[0],
         "engines": engines,
         "bundle": {
@@ -61,3 +64,11 @@ def machine_line(bundle: Bundle, cascades: Iterable[Cascade]) -> Line:
         },
         "commit": commit(),
     }
+
+
+def _surface_version() -> Line:
+    """The version of what measures surfaces, where it is installed."""
+    try:
+        return {"MONAI": importlib.metadata.version("monai")}
+    except importlib.metadata.PackageNotFoundError:
+        return {}
