@@ -124,13 +124,15 @@ def run_plan(plan: Plan, results: Results, gallery: Gallery, say: Callable[[str]
             results.add({"kind": "left_out", "engine": name, "reason": reason})
         measured = []
         for number, case in enumerate(plan.cases, start=1):
+            say(f"{number} of {len(plan.cases)} {case.name} ...")
             result = measure_case(case, cascades, gallery.add)
             measured.append(result)
             results.add(result.line)
-            say(f"{number} of {len(plan.cases)} {_sentence(result.line)}")
+            say(f"  {_sentence(result.line)}")
         if plan.without_organ:
             _measure_parts(plan, first, results, say)
         if plan.negatives is not None:
+            say(f"{plan.negatives.stem} ...")
             results.add(measure_negatives(read_negatives(plan.negatives), first))
     for line in summary_lines(measured, plan.bootstrap):
         results.add(line)
@@ -164,7 +166,7 @@ def _sentence(line: Line) -> str:
     """One patient as a line to read."""
     dice = ", ".join(f"{kept} {scores['dice']:.3f}" for kept, scores in line["masks"].items())
     seconds = " ".join(f"{name} {value:.1f} s" for name, value in line["seconds"].items())
-    return f"{line['case']}: {line['slices']} slices, Dice {dice} ({seconds})"
+    return f"{line['slices']} slices, Dice {dice} ({seconds})"
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def read_negatives(path: Path) -> Volume:
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: is no .npz with an array 'image' ({error}); name another file") from error
     affine = np.diag([-NOMINAL_PIXEL_MM, -NOMINAL_PIXEL_MM, 1.0, 1.0])
-    return Volume.from_array(image.astype(np.int16).T, affine, name=split_suffix(path.name)[0])
+    return Volume.from_array(image.astype(np.int16).T, affine, name=path.stem)
 
 
 def _nifti_files(folder: Path, prefix: str) -> dict[str, Path]:

@@ -6,6 +6,8 @@ from typing import Any
 Line = Mapping[str, Any]
 _SETS = {"slices": "slices of patients", "scans": "whole scans"}
 _KEPT = {"all": "as found", "largest": "largest component only"}
+_DIGITS = {"dice": 3, "sensitivity": 3, "specificity": 4}
+"""Nearly all of a slice is background, so that every specificity is close to 1."""
 _AGGREGATIONS = {"per_slice": "per slice", "per_case": "per patient", "pooled": "all voxels pooled"}
 
 
@@ -18,7 +20,9 @@ def model_card(lines: Sequence[Line]) -> Iterator[str]:
         overlap_table(by_kind.get("summary", ())),
         shape_table([line for line in by_kind.get("summary", ()) if line["set"] == "scans"]),
         case_table([line for line in by_kind.get("case", ()) if line["set"] == "scans"]),
-        false_table(by_kind.get("without_organ", ()), by_kind.get("negatives", ())),
+        false_table(
+            by_kind.get("without_organ", ()), by_kind.get("summary_without_organ", ()), by_kind.get("negatives", ())
+        ),
         agreement_table(by_kind.get("agreement", ()), by_kind.get("left_out", ())),
     )
     for table in map(list, tables):
@@ -37,9 +41,9 @@ def overlap_table(summaries: Iterable[Line]) -> Iterator[str]:
             found = line[key]
             what = f"{_SETS[line['set']]}, {_KEPT[line['masks']]}" if line["set"] == "scans" else _SETS[line["set"]]
             count = line["cases"] if key == "pooled" else found["dice"]["count"]
-            unit = "slices" if key == "per_slice" else "patients"
-            values = (_with_interval(found[metric], 3) for metric in ("dice", "sensitivity", "specificity"))
-            rows.append((what, f"{name}, {count} {unit}", *values))
+            unit = "slice" if key == "per_slice" else "patient"
+            values = [_with_interval(found[metric], digits) for metric, digits in _DIGITS.items()]
+            rows.append((what, f"{name}, {_counted(count, unit)}", *values))
     yield from _table(("pancreas", "mean over", "Dice (95 %)", "SEN (95 %)", "SPE (95 %)"), rows)
 
 
@@ -51,7 +55,7 @@ def shape_table(summaries: Iterable[Line]) -> Iterator[str]:
         "components": ("components", 1),
         "true_ml": ("true volume, ml", 1),
         "found_ml": ("found volume, ml", 1),
-        "absolute_volume_error_ml": ("error of the volume, ml", 1),
+        "absolute_volume_error_ml": ("absolute error of the volume, ml", 1),
     }
     rows = []
     for line in summaries:
@@ -84,7 +88,7 @@ def case_table(cases: Iterable[Line]) -> Iterator[str]:
     yield from _table((*columns, "surface Dice: all / largest", "components", "ml: true / found / largest"), rows)
 
 
-def false_table(parts: Iterable[Line], negatives: Iterable[Line]) -> Iterator[str]:
+def false_table(parts: Iterable[Line], summaries: Iterable[Line], negatives: Iterable[Line]) -> Iterator[str]:
     """What was found where there is no pancreas."""
     rows = [
         (
@@ -93,6 +97,15 @@ def false_table(parts: Iterable[Line], negatives: Iterable[Line]) -> Iterator[st
             f"{line['false_ml']:.1f} ml, its largest component {line['false_ml_largest']:.1f} ml",
         )
         for line in parts
+    ]
+    rows += [
+        (
+            f"all {line['parts']} parts of {_counted(line['scans'], 'scan')}",
+            f"{line['slices_with_found']} of {line['slices']}",
+            f"mean of a part {line['false_ml_mean']:.1f} ml (worst {line['false_ml_worst']:.1f}), its largest component "
+            f"{line['false_ml_largest_mean']:.1f} ml",
+        )
+        for line in summaries
     ]
     rows += [
         (
@@ -156,6 +169,10 @@ def _with_interval(estimate: Line, digits: int) -> str:
         return value
     low, high = estimate["interval_95"]
     return f"{value} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
 def _number(value: float | None, digits: int) -> str:
