@@ -102,8 +102,8 @@ def false_table(parts: Iterable[Line], summaries: Iterable[Line], negatives: Ite
         (
             f"all {line['parts']} parts of {_counted(line['scans'], 'scan')}",
             f"{line['slices_with_found']} of {line['slices']}",
-            f"mean of a part {line['false_ml_mean']:.1f} ml (worst {line['false_ml_worst']:.1f}), its largest component "
-            f"{line['false_ml_largest_mean']:.1f} ml",
+            f"mean of a part {line['false_ml_mean']:.1f} ml (worst {line['false_ml_worst']:.1f}), "
+            f"its largest component {line['false_ml_largest_mean']:.1f} ml",
         )
         for line in summaries
     ]
