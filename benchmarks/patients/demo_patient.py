@@ -3,9 +3,9 @@
     python -m benchmarks.patients.demo_patient nih_pancreas_slices.zip
 
 The archive holds `image/PPPP_SSS.jpg` and `mask/PPPP_SSS.png`, slice SSS of patient PPPP, upside down, its grey values
-HU clipped to [0, 255]. One slice each is taken of six patients, by its place among the slices of the patient, whatever a
-bundle finds in it, so that from patient to patient they go up the gland. The values are stored as they are: what was
-clipped is not made up.
+HU clipped to [0, 255]. One slice each is taken of six patients, by its place among the slices of the patient and
+whatever a bundle finds in it, so that from patient to patient they go up the gland. The values are stored as they are:
+what was clipped is not made up.
 """
 
 import argparse
@@ -32,8 +32,8 @@ _WHOLE_SLICE = re.compile(r"image/(\d{4})_(\d{3})\.jpg")
 
 TEXT = """# Slices of patients, for demonstration
 
-`scan.nii.gz` and `label.nii.gz` hold {count} axial CT slices of {count} patients with a healthy pancreas, and the outline
-of the pancreas, drawn by hand and verified by a radiologist, from
+`scan.nii.gz` and `label.nii.gz` hold {count} axial CT slices of {count} patients with a healthy pancreas, and the
+outline of the pancreas, drawn by hand and verified by a radiologist, from
 
 > Roth, H., Farag, A., Turkbey, E. B., Lu, L., Liu, J., Summers, R. M. (2016). Data From Pancreas-CT (Version 2)
 > [Data set]. The Cancer Imaging Archive. <https://doi.org/10.7937/K9/TCIA.2016.tNB1kqBU>
