@@ -53,8 +53,9 @@ def _show_patient(console: Console, job: Job, bundle: Path, backend: BackendChoi
         write_bytes(copy, source.read_bytes(), overwrite=True)
     truth = read_mask(label)
     segmentation = _segment(replace(job, picture=None), len(truth), bundle, backend, demo_patient.READING)
+    note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
     if job.picture is not None:
-        save_picture(render_comparison(segmentation, truth, demo_patient.SOURCE), job.picture, overwrite=True)
+        save_picture(render_comparison(segmentation, truth, note), job.picture, overwrite=True)
     console.print(f"{shown(job.scan)}: {len(truth)} slices of as many patients, far apart", style="bold")
     scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
     by_slice = ", ".join(f"{score:.2f}" for score in scores)

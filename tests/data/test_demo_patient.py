@@ -1,0 +1,54 @@
+"""The slices of patients that come with the package are what their attribution says."""
+
+import numpy as np
+import pytest
+
+from benchmarks.patients.demo_patient import PATIENTS, choose_slices
+from cascade_rt.data.demo_patient import ATTRIBUTION, FOLDER, LABEL, READING, SCAN
+from cascade_rt.errors import InputError
+from cascade_rt.volume import read_mask, read_volume
+
+
+def test_scan_and_outline_are_of_the_same_six_slices() -> None:
+    scan, label = read_volume(SCAN, READING), read_mask(LABEL)
+    assert scan.voxels.shape == label.shape == (len(PATIENTS), 512, 512)
+    assert set(np.unique(label)) == {0, 1}
+    assert label.any(axis=(1, 2)).all()
+
+
+def test_the_outlined_is_brighter_than_fat_and_duller_than_bone() -> None:
+    voxels, label = read_volume(SCAN, READING).voxels, read_mask(LABEL)
+    medians = [np.median(image[drawn > 0]) for image, drawn in zip(voxels, label, strict=True)]
+    assert (min(medians) > 60, max(medians) < 160) == (True, True)
+
+
+def test_the_patients_lie_on_their_backs_with_the_liver_on_their_right() -> None:
+    voxels = read_volume(SCAN, READING).voxels
+    for image in voxels:
+        bone = np.argwhere(image == 255)
+        body_rows = np.flatnonzero((image > 0).mean(axis=1) > 0.1)
+        assert np.median(bone[:, 0]) > body_rows.mean()
+    right, left = voxels[:, :, :256], voxels[:, :, 256:]
+    assert np.count_nonzero((right > 60) & (right < 200)) > np.count_nonzero((left > 60) & (left < 200))
+
+
+def test_what_was_clipped_is_not_made_up_so_infer_refuses_it() -> None:
+    with pytest.raises(InputError, match="0 to 255, are not Hounsfield units"):
+        read_volume(SCAN)
+
+
+@pytest.mark.parametrize("fact", ["10.7937/K9/TCIA.2016.tNB1kqBU", "licenses/by/3.0", "--assume-hu", "0052_112"])
+def test_the_attribution_names_source_licence_and_changes(fact: str) -> None:
+    assert fact in ATTRIBUTION.read_text(encoding="utf-8")
+
+
+def test_the_slices_are_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_500_000
+
+
+def test_whole_slices_are_chosen_by_their_place_from_the_lowest_up() -> None:
+    names = [f"image/{patient:04}_{index:03}.jpg" for patient in PATIENTS for index in range(8)]
+    extra = [f"image/{patient:04}_{index:03}_crop0.jpg" for patient in PATIENTS for index in range(40, 60)]
+    masks = [name.replace("image", "mask").replace("jpg", "png") for name in names]
+    chosen = choose_slices([*extra, *masks, *names])
+    assert chosen == ["0062_006", "0060_005", "0058_004", "0056_003", "0054_002", "0052_001"]
