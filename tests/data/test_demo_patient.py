@@ -16,20 +16,12 @@ def test_scan_and_outline_are_of_the_same_six_slices() -> None:
     assert label.any(axis=(1, 2)).all()
 
 
-def test_the_outlined_is_brighter_than_fat_and_duller_than_bone() -> None:
-    voxels, label = read_volume(SCAN, READING).voxels, read_mask(LABEL)
-    medians = [np.median(image[drawn > 0]) for image, drawn in zip(voxels, label, strict=True)]
-    assert (min(medians) > 60, max(medians) < 160) == (True, True)
-
-
 def test_the_patients_lie_on_their_backs_with_the_liver_on_their_right() -> None:
-    voxels = read_volume(SCAN, READING).voxels
-    for image in voxels:
-        bone = np.argwhere(image == 255)
-        body_rows = np.flatnonzero((image > 0).mean(axis=1) > 0.1)
-        assert np.median(bone[:, 0]) > body_rows.mean()
-    right, left = voxels[:, :, :256], voxels[:, :, 256:]
-    assert np.count_nonzero((right > 60) & (right < 200)) > np.count_nonzero((left > 60) & (left < 200))
+    for image, drawn in zip(read_volume(SCAN, READING).voxels, read_mask(LABEL), strict=True):
+        bone_rows, organ_row = np.nonzero(image == 255)[0], np.median(np.nonzero(drawn)[0])
+        assert np.count_nonzero(bone_rows > organ_row) > 4 * np.count_nonzero(bone_rows < organ_row)
+        soft = (image > 60) & (image < 200)
+        assert np.count_nonzero(soft[:, :256]) > np.count_nonzero(soft[:, 256:])
 
 
 def test_what_was_clipped_is_not_made_up_so_infer_refuses_it() -> None:
