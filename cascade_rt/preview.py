@@ -212,8 +212,9 @@ def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], in
     """Draw one slice `[row, col]` around what was found in it and what was drawn."""
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
     spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
-    window = _around_organ(either, spacing) if either.any() else (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
-    view = _view(*window, spacing, _COMPARED_SIDE)
+    everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    rows, cols = _around_organ(either, spacing) if either.any() else everything
+    view = _view(rows, cols, spacing, _COMPARED_SIDE)
     panel = _panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
     panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(_outline_around(_covered(truth > 0, view))))
     return panel

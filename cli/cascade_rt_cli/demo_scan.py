@@ -23,6 +23,7 @@ from cascade_rt_cli.console import (
     print_intended_use,
     print_rows,
     print_segmentation,
+    printable,
     progress_bar,
     results_console,
     run_rows,
@@ -47,24 +48,28 @@ def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path 
 
 
 def _show_patient(console: Console, job: Job, bundle: Path, backend: BackendChoice) -> None:
-    label, attribution = (job.scan.with_name(f"patient_{name}") for name in ("label.nii.gz", "ATTRIBUTION.md"))
-    sources = (demo_patient.SCAN, demo_patient.LABEL, demo_patient.ATTRIBUTION)
-    for source, copy in zip(sources, (job.scan, label, attribution), strict=True):
-        write_bytes(copy, source.read_bytes(), overwrite=True)
+    label, attribution = _copy_patient(job.scan)
     truth = read_mask(label)
     segmentation = _segment(replace(job, picture=None), len(truth), bundle, backend, demo_patient.READING)
-    note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
     if job.picture is not None:
+        note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
         save_picture(render_comparison(segmentation, truth, note), job.picture, overwrite=True)
-    console.print(f"{shown(job.scan)}: {len(truth)} slices of as many patients, far apart", style="bold")
     scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
     by_slice = ", ".join(f"{score:.2f}" for score in scores)
-    print_rows(
-        console, [("pancreas", f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}")], indent=2
-    )
-    source = f"{demo_patient.SOURCE}, see {shown(attribution)}"
-    print_rows(console, [*run_rows(job, segmentation), ("source", source)], indent=2)
+    found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
+    origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
+    console.print(f"{printable(shown(job.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    print_rows(console, [("pancreas", found), *run_rows(job, segmentation), ("source", origin)], indent=2)
     print_intended_use(console, segmentation)
+
+
+def _copy_patient(scan: Path) -> tuple[Path, Path]:
+    """Copy the slices to a file, and beside it their label and their attribution, which are returned."""
+    label, attribution = (scan.with_name(f"patient_{name}") for name in ("label.nii.gz", "ATTRIBUTION.md"))
+    sources = (demo_patient.SCAN, demo_patient.LABEL, demo_patient.ATTRIBUTION)
+    for source, copy in zip(sources, (scan, label, attribution), strict=True):
+        write_bytes(copy, source.read_bytes(), overwrite=True)
+    return label, attribution
 
 
 def _show_phantom(
