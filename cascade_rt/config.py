@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cascade_rt.errors import UsageError
-from cascade_rt.tensors import SHORTEST_SIDE
+from cascade_rt.tensors import SHORTEST_SIDE, SIDE_MULTIPLE
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
@@ -23,7 +23,7 @@ COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
 """Networks of Table 1 that MONAI keeps; each stands on its own, without a cascade."""
 Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
 Interference = Literal["both", "fpd", "fnd", "none"]
-Augmentation = Literal["none", "intensity", "full"]
+Augmentation = Literal["none", "intensity", "full", "wide"]
 OverlapOver = Literal["slice", "batch"]
 
 
@@ -80,6 +80,10 @@ class CascadeConfig:
     """Whether stage 2 sees the image times the saliency of the organ probability; off, it sees the plain image."""
     base_width: int = 64
     """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
+    stage1_stride: Literal[1, 2] = 1
+    """Pixels that stage 1 averages into one along rows and columns before it computes; its logits are brought back to
+    all pixels inside its graph. 1 is the paper's. 2 is a quarter of the work, on a grid coarser than what it looks for
+    is rough: stage 2 sees every pixel either way."""
     window_hu: tuple[float, float] = (-100.0, 240.0)
     """Hounsfield units mapped to 0 and 1; values outside are clamped."""
     norm: Literal["batch", "instance", "group"] = "batch"
@@ -123,6 +127,11 @@ class CascadeConfig:
         )
 
     @property
+    def stage1_side_multiple(self) -> int:
+        """Rows and columns that stage 1 takes are multiples of this."""
+        return SIDE_MULTIPLE * self.stage1_stride
+
+    @property
     def finds_organ(self) -> bool:
         """Whether the organ is in the mask at all; without stage 1 a cascade for tumours finds nothing but them."""
         return self.stage1 != "none" or self.target == "organ"
@@ -152,6 +161,9 @@ class TrainConfig:
     """Slices without organ added to each epoch, as a share of the others. They teach stage 1 what is not an organ."""
     patch: int = 0
     """Side of the square patch cut at random around the organ, in pixels, a multiple of 32; 0: the whole slice."""
+    patch_around: float = 1.0
+    """Share of the patches of slices with organ that hold its middle; the others lie anywhere in the slice, so that
+    stage 1 sees what is not the organ in patients that have one."""
     organ_loss: Literal["dice", "dice_bce"] = "dice"
     """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ Dice alone has no gradient."""
     overlap_over: OverlapOver = "slice"
@@ -159,7 +171,7 @@ class TrainConfig:
     image. On a slice without target the overlap has next to no gradient, so there only `batch` makes false alarms cost
     more than their cross-entropy."""
     stage2_weight: float = 0.9
-    """Weight of the stage-2 loss in the total; alpha of Eq. 17."""
+    """Weight of the stage-2 loss in the total; alpha of Eq. 17. 0: stage 2 does not run, and stage 1 learns alone."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
     """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1, and
     so does the map of a stage-2 network without focusing modules. The authors' code has 1, 1, 2, 4."""
@@ -197,9 +209,13 @@ class TrainConfig:
     """Whether each side of a training box has, every other time, a random margin of 0 to twice `crop.margin`."""
     augmentation: Augmentation = "none"
     """How slices are changed at random: not at all; HU scaled and shifted, and noise (`intensity`); or also turned and
-    enlarged (`full`). By how much stands in `cascade_rt.data.augmentation`."""
+    enlarged (`full`); or all of it by more, with what contrast medium does (`wide`), for one hospital's scans that are
+    to do for others. By how much stands in `cascade_rt.data.augmentation`."""
     mixed_precision: bool = False
     """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
+    compiled: bool = False
+    """Whether the networks that are trained are compiled first (torch.compile): needs a C++ compiler and a minute or
+    two, and saves about a third of each iteration on a CPU."""
     seed: int = 0
     """Seed of the initial weights, of the order of the slices, of the patches and of the augmentation."""
 
@@ -225,7 +241,14 @@ class TrainConfig:
             "train.output_weights must not be negative",
             self.output_weights,
         )
-        _require(0 <= self.tumor_share <= 1, "train.tumor_share must lie between 0 and 1", self.tumor_share)
+        for name in ("tumor_share", "patch_around"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"train.{name} must lie between 0 and 1", value)
+        _require(
+            self.stage2_weight > 0 or self.train_stage1,
+            "train.stage2_weight must be positive where train.train_stage1 is false: nothing would be trained",
+            self.stage2_weight,
+        )
         _require(
             self.boundary_frame or self.boundary_classes == 3,
             "train.boundary_frame must be true where train.boundary_classes is 2: without the frame two classes share"

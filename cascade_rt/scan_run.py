@@ -92,7 +92,7 @@ class ScanRun:
                 with self.stopwatch.step("preprocess"):
                     frame = find_body(voxels)
                 self.search = replace(self.search, body_box=frame)
-            pixels = _Frame(voxels, frame, wait_for, self._slices_at_once)
+            pixels = _Frame(voxels, frame, wait_for, self._slices_at_once, self._config.stage1_side_multiple)
             slices: Sequence[int] = everything
             if search.first_every > 1:
                 slices = self._search_slices(pixels, head_first=head_first)
@@ -180,13 +180,19 @@ class _Frame:
     """The part of each slice that is searched, and the one block of memory that it enters stage 1 through."""
 
     def __init__(
-        self, voxels: npt.NDArray[np.int16], frame: Box, wait_for: Callable[[slice], None], slices_at_once: int
+        self,
+        voxels: npt.NDArray[np.int16],
+        frame: Box,
+        wait_for: Callable[[slice], None],
+        slices_at_once: int,
+        side_multiple: int,
     ) -> None:
         self.voxels = voxels
         self.frame = frame
         self._wait_for = wait_for
         count = min(slices_at_once, len(voxels))
-        self._block = np.full((count, 1, *map(padded_side, frame.size)), PADDING_HU, dtype=np.float32)
+        rows, cols = (padded_side(side, side_multiple) for side in frame.size)
+        self._block = np.full((count, 1, rows, cols), PADDING_HU, dtype=np.float32)
         self.padded = self._block.shape[2:] != frame.size
 
     def wait_for(self, indices: Sequence[int]) -> None:

@@ -69,6 +69,6 @@ STAGE_SPECS: dict[Stage, StageSpec] = {
 }
 
 
-def padded_side(length: int) -> int:
-    """The shortest side of at least `length` pixels that a stage takes."""
-    return max(SHORTEST_SIDE, -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE)
+def padded_side(length: int, multiple: int = SIDE_MULTIPLE) -> int:
+    """The shortest side of at least `length` pixels that a stage takes whose sides are multiples of `multiple`."""
+    return max(SHORTEST_SIDE, -(-length // multiple) * multiple)

@@ -2,8 +2,8 @@
 
 from typing import Literal, get_args
 
-Dataset = Literal["msd", "nih"]
-"""MSD Task07 Pancreas and NIH Pancreas-CT."""
+Dataset = Literal["msd", "nih", "folder"]
+"""MSD Task07 Pancreas, NIH Pancreas-CT, and scans and labels of one's own in two folders."""
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 
 Flip = Literal["none", "x", "y", "z", "xy", "xz", "yz", "xyz"]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.data.slices import has_case, is_intact, write_case
-from cascade_rt.data.split import FILE_NAME, Split, draw_split, has_split, read_split, write_split
+from cascade_rt.data.split import (
+    FILE_NAME,
+    Split,
+    count_patients,
+    draw_split,
+    has_split,
+    read_case_list,
+    read_split,
+    write_split,
+)
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
 from cascade_rt.volume import Volume
 
@@ -74,6 +84,10 @@ class SplitRequest:
     """How many cases are for the test."""
     seed: int | None = None
     """Seed of the split; 0 where none is given."""
+    patients: str | None = None
+    """Regular expression for the patient in a case's name, where patients have several cases."""
+    given: Path | None = None
+    """File with a split of one's own (see `read_case_list`); nothing is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +158,15 @@ def prepare_cases(
 def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
     """Draw a split, or take the one that is there if it is the one asked for."""
     names = sorted(case.name for case in listing.cases)
+    given = None if request.given is None else read_case_list(request.given, request.dataset, names)
     if not has_split(store):
-        share = max(1, round(request.test_share * len(names)))
-        count = share if request.test_cases is None else request.test_cases
-        return draw_split(request.dataset, names, count, request.seed or 0)
+        return given or _draw(names, request)
     split = read_split(store, request.dataset)
     agreements = {
+        f"the cases of {request.given}": given is None or (split.train, split.test) == (given.train, given.test),
         "these cases": sorted((*split.train, *split.test)) == names,
         f"seed {request.seed}": request.seed in (None, split.seed),
-        f"{request.test_cases} test cases": request.test_cases in (None, len(split.test)),
+        f"{request.test_cases} test cases": request.patients or request.test_cases in (None, len(split.test)),
     }
     for what, agrees in agreements.items():
         if not agrees:
@@ -161,6 +175,13 @@ def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
                 "delete it to draw another one, but test no model on cases it was trained on"
             )
     return split
+
+
+def _draw(names: Sequence[str], request: SplitRequest) -> Split:
+    drawn = partial(draw_split, request.dataset, names, seed=request.seed or 0, patients=request.patients)
+    if request.test_cases is not None:
+        return drawn(request.test_cases)
+    return drawn(max(1, round(request.test_share * count_patients(names, request.patients))))
 
 
 def _problems_of(case: CaseSource) -> list[str]:

@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.config import CropConfig, TrainConfig
-from cascade_rt.data.augmentation import change_slice, draw_change
+from cascade_rt.data.augmentation import Window, change_slice, draw_change
 from cascade_rt.data.slices import Case, SliceRef
 from cascade_rt.errors import InputError
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
+HuSlice = npt.NDArray[np.int16]
+LabelSlice = npt.NDArray[np.uint8]
 USUAL_MARGIN = CropConfig().margin
 SIDE_MULTIPLE = 32
 """Slices are padded to multiples of this, so that every crop of a batch lies inside."""
@@ -117,11 +119,15 @@ class SliceSampler:
         varied = random.integers(0, 2 * self.margin, size=(count, 4), endpoint=True)
         return np.where(random.random((count, 4)) < 0.5, varied, self.margin)
 
+    def _draw_pair(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
+        """A slice or a patch of it, and its label, changed at random."""
+        image, label = self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]
+        change = draw_change(self.config.augmentation, random)
+        window = draw_patch(label, self.config.patch, self.config.patch_around, random) if self.config.patch else None
+        return change_slice(image, label, change, window)
+
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
-        pairs = [(self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]) for ref in refs]
-        pairs = [change_slice(*pair, draw_change(self.config.augmentation, random)) for pair in pairs]
-        if self.config.patch:
-            pairs = [cut_patch(image, label, self.config.patch, random) for image, label in pairs]
+        pairs = [self._draw_pair(ref, random) for ref in refs]
         shape = padded_shape([image.shape for image, _ in pairs])
         hu = np.full((len(pairs), 1, *shape), PADDING_HU, dtype=np.float32)
         labels = np.zeros((len(pairs), *shape), dtype=np.uint8)
@@ -144,27 +150,26 @@ def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
     return _padded_side(rows), _padded_side(cols)
 
 
-def cut_patch(
-    image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], side: int, random: np.random.Generator
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-    """Cut a random square patch that holds the middle of the organ, or lies anywhere where there is none.
+def draw_patch(label: LabelSlice, side: int, around: float, random: np.random.Generator) -> Window:
+    """Draw a square patch that holds the middle of the organ, or lies anywhere.
 
     Args:
-        image: `[row, col]`, HU.
         label: `[row, col]`.
-        side: Rows and columns of the patch; an image smaller than that stays whole.
+        side: Rows and columns of the patch; a slice smaller than that stays whole.
+        around: Share of the patches that hold the middle of an organ that is there.
         random: Where the position comes from.
     """
-    starts = []
-    for axis, length in enumerate(image.shape):
+    anywhere = around < 1 and random.random() >= around
+    sides = []
+    for axis, length in enumerate(label.shape):
         present = np.flatnonzero(label.any(axis=1 - axis))
         low, high = 0, max(0, length - side)
-        if present.size:
+        if present.size and not anywhere:
             middle = int(present[0] + present[-1]) // 2
             low, high = max(low, min(middle - side + 1, high)), max(0, min(middle, high))
-        starts.append(int(random.integers(low, high + 1)))
-    window = tuple(slice(start, start + side) for start in starts)
-    return image[window], label[window]
+        start = int(random.integers(low, high + 1))
+        sides.append(slice(start, min(start + side, length)))
+    return sides[0], sides[1]
 
 
 def _padded_side(length: int) -> int:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from cascade_rt.atomic import atomic_write, write_bytes
 from cascade_rt.errors import InputError, OutputError
 from cascade_rt.hashing import file_sha256
+from cascade_rt.labels import TUMOR_LABEL
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,8 @@ class Case:
     """`[z, row, col]`: 0 background, 1 pancreas, 2 tumour."""
     spacing_mm: tuple[float, float, float]
     """Millimetres between slices, rows and columns."""
+    scattered: bool = False
+    """Whether its slices are no neighbours of one another."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -102,6 +105,11 @@ def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
     return [_open_case(store, name) for name in names]
 
 
+def has_tumor(case: Case) -> bool:
+    """Whether any slice of a case holds tumour; reads its label as far as the first that does."""
+    return any(bool((label == TUMOR_LABEL).any()) for label in case.label)
+
+
 def _open_case(store: Path, name: str) -> Case:
     if not has_case(store, name):
         raise InputError(f"{store}: has no finished case {name!r}; prepare it again")
@@ -110,7 +118,8 @@ def _open_case(store: Path, name: str) -> Case:
     image, label = (_open_array(folder / file_name, facts) for file_name in ("image.npy", "label.npy"))
     if image.shape != label.shape:
         raise InputError(f"{folder}: image {image.shape} and label {label.shape} differ in shape; prepare it again")
-    return Case(name, image, label, tuple(facts["spacing_mm"]))
+    scattered = bool(facts.get("source", {}).get("scattered", False))
+    return Case(name, image, label, tuple(facts["spacing_mm"]), scattered)
 
 
 def _write_array(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:

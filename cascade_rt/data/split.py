@@ -1,12 +1,13 @@
-"""Which cases of a store are trained on and which are kept for the test: drawn once, by case, and written down.
+"""Which cases of a store are trained on and which are kept for the test: drawn or given once, and written down.
 
     STORE/split.json    {"dataset": ..., "seed": ..., "train": [names], "test": [names]}
 
-Every later command reads that file, so that no test case is ever trained on; a split of one's own goes there too.
+Every later command reads that file, so that no test case is ever trained on.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,16 +24,18 @@ class Split:
     """The cases of a store, in two parts that share none."""
 
     dataset: str
-    seed: int
+    seed: int | None
+    """What it was drawn with; None: it was given."""
     train: tuple[str, ...]
     test: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{len(self.train)} training and {len(self.test)} test cases, split seed {self.seed}"
+        how = "split as listed" if self.seed is None else f"split seed {self.seed}"
+        return f"{len(self.train)} training and {len(self.test)} test cases, {how}"
 
 
-def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int) -> Split:
-    """Draw the test cases.
+def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int, patients: str | None = None) -> Split:
+    """Draw the test cases, or the test patients where a patient may have several cases.
 
     The order of the hashes of seed and name decides, not a random generator: the split is the same with every version
     of every library, and on however many of the cases it is drawn.
@@ -42,17 +45,73 @@ def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int) -
         names: All cases; their order does not matter.
         test_cases: How many are for the test.
         seed: Another seed is another split.
+        patients: A regular expression whose match at the beginning of a name is its patient: all cases of a patient
+            stay together, and `test_cases` counts patients. None: each case is a patient.
 
     Raises:
-        UsageError: There would be no case left to train on, or none for the test.
+        UsageError: There would be no case left to train on, or none for the test; or `patients` is no regular
+            expression, or does not match a name.
     """
-    if not 0 < test_cases < len(names):
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(_patient_of(name, patients), []).append(name)
+    if not 0 < test_cases < len(members):
+        what = "cases" if patients is None else "patients"
         raise UsageError(
-            f"{test_cases} of {len(names)} cases cannot be test cases; "
+            f"{test_cases} of {len(members)} {what} cannot be test {what}; "
             "a split needs at least one case to train on and one for the test"
         )
-    drawn = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
-    return Split(dataset, seed, tuple(sorted(drawn[test_cases:])), tuple(sorted(drawn[:test_cases])))
+    drawn = sorted(members, key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).hexdigest())
+    train, test = (
+        tuple(sorted(name for patient in part for name in members[patient]))
+        for part in (drawn[test_cases:], drawn[:test_cases])
+    )
+    return Split(dataset, seed, train, test)
+
+
+def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
+    """Read a split of one's own, `{"train": [names], "test": [names]}`.
+
+    Args:
+        path: The JSON file.
+        dataset: What the cases are.
+        names: All cases; each must stand in one of the two lists, and no other.
+
+    Raises:
+        UsageError: The file cannot be read, or is not such a split of these cases.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        lists = {part: sorted(document[part]) for part in ("train", "test")}
+        split = _parse({**lists, "dataset": dataset, "seed": None})
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UsageError(
+            f"{path}: is no list of cases ({error}); write {{\"train\": [names], \"test\": [names]}}"
+        ) from error
+    listed = {*split.train, *split.test}
+    problems = (("has no place for", sorted({*names} - listed)), ("names unknown cases", sorted(listed - {*names})))
+    for what, wrong in problems:
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise UsageError(f"{path}: {what} {', '.join(wrong[:3])}{more}; a case has the name of its label file")
+    return split
+
+
+def count_patients(names: Sequence[str], patients: str | None) -> int:
+    """How many patients some cases are of; see `draw_split`."""
+    return len({_patient_of(name, patients) for name in names})
+
+
+def _patient_of(name: str, patients: str | None) -> str:
+    if patients is None:
+        return name
+    try:
+        match = re.match(patients, name)
+    except re.error as error:
+        raise UsageError(f"{patients!r} is no regular expression ({error})") from error
+    if match is None:
+        raise UsageError(f"{patients!r} does not match the name of case {name}; which patient is it of?")
+    return match[0]
 
 
 def write_split(store: Path, split: Split) -> None:
@@ -96,7 +155,7 @@ def read_split(store: Path, dataset: str) -> Split:
 def _parse(document: Any) -> Split:
     split = Split(
         dataset=str(document["dataset"]),
-        seed=int(document["seed"]),
+        seed=None if document["seed"] is None else int(document["seed"]),
         train=tuple(map(str, document["train"])),
         test=tuple(map(str, document["test"])),
     )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
@@ -41,13 +42,22 @@ class CascadeModel(nn.Module):
         return torch.clamp((hu - low) / (high - low), 0.0, 1.0)
 
     def find_organ(self, hu: Tensor) -> OrganPass:
-        """Run stage 1 on Hounsfield units `[batch, 1, row, col]`, row and col multiples of 16."""
+        """Run stage 1 on Hounsfield units `[batch, 1, row, col]`, sides multiples of `config.stage1_side_multiple`."""
         image = self.window(hu)
         if self.stage1 is None:
             return OrganPass(image, None, torch.ones_like(image))
-        logits = self.stage1(image)
+        logits = self._organ_logits(self.stage1, image)
         # In float32 also where the network runs in bfloat16, which knows no number between 0.498 and 0.5.
         return OrganPass(image, logits, torch.sigmoid(logits.float()))
+
+    def _organ_logits(self, stage1: nn.Module, image: Tensor) -> Tensor:
+        """Stage 1 on the image, or on the means of its `stage1_stride` x `stage1_stride` pixels."""
+        stride = self.config.stage1_stride
+        if stride == 1:
+            logits: Tensor = stage1(image)
+            return logits
+        coarse: Tensor = stage1(F.avg_pool2d(image, stride))
+        return F.interpolate(coarse, scale_factor=float(stride), mode="bilinear", align_corners=False)
 
     def salient(self, organ: OrganPass) -> Tensor:
         """What stage 2 is shown of the slices: the image, times its saliency where the cascade has one."""

@@ -65,17 +65,17 @@ def plan_training_boxes(
 
 
 def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Losses:
-    """Run one batch through both stages, as the training step says, and weigh the result."""
+    """Run one batch through the stages that are trained, as the training step says, and weigh the result."""
     device = next(model.parameters()).device
     hu = torch.from_numpy(batch.hu).to(device)
     label = torch.from_numpy(batch.label).to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.mixed_precision):
         organ = _find_organ(model, hu, step, config)
-        groups = _plan_groups(model, organ, batch, step, config)
+        groups = _plan_groups(model, organ, batch, step, config) if config.stage2_weight else []
         outputs = [_run_group(model, organ, group, step) for group in groups]
     target = (label >= LOWEST_LABEL[model.config.target]).float().unsqueeze(1)
     boundary = None
-    if organ.logits is not None and has_boundary_loss(step, config):
+    if groups and organ.logits is not None and has_boundary_loss(step, config):
         classes = target[:, 0] if config.boundary_classes == 2 else label
         boundary = boundary_loss(organ.logits.float(), _paste_groups(outputs, groups, target), classes, config)
     organ_part = hu.new_zeros(())

@@ -96,6 +96,7 @@ def train(
     model = _first_model(checkpoint, initial)
     optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
+    _compile(model, config)
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, workers, on_batch)
         dice = validate(model, validation) if workers.is_first else {}
@@ -196,6 +197,16 @@ def _train_epoch(
         on_batch(Progress(epoch, len(steps), steps[epoch].name, number + 1, batches, **_named(sums[-1])))
     workers.share_buffers(model)
     return {**_named(torch.stack(sums).mean(dim=0)), "learning_rate": rate}
+
+
+def _compile(model: CascadeModel, config: TrainConfig) -> None:
+    """Compile, in place, the networks that are trained; their weights keep their names."""
+    if not config.compiled:
+        return
+    if model.stage1 is not None and config.train_stage1:
+        model.stage1.compile()
+    if config.stage2_weight:
+        model.stage2.compile()
 
 
 def _begin_epoch(model: CascadeModel, config: TrainConfig, epoch: int) -> None:

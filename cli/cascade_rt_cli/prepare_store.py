@@ -3,37 +3,57 @@
 from pathlib import Path
 
 from cascade_rt.data import msd, nih
+from cascade_rt.data.folder import TEST_SHARE, LabelValues, find_folder_cases
 from cascade_rt.data.names import Dataset, FlipChoice
-from cascade_rt.data.prepare import SplitRequest, prepare_cases
+from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
 from cascade_rt.errors import UsageError
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt_cli.console import print_rows, progress_bar, results_console
 
 
-def prepare_store(
+def find_cases(
     dataset: Dataset,
-    data: Path,
+    data: Path | None,
+    images: Path | None,
     labels: Path | None,
+    values: tuple[tuple[int, ...], tuple[int, ...]],
     label_flip: FlipChoice,
-    store: Path,
-    test_cases: int | None,
-    seed: int | None,
+    reading: ScanOptions,
     *,
-    verify: bool,
-) -> None:
-    """List, check and convert the cases of a data set, and print what was done."""
-    if dataset == "msd":
-        if label_flip not in ("auto", "none"):
-            raise UsageError("--label-flip is for nih; labels of msd lie as their headers say")
-        listing, test_share = msd.find_msd_cases(data, labels), msd.TEST_SHARE
-    else:
-        listing, test_share = nih.find_nih_cases(data, labels, label_flip), nih.TEST_SHARE
+    scattered: bool,
+) -> tuple[Listing, float]:
+    """List the cases of a data set; returns them and the share that is for the test.
+
+    Raises:
+        UsageError: An option is missing, or belongs to another data set.
+        InputError: There are no cases.
+    """
+    if dataset == "folder":
+        if images is None or labels is None or data is not None:
+            raise UsageError("name the scans with --images and their labels with --labels: a folder has no DATA")
+        organ, tumor = values
+        meaning = LabelValues(organ or LabelValues().organ, tumor)
+        return find_folder_cases(images, labels, meaning, reading, scattered=scattered), TEST_SHARE
+    if data is None:
+        raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
+    if images is not None or any(values) or scattered or reading != AS_IT_IS:
+        raise UsageError(f"--images, --organ, --tumor, --scattered and how scans are read are for folder, not {dataset}")
+    if dataset == "nih":
+        return nih.find_nih_cases(data, labels, label_flip), nih.TEST_SHARE
+    if label_flip not in ("auto", "none"):
+        raise UsageError("--label-flip is for nih; labels of msd lie as their headers say")
+    return msd.find_msd_cases(data, labels), msd.TEST_SHARE
+
+
+def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verify: bool) -> None:
+    """Check and convert the cases of a data set, and print what was done."""
     with progress_bar() as bars:
         checking = bars.add_task("checking", total=len(listing.cases))
         converting = bars.add_task("converting", total=len(listing.cases))
         done = prepare_cases(
             listing,
             store,
-            SplitRequest(dataset, test_share, test_cases, seed),
+            request,
             verify=verify,
             on_check=lambda _: bars.advance(checking),
             on_case=lambda _: bars.advance(converting),
@@ -48,4 +68,4 @@ def prepare_store(
         flips = ", ".join(f"{flip} ({count})" for flip, count in done.flips.most_common())
         rows.append(("flips", f"labels turned along: {flips}"))
     print_rows(console, [*rows, *(("warning", warning) for warning in done.warnings)])
-    console.print(f"next: cascade-rt train --dataset {dataset} {store} -o RUN", markup=False)
+    console.print(f"next: cascade-rt train --dataset {request.dataset} {store} -o RUN", markup=False)

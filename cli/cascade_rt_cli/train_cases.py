@@ -4,16 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascade_rt.data.names import Dataset
-from cascade_rt.data.slices import open_cases
+from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.errors import UsageError
 from cascade_rt_cli.train_run import Plan, run_training
 
-_TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancreas-CT"}
+_TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancreas-CT", "folder": "own scans"}
 
 
 def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
-    """Train on the training cases of a store's split. NIH has no tumours: there, both stages find the pancreas.
+    """Train on the training cases of a store's split. Where none has a tumour, both stages find the pancreas.
 
     Raises:
         UsageError: The store is not named, is not prepared, or holds another data set.
@@ -24,11 +24,12 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
             f"cascade-rt prepare --dataset {dataset} DATA -o STORE makes it"
         )
     split = read_split(store, dataset)
-    if dataset == "nih":
+    cases = open_cases(store, split.train)
+    if not any(has_tumor(case) for case in cases):
         slices = "organ" if plan.config.slices == "tumor" else plan.config.slices
         plan = replace(
             plan,
             cascade=replace(plan.cascade, target="organ"),
             config=replace(plan.config, slices=slices, boundary_classes=2),
         )
-    run_training(open_cases(store, split.train), f"{_TITLES[dataset]}, {split}", plan)
+    run_training(cases, f"{_TITLES[dataset]}, {split}", plan)

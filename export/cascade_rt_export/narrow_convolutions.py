@@ -24,16 +24,18 @@ BLOCK = 4
 """Rows and columns of the pixels that take the place of a vector's channels."""
 
 
-def fill_vectors(model: ModelProto) -> None:
+def fill_vectors(model: ModelProto, side_multiple: int = SIDE_MULTIPLE) -> None:
     """Rewrite the narrow convolutions of a model of one image input, in place.
 
     Args:
         model: A model with its weights inside and its normalisations folded.
+        side_multiple: Rows and columns of its images are multiples of this.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for rewrite in (_merge_siblings, _spread_single_channels):
-        rewrite(model, weights)
-        _store(model, weights)
+    _merge_siblings(model, weights)
+    _store(model, weights)
+    _spread_single_channels(model, weights, side_multiple)
+    _store(model, weights)
 
 
 def _store(model: ModelProto, weights: Mapping[str, Array]) -> None:
@@ -89,10 +91,10 @@ def _vectors(channels: Iterable[int]) -> int:
     return sum(-(-count // VECTOR) for count in channels)
 
 
-def _spread_single_channels(model: ModelProto, weights: dict[str, Array]) -> None:
+def _spread_single_channels(model: ModelProto, weights: dict[str, Array], side_multiple: int) -> None:
     candidates = [node for node in model.graph.node if _is_to_one_channel(node, weights)]
     replaced: dict[str, Sequence[NodeProto]] = {}
-    for node in _in_whole_blocks(model, candidates):
+    for node in _in_whole_blocks(model, candidates, side_multiple):
         weight = weights[node.input[1]]
         side = weight.shape[-1]
         wide = np.zeros((BLOCK * BLOCK, weight.shape[1], side + BLOCK - 1, side + BLOCK - 1), dtype=weight.dtype)
@@ -134,7 +136,7 @@ def _is_to_one_channel(node: NodeProto, weights: dict[str, Array]) -> bool:
     )
 
 
-def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto]) -> list[NodeProto]:
+def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto], side_multiple: int) -> list[NodeProto]:
     """Those nodes whose output has a height and width that are multiples of `BLOCK` for every image a stage takes."""
     if not nodes:
         return []
@@ -145,7 +147,7 @@ def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto]) -> list[Node
         probe.graph.node.append(helper.make_node("Shape", [node.output[0]], [f"shape/{index}"]))
         probe.graph.output.append(helper.make_tensor_value_info(f"shape/{index}", TensorProto.INT64, (4,)))
     # An odd multiple of what sides are multiples of: what is whole here is whole for every side.
-    side = SHORTEST_SIDE + SIDE_MULTIPLE
+    side = (SHORTEST_SIDE // side_multiple | 1) * side_multiple
     image = np.zeros((1, 1, side, side), dtype=np.float32)
     shapes = cpu_session(probe).run(None, {probe.graph.input[0].name: image})
     return [node for node, shape in zip(nodes, shapes, strict=True) if not any(length % BLOCK for length in shape[2:])]

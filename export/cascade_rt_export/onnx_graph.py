@@ -35,16 +35,23 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
         the machine it was made on.
     """
     graph: nn.Module = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
-    return onnx_from_graph(graph, STAGE_SPECS[stage])
+    multiple = model.config.stage1_side_multiple if stage == "stage1" else SIDE_MULTIPLE
+    return onnx_from_graph(graph, STAGE_SPECS[stage], multiple)
 
 
-def onnx_from_graph(graph: nn.Module, spec: StageSpec) -> ModelProto:
-    """Export a network of one image input `[batch, 1, row, col]` and the outputs of `spec`, as `onnx_from_stage`."""
-    lowest, highest = SHORTEST_SIDE // SIDE_MULTIPLE, LONGEST_SIDE // SIDE_MULTIPLE
+def onnx_from_graph(graph: nn.Module, spec: StageSpec, side_multiple: int = SIDE_MULTIPLE) -> ModelProto:
+    """Export a network of one image input `[batch, 1, row, col]` and the outputs of `spec`, as `onnx_from_stage`.
+
+    Args:
+        graph: The network.
+        spec: Names of its input and outputs.
+        side_multiple: Rows and columns that it takes are multiples of this.
+    """
+    lowest, highest = SHORTEST_SIDE // side_multiple, LONGEST_SIDE // side_multiple
     dynamic = {
         0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
-        2: SIDE_MULTIPLE * torch.export.Dim("rows", min=lowest, max=highest),
-        3: SIDE_MULTIPLE * torch.export.Dim("cols", min=lowest, max=highest),
+        2: side_multiple * torch.export.Dim("rows", min=lowest, max=highest),
+        3: side_multiple * torch.export.Dim("cols", min=lowest, max=highest),
     }
     with quiet_exporter():
         program = torch.onnx.export(
@@ -63,7 +70,7 @@ def onnx_from_graph(graph: nn.Module, spec: StageSpec) -> ModelProto:
     exported = program.model_proto
     _name_axes(exported, spec)
     _strip_traces(exported)
-    fill_vectors(exported)
+    fill_vectors(exported, side_multiple)
     onnx.checker.check_model(exported, full_check=True)
     return exported
 

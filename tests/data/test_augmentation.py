@@ -95,12 +95,50 @@ def test_gain_shift_and_noise_are_those_of_the_change() -> None:
     assert (noise.mean(), noise.std()) == pytest.approx((0, 10), abs=0.3)
 
 
+def test_contrast_medium_leaves_fat_and_air_alone() -> None:
+    image = np.array([[-1000, -100, 0, 20, 40, 120]], dtype=np.int16)
+    found, _ = change_slice(image, np.zeros_like(image, dtype=np.uint8), Change(uptake_hu=30))
+    assert found.tolist() == [[-1000, -100, 0, 35, 70, 150]]
+
+
+def test_a_change_of_contrast_leaves_black_and_white_where_they_are() -> None:
+    image = np.array([[-100, 0, 60, 240]], dtype=np.int16)
+    found, _ = change_slice(image, np.zeros_like(image, dtype=np.uint8), Change(contrast=0.5))
+    assert found.tolist() == [[-100, 0, 120, 240]]
+
+
+def test_a_blur_keeps_the_mean_and_softens_edges() -> None:
+    image, label = labelled_slice()
+    found, _ = change_slice(image, label, Change(blur=1.0))
+    assert found.mean() == pytest.approx(image.mean(), abs=1)
+    assert np.abs(np.diff(found, axis=0)).max() < np.abs(np.diff(image, axis=0)).max()
+
+
+@given(changes, st.integers(0, 20), st.integers(0, 30))
+def test_a_patch_is_cut_where_it_was_drawn(change: Change, row: int, col: int) -> None:
+    image, label = labelled_slice()
+    window = (slice(row, row + 40), slice(col, col + 40))
+    moved = change_slice(image, label, change, window)
+    assert [part.shape for part in moved] == [(40, 40), (40, 40)]
+    unchanged = change_slice(image, label, Change(), window)
+    assert np.array_equal(unchanged[0], image[window])
+
+
+def test_a_patch_is_turned_about_its_own_middle_and_sees_what_is_around_it() -> None:
+    image, label = labelled_slice(101, 101)
+    window = (slice(0, 81), slice(0, 81))
+    patch, _ = change_slice(image, label, Change(turn_deg=8), window)
+    assert patch[40, 40] == image[40, 40]
+    assert patch[80, 80] != PADDING_HU
+
+
 def test_without_augmentation_nothing_is_drawn_and_nothing_changes() -> None:
     random = np.random.default_rng(0)
     assert draw_change("none", random) == Change()
     assert random.random() == np.random.default_rng(0).random()
     image, label = labelled_slice()
-    assert change_slice(image, label, Change()) == (image, label)
+    found = change_slice(image, label, Change())
+    assert all(np.array_equal(after, before) for after, before in zip(found, (image, label), strict=True))
 
 
 def test_intensity_moves_nothing() -> None:
@@ -113,7 +151,7 @@ def test_the_preset_of_the_paper_changes_nothing() -> None:
     assert load_config(preset="paper")[1].augmentation == "none"
 
 
-@pytest.mark.parametrize("augmentation", ["intensity", "full"])
+@pytest.mark.parametrize("augmentation", ["intensity", "full", "wide"])
 @pytest.mark.parametrize("patch", [0, 64])
 def test_the_same_epoch_gives_the_same_batches_and_another_others(augmentation: Augmentation, patch: int) -> None:
     config = replace(CONFIG, augmentation=augmentation, patch=patch)

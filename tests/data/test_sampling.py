@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade_rt.config import TrainConfig
-from cascade_rt.data.sampling import SliceSampler, cut_patch, padded_shape
+from cascade_rt.data.sampling import SliceSampler, draw_patch, padded_shape
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import InputError
 from cascade_rt.tensors import PADDING_HU
@@ -84,15 +84,23 @@ def test_a_patch_holds_the_middle_of_the_organ(rows: int, cols: int, seed: int) 
     label = np.zeros((rows, cols), dtype=np.uint8)
     row, col = int(random.integers(0, rows)), int(random.integers(0, cols))
     label[row, col] = 1
-    image, patch = cut_patch(np.zeros((rows, cols), dtype=np.int16), label, 64, random)
-    assert image.shape == patch.shape == (min(rows, 64), min(cols, 64))
+    patch = label[draw_patch(label, 64, 1.0, random)]
+    assert patch.shape == (min(rows, 64), min(cols, 64))
     assert patch.any()
 
 
 def test_a_patch_is_not_always_in_the_same_place() -> None:
     random = np.random.default_rng(0)
-    image, label = np.arange(200 * 200, dtype=np.int16).reshape(200, 200), np.zeros((200, 200), dtype=np.uint8)
-    assert len({int(cut_patch(image, label, 64, random)[0][0, 0]) for _ in range(20)}) > 10
+    label = np.zeros((200, 200), dtype=np.uint8)
+    assert len({str(draw_patch(label, 64, 1.0, random)) for _ in range(20)}) > 10
+
+
+def test_some_patches_lie_anywhere_where_that_is_asked_for() -> None:
+    random = np.random.default_rng(0)
+    label = np.zeros((400, 400), dtype=np.uint8)
+    label[10:20, 10:20] = 1
+    with_organ = sum(label[draw_patch(label, 64, 0.6, random)].any() for _ in range(4000))
+    assert 0.58 < with_organ / 4000 < 0.64
 
 
 def test_padded_shapes_are_multiples_of_32_and_at_least_64() -> None:

@@ -1,0 +1,112 @@
+"""Scans and labels of one's own: NIfTI files in two folders, paired by name as `evaluate` pairs them.
+
+    IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
+    LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumour is said by the user
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.case_pairs import CasePair, pair_cases
+from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.errors import InputError, UsageError
+from cascade_rt.grids import check_same_grid
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.volume import read_grid, read_mask, read_volume
+
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """Which numbers of the label files mean what; all others are background."""
+
+    organ: tuple[int, ...] = (ORGAN_LABEL,)
+    """Pancreas."""
+    tumor: tuple[int, ...] = ()
+    """Tumour of the pancreas."""
+
+    def __post_init__(self) -> None:
+        named = (*self.organ, *self.tumor)
+        if not self.organ or min(named) < 1 or max(named) > 255:
+            raise UsageError(f"labels of pancreas and tumour must be numbers from 1 to 255, got {named}")
+        if len(set(named)) != len(named):
+            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumour {self.tumor}")
+
+    def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumour; the shape stays."""
+        table = np.zeros(256, dtype=np.uint8)
+        table[[*self.organ]] = ORGAN_LABEL
+        table[[*self.tumor]] = TUMOR_LABEL
+        translated: npt.NDArray[np.uint8] = table[label]
+        return translated
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCase:
+    """A scan and its label on one grid."""
+
+    pair: CasePair
+    values: LabelValues
+    reading: ScanOptions
+    scattered: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the label file without its ending."""
+        return self.pair.name
+
+    def check(self) -> None:
+        """Compare the headers of scan and label."""
+        check_same_grid(read_grid(self.pair.label), read_grid(self.pair.image), str(self.pair.label))
+
+    def read(self) -> SourceCase:
+        """Read both; the label must hold some pancreas or tumour, or nothing at all."""
+        volume = read_volume(self.pair.image, self.reading)
+        label = read_mask(self.pair.label, like=volume)
+        translated = self.values.translate(label)
+        if label.any() and not translated.any():
+            found = ", ".join(str(value) for value in np.unique(label) if value)
+            raise InputError(
+                f"{self.pair.label}: holds the labels {found}, none of which was named; name that of the pancreas "
+                "with --organ"
+            )
+        source = {
+            "dataset": "folder",
+            "image": self.pair.image.name,
+            "label": self.pair.label.name,
+            "affine": volume.affine.tolist(),
+            "organ": list(self.values.organ),
+            "tumor": list(self.values.tumor),
+            "scattered": self.scattered,
+        }
+        return SourceCase(volume, translated, source)
+
+
+def find_folder_cases(
+    images: Path,
+    labels: Path,
+    values: LabelValues | None = None,
+    reading: ScanOptions = AS_IT_IS,
+    *,
+    scattered: bool = False,
+) -> Listing:
+    """List the pairs of two folders.
+
+    Args:
+        images: Folder of the scans.
+        labels: Folder of the labels.
+        values: What the numbers in the labels mean; None: 1 is pancreas, and there are no tumours.
+        reading: How scans are read.
+        scattered: The slices of each file are no neighbours of one another. The store keeps that with each case.
+
+    Raises:
+        InputError: A folder is missing or without NIfTI files, or a file has no partner in the other folder.
+    """
+    meaning = values or LabelValues()
+    return Listing([FolderCase(pair, meaning, reading, scattered) for pair in pair_cases(images, labels)])
+

@@ -1,0 +1,130 @@
+"""Scans and labels of one's own, two folders of them, become cases of a store."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascade_rt.data.folder import LabelValues, find_folder_cases
+from cascade_rt.data.prepare import SplitRequest, prepare_cases
+from cascade_rt.data.slices import has_tumor, open_cases
+from cascade_rt.data.split import Split, draw_split, read_case_list, read_split
+from cascade_rt.errors import InputError, PartialFailureError, UsageError
+from tests.data_trees import anatomy, write_nifti
+
+NAMES = ("p1_a", "p1_b", "p2_a", "p3_a", "p3_b")
+
+
+def write_pairs(root: Path, names: tuple[str, ...] = NAMES, organ: int = 6, tumor: int = 9) -> tuple[Path, Path]:
+    for number, name in enumerate(names):
+        hu, label = anatomy(number, tumor=True)
+        write_nifti(root / "images" / f"{name}_0000.nii.gz", hu)
+        write_nifti(root / "labels" / f"{name}.nii.gz", np.array([0, organ, tumor], dtype=np.uint8)[label])
+    return root / "images", root / "labels"
+
+
+def test_numbers_of_the_labels_are_translated_and_others_are_background(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data")
+    listing = find_folder_cases(images, labels, LabelValues(organ=(6,)))
+    done = prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.2))
+    assert done.converted == list(NAMES)
+    (case,) = open_cases(tmp_path / "store", ["p1_a"])
+    _, truth = anatomy(0, tumor=True)
+    assert np.array_equal(np.sort(case.label, axis=None), np.sort(truth == 1, axis=None))
+    assert not has_tumor(case)
+
+
+def test_tumours_are_kept_where_their_number_is_named(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    listing = find_folder_cases(images, labels, LabelValues((6,), (9,)))
+    prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5))
+    assert all(has_tumor(case) for case in open_cases(tmp_path / "store", ["a", "b"]))
+
+
+def test_a_store_knows_whose_slices_are_no_neighbours(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    for scattered in (False, True):
+        store = tmp_path / f"store_{scattered}"
+        listing = find_folder_cases(images, labels, LabelValues((6,)), scattered=scattered)
+        prepare_cases(listing, store, SplitRequest("folder", 0.5))
+        assert [case.scattered for case in open_cases(store, ["a", "b"])] == [scattered] * 2
+
+
+def test_labels_without_any_number_that_was_named_are_refused_with_those_they_hold(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    with pytest.raises(PartialFailureError, match="holds the labels 6, 9, none of which was named"):
+        prepare_cases(find_folder_cases(images, labels), tmp_path / "store", SplitRequest("folder", 0.5))
+
+
+def test_a_label_on_another_grid_stops_before_anything_is_converted(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    hu, label = anatomy(1)
+    write_nifti(labels / "b.nii.gz", label[:-1].astype(np.uint8))
+    with pytest.raises(InputError, match=r"case b: .*the scan has .*\(nothing was converted\)"):
+        prepare_cases(find_folder_cases(images, labels), tmp_path / "store", SplitRequest("folder", 0.5))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("organ", "tumor", "message"),
+    [
+        ((1,), (1,), "cannot mean two things"),
+        ((), (2,), "must be numbers from 1 to 255"),
+        ((0,), (), "must be numbers from 1 to 255"),
+        ((256,), (), "must be numbers from 1 to 255"),
+    ],
+)
+def test_label_values_that_make_no_sense_are_refused(
+    organ: tuple[int, ...], tumor: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        LabelValues(organ, tumor)
+
+
+def test_patients_stay_whole_in_a_drawn_split() -> None:
+    for seed in range(10):
+        split = draw_split("folder", NAMES, 1, seed, patients=r"p\d")
+        sides = [{name[:2] for name in part} for part in (split.train, split.test)]
+        assert sides[0].isdisjoint(sides[1])
+        assert len(sides[1]) == 1
+
+
+def test_a_pattern_that_names_no_patient_is_refused() -> None:
+    with pytest.raises(UsageError, match="does not match the name of case p1_a"):
+        draw_split("folder", NAMES, 1, 0, patients=r"q\d")
+    with pytest.raises(UsageError, match="is no regular expression"):
+        draw_split("folder", NAMES, 1, 0, patients="(")
+
+
+def test_a_split_of_ones_own_is_kept(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data")
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps({"train": ["p3_b", "p1_a", "p1_b"], "test": ["p2_a", "p3_a"]}))
+    listing = find_folder_cases(images, labels, LabelValues((6,)))
+    prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.2, given=given))
+    wanted = Split("folder", None, ("p1_a", "p1_b", "p3_b"), ("p2_a", "p3_a"))
+    assert read_split(tmp_path / "store", "folder") == wanted
+    assert str(wanted) == "3 training and 2 test cases, split as listed"
+    given.write_text(json.dumps({"train": ["p1_a", "p1_b"], "test": ["p2_a", "p3_a", "p3_b"]}))
+    with pytest.raises(UsageError, match="not one of the cases of"):
+        prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.2, given=given))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"train": ["a"], "test": ["b"]}', "has no place for c"),
+        ('{"train": ["a", "c"], "test": ["b", "d"]}', "names unknown cases d"),
+        ('{"train": ["a", "b"], "test": ["b", "c"]}', "a case is named twice"),
+        ('{"train": ["a", "b", "c"], "test": []}', "a part is empty"),
+        ('{"train": ["a", "b", "c"]}', "is no list of cases"),
+        ("[]", "is no list of cases"),
+        ("", "is no list of cases"),
+    ],
+)
+def test_a_list_that_is_no_split_of_the_cases_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        read_case_list(path, "folder", ["a", "b", "c"])
