@@ -2,33 +2,30 @@
 
     python -m benchmarks.patients.demo_patient nih_pancreas_slices.zip
 
-The archive holds `image/PPPP_SSS.jpg` and `mask/PPPP_SSS.png`, slice SSS of patient PPPP, upside down, its grey values
-HU clipped to [0, 255]. One slice each is taken of six patients, by its place among the slices of the patient and
-whatever a bundle finds in it, so that from patient to patient they go up the gland. The values are stored as they are:
-what was clipped is not made up.
+The archive is that of `nih_slices.py`: its grey values are HU clipped to [0, 255]. One slice each is taken of six
+patients, by its place among the slices of the patient and whatever a bundle finds in it, so that they go up the gland
+from patient to patient. The values are stored as they are: what was clipped is not made up.
 """
 
 import argparse
 import gzip
-import io
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from benchmarks.patients.nih_slices import PIXEL_MM, cases_of, read_slices
 from cascade_rt.atomic import write_bytes
 from cascade_rt.data.demo_patient import ATTRIBUTION, LABEL, SCAN
 
 PATIENTS = (52, 54, 56, 58, 60, 62)
 """Of the twelve that were held out of training, every other one."""
-PIXEL_MM, SLICE_MM = 0.8, 1.0
-"""Nominal: the archive does not tell them."""
+SLICE_MM = 1.0
+"""Nominal, as is the size of a pixel: the archive tells neither."""
 DESCRIPTION = "scattered slices of several patients, spacing nominal, CC BY 3.0"
-_WHOLE_SLICE = re.compile(r"image/(\d{4})_(\d{3})\.jpg")
 
 TEXT = """# Slices of patients, for demonstration
 
@@ -64,32 +61,25 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     with ZipFile(parser.parse_args().archive) as archive:
         slices = choose_slices(archive.namelist())
-        hu = np.stack([pixels(archive, f"image/{name}.jpg") for name in slices]).astype(np.int16)
-        label = np.stack([pixels(archive, f"mask/{name}.png") > 0 for name in slices]).astype(np.uint8)
-    save(hu, SCAN)
+        grey, label = read_slices(archive, slices)
+    save(grey.astype(np.int16), SCAN)
     save(label, LABEL)
-    text = TEXT.format(count=len(slices), names=" ".join(slices), pixel=PIXEL_MM, slice=SLICE_MM)
+    names = " ".join(Path(entry).stem for entry in slices)
+    text = TEXT.format(count=len(slices), names=names, pixel=PIXEL_MM, slice=SLICE_MM)
     write_bytes(ATTRIBUTION, text.encode(), overwrite=True)
     print(f"{SCAN.parent}: {sum(path.stat().st_size for path in SCAN.parent.iterdir()) / 1e6:.2f} MB")
 
 
-def choose_slices(names: list[str]) -> list[str]:
-    """Choose a slice of each patient, the lowest in the body first; enlarged copies of slices are none.
+def choose_slices(names: Sequence[str]) -> list[str]:
+    """Choose an entry of the archive for each patient, the lowest in the body first.
 
-    The slices of the archive are numbered from above. Of n patients the k-th, from 1, gives that at k / (n + 1) of his.
+    The slices are numbered from above. Of n patients the k-th, from 1, gives that at k / (n + 1) of his whole ones.
     """
-    found = sorted(match[0] for match in map(_WHOLE_SLICE.fullmatch, names) if match)
-    chosen = []
+    chosen, cases = [], cases_of(names)
     for number, patient in enumerate(PATIENTS, start=1):
-        own = [Path(name).stem for name in found if name.startswith(f"image/{patient:04}_")]
+        own = cases[f"PANCREAS_{patient:04}"]
         chosen.append(own[round(number / (len(PATIENTS) + 1) * (len(own) - 1))])
     return chosen[::-1]
-
-
-def pixels(archive: ZipFile, name: str) -> npt.NDArray[np.uint8]:
-    """Read a file of the archive as `[row, col]`, row toward posterior, col toward the patient's left."""
-    with Image.open(io.BytesIO(archive.read(name))) as image:
-        return np.asarray(image.convert("L"))[::-1]
 
 
 def save(voxels: npt.NDArray[np.generic], path: Path) -> None:

@@ -1,7 +1,7 @@
 """Scans and labels of one's own: NIfTI files in two folders, paired by name as `evaluate` pairs them.
 
-    IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
-    LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumour is said by the user
+IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
+LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumour is said by the user
 """
 
 from dataclasses import dataclass
@@ -109,4 +109,3 @@ def find_folder_cases(
     """
     meaning = values or LabelValues()
     return Listing([FolderCase(pair, meaning, reading, scattered) for pair in pair_cases(images, labels)])
-

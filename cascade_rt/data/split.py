@@ -86,7 +86,7 @@ def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
         split = _parse({**lists, "dataset": dataset, "seed": None})
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UsageError(
-            f"{path}: is no list of cases ({error}); write {{\"train\": [names], \"test\": [names]}}"
+            f'{path}: is no list of cases ({error}); write {{"train": [names], "test": [names]}}'
         ) from error
     listed = {*split.train, *split.test}
     problems = (("has no place for", sorted({*names} - listed)), ("names unknown cases", sorted(listed - {*names})))

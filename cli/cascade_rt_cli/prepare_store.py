@@ -37,7 +37,9 @@ def find_cases(
     if data is None:
         raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
     if images is not None or any(values) or scattered or reading != AS_IT_IS:
-        raise UsageError(f"--images, --organ, --tumor, --scattered and how scans are read are for folder, not {dataset}")
+        raise UsageError(
+            f"--images, --organ, --tumor, --scattered and how scans are read are for folder, not {dataset}"
+        )
     if dataset == "nih":
         return nih.find_nih_cases(data, labels, label_flip), nih.TEST_SHARE
     if label_flip not in ("auto", "none"):

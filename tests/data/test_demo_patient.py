@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.patients.demo_patient import PATIENTS, choose_slices
+from benchmarks.patients.nih_slices import is_test_case
 from cascade_rt.data.demo_patient import ATTRIBUTION, FOLDER, LABEL, READING, SCAN
 from cascade_rt.errors import InputError
 from cascade_rt.volume import read_mask, read_volume
@@ -38,9 +39,14 @@ def test_the_slices_are_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_500_000
 
 
+def test_they_are_of_patients_that_no_weights_are_trained_on() -> None:
+    assert all(is_test_case(f"PANCREAS_{patient:04}") for patient in PATIENTS)
+
+
 def test_whole_slices_are_chosen_by_their_place_from_the_lowest_up() -> None:
     names = [f"image/{patient:04}_{index:03}.jpg" for patient in PATIENTS for index in range(8)]
     extra = [f"image/{patient:04}_{index:03}_crop0.jpg" for patient in PATIENTS for index in range(40, 60)]
     masks = [name.replace("image", "mask").replace("jpg", "png") for name in names]
     chosen = choose_slices([*extra, *masks, *names])
-    assert chosen == ["0062_006", "0060_005", "0058_004", "0056_003", "0054_002", "0052_001"]
+    places = ["0062_006", "0060_005", "0058_004", "0056_003", "0054_002", "0052_001"]
+    assert chosen == [f"image/{place}.jpg" for place in places]
