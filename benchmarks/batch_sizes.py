@@ -24,7 +24,7 @@ from typing import cast
 import numpy as np
 from machine import commit, processor_name
 
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.doctor import package_versions
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import StageEngine
@@ -78,7 +78,7 @@ def main() -> None:
         return
     lines = [machine()]
     with tempfile.TemporaryDirectory() as folder:
-        bundles = [*(options.bundle or [default_bundle_path()])]
+        bundles = [*(options.bundle or [embedded_bundle_path("phantom")])]
         bundles += [random_bundle(width, Path(folder)).path for width in options.base_width]
         for bundle in bundles:
             for line in measure(bundle, options.engines, options.rounds):
@@ -124,7 +124,7 @@ def peak_megabytes(case: Case) -> float:
 
 
 def random_bundle(base_width: int, folder: Path) -> Bundle:
-    """Export a cascade of random weights, configured like the embedded one but for its width."""
+    """Export a cascade of random weights, configured like the embedded one of phantoms but for its width."""
     import torch
 
     from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
@@ -133,7 +133,7 @@ def random_bundle(base_width: int, folder: Path) -> Bundle:
     from cascade_rt_export.bundle_export import export_bundle
     from cascade_rt_export.gate import ParityLimits
 
-    embedded = to_mapping(read_bundle(default_bundle_path()).manifest.config)
+    embedded = to_mapping(read_bundle(embedded_bundle_path("phantom")).manifest.config)
     config = from_mapping(CascadeConfig, {**embedded, "base_width": base_width}, "config")
     torch.manual_seed(0)
     weights = CascadeModel(config).state_dict()

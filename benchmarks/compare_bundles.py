@@ -17,7 +17,7 @@ import numpy as np
 from machine import commit, processor_name
 from phantom_accuracy import FIRST_SEED
 
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.cascade import Found, find
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
@@ -28,7 +28,7 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path)
-    parser.add_argument("new", type=Path, nargs="?", default=default_bundle_path())
+    parser.add_argument("new", type=Path, nargs="?", default=embedded_bundle_path("phantom"))
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()

@@ -26,7 +26,7 @@ import numpy as np
 from machine import commit, processor_name
 
 from cascade_rt.agreement import mask_agreement
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engines
@@ -42,7 +42,7 @@ FIRST_SEED = 10_000
 def main() -> None:
     """Run the measurement and print its summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=embedded_bundle_path("phantom"))
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--engines", nargs="+", metavar="BACKEND:PRECISION", help="default: ONNX Runtime, then PyTorch")
     parser.add_argument("-o", "--output", type=Path)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.config import TrainConfig
 from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
@@ -28,7 +28,7 @@ from cascade_rt.training.checkpoint import Checkpoint
 def main() -> None:
     """Widen a bundle and export it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=embedded_bundle_path("phantom"))
     parser.add_argument("--base-width", type=int, default=16)
     parser.add_argument("--fp16", action="store_true", help="add graphs in half precision")
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -17,10 +17,11 @@ manifest, and that is small. Files that a bundle does not have are not looked at
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cascade_rt.atomic import write_bytes
 from cascade_rt.bundle_files import (
@@ -48,6 +49,12 @@ from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, Precision, Stage
 
 SCHEMA_VERSION = 3
 LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
+EmbeddedName = Literal["patients", "phantom"]
+EMBEDDED_NAMES: tuple[EmbeddedName, ...] = get_args(EmbeddedName)
+"""Bundles that come with the package: one trained on patients, for the pancreas; one trained on synthetic phantoms, for
+the pancreas and its tumours, for demonstration and tests."""
+DEFAULT_EMBEDDED: EmbeddedName = "phantom"
+"""The bundle that is run where none is named."""
 _LONGEST_COMPLAINT = 300
 """Characters; a complaint quotes what it is about, which may be the whole manifest."""
 
@@ -132,9 +139,29 @@ class Bundle:
         return BundleFile(self.path / name, self.manifest.files[name])
 
 
+def embedded_bundle_path(name: EmbeddedName) -> Path:
+    """The folder of a bundle that comes with the package."""
+    return Path(__file__).parent / "assets" / f"{name}_bundle"
+
+
 def default_bundle_path() -> Path:
-    """The embedded bundle: small, trained on synthetic phantoms, for demonstration and tests only."""
-    return Path(__file__).parent / "assets" / "phantom_bundle"
+    """The folder of the bundle that is run where none is named."""
+    return embedded_bundle_path(DEFAULT_EMBEDDED)
+
+
+def find_bundle(bundle: str | os.PathLike[str] | None) -> Path:
+    """Find the folder of the bundle that a user means.
+
+    Args:
+        bundle: A folder, or the name of an embedded bundle. A bundle that lies in a folder of that name in the working
+            folder goes first; a `Path`, or a name behind `./`, is always a folder. None: the default.
+    """
+    if bundle is None:
+        return default_bundle_path()
+    for name in EMBEDDED_NAMES:
+        if bundle == name and not (Path(name) / MANIFEST_NAME).exists():
+            return embedded_bundle_path(name)
+    return Path(bundle)
 
 
 def read_bundle(path: Path, public_key: Path | None = None) -> Bundle:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
@@ -159,7 +159,8 @@ def open_cascade(
     """Open a bundle, ready to segment scans.
 
     Args:
-        bundle: Folder of the bundle; none: the embedded one, which was trained on synthetic phantoms.
+        bundle: Folder of the bundle, or the name of an embedded one, `patients` or `phantom` (see
+            `cascade_rt.bundle.find_bundle`); none: the default one of these.
         backend: Which library computes; `auto` takes the best that runs here.
         precision: Which type it computes in; `auto` takes the fastest on the backend.
         plans: Where the backend `tensorrt` gets its engines from.
@@ -171,7 +172,7 @@ def open_cascade(
         EngineError: An engine does not compute what was exported.
         UsageError: The backend has no such precision.
     """
-    opened = read_bundle(default_bundle_path() if bundle is None else Path(bundle), public_key)
+    opened = read_bundle(find_bundle(bundle), public_key)
     return Cascade(opened, open_engines(opened, backend, precision, plans))
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cascade_rt.atomic import atomic_write
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.metrics import dice
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 
 WINDOW_HU = (-160.0, 240.0)
@@ -17,13 +18,16 @@ PANEL_SIDE = 640
 """Side of each of the two square panels, in pixels."""
 COLORS = {ORGAN_LABEL: (80, 200, 255), TUMOR_LABEL: (255, 90, 60)}
 """Of the outlines and their legend, and of nothing else in the picture."""
+TRUTH_COLOR = (255, 190, 60)
+"""Of the outline that an expert drew."""
 _TEXT, _DIM_TEXT, _DOUBT = (235, 235, 235), (165, 165, 165), (255, 205, 90)
 _BACKGROUND, _PANEL_BACKGROUND = (22, 22, 24), (0, 0, 0)
 _MARGIN, _LINE, _SWATCH = 16, 24, 14
 _OUTLINE = 2
 _CONTEXT_MM = 30.0
 _SCALE_BARS_MM = (50, 20, 10, 5)
-_LONGEST_SCALE_BAR = PANEL_SIDE // 3
+_PANELS_PER_SCALE_BAR = 3
+_COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,13 @@ class _View:
     pixels_per_mm: float
     size: tuple[int, int]
     """Pixels across and down."""
+    side: int = PANEL_SIDE
+    """Pixels along each side of the panel."""
 
     @property
     def corner(self) -> tuple[int, int]:
         """Where the image begins in the panel: x and y."""
-        return (PANEL_SIDE - self.size[0]) // 2, (PANEL_SIDE - self.size[1]) // 2
+        return (self.side - self.size[0]) // 2, (self.side - self.size[1]) // 2
 
     def frame(self, part: "_View") -> tuple[float, float, float, float]:
         """The rectangle of another view of the same slice in this panel: left, top, right, bottom."""
@@ -72,9 +78,30 @@ def render_preview(segmentation: Segmentation) -> Image.Image:
     return _page(panels, segmentation, index)
 
 
+def render_comparison(segmentation: Segmentation, truth: npt.NDArray[np.uint8], source: str) -> Image.Image:
+    """Draw every slice of a scan that has few, around the pancreas, with the outline found and that of an expert.
+
+    The outline found runs inside the edge of what it encloses and the expert's outside, so that both are seen where
+    they agree.
+
+    Args:
+        segmentation: What was found.
+        truth: `[z, row, col]`, what the expert drew: 0, or 1 where there is pancreas.
+        source: Where the scan and the truth come from; stands below.
+    """
+    shown = range(len(truth))
+    panels = [_compared_slice(segmentation, truth[index], index) for index in shown]
+    mean = np.mean([dice(segmentation.mask[index] > 0, truth[index]) for index in shown])
+    return _compared_page(panels, segmentation, f"mean Dice {mean:.2f}", source)
+
+
 def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
     """Write the preview as PNG; raises like `Segmentation.save`."""
-    picture = render_preview(segmentation)
+    save_picture(render_preview(segmentation), path, overwrite=overwrite)
+
+
+def save_picture(picture: Image.Image, path: Path, *, overwrite: bool = False) -> None:
+    """Write a picture as PNG; raises like `Segmentation.save`."""
     atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
 
 
@@ -106,10 +133,10 @@ def _around_organ(mask: npt.NDArray[np.uint8], spacing: tuple[float, float]) -> 
     return window[0], window[1]
 
 
-def _view(rows: slice, cols: slice, spacing: tuple[float, float]) -> _View:
+def _view(rows: slice, cols: slice, spacing: tuple[float, float], side: int = PANEL_SIDE) -> _View:
     rows_mm, cols_mm = (rows.stop - rows.start) * spacing[0], (cols.stop - cols.start) * spacing[1]
-    scale = PANEL_SIDE / max(rows_mm, cols_mm)
-    return _View(rows, cols, scale, (max(1, round(cols_mm * scale)), max(1, round(rows_mm * scale))))
+    scale = side / max(rows_mm, cols_mm)
+    return _View(rows, cols, scale, (max(1, round(cols_mm * scale)), max(1, round(rows_mm * scale))), side)
 
 
 def _panel(
@@ -123,17 +150,21 @@ def _panel(
     low, high = WINDOW_HU
     window = (view.rows, view.cols)
     grey = np.clip((image[window].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    panel = Image.new("RGB", (PANEL_SIDE, PANEL_SIDE), _PANEL_BACKGROUND)
+    panel = Image.new("RGB", (view.side, view.side), _PANEL_BACKGROUND)
     panel.paste(Image.fromarray(grey).resize(view.size, Image.Resampling.BICUBIC), view.corner)
     if frame is not None:
         ImageDraw.Draw(panel).rectangle(frame, outline=_TEXT)
     _draw_annotations(panel, view, caption)
     for label, color in COLORS.items():
-        region = Image.fromarray((mask[window] >= label).astype(np.uint8) * 255)
-        # The box filter enlarges like the nearest neighbour, and does not lose a voxel where it has to reduce.
-        covered = np.asarray(region.resize(view.size, Image.Resampling.BOX)) > 0
-        panel.paste(color, view.corner, Image.fromarray(_outline(covered)))
+        panel.paste(color, view.corner, Image.fromarray(_outline(_covered(mask >= label, view))))
     return panel
+
+
+def _covered(region: npt.NDArray[np.bool_], view: _View) -> npt.NDArray[np.bool_]:
+    """Pixels of a view that a region of the slice covers."""
+    window = Image.fromarray(region[view.rows, view.cols].astype(np.uint8) * 255)
+    # The box filter enlarges like the nearest neighbour, and does not lose a voxel where it has to reduce.
+    return np.asarray(window.resize(view.size, Image.Resampling.BOX)) > 0
 
 
 def _outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -146,13 +177,19 @@ def _outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return region & ~eroded
 
 
+def _outline_around(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels outside a region within two pixels of its edge."""
+    outside = _outline(np.pad(~region, _OUTLINE, constant_values=True))
+    return outside[_OUTLINE:-_OUTLINE, _OUTLINE:-_OUTLINE]
+
+
 def _draw_annotations(panel: Image.Image, view: _View, caption: str) -> None:
     """Sides of the patient, scale bar and caption, readable on any tissue."""
-    draw, side, inset = ImageDraw.Draw(panel), PANEL_SIDE, 12
+    draw, side, inset = ImageDraw.Draw(panel), view.side, 12
     _draw_on_tissue(draw, (inset, side // 2), "R", "lm", 22)
     _draw_on_tissue(draw, (side - inset, side // 2), "L", "rm", 22)
     _draw_on_tissue(draw, (inset, inset), caption, "lt")
-    fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= _LONGEST_SCALE_BAR]
+    fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
     if not fitting:
         return
     length = round(fitting[0] * view.pixels_per_mm)
@@ -169,6 +206,50 @@ def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str
     left, top, right, bottom = draw.textbbox(place, text, font, anchor=anchor)
     draw.rectangle((left - 5, top - 4, right + 4, bottom + 3), fill=_PANEL_BACKGROUND)
     draw.text(place, text, _TEXT, font, anchor=anchor)
+
+
+def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], index: int) -> Image.Image:
+    """Draw one slice `[row, col]` around what was found in it and what was drawn."""
+    image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
+    spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
+    everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    rows, cols = _around_organ(either, spacing) if either.any() else everything
+    view = _view(rows, cols, spacing, _COMPARED_SIDE)
+    panel = _panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
+    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(_outline_around(_covered(truth > 0, view))))
+    return panel
+
+
+def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score: str, source: str) -> Image.Image:
+    """Put panels in rows under a title and above a legend."""
+    grid, font, bundle = _in_rows(panels), _font(15), segmentation.provenance["bundle"]
+    room, top = grid.width - 2 * _MARGIN, panel_corner(0)[1]
+    notes = [line for text in (source, bundle["intended_use"]) for line in _wrapped(text, font, room)]
+    page = Image.new("RGB", (grid.width, top + grid.height + _LINE * (1 + len(notes))), _BACKGROUND)
+    page.paste(grid, (0, top))
+    draw, place, middle = (
+        ImageDraw.Draw(page),
+        _MARGIN // 2 + _LINE // 2 + 2,
+        top + grid.height + _LINE // 2 - _MARGIN // 2,
+    )
+    draw.text((_MARGIN + room, place), score, _TEXT, font, anchor="rm")
+    name = _shortened(segmentation.volume.name, _font(18), room - 2 * _MARGIN - font.getlength(score))
+    draw.text((_MARGIN, place), name, _TEXT, _font(18), anchor="lm")
+    left = _draw_entry(draw, _MARGIN, middle, COLORS[ORGAN_LABEL], f"found by {bundle['name']}")
+    _draw_entry(draw, left, middle, TRUTH_COLOR, "drawn by an expert")
+    for line, text in enumerate(notes, start=1):
+        draw.text((_MARGIN, middle + line * _LINE), text, _DIM_TEXT, font, anchor="lm")
+    return page
+
+
+def _in_rows(panels: list[Image.Image]) -> Image.Image:
+    """Put panels in rows, with a margin on the left and below."""
+    step, across = _COMPARED_SIDE + _MARGIN, min(len(panels), _COMPARED_ACROSS)
+    grid = Image.new("RGB", (across * step + _MARGIN, -(-len(panels) // across) * step), _BACKGROUND)
+    for number, panel in enumerate(panels):
+        row, col = divmod(number, across)
+        grid.paste(panel, (_MARGIN + col * step, row * step))
+    return grid
 
 
 def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> Image.Image:
@@ -205,17 +286,21 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
 
 def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
     """What each outline is, with the volume in the whole scan."""
-    found, font = segmentation.measurements, _font(15)
+    found = segmentation.measurements
     entries = ((ORGAN_LABEL, "pancreas with tumour", found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
     left = float(_MARGIN)
     for label, name, volume_ml in entries:
         if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):
             continue
-        swatch = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1)
-        draw.rectangle(swatch, outline=COLORS[label], width=_OUTLINE)
-        text = f"{name} {volume_ml:.1f} ml"
-        draw.text((left + _SWATCH + 8, middle), text, _TEXT, font, anchor="lm")
-        left += _SWATCH + 8 + font.getlength(text) + 2 * _MARGIN
+        left = _draw_entry(draw, left, middle, COLORS[label], f"{name} {volume_ml:.1f} ml")
+
+
+def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tuple[int, int, int], text: str) -> float:
+    """Draw an entry of a legend, and return where the next one begins."""
+    swatch, font = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1), _font(15)
+    draw.rectangle(swatch, outline=color, width=_OUTLINE)
+    draw.text((left + _SWATCH + 8, middle), text, _TEXT, font, anchor="lm")
+    return left + _SWATCH + 8 + font.getlength(text) + 2 * _MARGIN
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -11,7 +11,17 @@ from typing import Any
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle, read_bundle, record_files
+from cascade_rt.bundle import (
+    DEFAULT_EMBEDDED,
+    EMBEDDED_NAMES,
+    Bundle,
+    EmbeddedName,
+    default_bundle_path,
+    embedded_bundle_path,
+    find_bundle,
+    read_bundle,
+    record_files,
+)
 from cascade_rt.bundle_files import FILE_NAMES, HALF_FILE_NAMES, MAX_MANIFEST_BYTES
 from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import BundleError
@@ -250,3 +260,34 @@ def test_weights_of_another_network_are_refused(copy: Path) -> None:
 def test_the_hash_of_a_bundle_changes_with_its_manifest(bundle: Bundle, copy: Path) -> None:
     edit_manifest(copy, lambda manifest: manifest.update(name="other"))
     assert read_bundle(copy).sha256 != bundle.sha256
+
+
+@pytest.mark.parametrize("name", [DEFAULT_EMBEDDED, "phantom"])
+def test_a_name_is_an_embedded_bundle(name: EmbeddedName) -> None:
+    assert find_bundle(name) == embedded_bundle_path(name)
+    with open_cascade(name, "onnxruntime") as cascade:
+        assert cascade.bundle.path == embedded_bundle_path(name)
+
+
+def test_no_name_is_the_default_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle(None) == default_bundle_path() == embedded_bundle_path(DEFAULT_EMBEDDED)
+
+
+@pytest.mark.parametrize("name", EMBEDDED_NAMES)
+def test_a_bundle_in_the_working_folder_goes_before_an_embedded_one_of_its_name(
+    bundle: Bundle, name: EmbeddedName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert find_bundle(name) == embedded_bundle_path(name)
+    shutil.copytree(bundle.path, tmp_path / name, dirs_exist_ok=True)
+    assert find_bundle(name) == Path(name)
+
+
+@pytest.mark.parametrize("folder", [Path("phantom"), "./phantom", "phantom/", "phantom_bundle", ""])
+def test_a_folder_is_never_taken_for_a_name(
+    folder: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle(folder) == Path(folder)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
 from cascade_rt import graph_checks
-from cascade_rt.bundle import Bundle, default_bundle_path
+from cascade_rt.bundle import EMBEDDED_NAMES, Bundle, EmbeddedName, embedded_bundle_path
 from cascade_rt.errors import BundleError
 from cascade_rt.graph_checks import OPERATORS, check_graph
 from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
@@ -68,8 +68,13 @@ def test_a_sound_graph_is_taken() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_exported_graphs_are_taken(bundle: Bundle, stage: Stage, precision: Precision) -> None:
-    for each in (bundle.path, default_bundle_path()):
-        check_graph((each / f"{stage}_{precision}.onnx").read_bytes(), "exported")
+    check_graph((bundle.path / f"{stage}_{precision}.onnx").read_bytes(), "exported")
+
+
+@pytest.mark.parametrize("name", EMBEDDED_NAMES)
+def test_graphs_of_embedded_bundles_are_taken(name: EmbeddedName) -> None:
+    for path in embedded_bundle_path(name).glob("*.onnx"):
+        check_graph(path.read_bytes(), path.name)
 
 
 @pytest.mark.parametrize(

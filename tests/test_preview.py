@@ -1,5 +1,6 @@
 """The picture shows the right slice in true proportions, with outlines in the right place and text that fits."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import measure
-from cascade_rt.preview import COLORS, PANEL_SIDE, panel_corner, render_preview, telling_slice
+from cascade_rt.preview import (
+    COLORS,
+    PANEL_SIDE,
+    TRUTH_COLOR,
+    panel_corner,
+    render_comparison,
+    render_preview,
+    telling_slice,
+)
 from cascade_rt.segmentation import Segmentation, judge
 from cascade_rt.volume import Volume
 
@@ -289,3 +298,54 @@ def test_picture_ends_below_the_legend_where_no_use_is_intended(picture: Image.I
 def test_name_of_any_length_leaves_the_status_readable(picture: Image.Image, name: str) -> None:
     header = (picture.width - 240, 0, picture.width, panel_corner(0)[1])
     assert render_preview(segmented(organ_mask(), name=name)).crop(header) == picture.crop(header)
+
+
+# Beside what an expert drew
+
+
+def compared(found: Mask, truth: Mask, source: str = "Where it comes from") -> Pixels:
+    bundle = {"name": "mine", "intended_use": "Research only."}
+    return np.asarray(render_comparison(replace(segmented(found), provenance={"bundle": bundle}), truth, source))
+
+
+def of_truth(pixels: Pixels) -> npt.NDArray[np.bool_]:
+    return np.asarray((pixels == TRUTH_COLOR).all(axis=-1))
+
+
+def panels_only(picture: Pixels) -> Pixels:
+    """A row of three panels, without title and legend."""
+    top = panel_corner(0)[1]
+    return picture[top : top + picture.shape[1] // 3 - 20]
+
+
+def test_where_both_agree_both_outlines_are_seen_the_true_one_around_the_other() -> None:
+    mask = organ_mask(tumor=False)
+    pixels = panels_only(compared(mask, mask))
+    found, true = colored(pixels, ORGAN_LABEL), of_truth(pixels)
+    for axis in (0, 1):
+        (outer, end), (inner, inner_end) = extent(true, axis), extent(found, axis)
+        assert (inner - outer, end - inner_end) == (2, 2)
+
+
+def test_an_organ_that_was_not_found_has_the_true_outline_alone() -> None:
+    pixels = panels_only(compared(empty_mask(), organ_mask(tumor=False)))
+    assert (of_truth(pixels).any(), colored(pixels, ORGAN_LABEL).any()) == (True, False)
+
+
+def test_an_outline_that_nobody_drew_is_seen_alone() -> None:
+    pixels = panels_only(compared(organ_mask(tumor=False), empty_mask()))
+    assert (of_truth(pixels).any(), colored(pixels, ORGAN_LABEL).any()) == (False, True)
+
+
+def test_slices_stand_in_rows_of_three() -> None:
+    sizes = []
+    for slices in (1, 3, 4, 7):
+        mask = np.repeat(organ_mask(tumor=False)[1:2], slices, axis=0)
+        height, width, _ = compared(mask, mask).shape
+        sizes.append((round(height / 500), round(width / 450)))
+    assert sizes == [(1, 1), (1, 3), (2, 3), (3, 3)]
+
+
+def test_the_source_stands_below_however_long() -> None:
+    short, long = (compared(empty_mask(), empty_mask(), "source " * count) for count in (1, 100))
+    assert long.shape[0] > short.shape[0]

@@ -23,7 +23,7 @@ from benchmarks.gpu.lines import Lines, describe_machine, reason_of
 from benchmarks.gpu.network import Task, add_graphs, random_network, usual_side
 from benchmarks.gpu.peaks import measure_peaks
 from benchmarks.gpu.timings import measure_timings
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError, CascadeError
 from cascade_rt.tensors import PRECISIONS, STAGES
@@ -48,7 +48,12 @@ class Options:
 
 
 @click.command()
-@click.option("--bundle", type=PATH, default=default_bundle_path(), help="For the gate. Default: the embedded one.")
+@click.option(
+    "--bundle",
+    type=PATH,
+    default=embedded_bundle_path("phantom"),
+    help="For the gate. Default: the embedded one of phantoms.",
+)
 @click.option("--parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="Default: all.")
 @click.option("--arms", type=click.Choice(ARM_NAMES), multiple=True, default=ARM_NAMES, help="Default: all.")
 @click.option("--base-width", type=click.IntRange(8), default=64, show_default=True, help="Of the timed networks.")

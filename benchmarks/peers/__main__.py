@@ -19,7 +19,7 @@ from cascade_rt.atomic import check_target, write_bytes
 from cascade_rt.benchmarking.arms import parse_arms
 from cascade_rt.benchmarking.measure import Schedule
 from cascade_rt.benchmarking.report import as_text
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.errors import CascadeError, UsageError
 
 PATH = click.Path(path_type=Path)
@@ -34,8 +34,8 @@ DEFAULT_OUTPUT = Path(__file__).parents[1] / "results" / "peers.jsonl"
     "bundles",
     type=PATH,
     multiple=True,
-    default=(default_bundle_path(),),
-    help="May be given several times. Default: the embedded one.",
+    default=(embedded_bundle_path("phantom"),),
+    help="May be given several times. Default: the embedded one of phantoms.",
 )
 @click.option(
     "--peers",

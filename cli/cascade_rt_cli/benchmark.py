@@ -61,7 +61,7 @@ def benchmark(
       cascade-rt benchmark scan.nii.gz --backends onnxruntime,pytorch --rounds 10 --chart steps.png
       cascade-rt benchmark scan.nii.gz --backends openvino:fp32,openvino:fp32+z-search=4
       cascade-rt benchmark scans/*.nii.gz --bundle bundles/first -o results.jsonl
-      cascade-rt demo && cascade-rt benchmark out/demo/phantom.nii.gz
+      cascade-rt demo && cascade-rt benchmark out/demo/phantom.nii.gz --bundle phantom
     """  # noqa: D301
     from cascade_rt.benchmarking.measure import Schedule
     from cascade_rt_cli.benchmark_scans import Outputs, benchmark_scans

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cascade_rt_cli.options import PATH
+from cascade_rt_cli.options import BUNDLE, PATH
 
 
 @click.group()
@@ -48,7 +48,7 @@ def sign(bundle_path: Path, key: Path) -> None:
 
 
 @bundle.command()
-@click.argument("bundle_path", type=PATH, metavar="BUNDLE")
+@click.argument("bundle_path", type=BUNDLE, metavar="BUNDLE")
 @click.option("--public-key", type=PATH, metavar="PUB.pem", help="Key whose owner must have signed it.")
 def verify(bundle_path: Path, public_key: Path | None) -> None:
     """Check the signature of BUNDLE, the hash of each file, and what its graphs hold; run nothing.

@@ -37,7 +37,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
     """Print what was found in one scan, where it is, how long it took and what computed it."""
     console.print(f"{printable(shown(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
-    print_rows(console, _summary(job, segmentation), indent=2)
+    print_rows(console, (*_findings(segmentation), *run_rows(job, segmentation)), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
@@ -75,9 +75,8 @@ def print_intended_use(console: Console, result: Segmentation | Evaluation) -> N
     console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")
 
 
-def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
-    found, engine = segmentation.measurements, segmentation.provenance["engine"]
-    slices = len(segmentation.mask)
+def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
+    found, slices = segmentation.measurements, len(segmentation.mask)
     if segmentation.organ_sought:
         yield (
             "pancreas",
@@ -89,6 +88,11 @@ def _summary(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
     if len(found.lesions) > 3:
         yield "", f"and {len(found.lesions) - 3} smaller"
+
+
+def run_rows(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
+    """Where the results of a scan are, how long it took, what computed it, and what is doubtful."""
+    engine = segmentation.provenance["engine"]
     yield "mask", shown(job.mask)
     yield "report", shown(job.report)
     if job.picture is not None:

@@ -1,11 +1,11 @@
-"""`cascade-rt demo`: a synthetic scan, its mask, its report and a picture."""
+"""`cascade-rt demo`: slices of patients and a synthetic scan, their masks, reports and pictures."""
 
 from pathlib import Path
 
 import click
 
 from cascade_rt.engines import BackendChoice
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, shape_option
+from cascade_rt_cli.options import BUNDLE, PATH, backend_option, shape_option
 
 
 @click.command()
@@ -19,16 +19,27 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, shape_op
     help="Where the files go; those of an earlier demo are replaced.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Another seed is another patient."
+    "--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Another seed is another phantom."
 )
 @shape_option
-@bundle_option
+@click.option(
+    "--bundle",
+    type=BUNDLE,
+    metavar="BUNDLE",
+    help="Segment both with this bundle, as of infer. Default: the patients with the one that infer takes, the phantom "
+    "with the one trained on phantoms.",
+)
 @backend_option
 def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
-    """Make a synthetic CT scan, segment it, and draw what was found.
+    """Segment slices of real patients, then a synthetic scan with a tumour, and draw what was found.
 
-    FOLDER then holds phantom.nii.gz, its true label, the mask, the report and preview.png. The embedded bundle was
-    never trained on seeds from 10000 on.
+    The six slices come with the package, each of another patient, with the outline that an expert drew of the pancreas
+    (NIH Pancreas-CT, CC BY 3.0). The phantom is made, with its true label. No embedded bundle was trained on these
+    slices, nor on phantoms of seeds from 10000 on.
+
+    FOLDER then holds patient.nii.gz and phantom.nii.gz, of both the _label.nii.gz, and as from infer the mask
+    _seg.nii.gz, the report _seg.json and the picture _seg.png. The patients' slices are no whole scan: of them
+    volumes mean nothing, and infer needs --assume-hu, for what lies below 0 HU was lost before they came here.
     """
     from cascade_rt_cli.demo_scan import run_demo
 

@@ -1,41 +1,95 @@
-"""The demonstration: phantom, segmentation, picture, and how close the mask is to the truth."""
+"""The demonstration: slices of patients beside what an expert drew, then a phantom with its tumour."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from rich.console import Console
+
+from cascade_rt.atomic import write_bytes
+from cascade_rt.bundle import default_bundle_path, embedded_bundle_path
 from cascade_rt.cascade import open_cascade
+from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.engines import BackendChoice
-from cascade_rt.inference import Job, check_output, infer_file, make_folder
+from cascade_rt.inference import Job, check_output, infer_file, job_in_folder, make_folder
 from cascade_rt.metrics import dice
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.preview import render_comparison, save_picture
+from cascade_rt.segmentation import Segmentation
+from cascade_rt.volume import read_mask
 from cascade_rt_cli.console import (
     print_intended_use,
     print_rows,
     print_segmentation,
+    printable,
     progress_bar,
     results_console,
+    run_rows,
+    shown,
     spinner,
 )
 from cascade_rt_cli.plans import plans
 
 
 def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
-    """Run the demonstration into a folder of its own; an earlier one there is replaced."""
+    """Run both parts into a folder of their own; what an earlier demonstration left there is replaced."""
     console = results_console()
-    scan, mask, report = (output / name for name in ("phantom.nii.gz", "phantom_seg.nii.gz", "phantom_seg.json"))
-    job = Job(scan, mask, report, output / "preview.png")
-    check_output(job, overwrite=True)
-    with open_cascade(bundle, backend, plans=plans) as cascade:
-        with spinner() as say:
-            say(f"making phantom {seed}")
-            phantom = make_phantom(seed, shape)
-            make_folder(output)
-            write_phantom_files(phantom, job.scan, output / "phantom_label.nii.gz")
-        with progress_bar() as bars:
-            bar = bars.add_task("segmenting", total=len(phantom.hu))
-            segmentation = infer_file(cascade, job, overwrite=True, on_slices=lambda count: bars.advance(bar, count))
+    patient, phantom = (
+        job_in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
+    )
+    for job in (patient, phantom):
+        check_output(job, overwrite=True)
+    make_folder(output)
+    _show_patient(console, patient, bundle or default_bundle_path(), backend)
+    console.print()
+    _show_phantom(console, phantom, seed, shape, bundle or embedded_bundle_path("phantom"), backend)
+
+
+def _show_patient(console: Console, job: Job, bundle: Path, backend: BackendChoice) -> None:
+    label, attribution = _copy_patient(job.scan)
+    truth = read_mask(label)
+    segmentation = _segment(replace(job, picture=None), len(truth), bundle, backend, demo_patient.READING)
+    if job.picture is not None:
+        note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
+        save_picture(render_comparison(segmentation, truth, note), job.picture, overwrite=True)
+    scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
+    by_slice = ", ".join(f"{score:.2f}" for score in scores)
+    found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
+    origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
+    console.print(f"{printable(shown(job.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    print_rows(console, [("pancreas", found), *run_rows(job, segmentation), ("source", origin)], indent=2)
+    print_intended_use(console, segmentation)
+
+
+def _copy_patient(scan: Path) -> tuple[Path, Path]:
+    """Copy the slices to a file, and beside it their label and their attribution, which are returned."""
+    label, attribution = (scan.with_name(f"patient_{name}") for name in ("label.nii.gz", "ATTRIBUTION.md"))
+    sources = (demo_patient.SCAN, demo_patient.LABEL, demo_patient.ATTRIBUTION)
+    for source, copy in zip(sources, (scan, label, attribution), strict=True):
+        write_bytes(copy, source.read_bytes(), overwrite=True)
+    return label, attribution
+
+
+def _show_phantom(
+    console: Console, job: Job, seed: int, shape: tuple[int, int, int], bundle: Path, backend: BackendChoice
+) -> None:
+    with spinner() as say:
+        say(f"making phantom {seed}")
+        phantom = make_phantom(seed, shape)
+        write_phantom_files(phantom, job.scan, job.scan.with_name("phantom_label.nii.gz"))
+    segmentation = _segment(job, len(phantom.hu), bundle, backend)
     print_segmentation(console, job, segmentation)
     organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
     truth = f"Dice against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}"
     print_rows(console, [("truth", truth)], indent=2)
     print_intended_use(console, segmentation)
+
+
+def _segment(
+    job: Job, slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = AS_IT_IS
+) -> Segmentation:
+    with open_cascade(bundle, backend, plans=plans) as cascade, progress_bar() as bars:
+        bar = bars.add_task("segmenting", total=slices)
+        return infer_file(cascade, job, reading, overwrite=True, on_slices=lambda count: bars.advance(bar, count))

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import click
 
-from cascade_rt_cli.options import PATH
+from cascade_rt_cli.options import BUNDLE
 
 
 @click.command()
-@click.argument("bundle", required=False, type=PATH)
+@click.argument("bundle", required=False, type=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @click.option("--report-schema", is_flag=True, help="Print the JSON Schema of the reports of `infer` instead.")
 def inspect(bundle: Path | None, as_json: bool, report_schema: bool) -> None:
     """Check the files of BUNDLE and show what it is: training, networks, measured parity, intended use.
 
-    Without BUNDLE it shows the embedded one, which `infer` uses by default.
+    BUNDLE may be patients or phantom, the embedded ones. Without it the one is shown that `infer` uses by default.
     """
     import json
 

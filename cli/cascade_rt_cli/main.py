@@ -80,7 +80,7 @@ def main(log_paths: bool) -> None:
 
     \b
     Start here:
-      cascade-rt demo                     a synthetic scan, segmented, with a picture
+      cascade-rt demo                     slices of patients and a synthetic scan, segmented, with pictures
       cascade-rt infer scan.nii.gz        a mask and a report beside it
       cascade-rt doctor                   what runs on this machine, and how to mend what does not
 

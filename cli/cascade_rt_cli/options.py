@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,15 +12,29 @@ from cascade_rt.engines import BACKENDS
 from cascade_rt.nifti.options import MAX_VOXELS, ScanOptions
 from cascade_rt.tensors import ENGINE_PRECISIONS
 
+
+class _BundlePath(click.Path):
+    """The folder of a bundle, which may be an embedded one that is named."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        from cascade_rt.bundle import find_bundle
+
+        return super().convert(find_bundle(value), param, ctx)
+
+
 PATH = click.Path(path_type=Path)
+BUNDLE = _BundlePath(path_type=Path)
 EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
 """Engines that can be compiled with a bundle."""
 
 bundle_option = click.option(
     "--bundle",
-    type=PATH,
+    type=BUNDLE,
     metavar="BUNDLE",
-    help="Folder of the bundle to run. Default: the embedded one, trained on synthetic phantoms, not for clinical use.",
+    help="Folder of the bundle to run, or the name of an embedded one: patients or phantom. A bundle in a folder of "
+    "that name here goes first. Default: an embedded one, not for clinical use; cascade-rt inspect shows it.",
 )
 signature_option = click.option(
     "--require-signature",

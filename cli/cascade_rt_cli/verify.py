@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import PATH, backend_option, calibrate_option, limits_option, precision_option
+from cascade_rt_cli.options import BUNDLE, backend_option, calibrate_option, limits_option, precision_option
 
 
 @click.command()
-@click.argument("bundle", required=False, type=PATH)
+@click.argument("bundle", required=False, type=BUNDLE)
 @calibrate_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
 @limits_option
@@ -27,7 +27,7 @@ def verify(
 
     Measured are the probabilities, the masks of each stage and of both together, boxes that move, tumours that appear
     or vanish, and whether an answer depends on its place in a batch. The exit code is 5 where a limit is missed; the
-    message names the slice. Without BUNDLE the embedded one is compared.
+    message names the slice. BUNDLE may be patients or phantom, the embedded ones; without it the default is compared.
 
     \b
     Examples:

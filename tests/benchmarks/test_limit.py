@@ -14,7 +14,7 @@ from benchmarks.limit.stages import Images, images_of, stage_lines, work_of_stag
 from benchmarks.limit.work import Work, work_of
 from cascade_rt.benchmarking.measure import ArmResult, Scan, TimedRun
 from cascade_rt.benchmarking.worker import Opened, Run
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 
 
 def graph_of(
@@ -67,7 +67,7 @@ def test_what_is_no_product_counts_nothing() -> None:
 
 
 def test_the_work_of_a_stage_grows_with_its_images() -> None:
-    bundle = read_bundle(default_bundle_path())
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     one, three = (work_of_stage(bundle, "stage2", Images({(64, 64): count})) for count in (1, 3))
     assert three.operations == pytest.approx(3 * one.operations)
 
@@ -109,7 +109,7 @@ def test_profilers_tell_the_time_of_convolutions(name: str, monkeypatch: pytest.
         pytest.importorskip("openvino")
     monkeypatch.setattr("benchmarks.limit.operators.RUNS", 1)
     monkeypatch.setattr("benchmarks.limit.operators.WARM_UPS", 1)
-    found = profile(name, default_bundle_path(), "stage2", (64, 64))
+    found = profile(name, embedded_bundle_path("phantom"), "stage2", (64, 64))
     assert "conv" in next(iter(found)).lower()
     assert list(found.values()) == sorted(found.values(), reverse=True)
 

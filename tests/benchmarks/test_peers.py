@@ -21,7 +21,7 @@ from cascade_rt.benchmarking.masks import compare_masks
 from cascade_rt.benchmarking.measure import ArmResult, Measurement, Reference, Schedule, measure
 from cascade_rt.benchmarking.statistics import Ratio
 from cascade_rt.benchmarking.worker import Opened, Run
-from cascade_rt.bundle import default_bundle_path
+from cascade_rt.bundle import embedded_bundle_path
 from cascade_rt.config import CropConfig
 from cascade_rt.crop import plan_box
 from cascade_rt.data.phantom import Phantom, make_phantom
@@ -52,7 +52,7 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def our_mask(scan: Path) -> Path:
     mask = scan.with_name("ours_seg.nii.gz")
-    openers(default_bundle_path(), (), (OURS,))[f"cascade-rt {OURS.name}"]().run(scan, mask)
+    openers(embedded_bundle_path("phantom"), (), (OURS,))[f"cascade-rt {OURS.name}"]().run(scan, mask)
     return mask
 
 
@@ -60,7 +60,7 @@ def our_mask(scan: Path) -> Path:
 @pytest.mark.parametrize("name", EAGER)
 def test_every_peer_finds_our_mask(name: str, scan: Path, our_mask: Path, tmp_path: Path) -> None:
     mask = tmp_path / "mask.nii.gz"
-    openers(default_bundle_path(), choose_peers(name), ())[name]().run(scan, mask)
+    openers(embedded_bundle_path("phantom"), choose_peers(name), ())[name]().run(scan, mask)
     found = compare_masks([mask], [our_mask])
     assert min(found.found.values()) > 100
     if name.endswith("bf16"):
@@ -75,7 +75,7 @@ def test_the_mask_of_a_peer_lies_on_the_grid_of_the_scan(name: str, scan: Path, 
     image = nib.load(scan)
     turned = nib.Nifti1Image(np.asarray(image.dataobj)[::-1, :, :2], image.affine @ np.diag([-1, 1, 1, 1]))
     nib.save(turned, tmp_path / "turned.nii.gz")
-    openers(default_bundle_path(), choose_peers(name), ())[name]().run(
+    openers(embedded_bundle_path("phantom"), choose_peers(name), ())[name]().run(
         tmp_path / "turned.nii.gz", tmp_path / "m.nii.gz"
     )
     mask = nib.load(tmp_path / "m.nii.gz")
@@ -88,7 +88,7 @@ def test_the_mask_of_a_peer_lies_on_the_grid_of_the_scan(name: str, scan: Path, 
 @pytest.mark.filterwarnings("ignore")
 def test_the_compiled_peer_finds_our_mask(scan: Path, our_mask: Path, tmp_path: Path) -> None:
     (_, peer) = choose_peers("torch-best-compiled")
-    peer.open(default_bundle_path()).run(scan, tmp_path / "mask.nii.gz")
+    peer.open(embedded_bundle_path("phantom")).run(scan, tmp_path / "mask.nii.gz")
     assert compare_masks([tmp_path / "mask.nii.gz"], [our_mask]).agreement.different <= 1
 
 
@@ -112,7 +112,9 @@ def test_without_pancreas_there_is_no_crop() -> None:
 def test_slices_that_would_have_to_be_padded_are_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((100, 64, 1), np.int16), np.eye(4)), tmp_path / "odd.nii.gz")
     with pytest.raises(UsageError, match="multiples of 32, got 64 x 100"):
-        choose_peers(PLAIN)[0].open(default_bundle_path()).run(tmp_path / "odd.nii.gz", tmp_path / "mask.nii.gz")
+        choose_peers(PLAIN)[0].open(embedded_bundle_path("phantom")).run(
+            tmp_path / "odd.nii.gz", tmp_path / "mask.nii.gz"
+        )
 
 
 def test_the_plain_script_is_always_among_the_peers() -> None:

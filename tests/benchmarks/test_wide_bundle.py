@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.wide_bundle import make_wide_bundle, widen
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
@@ -53,6 +53,6 @@ def test_groups_cannot_be_widened() -> None:
 
 @pytest.mark.slow
 def test_the_embedded_bundle_is_exported_wider(tmp_path) -> None:
-    bundle = read_bundle(make_wide_bundle(default_bundle_path(), 16, tmp_path / "wide"))
+    bundle = read_bundle(make_wide_bundle(embedded_bundle_path("phantom"), 16, tmp_path / "wide"))
     assert bundle.manifest.config.base_width == 16
     assert "widened from base width 8" in bundle.manifest.training["data"]

@@ -1,5 +1,6 @@
 """`cascade-rt bundle`: from a new key to a bundle that runs only if it is signed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 
@@ -59,3 +60,17 @@ def test_verify_without_a_key_checks_the_files_and_says_so(here: Path) -> None:
 @pytest.mark.usefixtures("here")
 def test_a_key_is_not_made_twice() -> None:
     assert run("bundle", "keygen", "key.pem").exit_code == 8
+
+
+def test_a_name_is_an_embedded_bundle_unless_a_bundle_of_that_name_lies_here(bundle: Bundle, here: Path) -> None:
+    embedded = read_bundle(embedded_bundle_path("phantom"))
+    assert f"phantom_bundle: 6 files as exported, sha256 {embedded.sha256}" in run("bundle", "verify", "phantom").stdout
+    assert json.loads(run("inspect", "phantom", "--json").stdout)["name"] == "phantom_bundle"
+    assert "Bundle phantom_bundle: " in run("infer", "scan.nii.gz", "--bundle", "phantom", "-o", "out").stdout
+    (here / "mine").rename("phantom")
+    assert f"phantom: 6 files as exported, sha256 {bundle.sha256}" in run("bundle", "verify", "phantom").stdout
+
+
+def test_a_name_behind_a_dot_is_a_folder(here: Path) -> None:
+    missing = run("inspect", "./phantom")
+    assert (missing.exit_code, "phantom: is not a bundle" in missing.stderr) == (5, True)

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from cascade_rt.bundle import default_bundle_path, embedded_bundle_path, read_bundle
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt_cli.main import main
@@ -105,18 +106,41 @@ def test_inspect_prints_the_manifest_as_json(exported: Path) -> None:
     assert document == json.loads((exported / "manifest.json").read_text())
 
 
-def test_demo_leaves_a_scan_a_label_a_mask_a_report_and_a_picture(exported: Path, tmp_path: Path) -> None:
-    result = cascade_rt("demo", "-o", tmp_path / "demo", "--bundle", exported, "--shape", 16, 96, 96)
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> Result:
+    return cascade_rt("demo", "-o", folder / "demo", "--shape", 16, 96, 96)
+
+
+def bundles_of_demo(folder: Path) -> list[str]:
+    reports = (json.loads((folder / f"{name}_seg.json").read_text()) for name in ("patient", "phantom"))
+    return [report["provenance"]["bundle"]["sha256"] for report in reports]
+
+
+def test_demo_leaves_scans_labels_masks_reports_and_pictures(demo: Result, folder: Path) -> None:
+    assert demo.exit_code == 0, demo.output
+    kinds = (".nii.gz", "_label.nii.gz", "_seg.json", "_seg.nii.gz", "_seg.png")
+    expected = {f"{name}{kind}" for name in ("patient", "phantom") for kind in kinds} | {"patient_ATTRIBUTION.md"}
+    assert {path.name for path in (folder / "demo").iterdir()} == expected
+    for name in ("patient", "phantom"):
+        with Image.open(folder / "demo" / f"{name}_seg.png") as picture:
+            assert picture.width > 600
+
+
+def test_demo_prints_the_dice_of_each_patient_and_where_they_come_from(demo: Result) -> None:
+    assert re.search(r"Dice with what an expert drew: (\d\.\d\d, ){5}\d\.\d\d; mean \d\.\d\d\n", demo.stdout)
+    assert "NIH Pancreas-CT (Roth et al.), CC BY 3.0, see " in demo.stdout
+
+
+@pytest.mark.usefixtures("demo")
+def test_demo_takes_the_default_bundle_for_patients_and_that_of_phantoms_for_the_phantom(folder: Path) -> None:
+    expected = [read_bundle(path).sha256 for path in (default_bundle_path(), embedded_bundle_path("phantom"))]
+    assert bundles_of_demo(folder / "demo") == expected
+
+
+def test_demo_takes_a_bundle_that_is_named_for_both(exported: Path, tmp_path: Path) -> None:
+    result = cascade_rt("demo", "-o", tmp_path, "--bundle", exported, "--shape", 16, 96, 96)
     assert result.exit_code == 0, result.output
-    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
-        "phantom.nii.gz",
-        "phantom_label.nii.gz",
-        "phantom_seg.json",
-        "phantom_seg.nii.gz",
-        "preview.png",
-    ]
-    with Image.open(tmp_path / "demo" / "preview.png") as picture:
-        assert picture.width > 600
+    assert set(bundles_of_demo(tmp_path)) == {read_bundle(exported).sha256}
 
 
 def test_the_volumes_of_the_report_are_those_of_the_mask(exported: Path, scan: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cascade_rt.agreement import max_errors
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.engines import open_engine, openvino_session
 from cascade_rt.engines.openvino_engine import parts_of
 from cascade_rt.engines.openvino_session import (
@@ -26,8 +26,8 @@ from tests.bf16 import require_bf16
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """The embedded one: these tests need no weights of their own."""
-    return read_bundle(default_bundle_path())
+    """An embedded one: these tests need no weights of their own."""
+    return read_bundle(embedded_bundle_path("phantom"))
 
 
 def open_stage(bundle: Bundle, stage: Stage, precision: OpenVinoPrecision) -> list[Any]:
@@ -123,11 +123,11 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 
 import sys
 import numpy as np
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import smallest_inputs
 
-engines = open_engines(read_bundle(default_bundle_path()), "openvino")
+engines = open_engines(read_bundle(embedded_bundle_path("phantom")), "openvino")
 for engine in (engines.stage1, engines.stage2):
     engine.run(smallest_inputs(engine.stage))
 print([name for name in sys.modules if name.partition(".")[0] == "openvino_telemetry"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.streams import count_streams, share_out
@@ -32,8 +32,8 @@ def test_every_image_is_in_one_share_and_no_share_is_empty(count: int, streams: 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    """The embedded one: these tests need no weights of their own."""
-    return read_bundle(default_bundle_path())
+    """An embedded one: these tests need no weights of their own."""
+    return read_bundle(embedded_bundle_path("phantom"))
 
 
 @pytest.fixture(params=ENGINES, ids=":".join)

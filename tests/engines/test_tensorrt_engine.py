@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.engines import open_engine, open_engines
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.plans import Plan
@@ -78,7 +78,7 @@ def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
         asked.append((bundle.manifest.name, stage, precision))
         return Plan(b"a plan", precision)
 
-    open_engine(read_bundle(default_bundle_path()), "stage2", "tensorrt", "fp16", plans)
+    open_engine(read_bundle(embedded_bundle_path("phantom")), "stage2", "tensorrt", "fp16", plans)
     assert asked == [("phantom_bundle", "stage2", "fp16")]
 
 
@@ -87,4 +87,4 @@ def test_without_a_source_of_plans_it_is_unavailable_in_one_sentence() -> None:
     with pytest.raises(
         BackendUnavailableError, match=r"has no fp32 engine of stage1 of bundle 'phantom_bundle' .*, or take"
     ):
-        open_engines(read_bundle(default_bundle_path()), "tensorrt", "fp32")
+        open_engines(read_bundle(embedded_bundle_path("phantom")), "tensorrt", "fp32")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.narrow_convolutions import fill_vectors
@@ -66,5 +66,5 @@ def test_a_map_that_need_not_divide_into_blocks_stays() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_stages_compute_what_they_computed(stage: Stage) -> None:
-    model = onnx.load(read_bundle(default_bundle_path()).graph(stage))
+    model = onnx.load(read_bundle(embedded_bundle_path("phantom")).graph(stage))
     assert largest_difference(model, filled(model)) < 1e-5

@@ -8,21 +8,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.training.checkpoint import FILE_NAME, Checkpoint, save_checkpoint
 from cascade_rt.training.initial import join_stages, load_initial
 
 
 def test_a_bundle_gives_its_weights() -> None:
-    bundle = read_bundle(default_bundle_path())
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     initial, weights = load_initial(bundle.path), load_file(bundle.weights)
     assert initial.model.keys() == weights.keys()
     assert all(torch.equal(initial.model[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_bundle_gives_what_it_was_trained_on() -> None:
-    bundle = read_bundle(default_bundle_path())
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     initial = load_initial(bundle.path)
     training = bundle.manifest.training
     assert (initial.cascade, initial.data) == (bundle.manifest.config, training["data"])
@@ -35,7 +35,7 @@ def test_the_folder_of_a_run_gives_its_checkpoint(checkpoint: Checkpoint, tmp_pa
 
 
 def test_a_damaged_bundle_is_refused(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(default_bundle_path(), tmp_path / "bundle"))
+    copy = Path(shutil.copytree(embedded_bundle_path("phantom"), tmp_path / "bundle"))
     (copy / "weights.safetensors").write_bytes(b"")
     with pytest.raises(BundleError, match="is not the file that was exported"):
         load_initial(copy)
