@@ -16,7 +16,8 @@ from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import InputError, InputWarning
-from cascade_rt.measurements import measure
+from cascade_rt.islands import IslandRecord, keep_islands
+from cascade_rt.measurements import Measurements, measure
 from cascade_rt.provenance import provenance
 from cascade_rt.scan_run import ScanRun
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord
@@ -121,17 +122,28 @@ class Cascade:
         return self._conclude(run, volume)
 
     def _conclude(self, run: ScanRun, volume: "Volume") -> Segmentation:
+        config, whole = self._config, not volume.scattered
         with run.stopwatch.step("measure"):
-            found = measure(run.mask, volume.affine, volume.voxel_volume_ml)
+            islands = IslandRecord()
+            if whole:
+                islands = keep_islands(run.mask, config, volume.voxel_volume_ml)
+            found = measure(
+                run.mask,
+                volume.affine,
+                volume.voxel_volume_ml,
+                organ_sought=config.finds_organ,
+                across_slices=whole,
+            )
         return Segmentation(
             volume=volume,
             mask=run.mask,
-            status=judge(run.mask, found, self._config),
+            status=judge(run.mask, found, config, across_slices=whole),
             measurements=found,
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
             search=run.search,
-            warnings=(*volume.warnings, *_doubts(run.search, len(run.mask))),
+            islands=islands,
+            warnings=(*volume.warnings, *_doubts(run.search, len(run.mask)), *_doubts_of_pieces(islands, found)),
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,
             provenance=self.provenance,
@@ -178,6 +190,8 @@ def open_cascade(
 
 def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
     """Segment the voxels `[z, row, col]` of a scan, HU, to labels of the same shape and nothing else.
+
+    All islands are kept, for the slices may be no neighbours (see `keep_islands`).
 
     Raises:
         EngineError: An engine returned something that is not a number.
@@ -234,4 +248,23 @@ def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
     if search.body_box is not None:
         confined = "the pancreas was searched for in a box around the body"
         doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as asked for; {may_differ}"))
+    return doubts
+
+
+def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputWarning]:
+    """What is doubtful about pieces that were all dropped, or lie apart from the pancreas."""
+    doubts = []
+    if islands.nothing_left:
+        dropped = (
+            f"all that was found, {islands.ml_dropped:.2f} ml, lies in pieces of less than {islands.least_ml:g} ml"
+        )
+        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped} and was dropped"))
+    # One sentence for all of them: a mask of speckle has thousands.
+    apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
+    if apart:
+        first = apart[0]
+        place = f"{first.volume_ml:.2f} ml in slices {first.first_slice} to {first.last_slice}"
+        told = f"the lesion of {place} lies" if len(apart) == 1 else f"{len(apart)} lesions lie"
+        largest = "" if len(apart) == 1 else f", the largest of {place}"
+        doubts.append(InputWarning("W_LESION_APART", f"{told} apart from the pancreas that was found{largest}"))
     return doubts

@@ -25,6 +25,7 @@ Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparato
 Interference = Literal["both", "fpd", "fnd", "none"]
 Augmentation = Literal["none", "intensity", "full", "wide"]
 OverlapOver = Literal["slice", "batch"]
+Islands = Literal["all", "largest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,10 @@ class CascadeConfig:
     """What the focusing modules read: the encoder of stage 2 (the paper's text) or a decoder behind it."""
     context_kernel: Literal[1, 3] = 3
     """Kernel of the reduction and fusion convolutions of the context exploration: 3 (the paper) or 1 (PFNet)."""
+    islands: Islands = "all"
+    """Which pieces of a mask are kept, pancreas and tumour together: all of them, or the one of the largest volume."""
+    least_island_ml: float = 0.0
+    """Pieces of less than this are dropped, in ml, unless they reach the first or last slice, where scans cut off."""
     crop: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
@@ -124,6 +129,14 @@ class CascadeConfig:
             self.stage1 != "none" or not self.saliency,
             "cascade.saliency must be false where cascade.stage1 is none: there is no organ to weigh the image by",
             self.saliency,
+        )
+        least = self.least_island_ml
+        _require(isfinite(least) and least >= 0, "cascade.least_island_ml must not be negative", least)
+        _require(
+            self.finds_organ or (self.islands == "all" and not least),
+            "cascade.islands must be all, and cascade.least_island_ml 0, where the organ is not looked for: tumours are"
+            " no pieces of one thing",
+            (self.islands, least),
         )
 
     @property

@@ -28,6 +28,7 @@ from cascade_rt.crop import Box
 from cascade_rt.errors import CascadeError
 from cascade_rt.labels import LOWEST_LABEL, TARGETS, TUMOR_LABEL, Target
 from cascade_rt.metrics import SAMPLE_SETS, Confusion, SampleSet, Scores, average_scores, confusion, pool
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import Volume, read_volume
 
 Labels = npt.NDArray[np.uint8]
@@ -205,6 +206,7 @@ def evaluate(
     cascade: Cascade,
     baseline: Cascade | None = None,
     *,
+    reading: ScanOptions = AS_IT_IS,
     on_open: Callable[[CasePair, Volume], None] = lambda _pair, _volume: None,
     on_slices: Callable[[int], None] = lambda _: None,
     on_case: Callable[[CasePair], None] = lambda _: None,
@@ -215,6 +217,7 @@ def evaluate(
         cohort: Pairs that have been checked (see `check_pairs`).
         cascade: What is evaluated.
         baseline: The same bundle on another engine, to compare with; it runs on each scan too.
+        reading: What the user says about the scans that they do not say themselves.
         on_open: Called with each scan once it is read.
         on_slices: Called with the number of slices just finished, by the cascade or by the baseline.
         on_case: Called after each case, whether it failed or not.
@@ -222,7 +225,7 @@ def evaluate(
     cases, failures = [], {}
     for pair in cohort.pairs:
         try:
-            cases.append(_evaluate_case(pair, cascade, baseline, on_open, on_slices))
+            cases.append(_evaluate_case(pair, cascade, baseline, reading, on_open, on_slices))
         except CascadeError as error:
             failures[pair.name] = str(error)
         on_case(pair)
@@ -258,10 +261,11 @@ def _evaluate_case(
     pair: CasePair,
     cascade: Cascade,
     baseline: Cascade | None,
+    reading: ScanOptions,
     on_open: Callable[[CasePair, Volume], None],
     on_slices: Callable[[int], None],
 ) -> CaseResult:
-    volume = read_volume(pair.image)
+    volume = read_volume(pair.image, reading)
     truth = read_truth(pair, volume)
     on_open(pair, volume)
     segmentation = cascade.run(volume, on_slices=on_slices)

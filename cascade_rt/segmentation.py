@@ -15,13 +15,14 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
 from cascade_rt.errors import InputWarning
 from cascade_rt.hashing import FileRecord
+from cascade_rt.islands import IslandRecord
 from cascade_rt.measurements import Measurements
 from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
     from cascade_rt.volume import Volume
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """What `assets/report.schema.json` describes."""
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
@@ -75,6 +76,8 @@ class Segmentation:
     """The mask's file, where it has been written."""
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
+    islands: IslandRecord = field(default_factory=IslandRecord)
+    """Which pieces of the mask were kept."""
     wall_s: float = 0.0
     """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
@@ -130,12 +133,14 @@ class Segmentation:
             "lesions": [asdict(lesion) for lesion in found.lesions],
             "slices": {
                 "total": len(self.mask),
+                "scattered": self.volume.scattered,
                 "without_organ_in_stage1": self.slices_without_organ,
                 "sent_to_stage2": len(self.boxes),
                 "with_organ": found.organ_slices if self.organ_sought else None,
                 "with_tumor": found.tumor_slices,
             },
             "search": asdict(self.search),
+            "islands": asdict(self.islands),
             "boxes": [{"slice": index, **asdict(box)} for index, box in sorted(self.boxes.items())],
             "input": None if self.input_file is None else asdict(self.input_file),
             "output": None if self.mask_file is None else asdict(self.mask_file),
@@ -165,7 +170,9 @@ def _axis_codes(orientation: npt.NDArray[np.float64]) -> str:
     return "".join(("LR", "PA", "IS")[int(axis)][int(sign > 0)] for axis, sign in orientation)
 
 
-def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig) -> Status:
+def judge(
+    mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig, *, across_slices: bool = True
+) -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
     Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
@@ -174,15 +181,17 @@ def judge(mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfi
         mask: `[z, row, col]`.
         found: What was measured in it.
         config: What the cascade was to find.
+        across_slices: Whether the slices are those of one scan; of others, volume and first and last slice mean nothing.
     """
     if not config.finds_organ:
         return "tumor_only" if found.tumor_ml else "no_tumor_only"
     if found.pancreas_ml == 0:
         return "no_organ"
     low, high = PLAUSIBLE_ORGAN_ML
-    if not low <= found.organ_ml <= high:
+    if across_slices and not low <= found.organ_ml <= high:
         return "implausible_organ"
-    borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
+    ends = (mask[0], mask[-1]) if across_slices else ()
+    borders = (*ends, mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
     if any(border.any() for border in borders):
         return "organ_touches_border"
     if config.target == "organ":

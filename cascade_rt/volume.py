@@ -52,6 +52,8 @@ class Volume:
     """The absolute path of the file it was read from; `write_mask` refuses to write there."""
     warnings: tuple[InputWarning, ...] = ()
     """What is doubtful about the scan."""
+    scattered: bool = False
+    """Whether its slices are independent of one another, so that nothing may be judged across them."""
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
@@ -69,7 +71,9 @@ class Volume:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     @classmethod
-    def from_array(cls, array: npt.NDArray[Any], affine: npt.ArrayLike, *, name: str = "array") -> "Volume":
+    def from_array(
+        cls, array: npt.NDArray[Any], affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
+    ) -> "Volume":
         """Take a scan from memory. What its numbers mean is the caller's to know: they are not judged.
 
         Args:
@@ -77,6 +81,7 @@ class Volume:
                 shares its memory where nothing has to be converted.
             affine: 4x4, from the index (i, j, k) to world mm (RAS+).
             name: What messages and reports call the scan.
+            scattered: Whether its slices are independent of one another.
 
         Raises:
             InputError: The array or the affine cannot be that of a CT scan.
@@ -87,7 +92,8 @@ class Volume:
             check_affine(matrix)
             grid = SourceGrid.of((i, j, k), matrix, _array_geometry(matrix))
             voxels, warnings = _to_hu(array.reshape(grid.shape), grid)
-        return cls(voxels, CanonicalGrid.from_source(grid.shape, matrix).affine, grid, name, warnings=warnings)
+        canonical = CanonicalGrid.from_source(grid.shape, matrix)
+        return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
 
 
 class ScanReader:
@@ -124,7 +130,9 @@ class ScanReader:
             voxels = np.empty(canonical.shape, dtype=np.int16)
             self._blocks = BlockReader(self._stream, grid.from_canonical(voxels), self._conversion)
         location = Path(os.path.abspath(self._shown))
-        self.volume = Volume(voxels, canonical.affine, grid, name, location, header.warnings)
+        self.volume = Volume(
+            voxels, canonical.affine, grid, name, location, header.warnings, scattered=options.scattered
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pytest
 
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.measurements import Lesion, Measurements, measure
+from cascade_rt.lesions import Lesion
+from cascade_rt.measurements import Measurements, measure
 
 Array = npt.NDArray[Any]
 

@@ -162,7 +162,14 @@ def test_lesion_of_the_report_lies_where_the_file_has_it() -> None:
 
 
 def test_slices_of_the_report_are_those_of_the_mask() -> None:
-    slices = {"total": 8, "without_organ_in_stage1": 0, "sent_to_stage2": 2, "with_organ": 6, "with_tumor": 3}
+    slices = {
+        "total": 8,
+        "scattered": False,
+        "without_organ_in_stage1": 0,
+        "sent_to_stage2": 2,
+        "with_organ": 6,
+        "with_tumor": 3,
+    }
     assert report()["slices"] == slices
 
 
@@ -199,7 +206,7 @@ def test_files_of_the_report_are_those_it_came_from_and_went_to() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("report_version", 2),
+        ("report_version", 3),
         ("case", "case_7"),
         ("status", "ok"),
         ("intended_use", "Research only."),

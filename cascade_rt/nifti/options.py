@@ -24,6 +24,8 @@ class ScanOptions:
     """The most voxels that are read."""
     strict: bool = False
     """Refuse files whose qform and sform place the scan more than 5 mm apart."""
+    scattered: bool = False
+    """The slices are independent of one another, from anywhere: nothing is judged across them."""
 
     def __post_init__(self) -> None:
         if self.volume is not None and self.volume < 0:

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.cascade import find_mask
+from cascade_rt.config import CascadeConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.errors import EngineError, UsageError
+from cascade_rt.islands import keep_islands
 from cascade_rt.labels import LOWEST_LABEL
 from cascade_rt.metrics import Confusion, average_scores, confusion
 from cascade_rt.models.cascade_model import CascadeModel
@@ -46,7 +48,7 @@ def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
     was_training = model.training
     try:
         engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
-        counts = [_count(find_mask(engines, model.config, case.image), case.label) for case in cases]
+        counts = [_count(_segment(engines, model.config, case), case.label) for case in cases]
     except EngineError as error:
         raise EngineError(
             "the training has diverged: its networks return values that are not numbers; "
@@ -67,6 +69,12 @@ def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
     means = [fmean(dice) if dice else -math.inf for dice in scores]
     best = max(means, default=-math.inf)
     return None if best == -math.inf else means.index(best) + 1
+
+
+def _segment(engines: Engines, config: CascadeConfig, case: Case) -> npt.NDArray[np.uint8]:
+    mask = find_mask(engines, config, case.image)
+    keep_islands(mask, config, math.prod(case.spacing_mm) / 1000)
+    return mask
 
 
 def _count(mask: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8]) -> dict[str, Confusion]:

@@ -88,6 +88,10 @@ def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
     if len(found.lesions) > 3:
         yield "", f"and {len(found.lesions) - 3} smaller"
+    islands = segmentation.islands
+    if islands.components is not None and islands.kept != islands.components:
+        dropped = islands.components - (islands.kept or 0)
+        yield "dropped", f"{volume_text(islands.ml_dropped)}: {dropped} of {islands.components} pieces found"
 
 
 def run_rows(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,15 @@ import click
 
 from cascade_rt.engines import BACKENDS, Backend, BackendChoice, PrecisionChoice
 from cascade_rt.metrics import SAMPLE_SETS, SampleSet
-from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrite_option, precision_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import (
+    PATH,
+    backend_option,
+    bundle_option,
+    overwrite_option,
+    precision_option,
+    scattered_option,
+)
 
 
 @click.command()
@@ -25,6 +33,7 @@ from cascade_rt_cli.options import PATH, backend_option, bundle_option, overwrit
 )
 @click.option("-o", "--output", type=PATH, metavar="JSON", help="Write everything to this file.")
 @click.option("--csv", "table", type=PATH, metavar="CSV", help="Write a row for each case to this file.")
+@scattered_option
 @bundle_option
 @backend_option
 @precision_option
@@ -36,6 +45,7 @@ def evaluate(
     baseline: Backend | None,
     output: Path | None,
     table: Path | None,
+    scattered: bool,
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
@@ -52,5 +62,6 @@ def evaluate(
     """  # noqa: D301
     from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
 
+    reading = ScanOptions(scattered=scattered)
     outputs = Outputs(output, table, overwrite=overwrite)
-    evaluate_cohort(images, labels, bundle, backend, precision, baseline, outputs, slices=slices)
+    evaluate_cohort(images, labels, bundle, backend, precision, baseline, outputs, slices=slices, reading=reading)

@@ -16,6 +16,7 @@ from cascade_rt.errors import OutputError, PartialFailureError, UsageError
 from cascade_rt.evaluation import Evaluation, evaluate
 from cascade_rt.evaluation_report import save_case_table, save_report
 from cascade_rt.metrics import SampleSet
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console
 from cascade_rt_cli.evaluation_tables import print_evaluation
@@ -67,6 +68,7 @@ def evaluate_cohort(
     outputs: Outputs,
     *,
     slices: SampleSet,
+    reading: ScanOptions,
 ) -> None:
     """Evaluate, print and save.
 
@@ -84,7 +86,7 @@ def evaluate_cohort(
     ):
         if reference is not None and reference.engines.stage1.info == cascade.engines.stage1.info:
             raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")
-        evaluation = _evaluate_with_progress(pairs, cascade, reference)
+        evaluation = _evaluate_with_progress(pairs, cascade, reference, reading)
     print_evaluation(results_console(), evaluation, slices)
     outputs.save(evaluation)
     if evaluation.failures:
@@ -92,7 +94,9 @@ def evaluate_cohort(
         raise PartialFailureError(f"{len(evaluation.failures)} of {len(pairs)} cases failed\n  {lines}")
 
 
-def _evaluate_with_progress(pairs: tuple[CasePair, ...], cascade: Cascade, baseline: Cascade | None) -> Evaluation:
+def _evaluate_with_progress(
+    pairs: tuple[CasePair, ...], cascade: Cascade, baseline: Cascade | None, reading: ScanOptions
+) -> Evaluation:
     with progress_bar() as bars:
         checking = bars.add_task("checking labels", total=len(pairs))
         cohort = check_pairs(pairs, on_pair=lambda: bars.advance(checking))
@@ -107,6 +111,7 @@ def _evaluate_with_progress(pairs: tuple[CasePair, ...], cascade: Cascade, basel
             cohort,
             cascade,
             baseline,
+            reading=reading,
             on_open=show,
             on_slices=lambda count: bars.advance(case, count),
             on_case=lambda _: bars.advance(all_cases),

@@ -109,6 +109,10 @@ def infer(
     from cascade_rt.search import SearchOptions
 
     search = SearchOptions(z_search, body_box)
+    if reading.scattered and z_search > 1:
+        raise UsageError(
+            "--z-search looks at neighbours of slices, and with --scattered there are none; take one of both"
+        )
     if timeout is not None and workers is None:
         raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
     if resume or shard or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)):

@@ -81,6 +81,11 @@ shape_option = click.option(
     metavar="Z ROW COL",
     help="Slices, rows and columns of a phantom.",
 )
+scattered_option = click.option(
+    "--scattered",
+    is_flag=True,
+    help="The slices of a scan are no neighbours: nothing is judged across them, and no islands are dropped.",
+)
 _SCAN_OPTIONS = (
     click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Which volume of a 4D file, from 0."),
     click.option(
@@ -99,6 +104,7 @@ _SCAN_OPTIONS = (
         help="Refuse larger scans.",
     ),
     click.option("--strict", is_flag=True, help="Refuse files whose qform and sform are more than 5 mm apart."),
+    scattered_option,
 )
 
 
@@ -114,9 +120,10 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
         hu_offset: int,
         max_voxels: int,
         strict: bool,
+        scattered: bool,
         **others: Any,
     ) -> None:
-        reading = ScanOptions(volume, assume_orientation, assume_hu, hu_offset, max_voxels, strict)
+        reading = ScanOptions(volume, assume_orientation, assume_hu, hu_offset, max_voxels, strict, scattered)
         command(**others, reading=reading)
 
     for option in reversed(_SCAN_OPTIONS):
