@@ -53,7 +53,7 @@ class FolderCase:
     pair: CasePair
     values: LabelValues
     reading: ScanOptions
-    scattered: bool
+    """How the scan is read; the store keeps whether its slices are independent of one another."""
 
     @property
     def name(self) -> str:
@@ -82,7 +82,7 @@ class FolderCase:
             "affine": volume.affine.tolist(),
             "organ": list(self.values.organ),
             "tumor": list(self.values.tumor),
-            "scattered": self.scattered,
+            "scattered": self.reading.scattered,
         }
         return SourceCase(volume, translated, source)
 
@@ -92,8 +92,6 @@ def find_folder_cases(
     labels: Path,
     values: LabelValues | None = None,
     reading: ScanOptions = AS_IT_IS,
-    *,
-    scattered: bool = False,
 ) -> Listing:
     """List the pairs of two folders.
 
@@ -102,10 +100,9 @@ def find_folder_cases(
         labels: Folder of the labels.
         values: What the numbers in the labels mean; None: 1 is pancreas, and there are no tumours.
         reading: How scans are read.
-        scattered: The slices of each file are no neighbours of one another. The store keeps that with each case.
 
     Raises:
         InputError: A folder is missing or without NIfTI files, or a file has no partner in the other folder.
     """
     meaning = values or LabelValues()
-    return Listing([FolderCase(pair, meaning, reading, scattered) for pair in pair_cases(images, labels)])
+    return Listing([FolderCase(pair, meaning, reading) for pair in pair_cases(images, labels)])

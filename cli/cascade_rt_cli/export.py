@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_option, scan_options
 
 
 @click.command()
@@ -38,6 +39,7 @@ from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_
     help="Corners of crops on multiples of this, a divisor of the grid of their sides.  [default: as trained]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
+@scan_options
 def export(
     checkpoint: Path,
     output: Path,
@@ -50,6 +52,7 @@ def export(
     compute_capability: str | None,
     corner_grid: int | None,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
@@ -82,7 +85,7 @@ def export(
     if corner_grid is not None:
         crop = replace(trained.cascade.crop, corner_grid=corner_grid)
         trained = replace(trained, cascade=replace(trained.cascade, crop=crop))
-    calibration = scan_calibration(scans) if scans else None
+    calibration = scan_calibration(scans, reading) if scans else None
     with spinner() as say:
         bundle = export_bundle(
             trained,

@@ -37,7 +37,6 @@ from cascade_rt_cli.options import PATH, scan_options
     metavar="VALUE",
     help="folder: number of the tumour in the labels.  [default: there are none]",
 )
-@click.option("--scattered", is_flag=True, help="folder: the slices of a file are no neighbours of one another.")
 @click.option(
     "--label-flip",
     type=click.Choice(FLIP_CHOICES),
@@ -73,7 +72,6 @@ def prepare(
     labels: Path | None,
     organ: tuple[int, ...],
     tumor: tuple[int, ...],
-    scattered: bool,
     label_flip: FlipChoice,
     seed: int | None,
     test_cases: int | None,
@@ -99,5 +97,5 @@ def prepare(
     from cascade_rt_cli.prepare_store import find_cases, prepare_store
 
     values = organ, tumor
-    listing, test_share = find_cases(dataset, data, images, labels, values, label_flip, reading, scattered=scattered)
+    listing, test_share = find_cases(dataset, data, images, labels, values, label_flip, reading)
     prepare_store(listing, output, SplitRequest(dataset, test_share, test_cases, seed, patients, split), verify=verify)

@@ -19,8 +19,6 @@ def find_cases(
     values: tuple[tuple[int, ...], tuple[int, ...]],
     label_flip: FlipChoice,
     reading: ScanOptions,
-    *,
-    scattered: bool,
 ) -> tuple[Listing, float]:
     """List the cases of a data set; returns them and the share that is for the test.
 
@@ -33,13 +31,11 @@ def find_cases(
             raise UsageError("name the scans with --images and their labels with --labels: a folder has no DATA")
         organ, tumor = values
         meaning = LabelValues(organ or LabelValues().organ, tumor)
-        return find_folder_cases(images, labels, meaning, reading, scattered=scattered), TEST_SHARE
+        return find_folder_cases(images, labels, meaning, reading), TEST_SHARE
     if data is None:
         raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
-    if images is not None or any(values) or scattered or reading != AS_IT_IS:
-        raise UsageError(
-            f"--images, --organ, --tumor, --scattered and how scans are read are for folder, not {dataset}"
-        )
+    if images is not None or any(values) or reading != AS_IT_IS:
+        raise UsageError(f"--images, --organ, --tumor and how scans are read are for folder, not {dataset}")
     if dataset == "nih":
         return nih.find_nih_cases(data, labels, label_flip), nih.TEST_SHARE
     if label_flip not in ("auto", "none"):

@@ -5,7 +5,15 @@ from pathlib import Path
 import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
-from cascade_rt_cli.options import BUNDLE, backend_option, calibrate_option, limits_option, precision_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import (
+    BUNDLE,
+    backend_option,
+    calibrate_option,
+    limits_option,
+    precision_option,
+    scan_options,
+)
 
 
 @click.command()
@@ -15,6 +23,7 @@ from cascade_rt_cli.options import BUNDLE, backend_option, calibrate_option, lim
 @limits_option
 @backend_option
 @precision_option
+@scan_options
 def verify(
     bundle: Path | None,
     scans: tuple[Path, ...],
@@ -22,6 +31,7 @@ def verify(
     limits: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
+    reading: ScanOptions,
 ) -> None:
     """Compare an engine with PyTorch on slices of scans, on this machine, and fail where they differ.
 
@@ -40,4 +50,4 @@ def verify(
         import cascade_rt_export.gate  # noqa: F401
     from cascade_rt_cli.verify_bundle import verify_bundle
 
-    verify_bundle(bundle, scans, backend, precision, limits=limits, as_json=as_json)
+    verify_bundle(bundle, scans, reading, backend, precision, limits=limits, as_json=as_json)

@@ -9,6 +9,7 @@ import click
 
 from cascade_rt.bundle import default_bundle_path, read_bundle
 from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.tensors import EnginePrecision
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
@@ -27,6 +28,7 @@ _MAPS = {
 def verify_bundle(
     path: Path | None,
     scans: Sequence[Path],
+    reading: ScanOptions,
     backend: BackendChoice,
     precision: PrecisionChoice,
     *,
@@ -46,7 +48,7 @@ def verify_bundle(
     candidate = open_engines(bundle, backend, precision, plans)
     with spinner() as say:
         say("reading the slices")
-        calibration = scan_calibration(scans) if scans else phantom_calibration()
+        calibration = scan_calibration(scans, reading) if scans else phantom_calibration()
         found = run_gate(reference, candidate, bundle.manifest.config, calibration, on_step=say)
     info = candidate.stage1.info
     if as_json:

@@ -14,6 +14,7 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import InputError
 from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.tensors import Stage
 
 SLICES_PER_SCAN = 8
@@ -62,8 +63,12 @@ def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibrat
     return Calibration(f"synthetic phantoms, seeds {seeds}, as no scans were given", tuple(scans))
 
 
-def scan_calibration(paths: Iterable[Path]) -> Calibration:
+def scan_calibration(paths: Iterable[Path], reading: ScanOptions = AS_IT_IS) -> Calibration:
     """Slices of scans, spread over the whole length of each.
+
+    Args:
+        paths: NIfTI files.
+        reading: How they are read.
 
     Raises:
         InputError: A scan cannot be read, or there is none.
@@ -72,7 +77,7 @@ def scan_calibration(paths: Iterable[Path]) -> Calibration:
 
     scans = []
     for path in paths:
-        voxels = read_volume(path).voxels
+        voxels = read_volume(path, reading).voxels
         scans.append(_slices_of(path.name, voxels, _thinned(np.arange(len(voxels)), SLICES_PER_SCAN)))
     if not scans:
         raise InputError("there is no scan to calibrate on; name at least one")

@@ -11,6 +11,7 @@ from cascade_rt.data.prepare import SplitRequest, prepare_cases
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import Split, draw_split, read_case_list, read_split
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
+from cascade_rt.nifti.options import ScanOptions
 from tests.data_trees import anatomy, write_nifti
 
 NAMES = ("p1_a", "p1_b", "p2_a", "p3_a", "p3_b")
@@ -46,7 +47,7 @@ def test_a_store_knows_whose_slices_are_no_neighbours(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     for scattered in (False, True):
         store = tmp_path / f"store_{scattered}"
-        listing = find_folder_cases(images, labels, LabelValues((6,)), scattered=scattered)
+        listing = find_folder_cases(images, labels, LabelValues((6,)), ScanOptions(scattered=scattered))
         prepare_cases(listing, store, SplitRequest("folder", 0.5))
         assert [case.scattered for case in open_cases(store, ["a", "b"])] == [scattered] * 2
 
