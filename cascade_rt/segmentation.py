@@ -16,12 +16,13 @@ from cascade_rt.crop import Box
 from cascade_rt.errors import InputWarning
 from cascade_rt.hashing import FileRecord
 from cascade_rt.measurements import Measurements
+from cascade_rt.pixel_grid import PixelGrid
 from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
     from cascade_rt.volume import Volume
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 """What `assets/report.schema.json` describes."""
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
 """A pancreas, with its tumour, outside these volumes is reported as implausible."""
@@ -60,7 +61,8 @@ class Segmentation:
     status: Status
     measurements: Measurements
     boxes: Mapping[int, Box]
-    """For each slice that stage 2 has seen, the box it was cropped to."""
+    """For each slice that stage 2 has seen, the box it was cropped to, in the scan's own pixels; rounded outward where the
+    networks saw other ones."""
     warnings: tuple[InputWarning, ...]
     """What is doubtful about the scan."""
     timings: Mapping[str, float]
@@ -75,6 +77,8 @@ class Segmentation:
     """The mask's file, where it has been written."""
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
+    working_grid: PixelGrid | None = None
+    """The pixels on which the networks saw the slices, where these are not the scan's own."""
     wall_s: float = 0.0
     """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
@@ -142,6 +146,7 @@ class Segmentation:
             "geometry": {
                 "shape": list(self.mask.shape),
                 "spacing_mm": list(self.volume.spacing_mm),
+                "working_grid": None if self.working_grid is None else asdict(self.working_grid),
                 "file": {
                     "shape": list(self.volume.grid.shape),
                     "affine": self.volume.grid.affine.tolist(),

@@ -59,6 +59,11 @@ def draw_change(augmentation: Augmentation, random: np.random.Generator) -> Chan
     return Change(**intensity, noise_seed=noise_seed, turn_deg=turn_deg, zoom=zoom)
 
 
+def zoom_range(augmentation: Augmentation) -> tuple[float, float]:
+    """Return the least and the largest factor by which slices are enlarged; 1 and 1 where they are not."""
+    return (1 - LARGEST_ZOOM, 1 + LARGEST_ZOOM) if augmentation == "full" else (1.0, 1.0)
+
+
 def change_slice(
     image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], change: Change
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:

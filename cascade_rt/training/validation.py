@@ -46,7 +46,8 @@ def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
     was_training = model.training
     try:
         engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
-        counts = [_count(find_mask(engines, model.config, case.image), case.label) for case in cases]
+        masks = (find_mask(engines, model.config, case.image, case.spacing_mm[1:]) for case in cases)
+        counts = [_count(mask, case.label) for mask, case in zip(masks, cases, strict=True)]
     except EngineError as error:
         raise EngineError(
             "the training has diverged: its networks return values that are not numbers; "
