@@ -230,7 +230,7 @@ def find(
     voxels: npt.NDArray[np.int16],
     pixel_mm: tuple[float, float] | None,
 ) -> Found:
-    """Segment the voxels of a scan, and keep what the mask is made of; arguments and errors are those of `find_mask`."""
+    """Segment the voxels of a scan, and keep what the mask is made of; all else is as of `find_mask`."""
     organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
     run = ScanRun(engines, config, voxels.shape, pixel_mm)
     run.organ_prob, run.tumor_prob = organ_prob, tumor_prob

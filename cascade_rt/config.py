@@ -99,8 +99,8 @@ class CascadeConfig:
     context_kernel: Literal[1, 3] = 3
     """Kernel of the reduction and fusion convolutions of the context exploration: 3 (the paper) or 1 (PFNet)."""
     pixel_mm: tuple[float, float] | None = None
-    """Shortest and longest side in mm of the pixels that the networks were trained on; scans with others are resampled to
-    them (see `cascade_rt.pixel_grid`). None: not known, scans are taken as they are."""
+    """Shortest and longest side in mm of the pixels that the networks were trained on; scans with others are resampled
+    (see `cascade_rt.pixel_grid`). None: not known, scans are taken as they are."""
     slice_mm: tuple[float, float] | None = None
     """Smallest and largest distance in mm between the slices trained on; it is recorded, and changes nothing."""
     crop: CropConfig = field(default_factory=CropConfig)

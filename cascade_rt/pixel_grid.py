@@ -1,8 +1,8 @@
 """Pixels of the size that the networks were trained on: which scans are resampled to them in plane, and how.
 
-A network knows organs by their size in pixels. Where a bundle says which pixels it was trained on, a scan with others is
-brought to the nearest of those before stage 1, and its probabilities are brought back before they become labels. Slices
-are never resampled along z: the networks see one at a time.
+A network knows organs by their size in pixels. Where a bundle says which pixels it was trained on, a scan with others
+is brought to the middle of those before stage 1, and its probabilities are brought back before they become labels.
+Slices are never resampled along z: the networks see one at a time.
 """
 
 import math
@@ -40,8 +40,9 @@ class PixelGrid:
 def working_grid(own: PixelGrid, trained_mm: tuple[float, float] | None) -> PixelGrid | None:
     """Return the grid to which slices are resampled, or None where they are taken as they are.
 
-    Its pixels are square, and as near to the scan's as the range allows; of two sides the finer counts, so that nothing
-    is lost that was seen. It covers the same field; as that takes whole pixels, their sides are not quite those meant.
+    Its pixels are square, and lie in the middle of the range: its ends are the rarest pixels in training, on which
+    networks are at their worst. It covers the same field; as that takes whole pixels, their sides are not quite those
+    meant.
 
     Args:
         own: The scan's own grid.
@@ -49,11 +50,10 @@ def working_grid(own: PixelGrid, trained_mm: tuple[float, float] | None) -> Pixe
     """
     if trained_mm is None:
         return None
-    shortest, longest = trained_mm
     finer, coarser = sorted(own.pixel_mm)
     if coarser <= finer * (1 + TOLERANCE) and in_range(own.pixel_mm, trained_mm):
         return None
-    side = min(max(finer, shortest), longest)
+    side = math.sqrt(trained_mm[0] * trained_mm[1])
     lengths = [count * step for count, step in zip(own.shape, own.pixel_mm, strict=True)]
     rows, cols = (max(1, round(length / side)) for length in lengths)
     return PixelGrid((rows, cols), (lengths[0] / rows, lengths[1] / cols))
@@ -116,9 +116,7 @@ def degrees_from_axial(affine: Array) -> float:
     return math.degrees(math.acos(min(1.0, float(abs(normal[2]) / np.linalg.norm(normal)))))
 
 
-def resampled_warning(
-    own_mm: tuple[float, float], working: PixelGrid, trained_mm: tuple[float, float]
-) -> InputWarning:
+def resampled_warning(own_mm: tuple[float, float], working: PixelGrid, trained_mm: tuple[float, float]) -> InputWarning:
     """Say that a scan was resampled, from pixels of which size, to what and why."""
     return InputWarning(
         "W_RESAMPLED",

@@ -61,8 +61,8 @@ class Segmentation:
     status: Status
     measurements: Measurements
     boxes: Mapping[int, Box]
-    """For each slice that stage 2 has seen, the box it was cropped to, in the scan's own pixels; rounded outward where the
-    networks saw other ones."""
+    """For each slice that stage 2 has seen, the box it was cropped to, in the scan's own pixels; rounded outward where
+    the networks saw other ones."""
     warnings: tuple[InputWarning, ...]
     """What is doubtful about the scan."""
     timings: Mapping[str, float]
