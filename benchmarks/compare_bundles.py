@@ -42,8 +42,8 @@ def main() -> None:
     with options.output.open("w", encoding="utf-8") as file:
         file.write(json.dumps(lines[0]) + "\n")
         for seed in range(FIRST_SEED, FIRST_SEED + options.cases):
-            voxels = make_phantom(seed).hu
-            before, single, half = (find(each, config, voxels) for each in engines)
+            phantom = make_phantom(seed)
+            before, single, half = (find(each, config, phantom.hu, phantom.spacing_mm[1:]) for each in engines)
             lines.append({"kind": "case", "seed": seed, **same_bits(before, single), **agreement(single, half)})
             file.write(json.dumps(lines[-1]) + "\n")
             file.flush()

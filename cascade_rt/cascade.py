@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundle import Bundle, find_bundle, read_bundle
-from cascade_rt.config import CascadeConfig, CropConfig
+from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import InputError, InputWarning
 from cascade_rt.islands import IslandRecord, keep_islands
 from cascade_rt.measurements import Measurements, measure
+from cascade_rt.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
 from cascade_rt.provenance import provenance
 from cascade_rt.scan_run import ScanRun
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord
@@ -74,11 +75,18 @@ class Cascade:
             search: Where stage 1 looks; anything but the whole scan may change the mask.
 
         Raises:
-            InputError: A slice is larger than the networks take.
+            InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
+                `cascade_rt.pixel_grid.check_pixels`).
             EngineError: An engine returned something that is not a number.
         """
-        check_size(volume, self._config.crop)
-        run = ScanRun(self.engines, self._config, volume.voxels.shape, keep_probabilities=keep_probabilities)
+        pixels = check_grid(volume, self._config)
+        run = ScanRun(
+            self.engines,
+            self._config,
+            volume.voxels.shape,
+            pixels.pixel_mm,
+            keep_probabilities=keep_probabilities,
+        )
         run.segment(volume.voxels, on_slices=on_slices, search=search)
         return self._conclude(run, volume)
 
@@ -114,8 +122,8 @@ class Cascade:
         with stopwatch.step("load"):
             voxels = scan.voxels
         on_open(scan)
-        check_size(scan, self._config.crop)
-        run = ScanRun(self.engines, self._config, voxels.shape, stopwatch=stopwatch)
+        pixels = check_grid(scan, self._config)
+        run = ScanRun(self.engines, self._config, voxels.shape, pixels.pixel_mm, stopwatch=stopwatch)
         run.segment(voxels, wait_for=wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
         with stopwatch.step("load"):
             volume = scan.finish()
@@ -143,7 +151,13 @@ class Cascade:
             slices_without_organ=run.slices_without_organ,
             search=run.search,
             islands=islands,
-            warnings=(*volume.warnings, *_doubts(run.search, len(run.mask)), *_doubts_of_pieces(islands, found)),
+            working_grid=run.working_grid,
+            warnings=(
+                *volume.warnings,
+                *_resampling(volume, run.working_grid, self._config),
+                *_doubts(run.search, len(run.mask)),
+                *_doubts_of_pieces(islands, found),
+            ),
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,
             provenance=self.provenance,
@@ -188,15 +202,26 @@ def open_cascade(
     return Cascade(opened, open_engines(opened, backend, precision, plans))
 
 
-def find_mask(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
-    """Segment the voxels `[z, row, col]` of a scan, HU, to labels of the same shape and nothing else.
+def find_mask(
+    engines: Engines,
+    config: CascadeConfig,
+    voxels: npt.NDArray[np.int16],
+    pixel_mm: tuple[float, float] | None,
+) -> npt.NDArray[np.uint8]:
+    """Segment the voxels of a scan to labels of the same shape and nothing else.
+
+    Args:
+        engines: Both stages.
+        config: The networks and the glue.
+        voxels: `[z, row, col]`, HU.
+        pixel_mm: Distance in mm between rows and columns; None: not known, slices are taken as they are.
 
     All islands are kept, for the slices may be no neighbours (see `keep_islands`).
 
     Raises:
         EngineError: An engine returned something that is not a number.
     """
-    run = ScanRun(engines, config, voxels.shape)
+    run = ScanRun(engines, config, voxels.shape, pixel_mm)
     run.segment(voxels)
     return run.mask
 
@@ -215,27 +240,45 @@ class Found:
     """The crop of each slice that has one."""
 
 
-def find(engines: Engines, config: CascadeConfig, voxels: npt.NDArray[np.int16]) -> Found:
-    """Segment the voxels `[z, row, col]` of a scan, HU, and keep what the mask is made of.
-
-    Raises:
-        EngineError: An engine returned something that is not a number.
-    """
+def find(
+    engines: Engines,
+    config: CascadeConfig,
+    voxels: npt.NDArray[np.int16],
+    pixel_mm: tuple[float, float] | None,
+) -> Found:
+    """Segment the voxels of a scan, and keep what the mask is made of; all else is as of `find_mask`."""
     organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
-    run = ScanRun(engines, config, voxels.shape)
+    run = ScanRun(engines, config, voxels.shape, pixel_mm)
     run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
     run.segment(voxels)
     return Found(run.mask, organ_prob, tumor_prob, run.boxes)
 
 
-def check_size(scan: "Volume | ScanSource", config: CropConfig) -> None:
-    """Raise InputError where a slice, or the box of all of it, is larger than the networks take."""
-    _, rows, cols = scan.voxels.shape
-    if max(full_box((rows, cols), config).size) > LONGEST_SIDE:
-        raise InputError(
-            f"{scan.name}: slices of {rows} x {cols} pixels are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
-            "is this an axial CT? resample it"
-        )
+def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:
+    """Return the pixels of a scan's slices, or refuse it where the networks cannot see them.
+
+    Raises:
+        InputError: The slices, or the box of all of one, are larger than the networks take; or as of `check_pixels`.
+    """
+    grid = scan.canonical_grid
+    _, rows, cols = grid.shape
+    own = PixelGrid((rows, cols), grid.spacing_mm[1:])
+    check_pixels(scan.name, grid.affine, own, config.pixel_mm)
+    working = working_grid(own, config.pixel_mm)
+    if max(full_box((working or own).shape, config.crop).size) <= LONGEST_SIDE:
+        return own
+    resampled = "" if working is None else f", resampled to {working.shape[0]} x {working.shape[1]},"
+    raise InputError(
+        f"{scan.name}: slices of {rows} x {cols} pixels{resampled} are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
+        "is this an axial CT? resample it"
+    )
+
+
+def _resampling(volume: "Volume", working: PixelGrid | None, config: CascadeConfig) -> list[InputWarning]:
+    """What was done to slices whose pixels the networks do not know."""
+    if working is None or config.pixel_mm is None:
+        return []
+    return [resampled_warning(volume.spacing_mm[1:], working, config.pixel_mm)]
 
 
 def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:

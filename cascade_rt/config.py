@@ -107,6 +107,11 @@ class CascadeConfig:
     """Which pieces of a mask are kept, pancreas and tumour together: all of them, or the one of the largest volume."""
     least_island_ml: float = 0.0
     """Pieces of less than this are dropped, in ml, unless they reach the first or last slice, where scans cut off."""
+    pixel_mm: tuple[float, float] | None = None
+    """Shortest and longest side in mm of the pixels that the networks were trained on; scans with others are resampled
+    (see `cascade_rt.pixel_grid`). None: not known, scans are taken as they are."""
+    slice_mm: tuple[float, float] | None = None
+    """Smallest and largest distance in mm between the slices trained on; it is recorded, and changes nothing."""
     crop: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
@@ -125,6 +130,8 @@ class CascadeConfig:
         _require(isfinite(epsilon) and epsilon > 0, "cascade.stage2_norm_epsilon must be a positive number", epsilon)
         _require(channels > 0 and channels % 4 == 0, "cascade.min_focusing_channels must be a multiple of 4", channels)
         _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
+        for name in ("pixel_mm", "slice_mm"):
+            _require_range(f"cascade.{name}", getattr(self, name))
         _require(
             self.stage1 != "none" or not self.saliency,
             "cascade.saliency must be false where cascade.stage1 is none: there is no organ to weigh the image by",
@@ -397,6 +404,8 @@ def _typed(hint: Any, value: Any, where: str, complete: bool) -> Any:
         ok = isinstance(value, (list, tuple)) and len(value) == len(options)
         _require(ok, f"{where} must be a list of {len(options)} values", value)
         return tuple(_typed(option, item, where, complete) for option, item in zip(options, value, strict=True))
+    if value is not None and options and get_origin(options[0]) is tuple:
+        return _typed(options[0], value, where, complete)
     accepted = options or (hint,)
     if float in accepted and type(value) is int and abs(value) < 1 << 53:
         return float(value)
@@ -409,3 +418,13 @@ def _typed(hint: Any, value: Any, where: str, complete: bool) -> Any:
 def _require(condition: bool, rule: str, value: object) -> None:
     if not condition:
         raise UsageError(f"{rule}, got {value!r}")
+
+
+def _require_range(where: str, sides_mm: tuple[float, float] | None) -> None:
+    if sides_mm is not None:
+        shortest, longest = sides_mm
+        _require(
+            0 < shortest <= longest and isfinite(longest),
+            f"{where} must be two positive numbers in mm, the smaller one first",
+            sides_mm,
+        )

@@ -14,7 +14,16 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.handover import belongs
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
+from cascade_rt.pixel_grid import PixelGrid, Pixels, pixels_of, working_grid
+from cascade_rt.search import (
+    WHOLE_SCAN,
+    SearchOptions,
+    SearchRecord,
+    find_body,
+    first_slices,
+    neighbourhood,
+    on_body_grid,
+)
 from cascade_rt.tensors import PADDING_HU, padded_side
 from cascade_rt.timing import Stopwatch
 
@@ -31,11 +40,12 @@ class ScanRun:
 
     Attributes:
         mask: `[z, row, col]`, labels.
-        boxes: The crop of each slice that has one.
+        boxes: The crop of each slice that has one, in the scan's own pixels.
         slices_without_organ: Slices that were searched, and in which stage 1 found nothing.
         organ_prob: `[z, row, col]`, or None where it is not kept.
         tumor_prob: `[z, row, col]`, 0 outside the crops, or None where it is not kept.
         search: Where stage 1 has looked.
+        working_grid: The pixels on which the networks see the slices, where these are not the scan's own.
         stopwatch: Seconds of each step.
     """
 
@@ -44,10 +54,26 @@ class ScanRun:
         engines: Engines,
         config: CascadeConfig,
         shape: tuple[int, ...],
+        pixel_mm: tuple[float, float] | None,
         *,
         keep_probabilities: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> None:
+        """Make room for the mask of a scan.
+
+        Args:
+            engines: Both stages.
+            config: The networks and the glue.
+            shape: Slices, rows and columns.
+            pixel_mm: Distance in mm between rows and columns; None: not known, and taken for what was trained on.
+            keep_probabilities: Whether to keep those of both stages.
+            stopwatch: Times the steps.
+        """
+        rows, cols = shape[1:]
+        self.working_grid = (
+            None if pixel_mm is None else working_grid(PixelGrid((rows, cols), pixel_mm), config.pixel_mm)
+        )
+        self._pixels = pixels_of((rows, cols), self.working_grid)
         self.mask = np.zeros(shape, dtype=np.uint8)
         self.boxes: dict[int, Box] = {}
         self.slices_without_organ = 0
@@ -86,13 +112,14 @@ class ScanRun:
         self.search = SearchRecord(search.first_every)
         everything = range(len(voxels))
         with closing(self._stages):
-            frame = Box(0, 0, *voxels.shape[1:])
+            frame = Box(0, 0, *self._pixels.shape)
             if search.body_box:
                 wait_for(slice(0, len(voxels)))
                 with self.stopwatch.step("preprocess"):
-                    frame = find_body(voxels)
-                self.search = replace(self.search, body_box=frame)
-            pixels = _Frame(voxels, frame, wait_for, self._slices_at_once, self._config.stage1_side_multiple)
+                    frame = on_body_grid(self._pixels.seen_box(find_body(voxels)), self._pixels.shape)
+                self.search = replace(self.search, body_box=self._pixels.own_box(frame))
+            multiple = self._config.stage1_side_multiple
+            pixels = _Frame(voxels, frame, self._pixels, wait_for, self._slices_at_once, multiple)
             slices: Sequence[int] = everything
             if search.first_every > 1:
                 slices = self._search_slices(pixels, head_first=head_first)
@@ -126,7 +153,7 @@ class ScanRun:
         with self.stopwatch.step("preprocess"):
             hu = pixels.stage1_input(indices)
         with self.stopwatch.step("stage1"):
-            organ = self._stages.find_organ(hu, masks=self.organ_prob is None and not pixels.padded)
+            organ = self._stages.find_organ(hu, masks=self.organ_prob is None and not pixels.needs_probabilities)
         found = []
         for number, index in enumerate(indices):
             with self.stopwatch.step("crop"):
@@ -146,7 +173,7 @@ class ScanRun:
 
     def _paste_organ(self, index: int, prob: Array, frame: Box) -> None:
         with self.stopwatch.step("paste"):
-            prob = prob[: frame.height, : frame.width]
+            frame, prob = self._pixels.place(prob[: frame.height, : frame.width], frame)
             if self._paints_organ:
                 # The label of the organ is 1, which is what True is in memory: no array between the two.
                 belongs(prob, out=self.mask[index][frame.slices].view(np.bool_))
@@ -161,14 +188,16 @@ class ScanRun:
                 return None
             patch = self._stages.crop(number, frame.size, box)
             placed = Box(frame.row + box.row, frame.col + box.col, *box.size)
-            self.boxes[index] = placed
+            self.boxes[index] = self._pixels.own_box(placed)
             return self._queue.put(index, placed, patch)
 
     def _find_tumor(self, batch: CropBatch[Any]) -> None:
         with self.stopwatch.step("stage2"):
-            tumor = self._stages.find_tumor(batch.crops, masks=self.tumor_prob is None)[:, 0]
+            masks = self.tumor_prob is None and not self._pixels.resampled
+            tumor = self._stages.find_tumor(batch.crops, masks=masks)[:, 0]
         with self.stopwatch.step("paste"):
-            for index, box, prob in zip(batch.slices, batch.boxes, tumor, strict=True):
+            for index, placed, found_there in zip(batch.slices, batch.boxes, tumor, strict=True):
+                box, prob = self._pixels.place(found_there, placed)
                 inside = self.mask[index][box.slices]
                 found = belongs(prob[: inside.shape[0], : inside.shape[1]])
                 np.copyto(inside, self._stage2_label, where=found)
@@ -183,17 +212,19 @@ class _Frame:
         self,
         voxels: npt.NDArray[np.int16],
         frame: Box,
+        pixels: Pixels,
         wait_for: Callable[[slice], None],
         slices_at_once: int,
         side_multiple: int,
     ) -> None:
         self.voxels = voxels
         self.frame = frame
+        self._pixels = pixels
         self._wait_for = wait_for
         count = min(slices_at_once, len(voxels))
         rows, cols = (padded_side(side, side_multiple) for side in frame.size)
         self._block = np.full((count, 1, rows, cols), PADDING_HU, dtype=np.float32)
-        self.padded = self._block.shape[2:] != frame.size
+        self.needs_probabilities = pixels.resampled or self._block.shape[2:] != frame.size
 
     def wait_for(self, indices: Sequence[int]) -> None:
         """Return when these slices are there."""
@@ -205,7 +236,8 @@ class _Frame:
         Padded below and to the right to sides that the networks take.
         """
         for number, index in enumerate(indices):
-            self._block[number, 0, : self.frame.height, : self.frame.width] = self.voxels[index][self.frame.slices]
+            seen = self._pixels.read(self.voxels[index], self.frame)
+            self._block[number, 0, : self.frame.height, : self.frame.width] = seen
         return self._block[: len(indices)]
 
 

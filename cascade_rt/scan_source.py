@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.grids import CanonicalGrid
 from cascade_rt.volume import ScanReader, Volume
 
 SLICES_PER_STEP = 8
@@ -29,6 +30,11 @@ class ScanSource(Protocol):
     @property
     def voxels(self) -> npt.NDArray[np.int16]:
         """`[z, row, col]`, HU; slices hold anything until `wait_for` has returned for them."""
+        ...
+
+    @property
+    def canonical_grid(self) -> CanonicalGrid:
+        """Shape and affine of the voxels."""
         ...
 
     @property
@@ -83,6 +89,11 @@ class ScanInBackground:
     def voxels(self) -> npt.NDArray[np.int16]:
         """`[z, row, col]` (see `ScanSource`); waits for the header."""
         return self._header().voxels
+
+    @property
+    def canonical_grid(self) -> CanonicalGrid:
+        """Shape and affine of the voxels; waits for the header."""
+        return self._header().canonical_grid
 
     @property
     def head_first(self) -> bool:

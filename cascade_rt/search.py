@@ -85,5 +85,10 @@ def find_body(voxels: npt.NDArray[np.int16]) -> Box:
     box = tightest_box(body.any(axis=1), body.any(axis=0), 0.5)
     if box is None:
         return Box(0, 0, rows, cols)
+    return on_body_grid(box, (rows, cols))
+
+
+def on_body_grid(box: Box, image_shape: tuple[int, int]) -> Box:
+    """Move the sides of a box outward to the grid, as far as the image goes."""
     box = align(box, BODY_GRID)
-    return Box(box.row, box.col, *box.inside((rows, cols)))
+    return Box(box.row, box.col, *box.inside(image_shape))

@@ -17,6 +17,7 @@ from cascade_rt.errors import InputWarning
 from cascade_rt.hashing import FileRecord
 from cascade_rt.islands import IslandRecord
 from cascade_rt.measurements import Measurements
+from cascade_rt.pixel_grid import PixelGrid
 from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Segmentation:
     status: Status
     measurements: Measurements
     boxes: Mapping[int, Box]
-    """For each slice that stage 2 has seen, the box it was cropped to."""
+    """For each slice that stage 2 has seen, the box it was cropped to, in the scan's own pixels; rounded outward where
+    the networks saw other ones."""
     warnings: tuple[InputWarning, ...]
     """What is doubtful about the scan."""
     timings: Mapping[str, float]
@@ -78,6 +80,8 @@ class Segmentation:
     """Where stage 1 has looked."""
     islands: IslandRecord = field(default_factory=IslandRecord)
     """Which pieces of the mask were kept."""
+    working_grid: PixelGrid | None = None
+    """The pixels on which the networks saw the slices, where these are not the scan's own."""
     wall_s: float = 0.0
     """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
@@ -147,6 +151,7 @@ class Segmentation:
             "geometry": {
                 "shape": list(self.mask.shape),
                 "spacing_mm": list(self.volume.spacing_mm),
+                "working_grid": None if self.working_grid is None else asdict(self.working_grid),
                 "file": {
                     "shape": list(self.volume.grid.shape),
                     "affine": self.volume.grid.affine.tolist(),
@@ -181,7 +186,7 @@ def judge(
         mask: `[z, row, col]`.
         found: What was measured in it.
         config: What the cascade was to find.
-        across_slices: Whether the slices are those of one scan; of others, volume and first and last slice mean nothing.
+        across_slices: Whether the slices are those of one scan; of others, volume and outer slices mean nothing.
     """
     if not config.finds_organ:
         return "tumor_only" if found.tumor_ml else "no_tumor_only"

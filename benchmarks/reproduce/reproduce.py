@@ -148,7 +148,7 @@ def run_row(
         seconds = time.perf_counter() - started
         model = checkpoint.build_model()
         engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
-        masks = [find_mask(engines, cascade, image) for image in images]
+        masks = [find_mask(engines, cascade, image, None) for image in images]
         agreement = onnx_agreement(checkpoint, Path(folder) / "bundle", images, masks) if export else None
     return {
         "seed": config.seed,
@@ -180,7 +180,7 @@ def positive_slices(cases: Sequence[Case], lowest_label: int) -> tuple[list[Any]
 def onnx_agreement(checkpoint: Checkpoint, bundle: Path, images: Sequence[Any], masks: Sequence[Any]) -> MaskAgreement:
     """Export, and compare the masks of ONNX Runtime with those of PyTorch."""
     engines = open_engines(export_bundle(checkpoint, bundle, half=False), "onnxruntime")
-    found = [find_mask(engines, checkpoint.cascade, image) for image in images]
+    found = [find_mask(engines, checkpoint.cascade, image, None) for image in images]
     pairs = [mask_agreement(mask, other) for mask, other in zip(masks, found, strict=True)]
     return sum(pairs, start=MaskAgreement(0, 0))
 

@@ -72,8 +72,9 @@ def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
 
 
 def _segment(engines: Engines, config: CascadeConfig, case: Case) -> npt.NDArray[np.uint8]:
-    mask = find_mask(engines, config, case.image)
-    keep_islands(mask, config, math.prod(case.spacing_mm) / 1000)
+    mask = find_mask(engines, config, case.image, case.spacing_mm[1:])
+    if not case.scattered:
+        keep_islands(mask, config, math.prod(case.spacing_mm) / 1000)
     return mask
 
 

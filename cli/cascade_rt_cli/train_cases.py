@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cascade_rt.data.augmentation import zoom_range
 from cascade_rt.data.names import Dataset
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.errors import UsageError
+from cascade_rt.training.spacing import with_spacing
+from cascade_rt.training.validation import hold_out
 from cascade_rt_cli.train_run import Plan, run_training
 
 _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancreas-CT", "folder": "own scans"}
@@ -16,7 +19,7 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """Train on the training cases of a store's split. Where none has a tumour, both stages find the pancreas.
 
     Raises:
-        UsageError: The store is not named, is not prepared, or holds another data set.
+        UsageError: The store is not named, is not prepared, or holds another data set; or as of `with_spacing`.
     """
     if store is None:
         raise UsageError(
@@ -32,4 +35,6 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
             cascade=replace(plan.cascade, target="organ"),
             config=replace(plan.config, slices=slices, boundary_classes=2),
         )
+    trained_on, _ = hold_out(cases, plan.validate)
+    plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on, zoom_range(plan.config.augmentation)))
     run_training(cases, f"{_TITLES[dataset]}, {split}", plan)

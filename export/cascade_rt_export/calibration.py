@@ -34,6 +34,8 @@ class CalibrationScan:
     """Which slices of the scan they are, from 0."""
     voxels: npt.NDArray[np.int16]
     """`[slice, row, col]`, HU, in the canonical frame."""
+    pixel_mm: tuple[float, float] | None = None
+    """Distance in mm between rows and columns; None: not known."""
 
     def slice_name(self, index: int) -> str:
         """How messages call one of the slices."""
@@ -58,7 +60,7 @@ def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibrat
         has_tumor = (phantom.label == TUMOR_LABEL).any(axis=(1, 2))
         tumor = _thinned(np.flatnonzero(has_tumor), PHANTOM_TUMOR_SLICES)
         organ = _thinned(np.flatnonzero(has_organ & ~has_tumor), PHANTOM_ORGAN_SLICES)
-        scans.append(_slices_of(f"phantom {seed}", phantom.hu, np.union1d(tumor, organ)))
+        scans.append(_slices_of(f"phantom {seed}", phantom.hu, np.union1d(tumor, organ), phantom.spacing_mm[1:]))
     seeds = ", ".join(map(str, PHANTOM_SEEDS))
     return Calibration(f"synthetic phantoms, seeds {seeds}, as no scans were given", tuple(scans))
 
@@ -77,8 +79,9 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = AS_IT_IS) -> 
 
     scans = []
     for path in paths:
-        voxels = read_volume(path, reading).voxels
-        scans.append(_slices_of(path.name, voxels, _thinned(np.arange(len(voxels)), SLICES_PER_SCAN)))
+        scan = read_volume(path, reading)
+        chosen = _thinned(np.arange(len(scan.voxels)), SLICES_PER_SCAN)
+        scans.append(_slices_of(path.name, scan.voxels, chosen, scan.spacing_mm[1:]))
     if not scans:
         raise InputError("there is no scan to calibrate on; name at least one")
     return Calibration(f"scans {', '.join(scan.name for scan in scans)}", tuple(scans))
@@ -90,7 +93,7 @@ def stage_inputs(
     """What each stage is fed when the engines segment the slices, batch by batch."""
     stage1, stage2 = _Recorder(engines.stage1), _Recorder(engines.stage2)
     for scan in calibration.scans:
-        find(Engines(stage1, stage2), config, scan.voxels)
+        find(Engines(stage1, stage2), config, scan.voxels, scan.pixel_mm)
     return {"stage1": stage1.inputs, "stage2": stage2.inputs}
 
 
@@ -128,5 +131,7 @@ def _thinned(positions: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp
     return kept
 
 
-def _slices_of(name: str, voxels: npt.NDArray[np.int16], chosen: npt.NDArray[np.intp]) -> CalibrationScan:
-    return CalibrationScan(name, tuple(map(int, chosen)), np.ascontiguousarray(voxels[chosen]))
+def _slices_of(
+    name: str, voxels: npt.NDArray[np.int16], chosen: npt.NDArray[np.intp], pixel_mm: tuple[float, float]
+) -> CalibrationScan:
+    return CalibrationScan(name, tuple(map(int, chosen)), np.ascontiguousarray(voxels[chosen]), pixel_mm)

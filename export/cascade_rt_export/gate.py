@@ -132,7 +132,7 @@ def run_gate(
     pairs: dict[str, list[tuple[Found, Found]]] = {"both": [], "stage2": [], "stage1": []}
     for scan in calibration.scans:
         on_step(f"comparing {candidate.stage1.info.backend} {candidate.stage1.info.precision} on {scan.name}")
-        expected = find(reference, config, scan.voxels)
+        expected = find(reference, config, scan.voxels, scan.pixel_mm)
         mixed = {
             "both": candidate,
             "stage2": Engines(reference.stage1, candidate.stage2),
@@ -159,7 +159,7 @@ def run_gate(
 
 def _find_with(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> Found:
     try:
-        return find(engines, config, scan.voxels)
+        return find(engines, config, scan.voxels, scan.pixel_mm)
     except EngineError as error:
         raise ParityError(f"{scan.name}: {error}") from error
 

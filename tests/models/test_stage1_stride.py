@@ -60,6 +60,6 @@ def test_slices_of_any_size_are_padded_to_sides_that_stage_1_takes(stride: int, 
     cascade = model(config)
     engines = Engines(PyTorchEngine(cascade, "stage1"), PyTorchEngine(cascade, "stage2"))
     voxels = np.random.default_rng(0).integers(-100, 300, (2, 80, 100)).astype(np.int16)
-    run = find(engines, config, voxels)
+    run = find(engines, config, voxels, None)
     assert run.mask.shape == voxels.shape
     assert config.stage1_side_multiple == multiple
