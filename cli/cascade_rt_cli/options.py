@@ -63,7 +63,7 @@ calibrate_option = click.option(
     type=PATH,
     multiple=True,
     metavar="SCAN",
-    help="A scan to plan half precision on and to compare on; may be given several times. Default: phantoms.",
+    help="A scan to plan half precision on and compare on; may be given several times. Default: slices of the package.",
 )
 limits_option = click.option(
     "--limits",

@@ -14,7 +14,7 @@ from cascade_rt.tensors import EnginePrecision
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.plans import plans
-from cascade_rt_export.calibration import phantom_calibration, scan_calibration
+from cascade_rt_export.calibration import default_calibration, scan_calibration
 from cascade_rt_export.gate import LIMITS, judge, read_limits, run_gate
 
 _MAPS = {
@@ -48,7 +48,9 @@ def verify_bundle(
     candidate = open_engines(bundle, backend, precision, plans)
     with spinner() as say:
         say("reading the slices")
-        calibration = scan_calibration(scans, reading) if scans else phantom_calibration()
+        calibration = (
+            scan_calibration(scans, reading) if scans else default_calibration(bundle.manifest.training["data"])
+        )
         found = run_gate(reference, candidate, bundle.manifest.config, calibration, on_step=say)
     info = candidate.stage1.info
     if as_json:

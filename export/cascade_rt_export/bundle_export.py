@@ -22,7 +22,7 @@ from cascade_rt.models.weights import save_weights
 from cascade_rt.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.version import __version__
-from cascade_rt_export.calibration import Calibration, phantom_calibration, stage_inputs
+from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.gate import LIMITS, GateResult, ParityLimits, judge, run_gate
 from cascade_rt_export.golden_case import write_golden
@@ -56,7 +56,7 @@ def export_bundle(
         overwrite: Replace a bundle that is there.
         half: Add both graphs in half precision.
         search: Keep in float32 only those nodes of the plan without which the masks of the slices change.
-        calibration: Slices to plan half precision on and to compare on; none: those of phantoms.
+        calibration: Slices to plan half precision on and to compare on; none: those of `default_calibration`.
         limits: How far each precision may be from PyTorch.
         on_step: Called with a sentence before each step.
 
@@ -66,7 +66,7 @@ def export_bundle(
         OutputError: The folder cannot be written.
     """
     _check_target(path, overwrite)
-    slices = calibration or phantom_calibration()
+    slices = calibration or default_calibration(checkpoint.data)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
@@ -90,7 +90,7 @@ def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callab
     """Write the weights and both graphs, and compare each graph with PyTorch."""
     model = checkpoint.build_model()
     save_weights(model, path / WEIGHTS_NAME)
-    write_golden(model, path)
+    write_golden(model, path, synthetic=is_synthetic(checkpoint.data))
     for stage in STAGES:
         on_step(f"exporting {stage} to ONNX")
         onnx.save(onnx_from_stage(model, stage), path / graph_name(stage))

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from cascade_rt.cascade import find
 from cascade_rt.config import CascadeConfig
+from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
+from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import InputError
@@ -63,6 +65,17 @@ def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibrat
         scans.append(_slices_of(f"phantom {seed}", phantom.hu, np.union1d(tumor, organ), phantom.spacing_mm[1:]))
     seeds = ", ".join(map(str, PHANTOM_SEEDS))
     return Calibration(f"synthetic phantoms, seeds {seeds}, as no scans were given", tuple(scans))
+
+
+def default_calibration(training_data: str) -> Calibration:
+    """Slices for want of scans: of phantoms where the training data are described as such, of patients otherwise."""
+    return phantom_calibration() if is_synthetic(training_data) else patient_calibration()
+
+
+def patient_calibration() -> Calibration:
+    """The slices of patients that come with the package, all with pancreas and without tumour."""
+    scans = scan_calibration([demo_patient.SCAN], demo_patient.READING).scans
+    return Calibration(f"slices of {demo_patient.SOURCE}, as no scans were given", scans)
 
 
 def scan_calibration(paths: Iterable[Path], reading: ScanOptions = AS_IT_IS) -> Calibration:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade_rt.atomic import write_bytes
 from cascade_rt.bundle import Bundle, read_bundle, read_manifest_bytes
 from cascade_rt.bundle_files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile
 from cascade_rt.config import CascadeConfig, from_mapping
+from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.pytorch import PyTorchEngine
@@ -28,12 +30,17 @@ PHANTOM_SEED = 20_003
 PHANTOM_SHAPE = (12, 512, 512)
 
 
-def make_golden(model: CascadeModel) -> dict[Stage, Golden]:
-    """What both stages of a model, in PyTorch and float32, make of a piece of a phantom with pancreas and tumour.
+def make_golden(model: CascadeModel, *, synthetic: bool = True) -> dict[Stage, Golden]:
+    """What both stages of a model, in PyTorch and float32, make of a piece of a slice with what they look for.
 
     Stage 2 is fed the salient image that stage 1 returns.
+
+    Args:
+        model: The trained cascade.
+        synthetic: Whether it was trained on phantoms: then the piece is of one, with pancreas and tumour. Otherwise it
+            is of a patient, with pancreas.
     """
-    image = {"hu": _phantom_piece()}
+    image = {"hu": _phantom_piece() if synthetic else _patient_piece()}
     organ = PyTorchEngine(model, "stage1").run(image)
     salient = {"salient": organ["salient"]}
     return {
@@ -42,9 +49,9 @@ def make_golden(model: CascadeModel) -> dict[Stage, Golden]:
     }
 
 
-def write_golden(model: CascadeModel, folder: Path) -> None:
-    """Write the golden case of a model into the folder of its bundle."""
-    write_bytes(folder / GOLDEN_NAME, golden_bytes(make_golden(model)), overwrite=True)
+def write_golden(model: CascadeModel, folder: Path, *, synthetic: bool = True) -> None:
+    """Write the golden case of a model (see `make_golden`) into the folder of its bundle."""
+    write_bytes(folder / GOLDEN_NAME, golden_bytes(make_golden(model, synthetic=synthetic)), overwrite=True)
 
 
 def add_golden(path: Path) -> Bundle:
@@ -76,8 +83,20 @@ def _record(values: Mapping[str, Any]) -> FileRecord:
 def _phantom_piece() -> Array:
     """`[1, 1, SIDE, SIDE]`, HU: around the tumour, in the slice that has most of it."""
     phantom = make_phantom(PHANTOM_SEED, PHANTOM_SHAPE, tumor=True)
-    tumor = phantom.label == TUMOR_LABEL
-    index = int(tumor.sum(axis=(1, 2)).argmax())
-    starts = [round(float(np.mean(places))) - SIDE // 2 for places in np.nonzero(tumor[index])]
-    row, col = (int(np.clip(start, 0, side - SIDE)) for start, side in zip(starts, PHANTOM_SHAPE[1:], strict=True))
-    return phantom.hu[index, row : row + SIDE, col : col + SIDE].astype(np.float32)[None, None]
+    return _piece_around(phantom.hu, phantom.label == TUMOR_LABEL)
+
+
+def _patient_piece() -> Array:
+    """`[1, 1, SIDE, SIDE]`, HU: around the pancreas, in the slice that has most of it."""
+    from cascade_rt.volume import read_mask, read_volume
+
+    scan = read_volume(demo_patient.SCAN, demo_patient.READING)
+    return _piece_around(scan.voxels, read_mask(demo_patient.LABEL, like=scan) > 0)
+
+
+def _piece_around(hu: npt.NDArray[np.int16], target: npt.NDArray[np.bool_]) -> Array:
+    """The piece around a target, both `[z, row, col]`, in the slice that has most of it."""
+    index = int(target.sum(axis=(1, 2)).argmax())
+    starts = [round(float(np.mean(places))) - SIDE // 2 for places in np.nonzero(target[index])]
+    row, col = (int(np.clip(start, 0, side - SIDE)) for start, side in zip(starts, hu.shape[1:], strict=True))
+    return hu[index, row : row + SIDE, col : col + SIDE].astype(np.float32)[None, None]
