@@ -298,10 +298,8 @@ def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputW
     """What is doubtful about pieces that were all dropped, or lie apart from the pancreas."""
     doubts = []
     if islands.nothing_left:
-        dropped = (
-            f"all that was found, {islands.ml_dropped:.2f} ml, lies in pieces of less than {islands.least_ml:g} ml"
-        )
-        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped} and was dropped"))
+        dropped = f"all that was found, {islands.ml_dropped:.2f} ml, was dropped"
+        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: its pieces are smaller than {islands.least_ml:g} ml"))
     # One sentence for all of them: a mask of speckle has thousands.
     apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
     if apart:

@@ -62,7 +62,7 @@ def measure_lesions(
         touches[number[touching(tumor, pancreas, across_slices=across_slices)[0]]] = True
     order = np.argsort(number, kind="stable")
     tumor, number = tumor[order], number[order]
-    voxels = np.bincount(number, weights=tumor.lengths, minlength=count)
+    voxels = np.bincount(number, weights=tumor.lengths, minlength=count).astype(np.float64)
     diameters = _axial_diameters(tumor, number, count, np.linalg.norm(affine[:3, 1:3], axis=0))
     centers = _centers(tumor, number, voxels) @ affine[:3, :3].T + affine[:3, 3]
     slices, first, last = _slices(tumor, number, count)

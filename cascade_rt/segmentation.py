@@ -186,7 +186,7 @@ def judge(
         mask: `[z, row, col]`.
         found: What was measured in it.
         config: What the cascade was to find.
-        across_slices: Whether the slices are those of one scan; of others, volume and outer slices mean nothing.
+        across_slices: Whether the slices are neighbours; else volume, first and last slice mean nothing.
     """
     if not config.finds_organ:
         return "tumor_only" if found.tumor_ml else "no_tumor_only"

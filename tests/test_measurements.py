@@ -5,6 +5,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.lesions import Lesion
@@ -127,7 +131,84 @@ def test_lesions_together_are_the_tumor() -> None:
 def test_lesion_counts_the_slices_it_is_seen_in() -> None:
     mask = blank()
     mask[1, 2:5, 2:5] = mask[2, 4, 4] = mask[3, 5, 5] = TUMOR_LABEL
-    assert only_lesion(mask).slices == 3
+    lesion = only_lesion(mask)
+    assert (lesion.slices, lesion.first_slice, lesion.last_slice) == (3, 1, 3)
+
+
+# Beside the pancreas
+
+
+@pytest.mark.parametrize(("step", "touches"), [((0, 0, 1), True), ((1, -1, 1), True), ((0, 2, 0), False)])
+def test_a_lesion_touches_the_pancreas_at_a_face_an_edge_or_a_corner(step: tuple[int, int, int], touches: bool) -> None:
+    mask = blank()
+    mask[2, 4, 5], mask[2 + step[0], 4 + step[1], 5 + step[2]] = TUMOR_LABEL, ORGAN_LABEL
+    assert only_lesion(mask).touches_pancreas is touches
+
+
+def test_of_two_lesions_each_has_its_own_neighbours() -> None:
+    mask = blank()
+    mask[1, 1, 1:4] = TUMOR_LABEL
+    mask[4, 7, 7:9] = (TUMOR_LABEL, ORGAN_LABEL)
+    assert [lesion.touches_pancreas for lesion in measured(mask).lesions] == [False, True]
+
+
+# The longest diameter in a slice
+
+
+def farthest(mask: npt.NDArray[np.uint8], row_mm: float, col_mm: float) -> float:
+    """The same by a look at all pairs of pixels."""
+    longest = 0.0
+    for image in mask:
+        places = np.argwhere(image == TUMOR_LABEL)
+        for place in places:
+            sides = (np.abs(places - place) + 1) * (row_mm, col_mm)
+            longest = max(longest, float(np.hypot(*sides.T).max()))
+    return longest
+
+
+def axial(shape: npt.NDArray[np.bool_], row_mm: float = 1.0, col_mm: float = 1.0) -> float:
+    """The diameter of one lesion `[z, row, col]`."""
+    affine = np.diag([2.0, row_mm, col_mm, 1.0])
+    return only_lesion(shape.astype(np.uint8) * TUMOR_LABEL, affine).longest_axial_diameter_mm
+
+
+def test_the_diameter_of_one_pixel_is_its_diagonal() -> None:
+    assert axial(np.ones((1, 1, 1), dtype=bool), 3.0, 4.0) == pytest.approx(5.0)
+
+
+def test_the_diameter_lies_in_one_slice() -> None:
+    lesion = np.zeros((2, 1, 20), dtype=bool)
+    lesion[0, 0, :11] = lesion[1, 0, 10:] = True
+    assert axial(lesion) == pytest.approx(np.hypot(1, 11))
+
+
+def test_the_diameter_spans_a_hollow_and_parts_that_only_another_slice_joins() -> None:
+    lesion = np.ones((2, 4, 30), dtype=bool)
+    lesion[0, 1:3, 4:26] = False
+    lesion[1, :, :] = False
+    lesion[1, 1, :] = True
+    lesion[0, :, 12:18] = False
+    assert axial(lesion) == pytest.approx(np.hypot(4, 30))
+
+
+@pytest.mark.parametrize("radius_mm", [4.0, 12.5])
+def test_the_diameter_of_a_ball_is_its_own_within_two_pixels(radius_mm: float) -> None:
+    spacing = (2.5, 0.8, 0.7)
+    found = only_lesion(ball(radius_mm, spacing), np.diag([*spacing, 1.0])).longest_axial_diameter_mm
+    assert 2 * radius_mm - 1.0 < found < 2 * radius_mm + 1.6
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))),
+    st.sampled_from([(1.0, 1.0), (0.6, 0.9), (2.0, 0.5)]),
+)
+def test_the_diameter_is_that_of_all_pairs_of_pixels(tumor: npt.NDArray[np.bool_], pixel: tuple[float, float]) -> None:
+    mask = tumor.astype(np.uint8) * TUMOR_LABEL
+    pieces, count = ndimage.label(tumor, structure=np.ones((3, 3, 3)))
+    lesions = measured(mask, np.diag([2.0, *pixel, 1.0])).lesions
+    expected = [farthest(np.where(pieces == number, mask, 0), *pixel) for number in range(1, count + 1)]
+    assert sorted(lesion.longest_axial_diameter_mm for lesion in lesions) == pytest.approx(sorted(expected))
 
 
 # Where and how large

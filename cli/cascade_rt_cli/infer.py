@@ -110,9 +110,7 @@ def infer(
 
     search = SearchOptions(z_search, body_box)
     if reading.scattered and z_search > 1:
-        raise UsageError(
-            "--z-search looks at neighbours of slices, and with --scattered there are none; take one of both"
-        )
+        raise UsageError("--z-search goes by neighbours of slices, and with --scattered there are none; leave it out")
     if timeout is not None and workers is None:
         raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
     if resume or shard or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)):

@@ -98,7 +98,8 @@ def test_the_hashes_are_those_of_the_files(bundle: Bundle, scan: Path) -> None:
     "change",
     [
         {"host": "workstation-7"},
-        {"report_version": 1},
+        {"report_version": 2},
+        {"islands": {"setting": "largest"}},
         {"status": "fine"},
         {"warnings": ["plain text"]},
         {"input": {"sha256": "0" * 63, "bytes": 1}},
