@@ -199,7 +199,7 @@ def test_files_of_the_report_are_those_it_came_from_and_went_to() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("report_version", 2),
+        ("report_version", 3),
         ("case", "case_7"),
         ("status", "ok"),
         ("intended_use", "Research only."),

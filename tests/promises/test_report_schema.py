@@ -15,7 +15,7 @@ from cascade_rt.hashing import file_sha256
 from cascade_rt.segmentation import REPORT_VERSION, report_schema_path
 from cascade_rt.volume import Volume
 from cascade_rt_cli.main import main
-from tests.cohort_files import AFFINE, HU, block, fake_cascade
+from tests.cohort_files import AFFINE, HU, block, fake_cascade, trained_on
 from tests.volume_files import noisy_tissue
 
 SCHEMA = json.loads(report_schema_path().read_text())
@@ -82,6 +82,13 @@ def test_reports_of_every_kind_of_cascade_fit(stage1: Any, target: Any, labels: 
     validate(report)
 
 
+def test_the_report_of_a_resampled_scan_fits() -> None:
+    cascade = trained_on(fake_cascade(), (0.4, 0.5))
+    report = json.loads(json.dumps(cascade.run(Volume.from_array(HU[block()].T, AFFINE)).to_json(), allow_nan=False))
+    assert report["geometry"]["working_grid"] is not None
+    validate(report)
+
+
 def test_the_hashes_are_those_of_the_files(bundle: Bundle, scan: Path) -> None:
     inferred(scan, "--bundle", bundle.path, "--backend", "onnxruntime", "-o", scan.parent)
     report = read_report(scan.with_name("scan_seg.json"))
@@ -98,7 +105,7 @@ def test_the_hashes_are_those_of_the_files(bundle: Bundle, scan: Path) -> None:
     "change",
     [
         {"host": "workstation-7"},
-        {"report_version": 1},
+        {"report_version": 2},
         {"status": "fine"},
         {"warnings": ["plain text"]},
         {"input": {"sha256": "0" * 63, "bytes": 1}},
