@@ -23,8 +23,8 @@ TOLERANCE = 0.02
 and so do whole numbers of pixels."""
 LARGEST_ANGLE_DEG = 20.0
 """How far slices may lean from axial."""
-COARSEST = 2.0
-"""How many times as long as those it would be resampled to the longer side of a pixel may be (docs/decisions/0020)."""
+LARGEST_AREA = 2.0
+"""How many times the area of a pixel that it is resampled to a coarser one may have (docs/decisions/0020)."""
 _LOBES = 3
 _AIR_HU = -1024
 
@@ -105,12 +105,18 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[flo
             "export the axial series",
             code="E_NOT_AXIAL",
         )
-    if max(own.pixel_mm) > COARSEST * middle_mm(trained_mm):
+    if working_grid(own, trained_mm) is not None and _coarseness(own.pixel_mm, trained_mm) > LARGEST_AREA:
         raise InputError(
             f"{name}: its pixels measure {_shown(own.pixel_mm)} mm in axial slices, too coarse for networks trained on "
             f"{_shown_range(trained_mm)} mm; is this a coronal or sagittal reformat? Export the axial series",
             code="E_COARSE",
         )
+
+
+def _coarseness(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> float:
+    """How many pixels, resampled, are interpolated from one; a side that is finer than theirs counts as theirs."""
+    side = middle_mm(trained_mm)
+    return max(1.0, pixel_mm[0] / side) * max(1.0, pixel_mm[1] / side)
 
 
 def degrees_from_axial(affine: Array) -> float:
