@@ -6,7 +6,7 @@ Slices are never resampled along z: the networks see one at a time.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,8 +23,10 @@ TOLERANCE = 0.02
 and so do whole numbers of pixels."""
 LARGEST_ANGLE_DEG = 20.0
 """How far slices may lean from axial."""
-COARSEST = 2.5
-"""How many times the longest pixels trained on the longer side of a pixel may be; see docs/decisions/0020."""
+LARGEST_AREA = 2.0
+"""How many times the area of a pixel that it is resampled to a coarser one may have (docs/decisions/0020)."""
+_LOBES = 3
+_AIR_HU = -1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,15 @@ def working_grid(own: PixelGrid, trained_mm: tuple[float, float] | None) -> Pixe
     finer, coarser = sorted(own.pixel_mm)
     if coarser <= finer * (1 + TOLERANCE) and in_range(own.pixel_mm, trained_mm):
         return None
-    side = math.sqrt(trained_mm[0] * trained_mm[1])
+    side = middle_mm(trained_mm)
     lengths = [count * step for count, step in zip(own.shape, own.pixel_mm, strict=True)]
     rows, cols = (max(1, round(length / side)) for length in lengths)
     return PixelGrid((rows, cols), (lengths[0] / rows, lengths[1] / cols))
+
+
+def middle_mm(trained_mm: tuple[float, float]) -> float:
+    """The side of the pixels to which slices are resampled: as many times the shortest as the longest is of it."""
+    return math.sqrt(trained_mm[0] * trained_mm[1])
 
 
 def in_range(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> bool:
@@ -98,12 +105,18 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[flo
             "export the axial series",
             code="E_NOT_AXIAL",
         )
-    if max(own.pixel_mm) > COARSEST * trained_mm[1]:
+    if working_grid(own, trained_mm) is not None and _coarseness(own.pixel_mm, trained_mm) > LARGEST_AREA:
         raise InputError(
             f"{name}: its pixels measure {_shown(own.pixel_mm)} mm in axial slices, too coarse for networks trained on "
             f"{_shown_range(trained_mm)} mm; is this a coronal or sagittal reformat? Export the axial series",
             code="E_COARSE",
         )
+
+
+def _coarseness(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> float:
+    """How many pixels, resampled, are interpolated from one; a side that is finer than theirs counts as theirs."""
+    side = middle_mm(trained_mm)
+    return max(1.0, pixel_mm[0] / side) * max(1.0, pixel_mm[1] / side)
 
 
 def degrees_from_axial(affine: Array) -> float:
@@ -186,8 +199,9 @@ class OwnPixels:
 class ResampledPixels:
     """Another number of pixels over the same field (see `Pixels`).
 
-    Linear interpolation between centres of pixels where there are more than before, means over areas where there are
-    fewer, each axis on its own.
+    Each axis on its own. Where there are fewer pixels than before, they are means over areas. Where there are more,
+    slices are interpolated sharply, for networks take a blurred tissue for another one; probabilities linearly, so that
+    they stay between those they come from.
     """
 
     resampled = True
@@ -196,13 +210,15 @@ class ResampledPixels:
         """Take rows and columns of the scan, and those that the networks see."""
         self.shape = seen
         self._own = own
-        self._there = [_weights(before, after) for before, after in zip(own, seen, strict=True)]
-        self._back = [_weights(before, after) for before, after in zip(seen, own, strict=True)]
+        self._there = [_weights(before, after, _lanczos) for before, after in zip(own, seen, strict=True)]
+        self._back = [_weights(before, after, _hat) for before, after in zip(seen, own, strict=True)]
 
     def read(self, image: Array, box: Box) -> npt.NDArray[np.float32]:
         """Resample (see `Pixels`)."""
         (rows, cols), (to_rows, to_cols) = box.slices, self._there
-        return _product(to_rows[rows], image.astype(np.float32), to_cols[cols])
+        # What scanners fill the corners with lies far below air, and would ring into the body.
+        hu = np.maximum(image, _AIR_HU).astype(np.float32)
+        return _product(to_rows[rows], hu, to_cols[cols])
 
     def place(self, prob: Array, box: Box) -> tuple[Box, npt.NDArray[np.float32]]:
         """Resample; outside the box there is nothing (see `Pixels`)."""
@@ -227,19 +243,29 @@ def pixels_of(own: tuple[int, int], working: PixelGrid | None) -> Pixels:
     return OwnPixels(own) if working is None else ResampledPixels(own, working.shape)
 
 
-def _weights(before: int, after: int) -> Any:
+def _weights(before: int, after: int, kernel: Callable[[Array], Array]) -> Any:
     """A sparse matrix `[after, before]` that resamples a line of pixels; its rows add up to 1."""
     from scipy.sparse import csr_array
 
     centres = np.arange(before)
     if after >= before:
         places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
-        weights = np.maximum(0, 1 - np.abs(places[:, None] - centres))
+        weights = kernel(places[:, None] - centres)
     else:
         edges = np.arange(after + 1) * before / after
-        shared = np.minimum(edges[1:, None], centres + 1) - np.maximum(edges[:-1, None], centres)
-        weights = np.maximum(0, shared) * after / before
-    return csr_array(weights.astype(np.float32))
+        weights = np.maximum(0, np.minimum(edges[1:, None], centres + 1) - np.maximum(edges[:-1, None], centres))
+    return csr_array((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def _hat(distance: Array) -> Array:
+    """Weights of linear interpolation; distances in pixels."""
+    return np.maximum(0, 1 - np.abs(distance))
+
+
+def _lanczos(distance: Array) -> Array:
+    """Weights of Lanczos's interpolation; distances in pixels, of which whole ones have none but 0."""
+    weights = np.where(np.abs(distance) < _LOBES, np.sinc(distance) * np.sinc(distance / _LOBES), 0)
+    return np.where(distance == np.rint(distance), distance == 0, weights)
 
 
 def _product(to_rows: Any, image: Array, to_cols: Any) -> npt.NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Tiny cohorts of NIfTI files, and a cascade without networks whose mask of each scan is known exactly."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,13 @@ def fake_cascade(
     manifest = Manifest("fake", "2026-01-01", config, files, {}, {}, {}, "Tests only.")
     engines = Engines(organ_by_hu(50.0, config.window_hu), tumor_by_salient(tumor_from))
     return Cascade(Bundle(Path("fake"), manifest, "0" * 64), engines)
+
+
+def trained_on(cascade: Cascade, pixel_mm: tuple[float, float] | None) -> Cascade:
+    """The same cascade, but for the pixels that its bundle says it was trained on."""
+    manifest = cascade.bundle.manifest
+    config = replace(manifest.config, pixel_mm=pixel_mm)
+    return Cascade(replace(cascade.bundle, manifest=replace(manifest, config=config)), cascade.engines)
 
 
 def block(*corners: tuple[int, int, int], label: int = 1, shape: tuple[int, int, int] = (4, 8, 8)) -> Array:

@@ -46,6 +46,9 @@ def crop_configs(draw: st.DrawFn) -> CropConfig:
     )
 
 
+ranges_mm = st.none() | st.tuples(positive, positive).map(lambda pair: (min(pair), max(pair)))
+
+
 @st.composite
 def cascade_configs(draw: st.DrawFn) -> CascadeConfig:
     low = draw(st.floats(-1000, 1000))
@@ -59,6 +62,8 @@ def cascade_configs(draw: st.DrawFn) -> CascadeConfig:
         saliency_channels=draw(st.integers(1, 64)),
         stage2_features=draw(st.sampled_from(("encoder", "decoder"))),
         context_kernel=draw(st.sampled_from((1, 3))),
+        pixel_mm=draw(ranges_mm),
+        slice_mm=draw(ranges_mm),
         crop=draw(crop_configs()),
     )
 
@@ -316,6 +321,8 @@ def test_whole_number_is_taken_for_a_float(tmp_path: Path, text: str) -> None:
         ("train.boundary_from = 'T'", r"train\.boundary_from must be one of S, I, J, got 'T'"),
         ("train.boundary_classes = 4", r"train\.boundary_classes must be one of 2, 3, got 4"),
         ("cascade.window_hu = '-100, 240'", r"cascade\.window_hu must be a list of 2 values"),
+        ("cascade.pixel_mm = 0.8", r"cascade\.pixel_mm must be a list of 2 values"),
+        ("cascade.pixel_mm = [0.6, '1']", r"cascade\.pixel_mm must be of type float, got '1'"),
         ("cascade.context_kernel = 2", r"cascade\.context_kernel must be one of 1, 3, got 2"),
         ("cascade.context_kernel = true", r"cascade\.context_kernel must be one of 1, 3, got True"),
         ("cascade.context_kernel = 3.0", r"cascade\.context_kernel must be one of 1, 3, got 3\.0"),
@@ -334,6 +341,9 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
     [
         ("cascade.base_width = 12", r"cascade\.base_width must be a multiple of 8, got 12"),
         ("cascade.base_width = 0", r"cascade\.base_width must be a multiple of 8, got 0"),
+        ("cascade.pixel_mm = [1.0, 0.6]", r"cascade\.pixel_mm must be two positive numbers in mm"),
+        ("cascade.pixel_mm = [0.0, 0.6]", r"cascade\.pixel_mm must be two positive numbers in mm"),
+        ("cascade.slice_mm = [1.0, inf]", r"cascade\.slice_mm must be two positive numbers in mm"),
         ("cascade.window_hu = [240, -100]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
         ("cascade.window_hu = [-inf, inf]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
         ("train.seed = -1", r"train\.seed must not be negative, got -1"),

@@ -10,8 +10,8 @@ from cascade_rt.crop import Box
 from cascade_rt.errors import InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.pixel_grid import (
-    COARSEST,
     LARGEST_ANGLE_DEG,
+    LARGEST_AREA,
     TOLERANCE,
     OwnPixels,
     PixelGrid,
@@ -24,7 +24,7 @@ from cascade_rt.pixel_grid import (
 )
 
 TRAINED_MM = (0.6, 1.0)
-AXIAL = np.diag([-0.8, -0.8, 2.5, 1.0])
+MIDDLE = 0.6**0.5
 
 sides_mm = st.floats(0.2, 4.0)
 lengths = st.integers(1, 90)
@@ -147,9 +147,18 @@ def test_fewer_pixels_are_means_over_areas() -> None:
     np.testing.assert_allclose(pixels.read(image, whole(pixels)), image.reshape(2, 2, 2, 3).mean(axis=(1, 3)))
 
 
-def test_more_pixels_lie_on_the_line_between_centres() -> None:
-    pixels = ResampledPixels((1, 2), (1, 4))
-    np.testing.assert_allclose(pixels.read(np.array([[0, 100]], np.int16), whole(pixels)), [[0, 25, 75, 100]])
+def test_probabilities_on_more_pixels_lie_on_the_line_between_centres() -> None:
+    pixels = ResampledPixels((1, 4), (1, 2))
+    _, found = pixels.place(np.array([[0, 1]], np.float32), whole(pixels))
+    np.testing.assert_allclose(found, [[0, 0.25, 0.75, 1]])
+
+
+def test_a_slice_on_more_pixels_is_sharper_than_on_the_line_between_centres() -> None:
+    edge = np.repeat(np.array([[0, 100]], np.int16), 8, axis=1)
+    pixels = ResampledPixels((1, 16), (1, 48))
+    found = pixels.read(edge, whole(pixels))[0]
+    assert found[24] - found[23] > 100 / 3
+    np.testing.assert_allclose(found[1::3], edge[0], atol=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
@@ -233,16 +242,22 @@ def test_a_tilted_gantry_is_judged_by_its_slices() -> None:
     assert degrees_from_axial(matrix) == pytest.approx(25.0)
 
 
-@pytest.mark.parametrize("sides", [(5.0, 0.8), (0.8, 5.0), (5.0, 5.0), (COARSEST * 1.0 + 0.01, 0.8)])
+@pytest.mark.parametrize("sides", [(5.0, 0.8), (0.8, 5.0), (5.0, 5.0), (1.6, 1.6), (MIDDLE * LARGEST_AREA + 0.01, 0.6)])
 def test_pixels_too_coarse_on_a_side_are_refused(sides: tuple[float, float]) -> None:
     with pytest.raises(InputError, match=r"too coarse for networks trained on 0\.6 to 1 mm") as refused:
         check(*sides)
     assert refused.value.code == "E_COARSE"
 
 
-@pytest.mark.parametrize("sides", [(0.1, 0.1), (0.8, 1.2), (1.6, 1.6), (COARSEST, COARSEST)])
+@pytest.mark.parametrize("sides", [(0.1, 0.1), (0.8, 1.2), (1.08, 1.08), (MIDDLE * LARGEST_AREA - 0.01, 0.6)])
 def test_pixels_that_can_be_resampled_are_not_refused(sides: tuple[float, float]) -> None:
     check(*sides)
+
+
+def test_the_coarsest_pixels_trained_on_are_not_too_coarse() -> None:
+    check(2.0, 2.0, trained=(0.4, 2.0))
+    with pytest.raises(InputError):
+        check(2.1, 2.1, trained=(0.4, 2.0))
 
 
 @pytest.mark.parametrize("arguments", [(0.8, 0.8, 40.0), (5.0, 0.8, 0.0)])

@@ -25,6 +25,9 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         f"slices without organ: {crop.empty_policy}",
     )
     yield "trained on", f"{training.get('data', 'not recorded')}, {training.get('epochs', '?')} epochs"
+    if config.pixel_mm is not None:
+        shortest, longest = config.pixel_mm
+        yield "", f"pixels of {shortest:.3g} to {longest:.3g} mm; scans with others are resampled"
     for stage in ("stage1", "stage2"):
         errors = ", ".join(f"{name} {error:.1g}" for name, error in parity.get(stage, {}).get("max_error", {}).items())
         yield "parity", f"{stage} against PyTorch, largest error: {errors or 'not recorded'}"

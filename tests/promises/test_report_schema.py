@@ -15,7 +15,7 @@ from cascade_rt.hashing import file_sha256
 from cascade_rt.segmentation import REPORT_VERSION, report_schema_path
 from cascade_rt.volume import Volume
 from cascade_rt_cli.main import main
-from tests.cohort_files import AFFINE, HU, block, fake_cascade
+from tests.cohort_files import AFFINE, HU, block, fake_cascade, trained_on
 from tests.volume_files import noisy_tissue
 
 SCHEMA = json.loads(report_schema_path().read_text())
@@ -79,6 +79,13 @@ def test_the_report_of_a_scan_whose_orientation_is_assumed_fits_and_warns(bundle
 def test_reports_of_every_kind_of_cascade_fit(stage1: Any, target: Any, labels: Any) -> None:
     volume = Volume.from_array(HU[labels].T, AFFINE)
     report = json.loads(json.dumps(fake_cascade(stage1=stage1, target=target).run(volume).to_json(), allow_nan=False))
+    validate(report)
+
+
+def test_the_report_of_a_resampled_scan_fits() -> None:
+    cascade = trained_on(fake_cascade(), (0.4, 0.5))
+    report = json.loads(json.dumps(cascade.run(Volume.from_array(HU[block()].T, AFFINE)).to_json(), allow_nan=False))
+    assert report["geometry"]["working_grid"] is not None
     validate(report)
 
 
