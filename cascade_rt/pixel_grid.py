@@ -26,7 +26,6 @@ LARGEST_ANGLE_DEG = 20.0
 LARGEST_AREA = 2.0
 """How many times the area of a pixel that it is resampled to a coarser one may have (docs/decisions/0020)."""
 _LOBES = 3
-_AIR_HU = -1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,18 +205,27 @@ class ResampledPixels:
 
     resampled = True
 
-    def __init__(self, own: tuple[int, int], seen: tuple[int, int]) -> None:
-        """Take rows and columns of the scan, and those that the networks see."""
+    def __init__(self, own: tuple[int, int], seen: tuple[int, int], window_hu: tuple[float, float]) -> None:
+        """Prepare the way there and back.
+
+        Args:
+            own: Rows and columns of the scan.
+            seen: Those that the networks see.
+            window_hu: What the networks see of HU.
+        """
         self.shape = seen
         self._own = own
+        # Sharp interpolation overshoots by a share of each edge; those of air and bone would reach into the window.
+        low, high = window_hu
+        self._limits_hu = (low - (high - low) / 2, high + (high - low) / 2)
         self._there = [_weights(before, after, _lanczos) for before, after in zip(own, seen, strict=True)]
         self._back = [_weights(before, after, _hat) for before, after in zip(seen, own, strict=True)]
 
     def read(self, image: Array, box: Box) -> npt.NDArray[np.float32]:
         """Resample (see `Pixels`)."""
         (rows, cols), (to_rows, to_cols) = box.slices, self._there
-        # What scanners fill the corners with lies far below air, and would ring into the body.
-        hu = np.maximum(image, _AIR_HU).astype(np.float32)
+        hu = image.astype(np.float32)
+        np.clip(hu, *self._limits_hu, out=hu)
         return _product(to_rows[rows], hu, to_cols[cols])
 
     def place(self, prob: Array, box: Box) -> tuple[Box, npt.NDArray[np.float32]]:
@@ -238,9 +246,9 @@ class ResampledPixels:
         return _scaled(box, self._own, self.shape)
 
 
-def pixels_of(own: tuple[int, int], working: PixelGrid | None) -> Pixels:
+def pixels_of(own: tuple[int, int], working: PixelGrid | None, window_hu: tuple[float, float]) -> Pixels:
     """How the networks see slices of so many rows and columns: on the working grid, where there is one."""
-    return OwnPixels(own) if working is None else ResampledPixels(own, working.shape)
+    return OwnPixels(own) if working is None else ResampledPixels(own, working.shape, window_hu)
 
 
 def _weights(before: int, after: int, kernel: Callable[[Array], Array]) -> Any:
@@ -259,7 +267,8 @@ def _weights(before: int, after: int, kernel: Callable[[Array], Array]) -> Any:
 
 def _hat(distance: Array) -> Array:
     """Weights of linear interpolation; distances in pixels."""
-    return np.maximum(0, 1 - np.abs(distance))
+    weights: Array = np.maximum(0, 1 - np.abs(distance))
+    return weights
 
 
 def _lanczos(distance: Array) -> Array:

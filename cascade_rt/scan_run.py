@@ -73,7 +73,7 @@ class ScanRun:
         self.working_grid = (
             None if pixel_mm is None else working_grid(PixelGrid((rows, cols), pixel_mm), config.pixel_mm)
         )
-        self._pixels = pixels_of((rows, cols), self.working_grid)
+        self._pixels = pixels_of((rows, cols), self.working_grid, config.window_hu)
         self.mask = np.zeros(shape, dtype=np.uint8)
         self.boxes: dict[int, Box] = {}
         self.slices_without_organ = 0

@@ -25,6 +25,7 @@ from cascade_rt.pixel_grid import (
 
 TRAINED_MM = (0.6, 1.0)
 MIDDLE = 0.6**0.5
+ALL_HU = (-1024.0, 3071.0)
 
 sides_mm = st.floats(0.2, 4.0)
 lengths = st.integers(1, 90)
@@ -34,12 +35,16 @@ def grid(row_mm: float, col_mm: float, shape: tuple[int, int] = (300, 400)) -> P
     return PixelGrid(shape, (row_mm, col_mm))
 
 
+def resampled(own: tuple[int, int], seen: tuple[int, int]) -> ResampledPixels:
+    return ResampledPixels(own, seen, ALL_HU)
+
+
 def whole(pixels: OwnPixels | ResampledPixels) -> Box:
     return Box(0, 0, *pixels.shape)
 
 
 def there_and_back(image: np.ndarray, seen: tuple[int, int]) -> np.ndarray:
-    pixels = ResampledPixels(image.shape, seen)
+    pixels = resampled(image.shape, seen)
     return pixels.place(pixels.read(image, whole(pixels)), whole(pixels))[1]
 
 
@@ -109,7 +114,7 @@ def test_the_range_is_that_of_the_cases_and_what_their_enlarging_adds() -> None:
 @settings(deadline=None)
 @given(lengths, lengths, lengths, lengths, st.integers(-1024, 3071))
 def test_a_constant_image_stays_constant(rows: int, cols: int, seen_rows: int, seen_cols: int, hu: int) -> None:
-    pixels = ResampledPixels((rows, cols), (seen_rows, seen_cols))
+    pixels = resampled((rows, cols), (seen_rows, seen_cols))
     found = pixels.read(np.full((rows, cols), hu, dtype=np.int16), whole(pixels))
     assert found.shape == (seen_rows, seen_cols)
     assert found.dtype == np.float32
@@ -120,7 +125,7 @@ def test_a_constant_image_stays_constant(rows: int, cols: int, seen_rows: int, s
 @given(lengths, lengths, st.integers(0, 2**32 - 1))
 def test_on_the_same_pixels_an_image_is_the_same(rows: int, cols: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(-1024, 3071, (rows, cols), dtype=np.int16)
-    pixels = ResampledPixels((rows, cols), (rows, cols))
+    pixels = resampled((rows, cols), (rows, cols))
     np.testing.assert_array_equal(pixels.read(image, whole(pixels)), image)
 
 
@@ -135,7 +140,7 @@ def test_a_smooth_field_comes_back(rows: int, cols: int, by_rows: float, by_cols
 @given(lengths, lengths, lengths, lengths, st.integers(0, 2**32 - 1))
 def test_probabilities_stay_probabilities(rows: int, cols: int, seen_rows: int, seen_cols: int, seed: int) -> None:
     prob = np.random.default_rng(seed).random((seen_rows, seen_cols), dtype=np.float32)
-    pixels = ResampledPixels((rows, cols), (seen_rows, seen_cols))
+    pixels = resampled((rows, cols), (seen_rows, seen_cols))
     _, found = pixels.place(prob, whole(pixels))
     assert prob.min() - 1e-6 <= found.min()
     assert found.max() <= prob.max() + 1e-6
@@ -143,29 +148,36 @@ def test_probabilities_stay_probabilities(rows: int, cols: int, seen_rows: int, 
 
 def test_fewer_pixels_are_means_over_areas() -> None:
     image = np.arange(24, dtype=np.int16).reshape(4, 6)
-    pixels = ResampledPixels((4, 6), (2, 2))
+    pixels = resampled((4, 6), (2, 2))
     np.testing.assert_allclose(pixels.read(image, whole(pixels)), image.reshape(2, 2, 2, 3).mean(axis=(1, 3)))
 
 
 def test_probabilities_on_more_pixels_lie_on_the_line_between_centres() -> None:
-    pixels = ResampledPixels((1, 4), (1, 2))
+    pixels = resampled((1, 4), (1, 2))
     _, found = pixels.place(np.array([[0, 1]], np.float32), whole(pixels))
     np.testing.assert_allclose(found, [[0, 0.25, 0.75, 1]])
 
 
 def test_a_slice_on_more_pixels_is_sharper_than_on_the_line_between_centres() -> None:
     edge = np.repeat(np.array([[0, 100]], np.int16), 8, axis=1)
-    pixels = ResampledPixels((1, 16), (1, 48))
+    pixels = resampled((1, 16), (1, 48))
     found = pixels.read(edge, whole(pixels))[0]
     assert found[24] - found[23] > 100 / 3
     np.testing.assert_allclose(found[1::3], edge[0], atol=1e-4)
+
+
+def test_air_does_not_ring_into_what_the_networks_see() -> None:
+    edge = np.full((16, 16), -1000, dtype=np.int16)
+    edge[4:12, 4:12] = -100
+    pixels = ResampledPixels((16, 16), (22, 22), (-100, 240))
+    assert pixels.read(edge, whole(pixels)).max() < -30
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_box_is_a_part_of_the_whole(data: st.DataObject) -> None:
     rows, cols, seen_rows, seen_cols = (data.draw(st.integers(8, 60)) for _ in range(4))
-    pixels = ResampledPixels((rows, cols), (seen_rows, seen_cols))
+    pixels = resampled((rows, cols), (seen_rows, seen_cols))
     row, col = data.draw(st.integers(0, seen_rows - 1)), data.draw(st.integers(0, seen_cols - 1))
     box = Box(row, col, data.draw(st.integers(1, seen_rows - row)), data.draw(st.integers(1, seen_cols - col)))
     image = np.random.default_rng(0).integers(-1024, 3071, (rows, cols), dtype=np.int16)
@@ -182,14 +194,14 @@ def test_a_box_is_a_part_of_the_whole(data: st.DataObject) -> None:
 
 
 def test_boxes_are_rounded_outward_and_end_at_the_image() -> None:
-    pixels = ResampledPixels((100, 100), (64, 64))
+    pixels = resampled((100, 100), (64, 64))
     assert pixels.own_box(Box(1, 2, 10, 10)) == Box(1, 3, 17, 16)
     assert pixels.own_box(Box(32, 32, 64, 64)) == Box(50, 50, 50, 50)
     assert pixels.seen_box(Box(1, 99, 10, 1)) == Box(0, 63, 8, 1)
 
 
 def test_what_lies_beyond_the_slice_is_left_away() -> None:
-    pixels = ResampledPixels((20, 20), (40, 40))
+    pixels = resampled((20, 20), (40, 40))
     padded = np.zeros((64, 64), dtype=np.float32)
     padded[:40, :40] = 1
     own, found = pixels.place(padded, Box(0, 0, 64, 64))
@@ -198,7 +210,7 @@ def test_what_lies_beyond_the_slice_is_left_away() -> None:
 
 
 def test_without_a_working_grid_nothing_is_copied() -> None:
-    pixels = pixels_of((20, 30), None)
+    pixels = pixels_of((20, 30), None, ALL_HU)
     image, box = np.zeros((20, 30), dtype=np.int16), Box(3, 4, 5, 6)
     assert np.shares_memory(pixels.read(image, box), image)
     assert pixels.place(image, box) == (box, image)
