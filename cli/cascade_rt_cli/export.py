@@ -71,10 +71,10 @@ def export(
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
     CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
-    or a bundle, to export it again with this version or with other --islands or another --corner-grid. Each graph is run beside PyTorch on
-    inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a probability of float32
-    differs by more than 1e-4, or the masks of a precision have a Dice below 0.999 with those of PyTorch, nothing is
-    written and the exit code is 5.
+    or a bundle, to export it again with this version, or with other --islands or another --corner-grid. Each graph is
+    run beside PyTorch on inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a
+    probability of float32 differs by more than 1e-4, or the masks of a precision have a Dice below 0.999 with those of
+    PyTorch, nothing is written and the exit code is 5.
 
     \b
     Examples:
