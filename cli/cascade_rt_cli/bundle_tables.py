@@ -24,6 +24,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         f"margin {crop.margin}, grid {crop.grid}, corners on multiples of {crop.corner_grid}, "
         f"slices without organ: {crop.empty_policy}",
     )
+    least = f" of at least {config.least_island_ml:g} ml" if config.least_island_ml else ""
+    yield "islands", f"{config.islands}{least}"
     yield "trained on", f"{training.get('data', 'not recorded')}, {training.get('epochs', '?')} epochs"
     if config.pixel_mm is not None:
         shortest, longest = config.pixel_mm

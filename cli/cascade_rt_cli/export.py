@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cascade_rt.config import CascadeConfig, Islands
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_option, scan_options
 
@@ -38,6 +39,17 @@ from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_
     metavar="PIXELS",
     help="Corners of crops on multiples of this, a divisor of the grid of their sides.  [default: as trained]",
 )
+@click.option(
+    "--islands",
+    type=click.Choice(["all", "largest"]),
+    help="Which pieces of a mask the bundle keeps, pancreas and tumour together.  [default: as trained]",
+)
+@click.option(
+    "--least-island-ml",
+    type=click.FloatRange(min=0),
+    metavar="ML",
+    help="Pieces of less than this are dropped, but at the ends of a scan.  [default: as trained]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
 @scan_options
 def export(
@@ -51,22 +63,25 @@ def export(
     engine: EngineChoice | None,
     compute_capability: str | None,
     corner_grid: int | None,
+    islands: Islands | None,
+    least_island_ml: float | None,
     overwrite: bool,
     reading: ScanOptions,
 ) -> None:
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
     CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
-    or a bundle, to export it again with this version or with another --corner-grid. Each graph is run beside PyTorch on
-    inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a probability of float32
-    differs by more than 1e-4, or the masks of a precision have a Dice below 0.999 with those of PyTorch, nothing is
-    written and the exit code is 5.
+    or a bundle, to export it again with this version, or with other --islands or another --corner-grid. Each graph is
+    run beside PyTorch on inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a
+    probability of float32 differs by more than 1e-4, or the masks of a precision have a Dice below 0.999 with those of
+    PyTorch, nothing is written and the exit code is 5.
 
     \b
     Examples:
       cascade-rt export runs/first -o bundles/first --calibrate scan1.nii.gz --calibrate scan2.nii.gz
       cascade-rt export runs/first/best.safetensors -o bundles/best --no-fp16
       cascade-rt export bundles/best -o bundles/steady --corner-grid 32
+      cascade-rt export bundles/best -o bundles/whole --islands largest --least-island-ml 2
       cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
     from cascade_rt_cli.missing import needs_extra
@@ -82,9 +97,7 @@ def export(
 
     check_engine(engine, compute_capability)
     trained = load_initial(checkpoint)
-    if corner_grid is not None:
-        crop = replace(trained.cascade.crop, corner_grid=corner_grid)
-        trained = replace(trained, cascade=replace(trained.cascade, crop=crop))
+    trained = replace(trained, cascade=_with(trained.cascade, corner_grid, islands, least_island_ml))
     calibration = scan_calibration(scans, reading) if scans else None
     with spinner() as say:
         bundle = export_bundle(
@@ -101,3 +114,16 @@ def export(
     print_bundle(bundle)
     if engine is not None:
         export_engines(bundle, engine, compute_capability, overwrite=overwrite)
+
+
+def _with(
+    config: CascadeConfig, corner_grid: int | None, islands: Islands | None, least_island_ml: float | None
+) -> CascadeConfig:
+    """The config with what was asked for in place of what it was trained with."""
+    crop = config.crop if corner_grid is None else replace(config.crop, corner_grid=corner_grid)
+    return replace(
+        config,
+        crop=crop,
+        islands=config.islands if islands is None else islands,
+        least_island_ml=config.least_island_ml if least_island_ml is None else least_island_ml,
+    )

@@ -1,8 +1,17 @@
 """What is printed reads as it was meant."""
 
-import pytest
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
-from cascade_rt_cli.console import volume_text
+import pytest
+from rich.console import Console
+
+from cascade_rt.inference import Job
+from cascade_rt.islands import IslandRecord
+from cascade_rt.volume import Volume
+from cascade_rt_cli.console import print_segmentation, volume_text
+from tests.cohort_files import AFFINE, HU, block, fake_cascade
 
 
 @pytest.mark.parametrize(
@@ -11,3 +20,19 @@ from cascade_rt_cli.console import volume_text
 )
 def test_a_volume_that_was_found_is_never_nothing(volume_ml: float, text: str) -> None:
     assert volume_text(volume_ml) == text
+
+
+@pytest.mark.parametrize(
+    ("islands", "line"),
+    [
+        (IslandRecord("largest", components=3, kept=1, voxels_dropped=9, ml_dropped=1.24), "1.2 ml: 2 of 3 pieces"),
+        (IslandRecord("largest", components=1, kept=1), None),
+        (IslandRecord("largest"), None),
+    ],
+)
+def test_what_was_dropped_is_told_where_something_was(islands: IslandRecord, line: str | None) -> None:
+    found = replace(fake_cascade().run(Volume.from_array(HU[block((1, 4, 4))].T, AFFINE)), islands=islands)
+    text = StringIO()
+    print_segmentation(Console(file=text, width=200), Job(Path("a.nii"), Path("b.nii"), Path("c.json")), found)
+    dropped = [row.split("dropped", 1)[1].strip() for row in text.getvalue().splitlines() if "dropped" in row]
+    assert dropped == ([] if line is None else [f"{line} found"])

@@ -61,6 +61,24 @@ def cells(result: Result) -> list[list[str]]:
 # What is printed
 
 
+def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_strict(*arguments: object) -> Cascade:
+        cascade = open_fake(*arguments)  # type: ignore[arg-type]
+        config = replace(cascade.bundle.manifest.config, islands="largest")
+        manifest = replace(cascade.bundle.manifest, config=config)
+        return Cascade(replace(cascade.bundle, manifest=manifest), cascade.engines)
+
+    monkeypatch.setattr("cascade_rt_cli.evaluate_cohort.open_cascade", open_strict)
+    apart = block((0, 2, 2), (0, 2, 3), (3, 6, 6), shape=(4, 8, 8))
+    root = save_cohort(tmp_path, {"a": (apart, apart)})
+    dice = []
+    for options in ((), ("--scattered",)):
+        assert evaluate(root, "-o", tmp_path / "report.json", "--overwrite", *options).exit_code == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        dice.append(report["cases"][0]["organ_dice"])
+    assert dice == [pytest.approx(4 / 5), 1.0]
+
+
 def test_the_table_has_three_rows_for_each_target(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR))
     assert result.exit_code == 0

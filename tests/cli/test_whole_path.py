@@ -85,14 +85,18 @@ def test_inspect_shows_the_training_and_the_parity(exported: Path) -> None:
     assert "stage2 against PyTorch, largest error: tumor_prob" in output
 
 
-def test_a_bundle_is_exported_again_with_other_corners(exported: Path, scan: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_exported_again_with_other_corners_and_islands(exported: Path, scan: Path, tmp_path: Path) -> None:
     steady = tmp_path / "steady"
-    result = cascade_rt("export", exported, "-o", steady, "--no-fp16", "--calibrate", scan, "--corner-grid", 32)
+    other = ("--corner-grid", 32, "--islands", "largest", "--least-island-ml", 2)
+    result = cascade_rt("export", exported, "-o", steady, "--no-fp16", "--calibrate", scan, *other)
     assert result.exit_code == 0, result.output
     first, second = (json.loads((path / "manifest.json").read_text()) for path in (exported, steady))
     assert second["config"]["crop"] == first["config"]["crop"] | {"corner_grid": 32}
+    assert (second["config"]["islands"], second["config"]["least_island_ml"]) == ("largest", 2.0)
     assert (second["training"], second["files"]) == (first["training"], first["files"])
-    assert "corners on multiples of 32" in cascade_rt("inspect", steady).stdout
+    shown = cascade_rt("inspect", steady).stdout
+    assert "corners on multiples of 32" in shown
+    assert "largest of at least 2 ml" in shown
 
 
 def test_corners_that_do_not_fit_the_sides_are_refused(exported: Path, tmp_path: Path) -> None:
