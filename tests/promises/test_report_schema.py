@@ -83,7 +83,7 @@ def test_reports_of_every_kind_of_cascade_fit(stage1: Any, target: Any, labels: 
 
 
 def test_the_report_of_a_resampled_scan_fits() -> None:
-    cascade = trained_on(fake_cascade(), (0.4, 0.5))
+    cascade = trained_on(fake_cascade(), (1.0, 1.2))
     report = json.loads(json.dumps(cascade.run(Volume.from_array(HU[block()].T, AFFINE)).to_json(), allow_nan=False))
     assert report["geometry"]["working_grid"] is not None
     validate(report)
