@@ -56,6 +56,18 @@ def test_validation_measures_what_the_exported_cascade_finds(checkpoint: Checkpo
     assert 0 < found["tumor_dice"] < 1
 
 
+@pytest.mark.parametrize(("scattered", "expected"), [(False, 1.0), (True, 3600 / 3601)])
+def test_islands_are_dropped_where_slices_are_neighbours(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, scattered: bool, expected: float
+) -> None:
+    case = replace(square_case(), scattered=scattered)
+    found = case.label.copy()
+    found[1, 65, 85] = found[1, 67, 87] = 1
+    monkeypatch.setattr("cascade_rt.training.validation.find_mask", lambda *_: found)
+    model = replace(checkpoint, cascade=replace(checkpoint.cascade, islands="largest")).build_model()
+    assert validate(model, [case])["organ_dice"] == pytest.approx(expected)
+
+
 def test_the_dice_of_the_tumour_is_over_the_cases_that_hold_some(checkpoint: Checkpoint) -> None:
     model, cases = checkpoint.build_model(), [square_case(1), square_case(2, tumor=False)]
     assert validate(model, cases)["tumor_dice"] == validate(model, cases[:1])["tumor_dice"]
