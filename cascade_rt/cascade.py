@@ -150,6 +150,7 @@ class Cascade:
             boxes=run.boxes,
             slices_without_organ=run.slices_without_organ,
             search=run.search,
+            tumor_sought=config.target == "tumor",
             islands=islands,
             working_grid=run.working_grid,
             warnings=(

@@ -145,6 +145,8 @@ class Evaluation:
     """Bundle, engine and versions, as in `Segmentation`."""
     baseline_engine: Mapping[str, Any] | None = None
     """What the baseline ran on, where there was one."""
+    tumor_sought: bool = True
+    """Whether the bundle looks for tumours; where it does not, nothing can be said of them."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ class Evaluation:
     @property
     def targets(self) -> tuple[Target, ...]:
         """The targets that the labels know and the bundle looks for."""
-        known = {"organ": self.organ_sought, "tumor": self.tumor_in_labels}
+        known = {"organ": self.organ_sought, "tumor": self.tumor_in_labels and self.tumor_sought}
         return tuple(target for target in TARGETS if known[target])
 
     def scores(self, target: Target) -> TargetScores:
@@ -236,6 +238,7 @@ def evaluate(
         organ_sought=cascade.bundle.manifest.config.finds_organ,
         provenance=cascade.provenance,
         baseline_engine=None if baseline is None else baseline.provenance["engine"],
+        tumor_sought=cascade.bundle.manifest.config.target == "tumor",
     )
 
 

@@ -51,7 +51,7 @@ def evaluation_json(evaluation: Evaluation) -> Row:
         "tumor_in_labels": evaluation.tumor_in_labels,
         "aggregates": {
             "organ": _target_json(evaluation, "organ") if evaluation.organ_sought else None,
-            "tumor": _tumor_json(evaluation) if evaluation.tumor_in_labels else None,
+            "tumor": _tumor_json(evaluation) if "tumor" in evaluation.targets else None,
         },
         "baseline": _baseline_json(evaluation),
         "cases": case_rows(evaluation),
@@ -64,9 +64,10 @@ def evaluation_json(evaluation: Evaluation) -> Row:
 def case_rows(evaluation: Evaluation) -> list[Row]:
     """A flat row for each case, all with the same keys; what is undefined, or not in the labels, is None."""
     rows = [_case_row(case) for case in evaluation.cases]
-    if not evaluation.tumor_in_labels:
+    if "tumor" not in evaluation.targets:
+        kept = {"tumor_found_ml"} if evaluation.tumor_sought else set()
         for row in rows:
-            row.update({key: None for key in row if key.startswith(("tumor_", "crop_")) and key != "tumor_found_ml"})
+            row.update({key: None for key in row if key.startswith(("tumor_", "crop_")) and key not in kept})
     if not evaluation.organ_sought:
         for row in rows:
             row.update({key: None for key in row if key.startswith("organ_") and key != "organ_true_ml"})

@@ -287,7 +287,8 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
 def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
     """What each outline is, with the volume in the whole scan."""
     found = segmentation.measurements
-    entries = ((ORGAN_LABEL, "pancreas with tumour", found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
+    organ = "pancreas with tumour" if segmentation.tumor_sought else "pancreas"
+    entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
     left = float(_MARGIN)
     for label, name, volume_ml in entries:
         if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):

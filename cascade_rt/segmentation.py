@@ -78,6 +78,8 @@ class Segmentation:
     """The mask's file, where it has been written."""
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
+    tumor_sought: bool = True
+    """Whether the bundle looked for tumours; where it did not, their volume is unknown, not 0."""
     islands: IslandRecord = field(default_factory=IslandRecord)
     """Which pieces of the mask were kept."""
     working_grid: PixelGrid | None = None
@@ -132,7 +134,7 @@ class Segmentation:
             "volumes_ml": {
                 "organ": found.organ_ml if self.organ_sought else None,
                 "pancreas": found.pancreas_ml if self.organ_sought else None,
-                "tumor": found.tumor_ml,
+                "tumor": found.tumor_ml if self.tumor_sought else None,
             },
             "lesions": [asdict(lesion) for lesion in found.lesions],
             "slices": {
@@ -141,7 +143,7 @@ class Segmentation:
                 "without_organ_in_stage1": self.slices_without_organ,
                 "sent_to_stage2": len(self.boxes),
                 "with_organ": found.organ_slices if self.organ_sought else None,
-                "with_tumor": found.tumor_slices,
+                "with_tumor": found.tumor_slices if self.tumor_sought else None,
             },
             "search": asdict(self.search),
             "islands": asdict(self.islands),

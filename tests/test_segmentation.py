@@ -288,3 +288,8 @@ def test_file_that_is_there_is_overwritten_where_asked_for(tmp_path: Path, metho
 def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path, method: str, name: str) -> None:
     with pytest.raises(OutputError, match="does not exist"):
         getattr(segmentation(organ_mask()), method)(tmp_path / "nowhere" / name)
+
+
+def test_a_bundle_that_does_not_look_for_tumours_says_nothing_of_them() -> None:
+    report = segmentation(np.zeros(SHAPE, dtype=np.uint8), tumor_sought=False).to_json()
+    assert (report["volumes_ml"]["tumor"], report["slices"]["with_tumor"]) == (None, None)

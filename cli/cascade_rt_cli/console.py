@@ -78,12 +78,13 @@ def print_intended_use(console: Console, result: Segmentation | Evaluation) -> N
 def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     found, slices = segmentation.measurements, len(segmentation.mask)
     if segmentation.organ_sought:
-        yield (
-            "pancreas",
-            f"{volume_text(found.pancreas_ml)}, with tumour {volume_text(found.organ_ml)}, "
-            f"in {found.organ_slices} of {slices} slices",
-        )
-    yield "tumour", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
+        with_tumor = f", with tumour {volume_text(found.organ_ml)}" if segmentation.tumor_sought else ""
+        where = f"in {found.organ_slices} of {slices} slices"
+        yield "pancreas", f"{volume_text(found.pancreas_ml)}{with_tumor}, {where}"
+    if segmentation.tumor_sought:
+        yield "tumour", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
+    else:
+        yield "tumour", "not looked for: this bundle finds the pancreas"
     for lesion in found.lesions[:3]:
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
     if len(found.lesions) > 3:

@@ -35,7 +35,7 @@ def _score_table(evaluation: Evaluation, chosen: SampleSet) -> Table:
             for row in others:
                 table.add_row("", *row)
         else:
-            reason = "not in the labels" if target == "tumor" else "not looked for"
+            reason = "not looked for" if target == "organ" or not evaluation.tumor_sought else "not in the labels"
             table.add_row(_NAMES[target], reason)
     return table
 
@@ -52,7 +52,7 @@ def _score_rows(scores: TargetScores, chosen: SampleSet) -> Iterator[tuple[str, 
 def _findings(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     missed = ", ".join(f"{_NAMES[target]} {evaluation.scores(target).slices_missed}" for target in evaluation.targets)
     yield "missed", f"slices with the target in which nothing of it was found: {missed}"
-    if not evaluation.tumor_in_labels:
+    if "tumor" not in evaluation.targets:
         return
     found, crop = evaluation.detection(), evaluation.crop()
     yield "detected", f"tumour in {found.detected} of {found.tumor_cases} cases that have one"
