@@ -51,7 +51,7 @@ def test_0_is_a_mask(scan: Path, tmp_path: Path) -> None:
 
 
 def test_1_is_a_bug_of_ours_with_its_traceback(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> NoReturn:
+    def fail(*_: object, **__: object) -> NoReturn:
         raise ZeroDivisionError
 
     monkeypatch.setattr("cascade_rt.cascade.measure", fail)
