@@ -53,7 +53,7 @@ EmbeddedName = Literal["patients", "phantom"]
 EMBEDDED_NAMES: tuple[EmbeddedName, ...] = get_args(EmbeddedName)
 """Bundles that come with the package: one trained on patients, for the pancreas; one trained on synthetic phantoms, for
 the pancreas and its tumours, for demonstration and tests."""
-DEFAULT_EMBEDDED: EmbeddedName = "phantom"
+DEFAULT_EMBEDDED: EmbeddedName = "patients"
 """The bundle that is run where none is named."""
 _LONGEST_COMPLAINT = 300
 """Characters; a complaint quotes what it is about, which may be the whole manifest."""

@@ -264,7 +264,7 @@ def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:
     grid = scan.canonical_grid
     _, rows, cols = grid.shape
     own = PixelGrid((rows, cols), grid.spacing_mm[1:])
-    check_pixels(scan.name, grid.affine, own, config.pixel_mm)
+    check_pixels(scan.name, grid.affine, own, config.pixel_mm, config.target)
     working = working_grid(own, config.pixel_mm)
     if max(full_box((working or own).shape, config.crop).size) <= LONGEST_SIDE:
         return own

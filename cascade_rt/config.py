@@ -23,6 +23,7 @@ COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
 """Networks of Table 1 that MONAI keeps; each stands on its own, without a cascade."""
 Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
 Interference = Literal["both", "fpd", "fnd", "none"]
+Target = Literal["tumor", "organ"]
 Augmentation = Literal["none", "intensity", "full", "wide"]
 OverlapOver = Literal["slice", "batch"]
 Islands = Literal["all", "largest"]
@@ -66,7 +67,7 @@ class CropConfig:
 class CascadeConfig:
     """The two networks and the glue between them: all that inference needs to know besides the weights."""
 
-    target: Literal["tumor", "organ"] = "tumor"
+    target: Target = "tumor"
     """What stage 2 finds in its crop: the tumour, or, where no tumours are labelled, the organ once more and finer. The
     label it writes follows from it: 2, or 1 in place of what stage 1 found."""
     stage1: Literal["multiscale_unet", "none"] = "multiscale_unet"
@@ -81,6 +82,8 @@ class CascadeConfig:
     """Whether stage 2 sees the image times the saliency of the organ probability; off, it sees the plain image."""
     base_width: int = 64
     """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
+    stage1_base_width: int | None = None
+    """The same of stage 1 alone, where it is wider or narrower than stage 2; None: `base_width`."""
     stage1_stride: Literal[1, 2] = 1
     """Pixels that stage 1 averages into one along rows and columns before it computes; its logits are brought back to
     all pixels inside its graph. 1 is the paper's. 2 is a quarter of the work, on a grid coarser than what it looks for
@@ -120,6 +123,11 @@ class CascadeConfig:
             "cascade.base_width must be a multiple of 8",
             self.base_width,
         )
+        _require(
+            self.stage1_base_width is None or self.stage1_base_width > 0,
+            "cascade.stage1_base_width must be positive",
+            self.stage1_base_width,
+        )
         low, high = self.window_hu
         _require(
             isfinite(low) and isfinite(high) and low < high,
@@ -145,6 +153,11 @@ class CascadeConfig:
             " no pieces of one thing",
             (self.islands, least),
         )
+
+    @property
+    def stage1_width(self) -> int:
+        """Channels of the first encoder block of stage 1."""
+        return self.base_width if self.stage1_base_width is None else self.stage1_base_width
 
     @property
     def stage1_side_multiple(self) -> int:

@@ -6,17 +6,20 @@ Slices are never resampled along z: the networks see one at a time.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.config import Target
 from cascade_rt.crop import Box
 from cascade_rt.errors import InputError, InputWarning
 
 Array = npt.NDArray[Any]
+Range = tuple[float, float]
+"""Shortest and longest side in mm."""
 
 TOLERANCE = 0.02
 """By what share pixels may be other than square, or outside the range, and are still taken as they are: headers round,
@@ -24,7 +27,10 @@ and so do whole numbers of pixels."""
 LARGEST_ANGLE_DEG = 20.0
 """How far slices may lean from axial."""
 LARGEST_AREA = 2.0
-"""How many times the area of a pixel that it is resampled to a coarser one may have (docs/decisions/0020)."""
+"""How many times the area of a pixel that it is resampled to a coarser one may have, where tumours are looked for
+(docs/decisions/0020)."""
+LONGEST_SIDE = 4.0
+"""How many times the side of a pixel that it is resampled to that of a coarser one may be, where the pancreas is."""
 _LOBES = 3
 
 
@@ -71,18 +77,7 @@ def in_range(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> 
     return shortest <= min(pixel_mm) * (1 + TOLERANCE) and max(pixel_mm) <= longest * (1 + TOLERANCE)
 
 
-def trained_range(sides_mm: Iterable[float], zoom: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float]:
-    """Return the shortest and the longest side of pixels, or distance of slices, in training data.
-
-    Args:
-        sides_mm: Those of each case; at least one.
-        zoom: How much smaller and larger anatomy may be shown by augmentation, as a factor.
-    """
-    sides = list(sides_mm)
-    return min(sides) / zoom[1], max(sides) / zoom[0]
-
-
-def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[float, float] | None) -> None:
+def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: Range | None, target: Target) -> None:
     """Refuse a scan whose slices cannot be made to look like those trained on.
 
     Args:
@@ -90,6 +85,7 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[flo
         affine: 4x4, from the canonical index (z, row, col) to world mm (RAS+).
         own: The scan's own grid.
         trained_mm: As of `working_grid`; None: nothing is refused.
+        target: What stage 2 looks for. Coarse pixels lose tumours long before they lose the pancreas.
 
     Raises:
         InputError: Its slices lean too far from axial (`E_NOT_AXIAL`), or its pixels are too coarse on one side, as in
@@ -104,7 +100,7 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[flo
             "export the axial series",
             code="E_NOT_AXIAL",
         )
-    if working_grid(own, trained_mm) is not None and _coarseness(own.pixel_mm, trained_mm) > LARGEST_AREA:
+    if working_grid(own, trained_mm) is not None and _is_too_coarse(own.pixel_mm, middle_mm(trained_mm), target):
         raise InputError(
             f"{name}: its pixels measure {_shown(own.pixel_mm)} mm in axial slices, too coarse for networks trained on "
             f"{_shown_range(trained_mm)} mm; is this a coronal or sagittal reformat? Export the axial series",
@@ -112,10 +108,10 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: tuple[flo
         )
 
 
-def _coarseness(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> float:
-    """How many pixels, resampled, are interpolated from one; a side that is finer than theirs counts as theirs."""
-    side = middle_mm(trained_mm)
-    return max(1.0, pixel_mm[0] / side) * max(1.0, pixel_mm[1] / side)
+def _is_too_coarse(pixel_mm: tuple[float, float], side_mm: float, target: Target) -> bool:
+    """Whether too many pixels of a side are interpolated from one; a finer side than that counts as that."""
+    row, col = (max(1.0, length / side_mm) for length in pixel_mm)
+    return row * col > LARGEST_AREA if target == "tumor" else max(row, col) > LONGEST_SIDE
 
 
 def degrees_from_axial(affine: Array) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
+from cascade_rt.bundle import embedded_bundle_path
 from cascade_rt.cascade import Cascade, find_mask, open_cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.fake import FakeEngine
@@ -224,7 +225,7 @@ def anatomy(request: pytest.FixtureRequest) -> Anatomy:
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[Cascade]:
-    with open_cascade(backend="onnxruntime") as cascade:
+    with open_cascade(embedded_bundle_path("phantom"), backend="onnxruntime") as cascade:
         yield cascade
 
 

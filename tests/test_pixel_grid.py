@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
+from cascade_rt.config import Target
 from cascade_rt.crop import Box
 from cascade_rt.errors import InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.pixel_grid import (
     LARGEST_ANGLE_DEG,
     LARGEST_AREA,
+    LONGEST_SIDE,
     TOLERANCE,
     OwnPixels,
     PixelGrid,
@@ -19,7 +21,6 @@ from cascade_rt.pixel_grid import (
     check_pixels,
     degrees_from_axial,
     pixels_of,
-    trained_range,
     working_grid,
 )
 
@@ -101,11 +102,6 @@ def test_what_the_networks_see_is_square_within_the_range_and_covers_the_same_fi
     assert TRAINED_MM[0] * (1 - rounding) <= min(seen.pixel_mm)
     assert max(seen.pixel_mm) <= TRAINED_MM[1] * (1 + rounding)
     assert np.multiply(seen.shape, seen.pixel_mm) == pytest.approx(np.multiply(own.shape, own.pixel_mm))
-
-
-def test_the_range_is_that_of_the_cases_and_what_their_enlarging_adds() -> None:
-    assert trained_range([0.9, 0.7, 0.8]) == (0.7, 0.9)
-    assert trained_range([0.9, 0.7, 0.8], zoom=(0.9, 1.1)) == pytest.approx((0.7 / 1.1, 1.0))
 
 
 # Resampling
@@ -230,9 +226,13 @@ def affine(row_mm: float, col_mm: float, lean_deg: float = 0.0) -> np.ndarray:
 
 
 def check(
-    row_mm: float, col_mm: float, lean_deg: float = 0.0, trained: tuple[float, float] | None = TRAINED_MM
+    row_mm: float,
+    col_mm: float,
+    lean_deg: float = 0.0,
+    trained: tuple[float, float] | None = TRAINED_MM,
+    target: Target = "tumor",
 ) -> None:
-    check_pixels("scan", affine(row_mm, col_mm, lean_deg), grid(row_mm, col_mm), trained)
+    check_pixels("scan", affine(row_mm, col_mm, lean_deg), grid(row_mm, col_mm), trained, target)
 
 
 @pytest.mark.parametrize("lean", [0.0, LARGEST_ANGLE_DEG - 1, -LARGEST_ANGLE_DEG + 1])
@@ -264,6 +264,20 @@ def test_pixels_too_coarse_on_a_side_are_refused(sides: tuple[float, float]) -> 
 @pytest.mark.parametrize("sides", [(0.1, 0.1), (0.8, 1.2), (1.08, 1.08), (MIDDLE * LARGEST_AREA - 0.01, 0.6)])
 def test_pixels_that_can_be_resampled_are_not_refused(sides: tuple[float, float]) -> None:
     check(*sides)
+
+
+@pytest.mark.parametrize("sides", [(3.0, 3.0), (0.8, MIDDLE * LONGEST_SIDE - 0.01)])
+def test_a_pancreas_is_looked_for_on_coarser_pixels_than_tumours(sides: tuple[float, float]) -> None:
+    check(*sides, target="organ")
+    with pytest.raises(InputError, match="too coarse"):
+        check(*sides, target="tumor")
+
+
+@pytest.mark.parametrize("sides", [(5.0, 5.0), (0.8, 5.0), (MIDDLE * LONGEST_SIDE + 0.01, 0.6)])
+def test_a_coronal_reformat_is_too_coarse_for_a_pancreas(sides: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="too coarse") as refused:
+        check(*sides, target="organ")
+    assert refused.value.code == "E_COARSE"
 
 
 def test_the_coarsest_pixels_trained_on_are_not_too_coarse() -> None:

@@ -76,12 +76,6 @@ class Change:
     """Standard deviation in pixels."""
 
 
-def zoom_range(augmentation: Augmentation) -> tuple[float, float]:
-    """The least and the most that slices are enlarged by."""
-    reach = REACH[augmentation]
-    return (1.0, 1.0) if reach is None else (1 - reach.zoom, 1 + reach.zoom)
-
-
 def draw_change(augmentation: Augmentation, random: np.random.Generator) -> Change:
     """Draw what is done to a slice; without augmentation nothing is drawn."""
     reach = REACH[augmentation]

@@ -32,7 +32,7 @@ class CascadeModel(nn.Module):
         super().__init__()
         self.config = config
         has_stage1 = config.stage1 != "none"
-        self.stage1 = MultiscaleUNet(config.base_width, config.norm, config.bottleneck) if has_stage1 else None
+        self.stage1 = MultiscaleUNet(config.stage1_width, config.norm, config.bottleneck) if has_stage1 else None
         self.saliency = SaliencyModule(config.saliency_channels) if config.saliency else None
         self.stage2 = build_stage2(config)
 

@@ -44,7 +44,7 @@ def load_weights(content: bytes, config: CascadeConfig, source: str) -> CascadeM
         raise BundleError(f"{source}: is not a safetensors file ({error}); export the bundle again") from error
     # Its first layers have this many channels. A model that claims more than the file has may fit into no memory.
     widest = max((max(tensor.shape, default=0) for tensor in weights.values()), default=0)
-    if config.base_width > widest:
+    if max(config.base_width, config.stage1_width) > widest:
         raise _other_network(source)
     return fill_weights(CascadeModel(config), weights, source)
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cascade_rt.data.augmentation import zoom_range
 from cascade_rt.data.names import Dataset
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import read_split
@@ -19,7 +18,7 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """Train on the training cases of a store's split. Where none has a tumour, both stages find the pancreas.
 
     Raises:
-        UsageError: The store is not named, is not prepared, or holds another data set; or as of `with_spacing`.
+        UsageError: The store is not named, is not prepared, or holds another data set.
     """
     if store is None:
         raise UsageError(
@@ -36,5 +35,5 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
             config=replace(plan.config, slices=slices, boundary_classes=2),
         )
     trained_on, _ = hold_out(cases, plan.validate)
-    plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on, zoom_range(plan.config.augmentation)))
+    plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on))
     run_training(cases, f"{_TITLES[dataset]}, {split}", plan)

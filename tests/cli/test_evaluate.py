@@ -73,7 +73,7 @@ def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, mon
     root = save_cohort(tmp_path, {"a": (apart, apart)})
     dice = []
     for options in ((), ("--scattered",)):
-        assert evaluate(root, "-o", tmp_path / "report.json", "--overwrite", *options).exit_code == 0
+        assert evaluate(root, "--bundle", "phantom", "-o", tmp_path / "report.json", "--overwrite", *options).exit_code == 0
         report = json.loads((tmp_path / "report.json").read_text())
         dice.append(report["cases"][0]["organ_dice"])
     assert dice == [pytest.approx(4 / 5), 1.0]
@@ -108,7 +108,7 @@ def test_the_findings_are_told_in_sentences(tmp_path: Path) -> None:
 
 
 def test_labels_without_tumours_are_said_to_have_none(tmp_path: Path) -> None:
-    result = evaluate(save_cohort(tmp_path, {"a": (TUMOR, ORGAN)}))
+    result = evaluate(save_cohort(tmp_path, {"a": (TUMOR, ORGAN)}), "--bundle", "phantom")
     assert ["tumour", "not in the labels"] in cells(result)
     assert "detected" not in result.stdout
 
