@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from cascade_rt.bundle import embedded_bundle_path
 from cascade_rt.cascade import Cascade, find_mask, open_cascade
+from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import InputError
@@ -206,7 +207,7 @@ def test_slices_too_large_of_their_own_may_be_small_enough_resampled(cascade: Ca
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Some slices of a phantom around its pancreas, on the pixels that the embedded bundle knows."""
+    """Slices with a pancreas, on the pixels that an embedded bundle knows."""
 
     hu: np.ndarray
     label: np.ndarray
@@ -270,6 +271,41 @@ def test_the_same_anatomy_is_found_on_other_pixels(embedded: Cascade, anatomy: A
 def test_what_is_too_coarse_for_that_is_refused(embedded: Cascade, anatomy: Anatomy, pixels: str) -> None:
     with pytest.raises(InputError, match="too coarse for networks trained on") as refused:
         scores(on_its_pixels(embedded, anatomy), anatomy, sides_of(pixels, anatomy))
+    assert refused.value.code == "E_COARSE"
+
+
+# The same patients
+
+
+@pytest.fixture(scope="module")
+def patients() -> Anatomy:
+    """Slices of patients that the embedded bundle was not trained on."""
+    voxels = [np.asarray(nib.load(file).dataobj).transpose(2, 1, 0) for file in (demo_patient.SCAN, demo_patient.LABEL)]
+    return Anatomy(*voxels, pixel_mm=0.8)
+
+
+@pytest.fixture(scope="module")
+def for_patients() -> Iterator[Cascade]:
+    with open_cascade(embedded_bundle_path("patients"), backend="onnxruntime") as cascade:
+        yield cascade
+
+
+@pytest.fixture(scope="module")
+def native_dice(for_patients: Cascade, patients: Anatomy) -> float:
+    return scores(for_patients, patients, (0.8, 0.8))[0]
+
+
+@pytest.mark.parametrize("pixels", ["0.5", "1.0", "1.6", "256", "1024", "0.8 x 1.2", "3.0"])
+def test_the_pancreas_of_patients_is_found_on_other_pixels(
+    for_patients: Cascade, patients: Anatomy, native_dice: float, pixels: str
+) -> None:
+    assert native_dice > 0.75
+    assert scores(for_patients, patients, sides_of(pixels, patients))[0] >= native_dice - 0.03
+
+
+def test_a_coronal_reformat_of_patients_is_refused(for_patients: Cascade, patients: Anatomy) -> None:
+    with pytest.raises(InputError, match="a coronal or sagittal reformat") as refused:
+        scores(for_patients, patients, (5.0, 0.8))
     assert refused.value.code == "E_COARSE"
 
 

@@ -34,7 +34,7 @@ bundle_option = click.option(
     type=BUNDLE,
     metavar="BUNDLE",
     help="Folder of the bundle to run, or the name of an embedded one: patients or phantom. A bundle in a folder of "
-    "that name here goes first. Default: phantom; not for clinical use.",
+    "that name here goes first. Default: patients; not for clinical use.",
 )
 signature_option = click.option(
     "--require-signature",
