@@ -1,6 +1,5 @@
 """A picture that lets a person judge a mask at a glance."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,52 +10,25 @@ from cascade_rt.atomic import atomic_write
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.metrics import dice
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
+from cascade_rt.slice_panel import (
+    COLORS,
+    OUTLINE,
+    PANEL_SIDE,
+    TEXT,
+    around_organ,
+    covered,
+    load_font,
+    outline_around,
+    slice_panel,
+    view_of,
+)
 
-WINDOW_HU = (-160.0, 240.0)
-"""The abdominal window that radiologists read with."""
-PANEL_SIDE = 640
-"""Side of each of the two square panels, in pixels."""
-COLORS = {ORGAN_LABEL: (80, 200, 255), TUMOR_LABEL: (255, 90, 60)}
-"""Of the outlines and their legend, and of nothing else in the picture."""
 TRUTH_COLOR = (255, 190, 60)
 """Of the outline that an expert drew."""
-_TEXT, _DIM_TEXT, _DOUBT = (235, 235, 235), (165, 165, 165), (255, 205, 90)
-_BACKGROUND, _PANEL_BACKGROUND = (22, 22, 24), (0, 0, 0)
+_DIM_TEXT, _DOUBT = (165, 165, 165), (255, 205, 90)
+_BACKGROUND = (22, 22, 24)
 _MARGIN, _LINE, _SWATCH = 16, 24, 14
-_OUTLINE = 2
-_CONTEXT_MM = 30.0
-_SCALE_BARS_MM = (50, 20, 10, 5)
-_PANELS_PER_SCALE_BAR = 3
 _COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
-
-
-@dataclass(frozen=True)
-class _View:
-    """A window of a slice, enlarged to true proportions in the middle of a panel."""
-
-    rows: slice
-    cols: slice
-    pixels_per_mm: float
-    size: tuple[int, int]
-    """Pixels across and down."""
-    side: int = PANEL_SIDE
-    """Pixels along each side of the panel."""
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        """Where the image begins in the panel: x and y."""
-        return (self.side - self.size[0]) // 2, (self.side - self.size[1]) // 2
-
-    def frame(self, part: "_View") -> tuple[float, float, float, float]:
-        """The rectangle of another view of the same slice in this panel: left, top, right, bottom."""
-        (left, top), (width, height) = self.corner, self.size
-        across, down = width / (self.cols.stop - self.cols.start), height / (self.rows.stop - self.rows.start)
-        return (
-            left + (part.cols.start - self.cols.start) * across,
-            top + (part.rows.start - self.rows.start) * down,
-            left + (part.cols.stop - self.cols.start) * across - 1,
-            top + (part.rows.stop - self.rows.start) * down - 1,
-        )
 
 
 def render_preview(segmentation: Segmentation) -> Image.Image:
@@ -69,12 +41,15 @@ def render_preview(segmentation: Segmentation) -> Image.Image:
     index = telling_slice(segmentation.mask)
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
     spacing = segmentation.volume.spacing_mm[1:]
-    whole = _view(slice(0, mask.shape[0]), slice(0, mask.shape[1]), spacing)
+    whole = view_of(slice(0, mask.shape[0]), slice(0, mask.shape[1]), spacing)
     if not mask.any():
-        return _page([_panel(image, mask, whole, "whole slice")], segmentation, index)
-    close = _view(*_around_organ(mask, spacing), spacing)
+        return _page([slice_panel(image, mask, whole, "whole slice")], segmentation, index)
+    close = view_of(*around_organ(mask, spacing), spacing)
     enlarged = f"enlarged {close.pixels_per_mm / whole.pixels_per_mm:.1f} times"
-    panels = [_panel(image, mask, whole, "whole slice", whole.frame(close)), _panel(image, mask, close, enlarged)]
+    panels = [
+        slice_panel(image, mask, whole, "whole slice", whole.frame(close)),
+        slice_panel(image, mask, close, enlarged),
+    ]
     return _page(panels, segmentation, index)
 
 
@@ -119,110 +94,21 @@ def panel_corner(number: int) -> tuple[int, int]:
     return _MARGIN + number * (PANEL_SIDE + _MARGIN), _MARGIN + _LINE + _MARGIN // 2
 
 
-def _around_organ(mask: npt.NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[slice, slice]:
-    """A square of tissue around the organ with some context; oblong where the image ends."""
-    present = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
-    extents_mm = [(int(p[-1]) + 1 - int(p[0])) * step for p, step in zip(present, spacing, strict=True)]
-    side_mm = max(extents_mm) + 2 * _CONTEXT_MM
-    window = []
-    for axis, length in enumerate(mask.shape):
-        side = min(length, round(side_mm / spacing[axis]))
-        middle = (int(present[axis][0]) + int(present[axis][-1]) + 1) // 2
-        start = min(max(0, middle - side // 2), length - side)
-        window.append(slice(start, start + side))
-    return window[0], window[1]
-
-
-def _view(rows: slice, cols: slice, spacing: tuple[float, float], side: int = PANEL_SIDE) -> _View:
-    rows_mm, cols_mm = (rows.stop - rows.start) * spacing[0], (cols.stop - cols.start) * spacing[1]
-    scale = side / max(rows_mm, cols_mm)
-    return _View(rows, cols, scale, (max(1, round(cols_mm * scale)), max(1, round(rows_mm * scale))), side)
-
-
-def _panel(
-    image: npt.NDArray[np.int16],
-    mask: npt.NDArray[np.uint8],
-    view: _View,
-    caption: str,
-    frame: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """Enlarge a window of a slice `[row, col]` and write on it what it takes to read it."""
-    low, high = WINDOW_HU
-    window = (view.rows, view.cols)
-    grey = np.clip((image[window].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    panel = Image.new("RGB", (view.side, view.side), _PANEL_BACKGROUND)
-    panel.paste(Image.fromarray(grey).resize(view.size, Image.Resampling.BICUBIC), view.corner)
-    if frame is not None:
-        ImageDraw.Draw(panel).rectangle(frame, outline=_TEXT)
-    _draw_annotations(panel, view, caption)
-    for label, color in COLORS.items():
-        panel.paste(color, view.corner, Image.fromarray(_outline(_covered(mask >= label, view))))
-    return panel
-
-
-def _covered(region: npt.NDArray[np.bool_], view: _View) -> npt.NDArray[np.bool_]:
-    """Pixels of a view that a region of the slice covers."""
-    window = Image.fromarray(region[view.rows, view.cols].astype(np.uint8) * 255)
-    # The box filter enlarges like the nearest neighbour, and does not lose a voxel where it has to reduce.
-    return np.asarray(window.resize(view.size, Image.Resampling.BOX)) > 0
-
-
-def _outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels of a region within two pixels of its edge."""
-    padded = np.pad(region, _OUTLINE)
-    eroded = region.copy()
-    for row in range(2 * _OUTLINE + 1):
-        for col in range(2 * _OUTLINE + 1):
-            eroded &= padded[row : row + region.shape[0], col : col + region.shape[1]]
-    return region & ~eroded
-
-
-def _outline_around(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels outside a region within two pixels of its edge."""
-    outside = _outline(np.pad(~region, _OUTLINE, constant_values=True))
-    return outside[_OUTLINE:-_OUTLINE, _OUTLINE:-_OUTLINE]
-
-
-def _draw_annotations(panel: Image.Image, view: _View, caption: str) -> None:
-    """Sides of the patient, scale bar and caption, readable on any tissue."""
-    draw, side, inset = ImageDraw.Draw(panel), view.side, 12
-    _draw_on_tissue(draw, (inset, side // 2), "R", "lm", 22)
-    _draw_on_tissue(draw, (side - inset, side // 2), "L", "rm", 22)
-    _draw_on_tissue(draw, (inset, inset), caption, "lt")
-    fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
-    if not fitting:
-        return
-    length = round(fitting[0] * view.pixels_per_mm)
-    right, bottom = side - inset, side - inset
-    draw.rectangle((right - length - 1, bottom - 4, right, bottom), fill=(0, 0, 0))
-    draw.rectangle((right - length, bottom - 3, right - 1, bottom - 1), fill=_TEXT)
-    name = f"{fitting[0] // 10} cm" if fitting[0] >= 10 else f"{fitting[0]} mm"
-    _draw_on_tissue(draw, (right - length // 2, bottom - 9), name, "mb")
-
-
-def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 16) -> None:
-    """Write on a dark plate: thin letters drown in the grain of the image."""
-    font = _font(size)
-    left, top, right, bottom = draw.textbbox(place, text, font, anchor=anchor)
-    draw.rectangle((left - 5, top - 4, right + 4, bottom + 3), fill=_PANEL_BACKGROUND)
-    draw.text(place, text, _TEXT, font, anchor=anchor)
-
-
 def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], index: int) -> Image.Image:
     """Draw one slice `[row, col]` around what was found in it and what was drawn."""
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
     spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
     everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
-    rows, cols = _around_organ(either, spacing) if either.any() else everything
-    view = _view(rows, cols, spacing, _COMPARED_SIDE)
-    panel = _panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
-    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(_outline_around(_covered(truth > 0, view))))
+    rows, cols = around_organ(either, spacing) if either.any() else everything
+    view = view_of(rows, cols, spacing, _COMPARED_SIDE)
+    panel = slice_panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
+    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(outline_around(covered(truth > 0, view))))
     return panel
 
 
 def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score: str, source: str) -> Image.Image:
     """Put panels in rows under a title and above a legend."""
-    grid, font, bundle = _in_rows(panels), _font(15), segmentation.provenance["bundle"]
+    grid, font, bundle = _in_rows(panels), load_font(15), segmentation.provenance["bundle"]
     room, top = grid.width - 2 * _MARGIN, panel_corner(0)[1]
     notes = [line for text in (source, bundle["intended_use"]) for line in _wrapped(text, font, room)]
     page = Image.new("RGB", (grid.width, top + grid.height + _LINE * (1 + len(notes))), _BACKGROUND)
@@ -232,9 +118,9 @@ def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score:
         _MARGIN // 2 + _LINE // 2 + 2,
         top + grid.height + _LINE // 2 - _MARGIN // 2,
     )
-    draw.text((_MARGIN + room, place), score, _TEXT, font, anchor="rm")
-    name = _shortened(segmentation.volume.name, _font(18), room - 2 * _MARGIN - font.getlength(score))
-    draw.text((_MARGIN, place), name, _TEXT, _font(18), anchor="lm")
+    draw.text((_MARGIN + room, place), score, TEXT, font, anchor="rm")
+    name = _shortened(segmentation.volume.name, load_font(18), room - 2 * _MARGIN - font.getlength(score))
+    draw.text((_MARGIN, place), name, TEXT, load_font(18), anchor="lm")
     left = _draw_entry(draw, _MARGIN, middle, COLORS[ORGAN_LABEL], f"found by {bundle['name']}")
     _draw_entry(draw, left, middle, TRUTH_COLOR, "drawn by an expert")
     for line, text in enumerate(notes, start=1):
@@ -254,7 +140,7 @@ def _in_rows(panels: list[Image.Image]) -> Image.Image:
 
 def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> Image.Image:
     """Put panels side by side under a title and above a legend."""
-    width, font = panel_corner(len(panels))[0], _font(15)
+    width, font = panel_corner(len(panels))[0], load_font(15)
     intended_use = _wrapped(segmentation.provenance["bundle"]["intended_use"], font, width - 2 * _MARGIN)
     legend_lines = 1 if segmentation.measurements.organ_ml else 0
     legend_top = panel_corner(0)[1] + PANEL_SIDE + _MARGIN // 2
@@ -277,11 +163,11 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
         STATUS_SENTENCES[segmentation.status],
         segmentation.status not in ("ok", "no_tumor", "organ_only", "tumor_only", "no_tumor_only"),
     )
-    draw.text((width - _MARGIN, middle), status, _DOUBT if doubtful else _TEXT, _font(15), anchor="rm")
+    draw.text((width - _MARGIN, middle), status, _DOUBT if doubtful else TEXT, load_font(15), anchor="rm")
     place = f", slice {index + 1} of {len(segmentation.mask)} from below"
-    font = _font(18)
-    room = width - 3 * _MARGIN - _font(15).getlength(status) - font.getlength(place)
-    draw.text((_MARGIN, middle), _shortened(segmentation.volume.name, font, room) + place, _TEXT, font, anchor="lm")
+    font = load_font(18)
+    room = width - 3 * _MARGIN - load_font(15).getlength(status) - font.getlength(place)
+    draw.text((_MARGIN, middle), _shortened(segmentation.volume.name, font, room) + place, TEXT, font, anchor="lm")
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
@@ -298,14 +184,10 @@ def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: 
 
 def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tuple[int, int, int], text: str) -> float:
     """Draw an entry of a legend, and return where the next one begins."""
-    swatch, font = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1), _font(15)
-    draw.rectangle(swatch, outline=color, width=_OUTLINE)
-    draw.text((left + _SWATCH + 8, middle), text, _TEXT, font, anchor="lm")
+    swatch, font = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1), load_font(15)
+    draw.rectangle(swatch, outline=color, width=OUTLINE)
+    draw.text((left + _SWATCH + 8, middle), text, TEXT, font, anchor="lm")
     return left + _SWATCH + 8 + font.getlength(text) + 2 * _MARGIN
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:

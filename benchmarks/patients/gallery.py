@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from benchmarks.patients.cases import Mask, Patient
-from benchmarks.patients.pictures import WORST_CASES, contact_sheet, draw_patient, save_picture
+from benchmarks.patients.pictures import WORST_CASES, contact_sheet, draw_patient
 from cascade_rt.errors import OutputError
 from cascade_rt.metrics import dice
+from cascade_rt.preview import save_picture
 
 
 class Gallery:
@@ -31,7 +32,7 @@ class Gallery:
         if self._folder is None:
             return
         path = self._folder / f"{patient.case.name}.png"
-        save_picture(draw_patient(patient, found), path)
+        save_picture(draw_patient(patient, found), path, overwrite=True)
         self._drawn.setdefault(patient.case.set, []).append((dice(found, patient.truth), path))
 
     def close(self) -> None:
@@ -42,4 +43,4 @@ class Gallery:
             worst = [path for _, path in sorted(drawn)[:WORST_CASES]]
             pages = [Image.open(path) for path in worst]
             assert self._folder is not None
-            save_picture(contact_sheet(pages), self._folder / f"worst_{case_set}.png")
+            save_picture(contact_sheet(pages), self._folder / f"worst_{case_set}.png", overwrite=True)

@@ -1,16 +1,13 @@
 """Pictures of patients: slices with the true and the found outline, drawn as the package draws its previews."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from benchmarks.patients.cases import Mask, Patient
-from cascade_rt import preview
-from cascade_rt.atomic import atomic_write
 from cascade_rt.metrics import dice
+from cascade_rt.slice_panel import TEXT, View, around_organ, covered, load_font, outline, slice_panel, view_of
 
 TRUE_COLOR, FOUND_COLOR = (110, 230, 120), (255, 120, 70)
 EVEN_SLICES = 4
@@ -44,7 +41,7 @@ def draw_patient(patient: Patient, found: Mask) -> Image.Image:
     indices = shown_slices(patient.truth)
     area = np.any(patient.truth[indices] | found[indices], axis=0)
     spacing = patient.volume.spacing_mm[1:]
-    view = preview._view(*preview._around_organ(np.asarray(area, np.uint8), spacing), spacing)
+    view = view_of(*around_organ(np.asarray(area, np.uint8), spacing), spacing)
     panels = [_panel(patient, found, index, view) for index in indices]
     page = Image.new("RGB", (_MARGIN + len(panels) * (_PANEL + _MARGIN), _LINE + _PANEL + _MARGIN), (22, 22, 24))
     for number, panel in enumerate(panels):
@@ -63,33 +60,19 @@ def contact_sheet(pages: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG, over one that is there.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=True)
-
-
-def _panel(patient: Patient, found: Mask, index: int, view: preview._View) -> Image.Image:
+def _panel(patient: Patient, found: Mask, index: int, view: View) -> Image.Image:
     image, nothing = patient.volume.voxels[index], np.zeros(found.shape[1:], np.uint8)
     caption = f"slice {index + 1} of {len(found)}, Dice {dice(found[index], patient.truth[index]):.2f}"
-    panel = preview._panel(image, nothing, view, caption)
+    panel = slice_panel(image, nothing, view, caption)
     for mask, color in ((patient.truth, TRUE_COLOR), (found, FOUND_COLOR)):
-        panel.paste(color, view.corner, Image.fromarray(_outline(mask[index], view)))
+        panel.paste(color, view.corner, Image.fromarray(outline(covered(mask[index], view))))
     return panel.resize((_PANEL, _PANEL), Image.Resampling.LANCZOS)
 
 
-def _outline(mask: Mask, view: preview._View) -> npt.NDArray[np.bool_]:
-    region = Image.fromarray(mask[view.rows, view.cols].astype(np.uint8) * 255)
-    return preview._outline(np.asarray(region.resize(view.size, Image.Resampling.BOX)) > 0)
-
-
 def _draw_title(page: Image.Image, patient: Patient, found: Mask) -> None:
-    draw, font, middle = ImageDraw.Draw(page), preview._font(17), _LINE // 2
+    draw, font, middle = ImageDraw.Draw(page), load_font(17), _LINE // 2
     left = float(_MARGIN)
     title = f"{patient.case.name}: Dice {dice(found, patient.truth):.3f} over all slices"
-    for text, color in ((title, (235, 235, 235)), ("true", TRUE_COLOR), ("found", FOUND_COLOR)):
+    for text, color in ((title, TEXT), ("true", TRUE_COLOR), ("found", FOUND_COLOR)):
         draw.text((left, middle), text, color, font, anchor="lm")
         left += font.getlength(text) + 2 * _MARGIN

@@ -73,7 +73,10 @@ def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, mon
     root = save_cohort(tmp_path, {"a": (apart, apart)})
     dice = []
     for options in ((), ("--scattered",)):
-        assert evaluate(root, "--bundle", "phantom", "-o", tmp_path / "report.json", "--overwrite", *options).exit_code == 0
+        assert (
+            evaluate(root, "--bundle", "phantom", "-o", tmp_path / "report.json", "--overwrite", *options).exit_code
+            == 0
+        )
         report = json.loads((tmp_path / "report.json").read_text())
         dice.append(report["cases"][0]["organ_dice"])
     assert dice == [pytest.approx(4 / 5), 1.0]
