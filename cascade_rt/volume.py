@@ -177,7 +177,8 @@ class ScanReader:
             self._blocks.read_until(self.volume.grid.shape[2])
             warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
             warnings += self._conversion.check()
-            warnings += check_content(self.volume.voxels, assume_hu=self._options.assume_hu)
+            seen = self._conversion.lowest, self._conversion.highest
+            warnings += check_content(self.volume.voxels, seen, assume_hu=self._options.assume_hu)
         self.close()
         self.volume = replace(self.volume, warnings=tuple(warnings))
         return self.volume
