@@ -86,6 +86,7 @@ def scan(
 
 GOOD = scan()
 QFORM_ONLY = scan(codes=(1, 0))
+SFORM_ONLY = scan(codes=(0, 1))
 NOWHERE = scan(codes=(0, 0))
 NIFTI2 = scan(kind=nib.Nifti2Image)
 ZIPPED = gzip.compress(GOOD, 6, mtime=0)
@@ -275,7 +276,7 @@ BROKEN: list[ScanFile] = [
         sform_of_1e_30_mm=header(280, [1e-30], "<f4"),
         quaternion_too_long=header(256, [0.9, 0.9, 0.9], "<f4", QFORM_ONLY),
         quaternion_nan=header(256, [np.nan], "<f4", QFORM_ONLY),
-        handedness_5=header(76, [5], "<f4", QFORM_ONLY),
+        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
         qform_far_away=header(268, [1e20], "<f4", QFORM_ONLY),
     ),
     *_files("E_ORIENT", no_orientation=gzip.compress(NOWHERE), unknown_code=header(254, [200], "<i2")),
@@ -381,7 +382,7 @@ ODD: list[ScanFile] = [
         metres=voxels(HU, affine=np.diag([1e-3, 1e-3, 1e-3, 1]) @ LPS_AFFINE, units="meter"),
         micrometres=voxels(HU, affine=np.diag([1e3, 1e3, 1e3, 1]) @ LPS_AFFINE, units="micron"),
         qform_alone=gzip.compress(QFORM_ONLY),
-        sform_alone=gzip.compress(scan(codes=(0, 1))),
+        sform_alone=gzip.compress(SFORM_ONLY),
         qform_left_handed=voxels(HU[::-1], affine=LPS_AFFINE @ np.diag([1, 1, -1, 1]), codes=(1, 0)),
         oblique=voxels(HU, affine=rotation(20, 15) @ LPS_AFFINE),
         one_slice=voxels(HU[:1]),
@@ -435,9 +436,21 @@ ODD: list[ScanFile] = [
         slope_nan=header(112, [np.nan], "<f4"),
         slope_infinite=header(112, [np.inf], "<f4"),
         slope_0_with_an_intercept=header(112, [0, -1024], "<f4"),
+        slope_minus_1=voxels(-HU, scaling=(-1, 0)),
         slope_and_intercept_nan=header(112, [np.nan, np.nan], "<f4"),
     ),
-    *_warned("W_SPACING", spacing_negative=header(80, [-0.7], "<f4", QFORM_ONLY)),
+    *_warned(
+        "W_SPACING",
+        spacing_negative=header(80, [-0.7], "<f4", QFORM_ONLY),
+        spacing_ten_times_that_of_the_sform=header(80, [7, 8, 25], "<f4", SFORM_ONLY),
+        sform_of_half_the_spacing=header(280, [-0.35], "<f4", SFORM_ONLY),
+        slices_a_nanometre_apart=header(88, [1e-6], "<f4", QFORM_ONLY),
+    ),
+    *_warned(
+        "W_QFAC",
+        handedness_3=header(76, [3], "<f4", QFORM_ONLY),
+        handedness_nan=header(76, [np.nan], "<f4", QFORM_ONLY),
+    ),
     *_warned(
         "W_SPACING W_FORM_DISAGREE",
         spacing_0_with_sform=header(80, [0], "<f4"),
