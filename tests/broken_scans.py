@@ -111,6 +111,24 @@ def with_odd_voxels(share: float, value: float) -> bytes:
     return voxels(array)
 
 
+def with_holes(value: float) -> bytes:
+    array = HU.astype(np.float32)
+    array.reshape(-1)[::40] = value
+    return voxels(array)
+
+
+def outside_the_field_of_view(value: float) -> Array:
+    """The CT with something else beyond the ellipse that fits into its slices."""
+    row, col = (np.linspace(-1, 1, side) for side in SHAPE[1:])
+    return np.where(row[:, None] ** 2 + col**2 < 1, HU, value).astype(np.float32)
+
+
+def with_metal(value: int, count: int) -> Array:
+    array = HU.astype(np.int64)
+    array[0, 20, :count] = value
+    return array
+
+
 def with_extension(size_told: int) -> bytes:
     """An extension of 16 bytes that says it has another size."""
     moved = patched(patched(GOOD, 108, [368], "<f4"), 348, [1], "u1")
@@ -335,9 +353,9 @@ BROKEN: list[ScanFile] = [
     # The content
     *_files(
         "E_NONFINITE",
-        two_in_a_hundred_nan=with_odd_voxels(0.02, np.nan),
+        two_in_a_hundred_nan=with_holes(np.nan),
         all_nan=with_odd_voxels(1, np.nan),
-        two_in_a_hundred_infinite=with_odd_voxels(0.02, np.inf),
+        two_in_a_hundred_infinite=with_holes(np.inf),
         scaled_beyond_all_numbers=voxels(HU + 1e300, scaling=(1e30, 0)),
     ),
     *_files(
@@ -472,6 +490,14 @@ ODD: list[ScanFile] = [
         "W_NONFINITE",
         one_in_200_nan=with_odd_voxels(0.005, np.nan),
         one_in_200_infinite=with_odd_voxels(0.005, -np.inf),
+        nan_outside_the_field_of_view=voxels(outside_the_field_of_view(np.nan)),
+        one_of_six_slices_nan=with_odd_voxels(1 / 6, np.nan),
+    ),
+    *_warned(
+        "W_CLIPPED",
+        one_voxel_at_40000=voxels(with_metal(40000, 1).astype(np.int32)),
+        one_unsigned_voxel_at_60000=voxels((with_metal(58976, 1) + 1024).astype(np.uint16), scaling=(1, -1024)),
+        metal_at_50000=voxels(with_metal(50000, 40).astype(np.float32)),
     ),
     *_warned(
         "W_NOT_HU",
