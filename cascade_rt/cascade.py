@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box, full_box
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.errors import InputError, InputWarning
+from cascade_rt.errors import InputError, InputWarning, UsageError
 from cascade_rt.islands import IslandRecord, keep_islands
 from cascade_rt.measurements import Measurements, measure
 from cascade_rt.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
@@ -78,7 +78,9 @@ class Cascade:
             InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
                 `cascade_rt.pixel_grid.check_pixels`).
             EngineError: An engine returned something that is not a number.
+            UsageError: The scan is no `Volume`.
         """
+        _check_volume(volume)
         pixels = check_grid(volume, self._config)
         run = ScanRun(
             self.engines,
@@ -197,8 +199,11 @@ def open_cascade(
         BundleError: The bundle is refused, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: The backend has no such precision.
+        UsageError: There is no such backend or precision, or the backend has not this precision.
     """
+    for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
+        if given not in get_args(choice):
+            raise UsageError(f"{name}: there is no {given!r}; take one of {', '.join(get_args(choice))}")
     opened = read_bundle(find_bundle(bundle), public_key)
     return Cascade(opened, open_engines(opened, backend, precision, plans))
 
@@ -253,6 +258,14 @@ def find(
     run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
     run.segment(voxels)
     return Found(run.mask, organ_prob, tumor_prob, run.boxes)
+
+
+def _check_volume(volume: object) -> None:
+    from cascade_rt.volume import Volume
+
+    if not isinstance(volume, Volume):
+        remedy = "read a file with read_volume(path), or take an array with Volume.from_array(array, affine)"
+        raise UsageError(f"run segments a Volume, not {type(volume).__name__}; {remedy}")
 
 
 def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:

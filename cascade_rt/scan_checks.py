@@ -1,6 +1,7 @@
 """Whether the numbers of a scan are those of a CT of a body in Hounsfield units, and its geometry that of a scanner.
 
-All of it is judged on the whole scan: the range on every voxel, shares on a regular sample of them.
+Numbers are judged by shares of a regular sample of the voxels, never by the lowest or the highest one: a single voxel
+may be anything, and so may what a scanner or a program pads slices with. All padding lies below what is dense.
 """
 
 import numpy as np
@@ -11,25 +12,37 @@ from cascade_rt.grids import CanonicalGrid
 from cascade_rt.nifti.gate import Refusal
 
 _SAMPLE = 1 << 20
-_BODY_HU = -500
+_DENSE_HU = -500
+"""What lies above is body, or the table under it."""
 _LEAST_BODY = 0.01
-_LOWEST_NOT_HU = -10
+_FEW = 1e-3
+"""So small a share of the voxels says nothing about the others."""
+_BELOW_WATER_HU = -10
 _HIGHEST_8_BIT = 255
 _HIGHEST_NORMALISED = 1.5
 _AIR_BELOW_HU = -700
 _SOFT_TISSUE_HU = (-150, 100)
-_LEAST_SOFT_TISSUE = 0.1
+_LEAST_SOFT_TISSUE = 0.25
+"""Of what is dense. Scans of abdomens have 0.6 or more."""
 _CT_OFFSET = 1024
+_MOST_DENSE_BONE = 0.05
+"""The most of what is dense that may lie where soft tissue would lie 1024 too high. Scans of abdomens have 0.001."""
 _THICK_MM = 10.0
+_THIN_MM = 0.2
 _PLAUSIBLE_PIXEL_MM = (0.2, 10.0)
 _SMALL_PIXELS = 32
 
+_Sample = npt.NDArray[np.int16]
 
-def check_content(voxels: npt.NDArray[np.int16], *, assume_hu: bool) -> tuple[InputWarning, ...]:
+
+def check_content(
+    voxels: npt.NDArray[np.int16], seen: tuple[float, float], *, assume_hu: bool
+) -> tuple[InputWarning, ...]:
     """Judge the voxels `[z, row, col]` of a scan, HU; returns what is doubtful.
 
     Args:
         voxels: All of them.
+        seen: The lowest and the highest of them before they were rounded.
         assume_hu: The user vouches for them; nothing is judged.
 
     Raises:
@@ -38,20 +51,47 @@ def check_content(voxels: npt.NDArray[np.int16], *, assume_hu: bool) -> tuple[In
     if assume_hu:
         return ()
     sample = _sample(voxels)
-    lowest, highest = int(voxels.min()), int(voxels.max())
-    if lowest == highest or np.count_nonzero(sample > _BODY_HU) < _LEAST_BODY * sample.size:
-        what = f"every voxel is {lowest}" if lowest == highest else "almost all voxels are air"
-        raise Refusal("E_NO_BODY", f"there is no body in the scan, {what}; export the right series")
-    if (lowest >= 0 and highest <= _HIGHEST_8_BIT) or highest <= _HIGHEST_NORMALISED:
-        sentence = f"its values, {lowest} to {highest}, are not Hounsfield units (already windowed or normalised?)"
+    dense = sample[sample > _DENSE_HU]
+    _check_body(sample, dense, seen)
+    _check_scale(sample, dense, seen)
+    doubt = _doubt_of_scale(sample, dense)
+    return () if doubt is None else (doubt,)
+
+
+def _check_body(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> None:
+    lowest, highest = seen
+    if lowest == highest:
+        raise Refusal("E_NO_BODY", f"there is no body in the scan, every voxel is {lowest:g}; export the right series")
+    if dense.size < _LEAST_BODY * sample.size:
+        raise Refusal("E_NO_BODY", "there is no body in the scan, almost all voxels are air; export the right series")
+
+
+def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> None:
+    """Refuse what is windowed, normalised or attenuation."""
+    normalised = not _is_share(dense > _HIGHEST_NORMALISED)
+    bytes_alone = not _is_share((sample < 0) | (sample > _HIGHEST_8_BIT))
+    if normalised or bytes_alone:
+        values = f"its values, {seen[0]:.4g} to {seen[1]:.4g}"
+        sentence = f"{values}, are not Hounsfield units (already windowed or normalised, or attenuation?)"
         raise Refusal("E_NOT_HU", f"{sentence}; export the original CT, or insist with --assume-hu")
-    if lowest >= _LOWEST_NOT_HU:
-        return (InputWarning("W_NOT_HU", f"there is no air, the lowest value is {lowest}{_offset_hint(sample)}"),)
-    soft_tissue = _share(sample, *_SOFT_TISSUE_HU)
-    if lowest >= _AIR_BELOW_HU and soft_tissue < _LEAST_SOFT_TISSUE:
-        sentence = f"it has no air, and only {100 * soft_tissue:.0f} % of it is soft tissue; is it a CT?"
-        return (InputWarning("W_NOT_CT", sentence),)
-    return ()
+
+
+def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:
+    low, high = (bound + _CT_OFFSET for bound in _SOFT_TISSUE_HU)
+    if _share(dense, low, high) > _MOST_DENSE_BONE:
+        sentence = f"soft tissue is missing where it should lie; its values look like HU + {_CT_OFFSET}"
+        return InputWarning("W_NOT_HU", f"{sentence}, try --hu-offset -{_CT_OFFSET}")
+    if not _is_share(dense < _BELOW_WATER_HU):
+        return InputWarning("W_NOT_HU", "nothing in it is as light as fat; are these Hounsfield units?")
+    if not _is_share(dense > _SOFT_TISSUE_HU[1]):
+        return InputWarning("W_NOT_HU", "nothing in it is as dense as bone; are these Hounsfield units?")
+    soft_tissue = _share(dense, *_SOFT_TISSUE_HU)
+    if soft_tissue >= _LEAST_SOFT_TISSUE:
+        return None
+    found = f"only {100 * soft_tissue:.0f} % of what is denser than air is soft tissue"
+    if _is_share(sample < _AIR_BELOW_HU):
+        return InputWarning("W_NOT_HU", f"{found}; are these Hounsfield units?")
+    return InputWarning("W_NOT_CT", f"it has no air, and {found}; is it a CT?")
 
 
 def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
@@ -61,6 +101,9 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
     if z_mm > _THICK_MM:
         sentence = f"its slices are {z_mm:.3g} mm apart; small tumours lie between them"
         warnings.append(InputWarning("W_THICK", sentence))
+    if z_mm < _THIN_MM:
+        sentence = f"its slices are {z_mm:.3g} mm apart, closer than those of scanners; is the unit right?"
+        warnings.append(InputWarning("W_SPACING", sentence))
     low, high = _PLAUSIBLE_PIXEL_MM
     if not (low <= min(pixel_mm) and max(pixel_mm) <= high):
         sentence = f"its pixels measure {pixel_mm[0]:.3g} x {pixel_mm[1]:.3g} mm; is the unit right, and is it axial?"
@@ -71,19 +114,16 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
     return tuple(warnings)
 
 
-def _sample(voxels: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+def _sample(voxels: npt.NDArray[np.int16]) -> _Sample:
     """Every voxel of a small scan, and about a million, evenly spread, of a large one."""
     step = max(1, round((voxels.size / _SAMPLE) ** (1 / 3)))
     return voxels[::step, ::step, ::step]
 
 
-def _share(sample: npt.NDArray[np.int16], low: int, high: int) -> float:
+def _share(sample: _Sample, low: int, high: int) -> float:
     return float(np.count_nonzero((sample >= low) & (sample <= high))) / sample.size
 
 
-def _offset_hint(sample: npt.NDArray[np.int16]) -> str:
-    """A remedy where soft tissue lies 1024 too high, as in files that store HU + 1024."""
-    low, high = (bound + _CT_OFFSET for bound in _SOFT_TISSUE_HU)
-    if _share(sample, low, high) < _LEAST_SOFT_TISSUE:
-        return "; are these Hounsfield units?"
-    return f"; they look like HU + {_CT_OFFSET}, try --hu-offset -{_CT_OFFSET}"
+def _is_share(which: npt.NDArray[np.bool_]) -> bool:
+    """Whether more than a few voxels are such."""
+    return bool(np.count_nonzero(which) > _FEW * which.size)

@@ -124,8 +124,9 @@ class ScanInBackground:
     def _wait_until(self, here: Callable[[], bool]) -> None:
         with self._changed:
             self._changed.wait_for(lambda: here() or self._over)
-            if here():
+            if here() and not self._over:
                 return
+        # A scan that is known to be unfit is worth no more work, not even on slices that are there.
         self.finish()
 
     def _read(self) -> Volume | None:

@@ -30,7 +30,10 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.first_every < 1:
-            raise UsageError(f"every slice is the least that can be left out of a search, got {self.first_every}")
+            sentence = (
+                f"first_every: {self.first_every} is too few; 1 looks at every slice, 2 at every second one first"
+            )
+            raise UsageError(sentence)
 
     @property
     def leaves_out(self) -> bool:

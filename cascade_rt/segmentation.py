@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cascade_rt.atomic import write_bytes
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
-from cascade_rt.errors import InputWarning
+from cascade_rt.errors import InputWarning, UsageError
 from cascade_rt.hashing import FileRecord
 from cascade_rt.islands import IslandRecord
 from cascade_rt.measurements import Measurements
@@ -21,6 +21,8 @@ from cascade_rt.pixel_grid import PixelGrid
 from cascade_rt.search import SearchRecord
 
 if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
     from cascade_rt.volume import Volume
 
 REPORT_VERSION = 3
@@ -49,6 +51,20 @@ STATUS_SENTENCES: Mapping[Status, str] = {
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OnGrid:
+    """What was found, on the grid of the scan as it was given: all arrays `[i, j, k]`, views of the segmentation's."""
+
+    mask: npt.NDArray[np.uint8]
+    """0 background, 1 pancreas, 2 tumour."""
+    affine: npt.NDArray[np.float64]
+    """4x4, from the index (i, j, k) to world mm (RAS+)."""
+    organ_prob: npt.NDArray[np.float32] | None = None
+    """Where it was kept."""
+    tumor_prob: npt.NDArray[np.float32] | None = None
+    """Where it was kept; 0 outside the boxes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +119,42 @@ class Segmentation:
     def with_files(self, *, input_file: FileRecord | None, mask_file: FileRecord | None) -> "Segmentation":
         """The same with the files it came from and went to."""
         return replace(self, input_file=input_file, mask_file=mask_file)
+
+    def on_grid(self) -> OnGrid:
+        """Return mask, probabilities and affine on the grid of the scan as it was given.
+
+        The mask of `Volume.from_array(array, affine)` then lies on `array`, voxel by voxel, whatever its orientation;
+        that of a file lies on the voxels that nibabel reads from it. Axes behind the third, of length 1, are left away.
+        """
+        grid = self.volume.grid
+        organ, tumor = (
+            None if prob is None else grid.from_canonical(prob) for prob in (self.organ_prob, self.tumor_prob)
+        )
+        return OnGrid(grid.from_canonical(self.mask), grid.affine, organ, tumor)
+
+    def to_nibabel(self, which: Literal["mask", "organ_prob", "tumor_prob"] = "mask") -> "Nifti1Image":
+        """Return one of the arrays as a nibabel image, with the geometry of the scan's own header.
+
+        Args:
+            which: The mask, as `save` writes it, or a map of probabilities.
+
+        Raises:
+            UsageError: Probabilities were not kept, or there is nothing of this name.
+        """
+        from nibabel.nifti1 import Nifti1Header, Nifti1Image
+        from nibabel.nifti2 import Nifti2Image
+
+        from cascade_rt.volume import source_header
+
+        if which not in {"mask", "organ_prob", "tumor_prob"}:
+            raise UsageError(f"which: there is no {which!r}; take mask, organ_prob or tumor_prob")
+        array = getattr(self.on_grid(), which)
+        if array is None:
+            raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
+        header = source_header(self.volume.grid, array.dtype)
+        kind: Any = Nifti1Image if type(header) is Nifti1Header else Nifti2Image
+        image: Nifti1Image = kind(array, header.get_best_affine(), header)
+        return image
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the mask on the input's own grid: same shape, same affine, uint8.

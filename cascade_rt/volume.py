@@ -72,12 +72,13 @@ class Volume:
 
     @classmethod
     def from_array(
-        cls, array: npt.NDArray[Any], affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
+        cls, array: npt.ArrayLike, affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
     ) -> "Volume":
         """Take a scan from memory. What its numbers mean is the caller's to know: they are not judged.
 
         Args:
-            array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation. The volume
+            array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation; whatever numpy
+                can turn into an array, such as the `dataobj` of a nibabel image or a tensor on the CPU. The volume
                 shares its memory where nothing has to be converted.
             affine: 4x4, from the index (i, j, k) to world mm (RAS+).
             name: What messages and reports call the scan.
@@ -86,12 +87,12 @@ class Volume:
         Raises:
             InputError: The array or the affine cannot be that of a CT scan.
         """
-        matrix = np.array(affine, dtype=np.float64)
         with input_gate(name):
-            i, j, k = _check_array(array)
+            values, matrix = _as_array(array), _as_affine(affine)
+            shape = _check_array(values)
             check_affine(matrix)
-            grid = SourceGrid.of((i, j, k), matrix, _array_geometry(matrix))
-            voxels, warnings = _to_hu(array.reshape(grid.shape), grid)
+            grid = SourceGrid.of(shape, matrix, _array_geometry(matrix))
+            voxels, warnings = _to_hu(values.reshape(grid.shape), grid)
         canonical = CanonicalGrid.from_source(grid.shape, matrix)
         return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
 
@@ -177,7 +178,8 @@ class ScanReader:
             self._blocks.read_until(self.volume.grid.shape[2])
             warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
             warnings += self._conversion.check()
-            warnings += check_content(self.volume.voxels, assume_hu=self._options.assume_hu)
+            seen = self._conversion.lowest, self._conversion.highest
+            warnings += check_content(self.volume.voxels, seen, assume_hu=self._options.assume_hu)
         self.close()
         self.volume = replace(self.volume, warnings=tuple(warnings))
         return self.volume
@@ -331,17 +333,46 @@ def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
 
 def _mask_prefix(grid: SourceGrid) -> bytes:
     """Return what comes before the voxels of a mask: the header and four zeros, for no extensions."""
+    return bytes(source_header(grid, np.uint8).binaryblock) + bytes(4)
+
+
+def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:
+    """Return the header of an image on the input's own grid: NIfTI-2 where the input is, or a side is too long."""
     of_nifti1 = max(grid.shape) <= 32767 and grid.geometry["srow_x"].dtype.itemsize == 4
     header_class: type[Nifti1Header] = Nifti1Header if of_nifti1 else Nifti2Header
     header = header_class(endianness="<")
     header.set_data_shape(grid.shape)
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(dtype)
     header.set_data_offset(header.single_vox_offset)
     header.set_slope_inter(1.0, 0.0)
     with np.errstate(all="ignore"):
         for name, value in grid.geometry.items():
             header[name] = value
-    return bytes(header.binaryblock) + bytes(4)
+    return header
+
+
+def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    """What numpy makes of it: only that has the scaling, the type and the memory that the object speaks of."""
+    remedy = "pass a numpy array [i, j, k], such as np.asarray(image.dataobj) of a nibabel image"
+    try:
+        values = np.asanyarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refusal("E_ARRAY", f"numpy can make no array of {type(array).__name__} ({error}); {remedy}") from error
+    if values.dtype.kind not in "biufc":
+        raise Refusal("E_ARRAY", f"{type(array).__name__} is no array of numbers; {remedy}")
+    if isinstance(values, np.ma.MaskedArray):
+        if values.mask.any():
+            raise Refusal("E_ARRAY", "some of its voxels are masked; fill them, as with array.filled(-1024)")
+        values = values.data
+    return np.asarray(values)
+
+
+def _as_affine(affine: npt.ArrayLike) -> Affine:
+    try:
+        return np.array(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        sentence = f"the affine is {type(affine).__name__}, of which numpy can make no matrix"
+        raise Refusal("E_AFFINE", f"{sentence}; pass a 4x4 matrix, such as image.affine") from error
 
 
 def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:

@@ -86,6 +86,7 @@ def scan(
 
 GOOD = scan()
 QFORM_ONLY = scan(codes=(1, 0))
+SFORM_ONLY = scan(codes=(0, 1))
 NOWHERE = scan(codes=(0, 0))
 NIFTI2 = scan(kind=nib.Nifti2Image)
 ZIPPED = gzip.compress(GOOD, 6, mtime=0)
@@ -108,6 +109,24 @@ def with_odd_voxels(share: float, value: float) -> bytes:
     array = HU.astype(np.float32)
     array.reshape(-1)[: int(share * array.size)] = value
     return voxels(array)
+
+
+def with_holes(value: float) -> bytes:
+    array = HU.astype(np.float32)
+    array.reshape(-1)[::40] = value
+    return voxels(array)
+
+
+def outside_the_field_of_view(value: float) -> Array:
+    """The CT with something else beyond the ellipse that fits into its slices."""
+    row, col = (np.linspace(-1, 1, side) for side in SHAPE[1:])
+    return np.where(row[:, None] ** 2 + col**2 < 1, HU, value).astype(np.float32)
+
+
+def with_metal(value: int, count: int) -> Array:
+    array = HU.astype(np.int64)
+    array[0, 20, :count] = value
+    return array
 
 
 def with_extension(size_told: int) -> bytes:
@@ -275,7 +294,7 @@ BROKEN: list[ScanFile] = [
         sform_of_1e_30_mm=header(280, [1e-30], "<f4"),
         quaternion_too_long=header(256, [0.9, 0.9, 0.9], "<f4", QFORM_ONLY),
         quaternion_nan=header(256, [np.nan], "<f4", QFORM_ONLY),
-        handedness_5=header(76, [5], "<f4", QFORM_ONLY),
+        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
         qform_far_away=header(268, [1e20], "<f4", QFORM_ONLY),
     ),
     *_files("E_ORIENT", no_orientation=gzip.compress(NOWHERE), unknown_code=header(254, [200], "<i2")),
@@ -334,9 +353,9 @@ BROKEN: list[ScanFile] = [
     # The content
     *_files(
         "E_NONFINITE",
-        two_in_a_hundred_nan=with_odd_voxels(0.02, np.nan),
+        two_in_a_hundred_nan=with_holes(np.nan),
         all_nan=with_odd_voxels(1, np.nan),
-        two_in_a_hundred_infinite=with_odd_voxels(0.02, np.inf),
+        two_in_a_hundred_infinite=with_holes(np.inf),
         scaled_beyond_all_numbers=voxels(HU + 1e300, scaling=(1e30, 0)),
     ),
     *_files(
@@ -381,7 +400,7 @@ ODD: list[ScanFile] = [
         metres=voxels(HU, affine=np.diag([1e-3, 1e-3, 1e-3, 1]) @ LPS_AFFINE, units="meter"),
         micrometres=voxels(HU, affine=np.diag([1e3, 1e3, 1e3, 1]) @ LPS_AFFINE, units="micron"),
         qform_alone=gzip.compress(QFORM_ONLY),
-        sform_alone=gzip.compress(scan(codes=(0, 1))),
+        sform_alone=gzip.compress(SFORM_ONLY),
         qform_left_handed=voxels(HU[::-1], affine=LPS_AFFINE @ np.diag([1, 1, -1, 1]), codes=(1, 0)),
         oblique=voxels(HU, affine=rotation(20, 15) @ LPS_AFFINE),
         one_slice=voxels(HU[:1]),
@@ -435,9 +454,21 @@ ODD: list[ScanFile] = [
         slope_nan=header(112, [np.nan], "<f4"),
         slope_infinite=header(112, [np.inf], "<f4"),
         slope_0_with_an_intercept=header(112, [0, -1024], "<f4"),
+        slope_minus_1=voxels(-HU, scaling=(-1, 0)),
         slope_and_intercept_nan=header(112, [np.nan, np.nan], "<f4"),
     ),
-    *_warned("W_SPACING", spacing_negative=header(80, [-0.7], "<f4", QFORM_ONLY)),
+    *_warned(
+        "W_SPACING",
+        spacing_negative=header(80, [-0.7], "<f4", QFORM_ONLY),
+        spacing_ten_times_that_of_the_sform=header(80, [7, 8, 25], "<f4", SFORM_ONLY),
+        sform_of_half_the_spacing=header(280, [-0.35], "<f4", SFORM_ONLY),
+        slices_a_nanometre_apart=header(88, [1e-6], "<f4", QFORM_ONLY),
+    ),
+    *_warned(
+        "W_QFAC",
+        handedness_3=header(76, [3], "<f4", QFORM_ONLY),
+        handedness_nan=header(76, [np.nan], "<f4", QFORM_ONLY),
+    ),
     *_warned(
         "W_SPACING W_FORM_DISAGREE",
         spacing_0_with_sform=header(80, [0], "<f4"),
@@ -459,6 +490,14 @@ ODD: list[ScanFile] = [
         "W_NONFINITE",
         one_in_200_nan=with_odd_voxels(0.005, np.nan),
         one_in_200_infinite=with_odd_voxels(0.005, -np.inf),
+        nan_outside_the_field_of_view=voxels(outside_the_field_of_view(np.nan)),
+        one_of_six_slices_nan=with_odd_voxels(1 / 6, np.nan),
+    ),
+    *_warned(
+        "W_CLIPPED",
+        one_voxel_at_40000=voxels(with_metal(40000, 1).astype(np.int32)),
+        one_unsigned_voxel_at_60000=voxels((with_metal(58976, 1) + 1024).astype(np.uint16), scaling=(1, -1024)),
+        metal_at_50000=voxels(with_metal(50000, 40).astype(np.float32)),
     ),
     *_warned(
         "W_NOT_HU",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt2axcodes
 
-from cascade_rt.cascade import Cascade
+from cascade_rt.cascade import Cascade, open_cascade
 from cascade_rt.config import CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine
-from cascade_rt.errors import EngineError, InputError
+from cascade_rt.errors import EngineError, InputError, UsageError
 from cascade_rt.tensors import CROPS_PER_BATCH, PADDING_HU, SLICES_PER_BATCH
 from cascade_rt.volume import Volume, read_volume
 from tests.cohort_files import AFFINE, fake_cascade
@@ -211,3 +212,15 @@ def test_padding_lies_below_and_to_the_right_and_below_every_window() -> None:
     assert padded.shape == (6, 1, 80, 64)
     np.testing.assert_array_equal(padded[:, 0, :70, :20], voxels)
     assert set(np.unique(padded[:, 0, 70:])) | set(np.unique(padded[:, 0, :, 20:])) == {PADDING_HU}
+
+
+@pytest.mark.parametrize("given", ["scan.nii.gz", Path("scan.nii.gz"), np.zeros((4, 4, 4), np.int16), None])
+def test_what_is_no_volume_is_refused_with_the_way_to_make_one(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"not (str|PosixPath|ndarray|NoneType); read a file with read_volume"):
+        fake_cascade().run(given)
+
+
+@pytest.mark.parametrize("choice", [{"backend": "cuda"}, {"precision": "int8"}, {"backend": None}])
+def test_a_backend_or_a_precision_that_does_not_exist_is_refused_with_those_that_do(choice: Any) -> None:
+    with pytest.raises(UsageError, match=r"there is no .*; take one of auto, "):
+        open_cascade("phantom", **choice)

@@ -1,18 +1,22 @@
 """A scan that one thread reads and another uses: what is promised to whom, and how it ends."""
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from cascade_rt.cascade import Cascade
+from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import InputError
 from cascade_rt.scan_source import SLICES_PER_STEP, ScanInBackground
+from cascade_rt.tensors import SLICES_PER_BATCH
 from cascade_rt.volume import ScanReader, open_scan
-from tests.cohort_files import AFFINE
+from tests.cohort_files import AFFINE, fake_cascade
 
 SLICES = 3 * SLICES_PER_STEP + 1
 HEAD_FIRST = AFFINE @ np.diag([1.0, 1.0, -1.0, 1.0])
@@ -109,7 +113,6 @@ def test_damage_is_an_error_for_those_who_wait_for_what_lies_behind_it(
     content = (tmp_path / "scan.nii.gz").read_bytes()
     (tmp_path / "scan.nii.gz").write_bytes(content[: len(content) * 9 // 10])
     scan = ScanInBackground(lambda: open_scan(tmp_path / "scan.nii.gz"), threads)
-    scan.wait_for(slice(0, 1))
     with pytest.raises(InputError) as caught:
         scan.wait_for(slice(47, 48))
     assert caught.value.code == "E_TRUNCATED"
@@ -124,6 +127,43 @@ def test_damage_behind_the_last_slice_is_seen_at_the_end(tmp_path: Path, threads
     with pytest.raises(InputError) as caught:
         scan.finish()
     assert caught.value.code == "E_CORRUPT"
+
+
+def test_what_is_found_at_the_end_is_an_error_for_those_who_wait_for_slices_that_are_there(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    write_scan(tmp_path / "scan.nii.gz")
+    content = bytearray((tmp_path / "scan.nii.gz").read_bytes())
+    content[-8] ^= 1
+    (tmp_path / "scan.nii.gz").write_bytes(content)
+    scan = ScanInBackground(lambda: open_scan(tmp_path / "scan.nii.gz"), threads)
+    with pytest.raises(InputError):
+        scan.finish()
+    with pytest.raises(InputError) as caught:
+        scan.wait_for(slice(0, 1))
+    assert caught.value.code == "E_CORRUPT"
+
+
+def test_a_scan_without_a_body_is_segmented_no_further_than_it_was_read(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    bomb = nib.Nifti1Image(np.zeros((64, 64, 512), np.int16), AFFINE)
+    nib.save(bomb, tmp_path / "scan.nii.gz")
+    cascade = fake_cascade()
+    seen = 0
+
+    def find_organ(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal seen
+        seen += len(inputs["hu"])
+        wait([scan._finished])
+        return cascade.engines.stage1.run(inputs)
+
+    engines = replace(cascade.engines, stage1=FakeEngine("stage1", find_organ))
+    scan = ScanInBackground(lambda: open_scan(tmp_path / "scan.nii.gz"), threads)
+    with pytest.raises(InputError) as caught:
+        Cascade(cascade.bundle, engines).run_while_reading(scan)
+    assert caught.value.code == "E_NO_BODY"
+    assert seen <= SLICES_PER_BATCH
 
 
 def test_a_bug_in_the_reader_keeps_its_type(threads: ThreadPoolExecutor) -> None:

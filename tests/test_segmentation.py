@@ -1,6 +1,7 @@
 """The status tells the gravest doubt, the report agrees with the mask, and no file is overwritten unasked."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,12 +12,14 @@ import pytest
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box
-from cascade_rt.errors import InputWarning, OutputError, OutputExistsError
+from cascade_rt.errors import InputWarning, OutputError, OutputExistsError, UsageError
 from cascade_rt.hashing import FileRecord
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.measurements import Measurements, measure
+from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
-from cascade_rt.volume import Volume
+from cascade_rt.volume import Volume, read_volume
+from tests.volume_files import ORIENTATIONS, in_every_orientation, oriented, rotation
 
 Mask = npt.NDArray[np.uint8]
 
@@ -293,3 +296,63 @@ def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path, method: s
 def test_a_bundle_that_does_not_look_for_tumours_says_nothing_of_them() -> None:
     report = segmentation(np.zeros(SHAPE, dtype=np.uint8), tumor_sought=False).to_json()
     assert (report["volumes_ml"]["tumor"], report["slices"]["with_tumor"]) == (None, None)
+
+
+# On the grid of the scan
+
+
+def marked(orientation: npt.NDArray[np.int_]) -> tuple[Segmentation, npt.NDArray[np.int16]]:
+    """A segmentation whose mask and probabilities are the voxels of its scan, stored in some orientation."""
+    array, affine = oriented(orientation, np.eye(4))
+    volume = Volume.from_array(array, affine)
+    prob = volume.voxels.astype(np.float32)
+    mask = (volume.voxels % 256).astype(np.uint8)
+    return replace(segmentation(organ_mask()), volume=volume, mask=mask, organ_prob=prob, tumor_prob=-prob), array
+
+
+@in_every_orientation
+def test_on_the_grid_everything_lies_on_the_array_that_was_given(orientation: npt.NDArray[np.int_]) -> None:
+    found, array = marked(orientation)
+    placed = found.on_grid()
+    np.testing.assert_array_equal(placed.mask, (array % 256).astype(np.uint8))
+    np.testing.assert_array_equal(placed.organ_prob, array)
+    np.testing.assert_array_equal(placed.tumor_prob, -array)
+    np.testing.assert_array_equal(placed.affine, oriented(orientation, np.eye(4))[1])
+
+
+def test_probabilities_that_were_not_kept_are_not_on_the_grid() -> None:
+    assert segmentation(organ_mask()).on_grid().organ_prob is None
+
+
+@pytest.mark.parametrize("unit", ["mm", "meter"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_an_image_for_nibabel_lies_on_the_scan_as_nibabel_reads_it(kind: type, unit: str, tmp_path: Path) -> None:
+    array, affine = oriented(ORIENTATIONS[13], rotation(20, 15))
+    scan = kind(array, np.diag([{"mm": 1, "meter": 1e-3}[unit]] * 3 + [1]) @ affine)
+    scan.header.set_xyzt_units(unit)
+    scan.to_filename(tmp_path / "scan.nii")
+    volume = read_volume(tmp_path / "scan.nii", ScanOptions(assume_hu=True))
+    found = replace(segmentation(organ_mask()), volume=volume, mask=(volume.voxels % 256).astype(np.uint8))
+    image = found.to_nibabel()
+    assert type(image) is kind
+    np.testing.assert_array_equal(np.asarray(image.dataobj), (array % 256).astype(np.uint8))
+    np.testing.assert_array_equal(image.affine, nib.load(tmp_path / "scan.nii").affine)
+
+
+def test_an_image_for_nibabel_is_what_is_saved(tmp_path: Path) -> None:
+    found, _ = marked(ORIENTATIONS[5])
+    found.save(tmp_path / "mask.nii")
+    assert found.to_nibabel().to_bytes() == (tmp_path / "mask.nii").read_bytes()
+
+
+def test_probabilities_are_an_image_of_real_numbers() -> None:
+    found, array = marked(ORIENTATIONS[5])
+    image = found.to_nibabel("tumor_prob")
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(image.get_fdata(), -array)
+
+
+@pytest.mark.parametrize(("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "there is no")])
+def test_what_is_not_there_is_no_image(which: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        segmentation(organ_mask()).to_nibabel(which)

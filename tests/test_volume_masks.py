@@ -3,7 +3,6 @@
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,10 +22,12 @@ from tests.volume_files import (
     ORIENTATIONS,
     SHEAR,
     Array,
+    assert_placed_alike,
     in_every_orientation,
     in_every_world,
     nifti,
     oriented,
+    patched,
     rotation,
     save,
 )
@@ -43,12 +44,6 @@ def labelled_points(array: Array, affine: Array, world: Array) -> set[tuple[int,
     places = nib.affines.apply_affine(np.linalg.inv(world @ LPS_AFFINE) @ affine, index)
     np.testing.assert_allclose(places, np.rint(places), atol=1e-3)
     return {(*place, label) for *place, label in np.column_stack([np.rint(places), array[tuple(index.T)]]).tolist()}
-
-
-def geometry(path: Path) -> dict[str, Any]:
-    header = nib.load(path).header
-    names = "pixdim xyzt_units sform_code srow_x srow_y srow_z qform_code quatern_b quatern_c quatern_d"
-    return {name: header[name].tolist() for name in (*names.split(), "qoffset_x", "qoffset_y", "qoffset_z")}
 
 
 @pytest.fixture
@@ -111,7 +106,7 @@ def test_a_mask_lies_exactly_on_the_grid_of_its_scan(header: nib.Nifti1Header, s
         write_mask(np.zeros(volume.voxels.shape, np.uint8), volume, written)
         assert nib.load(written).shape == nib.load(scan).shape
         np.testing.assert_array_equal(nib.load(written).affine, nib.load(scan).affine)
-        assert geometry(written) == geometry(scan)
+        assert_placed_alike(nib.load(written).header, header)
 
 
 @pytest.mark.parametrize("sample", SAMPLE_SCANS)
@@ -121,7 +116,7 @@ def test_the_mask_of_a_sample_scan_lies_exactly_on_its_grid(sample: str, tmp_pat
         pytest.skip(f"the sample CT file {sample} is not here")
     volume = read_volume(path)
     write_mask(np.zeros(volume.voxels.shape, np.uint8), volume, tmp_path / "mask.nii.gz")
-    assert geometry(tmp_path / "mask.nii.gz") == geometry(path)
+    assert_placed_alike(nib.load(tmp_path / "mask.nii.gz").header, nib.load(path).header)
     assert nib.load(tmp_path / "mask.nii.gz").shape == nib.load(path).shape
 
 
@@ -172,6 +167,27 @@ def test_nothing_said_about_the_patient_is_kept(tmp_path: Path) -> None:
     image.to_filename(tmp_path / "scan.nii")
     write_mask(LABELS, read_volume(tmp_path / "scan.nii"), tmp_path / "mask.nii")
     assert b"Jane" not in (tmp_path / "mask.nii").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("codes", "offset", "length"),
+    [((1, 0), 280, 48), ((0, 1), 256, 24), ((1, 1), 92, 16), ((0, 1), 80, 12)],
+    ids=["sform without code", "qform without code", "pixdim of axes that are not there", "pixdim beside an sform"],
+)
+def test_no_text_in_a_field_that_places_nothing_reaches_the_mask(
+    codes: tuple[int, int], offset: int, length: int, tmp_path: Path
+) -> None:
+    text = (b"DOE^JOHN 19500101 MRN12345 " * 2)[:length]
+    content = patched(patched(GOOD, 252, list(codes), "<i2"), offset, list(text), "u1")
+    write_mask(LABELS, read_volume(save(tmp_path / "scan.nii", content)), tmp_path / "mask.nii")
+    assert text[:8] not in (tmp_path / "mask.nii").read_bytes()
+
+
+def test_a_qform_that_makes_no_sense_beside_an_sform_does_not_reach_the_mask(tmp_path: Path) -> None:
+    content = patched(patched(GOOD, 252, [1, 1], "<i2"), 256, list(b"DOE^JOHN^AND"), "u1")
+    write_mask(LABELS, read_volume(save(tmp_path / "scan.nii", content)), tmp_path / "mask.nii")
+    assert nib.load(tmp_path / "mask.nii").header["qform_code"] == 0
+    assert b"DOE^" not in (tmp_path / "mask.nii").read_bytes()
 
 
 @pytest.mark.parametrize(("length", "kind"), [(32767, nib.Nifti1Image), (32768, nib.Nifti2Image)])

@@ -2,12 +2,14 @@
 
 import gzip
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,6 +127,45 @@ def test_an_int16_array_in_the_usual_orientation_is_not_copied() -> None:
 def test_an_unfit_array_is_refused(array: Array, affine: Array, message: str) -> None:
     with pytest.raises(InputError, match=f"phantom: .*{message}"):
         Volume.from_array(array, affine, name="phantom")
+
+
+def test_the_data_of_a_nibabel_image_are_what_its_file_holds_also_where_they_are_scaled(tmp_path: Path) -> None:
+    stored = np.arange(-10, 50, dtype=np.int16).reshape(3, 4, 5)
+    path = save(tmp_path / "scan.nii", nifti(stored, slope=100, inter=7))
+    image = nib.load(path)
+    volume = Volume.from_array(image.dataobj, image.affine)
+    np.testing.assert_array_equal(volume.voxels, read_volume(path, ScanOptions(assume_hu=True)).voxels)
+    assert volume.voxels.max() == 4907
+
+
+@pytest.mark.parametrize(
+    "make",
+    [torch.from_numpy, np.ndarray.tolist, np.ma.masked_array, lambda array: array.astype(">i2"), lambda array: array],
+    ids=["tensor", "list", "masked array without a mask", "big endian", "array"],
+)
+def test_whatever_numpy_takes_for_an_array_is_one(make: Callable[[Array], Any]) -> None:
+    np.testing.assert_array_equal(Volume.from_array(make(ANATOMY.T.copy()), LPS_AFFINE).voxels, ANATOMY)
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "code"),
+    [
+        (nib.Nifti1Image(ANATOMY.T, LPS_AFFINE), LPS_AFFINE, "E_ARRAY"),
+        ("scan.nii.gz", LPS_AFFINE, "E_ARRAY"),
+        (None, LPS_AFFINE, "E_ARRAY"),
+        ([[1, 2], [3]], LPS_AFFINE, "E_ARRAY"),
+        (torch.ones((2, 2, 2), requires_grad=True), LPS_AFFINE, "E_ARRAY"),
+        (np.ma.masked_less(ANATOMY.T, 0), LPS_AFFINE, "E_ARRAY"),
+        (ANATOMY.T, "RAS", "E_AFFINE"),
+        (ANATOMY.T, None, "E_AFFINE"),
+        (ANATOMY.T, LPS_AFFINE.T, "E_AFFINE"),
+    ],
+    ids=["image", "path", "none", "ragged", "gradient", "masked", "axes for affine", "no affine", "transposed affine"],
+)
+def test_what_is_no_array_or_no_affine_is_refused_with_a_code(array: Any, affine: Any, code: str) -> None:
+    with pytest.raises(InputError, match=r"array: .*; ") as caught:
+        Volume.from_array(array, affine)
+    assert caught.value.code == code
 
 
 # What files may look like

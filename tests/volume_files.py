@@ -58,6 +58,26 @@ def patched(content: bytes, offset: int, values: list[float], dtype: str) -> byt
     return content[:offset] + changed + content[offset + len(changed) :]
 
 
+def assert_placed_alike(mask: Any, scan: Any) -> None:
+    """Headers place their voxels alike, and what places nothing in the one of the mask is 0."""
+    assert mask["dim"][1:4].tolist() == scan["dim"][1:4].tolist()
+    assert int(mask["xyzt_units"]) == int(scan["xyzt_units"]) & 7
+    assert mask["sform_code"] == scan["sform_code"]
+    rows, turns = ("srow_x", "srow_y", "srow_z"), ("quatern_b", "quatern_c", "quatern_d")
+    turns += ("qoffset_x", "qoffset_y", "qoffset_z")
+    for name in rows:
+        np.testing.assert_array_equal(mask[name], scan[name] if scan["sform_code"] > 0 else np.zeros(4))
+    assert mask["pixdim"][4:].tolist() == [0, 0, 0, 0]
+    if mask["qform_code"] == 0:
+        assert all(mask[name] == 0 for name in turns)
+        assert mask["pixdim"][0] == 1
+    else:
+        assert mask["qform_code"] == scan["qform_code"]
+        assert all(mask[name] == scan[name] for name in turns)
+        assert (mask["pixdim"][0] == -1) == (scan["pixdim"][0] == -1)
+        np.testing.assert_array_equal(mask["pixdim"][1:4], np.abs(scan["pixdim"][1:4]))
+
+
 def save(path: Path, content: bytes) -> Path:
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     return path

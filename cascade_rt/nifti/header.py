@@ -14,7 +14,7 @@ from cascade_rt.errors import InputWarning
 from cascade_rt.nifti.foreign import describe
 from cascade_rt.nifti.gate import Refusal
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.nifti.placement import place
+from cascade_rt.nifti.placement import place, what_places
 
 LONGEST_HEADER = 540
 GEOMETRY_FIELDS = (
@@ -74,7 +74,7 @@ class NiftiHeader:
     affine: npt.NDArray[np.float64]
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
     geometry: Mapping[str, npt.NDArray[Any]]
-    """The fields that place the voxels in the world, verbatim."""
+    """The fields that place the voxels in the world, without what is in them and places nothing."""
     warnings: tuple[InputWarning, ...]
 
     @property
@@ -126,7 +126,8 @@ def parse_header(block: bytes, options: ScanOptions, *, labels: bool = False) ->
     offset = _parse_offset(fields, dtype, warnings)
     scaling = _parse_scaling(fields, warnings)
     affine = place(fields, shape, options, warnings, labels=labels)
-    geometry = {name: np.array(fields[name]) for name in GEOMETRY_FIELDS}
+    placing = what_places(fields)
+    geometry = {name: np.array(placing[name]) for name in GEOMETRY_FIELDS}
     return NiftiHeader(shape, dtype, scaling, offset, volume, volumes, affine, geometry, tuple(warnings))
 
 
@@ -197,4 +198,7 @@ def _parse_scaling(fields: Nifti1Header, warnings: list[InputWarning]) -> tuple[
         return _UNSCALED
     if not math.isfinite(intercept):
         raise Refusal("E_SLOPE", f"its intercept is {intercept:g}, which is no number; export it again")
+    if slope < 0:
+        sentence = f"its slope of {slope:g} turns the stored numbers upside down; is it right?"
+        warnings.append(InputWarning("W_SLOPE", sentence))
     return slope, intercept

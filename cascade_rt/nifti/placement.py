@@ -17,12 +17,16 @@ from cascade_rt.nifti.options import ScanOptions
 Affine = npt.NDArray[np.float64]
 
 _KNOWN_CODES = range(6)
+_SPATIAL_UNIT = 7
+"""The bits of `xyzt_units` that are about space."""
 _MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
 _PLAUSIBLE_MM = (0.2, 10.0)
 """The spacing of a scan; another one in metres or micrometres is a header with the wrong unit."""
 _DISAGREEMENT_MM = 5.0
 _DISAGREEMENT = 0.1
 """How far qform and sform may place a corner apart without a warning, as a part of the smallest spacing."""
+_SPACING_DISAGREEMENT = 0.01
+"""By which part of it the sform may give voxels another length than `pixdim` does, without a warning."""
 _STRAIGHT_DEGREES = 0.1
 # Nibabel's: rounding to float32 may leave the squares of a unit quaternion this much over 1.
 _QUATERNION_ROUNDING = 3 * float(np.finfo(np.float32).eps)
@@ -57,7 +61,9 @@ def place(
         _check_spacing(spacing)
         affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings, labels=labels)
     check_affine(affine)
-    _warn_of_spacing(spacing, warnings)
+    _warn_of_spacing(spacing, affine, warnings)
+    if sform_code == 0 and qform_code > 0:
+        _warn_of_handedness(fields, warnings)
     affine[:3] *= _unit_mm(fields, affine, warnings)
     if sform_code > 0 and qform_code > 0:
         _compare_forms(fields, affine, shape, options, warnings)
@@ -70,10 +76,37 @@ def place(
     return affine
 
 
+def what_places(fields: Nifti1Header) -> Nifti1Header:
+    """Return the header of a file that can be placed, with nothing in the fields of its geometry that places nothing.
+
+    Masks have these fields of their scans, and whatever has no meaning may be text about a patient.
+    """
+    placing: Nifti1Header = fields.copy()
+    pixdim = placing["pixdim"]
+    pixdim[1:4] = np.abs(pixdim[1:4])
+    pixdim[4:] = 0
+    placing["xyzt_units"] = int(placing["xyzt_units"]) & _SPATIAL_UNIT
+    has_sform = int(fields["sform_code"]) > 0
+    if not has_sform:
+        for name in ("srow_x", "srow_y", "srow_z"):
+            placing[name] = 0
+    if int(fields["qform_code"]) > 0 and not (has_sform and _sensible_qform(fields) is None):
+        pixdim[0] = -1 if pixdim[0] == -1 else 1
+        return placing
+    pixdim[0] = 1
+    for name in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        placing[name] = 0
+    if has_sform and _is_other_spacing(np.array(pixdim[1:4], dtype=np.float64), _sform(fields)):
+        pixdim[1:4] = np.linalg.norm(_sform(fields)[:3, :3], axis=0)
+    return placing
+
+
 def check_affine(affine: Affine) -> None:
     """Raise Refusal for what cannot be the affine of a scan."""
     if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
         raise Refusal("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
+    if affine[3].tolist() != [0, 0, 0, 1]:
+        raise Refusal("E_AFFINE", "the last row of an affine must be 0, 0, 0, 1; is it transposed?")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     determinant = abs(np.linalg.det(affine[:3, :3]))
     if lengths.min() < 1e-9 or determinant < 1e-6 * lengths.prod():
@@ -97,8 +130,12 @@ def _qform(fields: Nifti1Header) -> Affine:
     b, c, d = (float(fields[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
     squares = b * b + c * c + d * d
     handedness = float(fields["pixdim"][0])
-    if not squares <= 1 + _QUATERNION_ROUNDING or handedness not in {-1.0, 0.0, 1.0}:
+    if not squares <= 1 + _QUATERNION_ROUNDING:
         raise Refusal("E_AFFINE", "its qform is no rotation; export it again")
+    if handedness < 0 and handedness != -1:
+        # Nibabel takes 1 for it, the reference implementation -1, which turns left and right around.
+        sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run"
+        raise Refusal("E_AFFINE", f"{sentence}, and programs differ about what that means; export it again")
     a = math.sqrt(max(0.0, 1 - squares))
     rotation = np.array(
         [
@@ -112,6 +149,16 @@ def _qform(fields: Nifti1Header) -> Affine:
     affine[:3, :3] = rotation * (spacing * [1, 1, -1 if handedness < 0 else 1])
     affine[:3, 3] = [fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"]]
     return affine
+
+
+def _sensible_qform(fields: Nifti1Header) -> Affine | None:
+    try:
+        _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
+        qform = _qform(fields)
+        check_affine(qform)
+    except Refusal:
+        return None
+    return qform
 
 
 def _assumed(
@@ -145,22 +192,43 @@ def _assumed(
 
 def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
     if not (np.isfinite(spacing) & (spacing != 0)).all():
-        shown = " x ".join(f"{side:g}" for side in spacing)
-        raise Refusal("E_SPACING", f"its header says that voxels measure {shown}; export it again")
+        raise Refusal("E_SPACING", f"its header says that voxels measure {_shown(spacing)}; export it again")
 
 
-def _warn_of_spacing(spacing: npt.NDArray[np.float64], warnings: list[InputWarning]) -> None:
+def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings: list[InputWarning]) -> None:
     if not (np.isfinite(spacing) & (spacing > 0)).all():
-        shown = " x ".join(f"{side:g}" for side in spacing)
         sentence = (
-            f"its header says that voxels measure {shown}; the sign is ignored, and the sform taken where there is one"
+            f"its header says that voxels measure {_shown(spacing)}; the sign is ignored, and the sform taken where "
+            "there is one"
         )
-        warnings.append(InputWarning("W_SPACING", sentence))
+    elif _is_other_spacing(spacing, affine):
+        taken = _shown(np.linalg.norm(affine[:3, :3], axis=0))
+        sentence = f"its header says that voxels measure {_shown(spacing)}, and its sform {taken}; the sform is taken"
+    else:
+        return
+    warnings.append(InputWarning("W_SPACING", sentence))
+
+
+def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> None:
+    handedness = float(fields["pixdim"][0])
+    if handedness not in {-1.0, 0.0, 1.0}:
+        sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run; 1 is taken"
+        warnings.append(InputWarning("W_QFAC", sentence))
+
+
+def _is_other_spacing(spacing: npt.NDArray[np.float64], affine: Affine) -> bool:
+    """Whether `pixdim` and the affine of a header give voxels different lengths; no number is another one."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return not (np.abs(np.abs(spacing) - lengths) <= _SPACING_DISAGREEMENT * lengths).all()
+
+
+def _shown(spacing: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{side:.6g}" for side in spacing)
 
 
 def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning]) -> float:
     """How many mm the unit of the header has."""
-    code = int(fields["xyzt_units"]) & 7
+    code = int(fields["xyzt_units"]) & _SPATIAL_UNIT
     if code not in _MM_PER_UNIT:
         warnings.append(InputWarning("W_UNITS", "the file does not name the unit of its spacing; mm are assumed"))
         return 1.0
@@ -184,14 +252,11 @@ def _compare_forms(
     warnings: list[InputWarning],
 ) -> None:
     """Warn where the qform, which other programs take, places the scan elsewhere than the sform, taken here."""
-    try:
-        _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
-        qform = _qform(fields)
-        check_affine(qform)
-    except Refusal:
+    qform = _sensible_qform(fields)
+    if qform is None:
         warnings.append(InputWarning("W_FORM_DISAGREE", "its qform makes no sense; the sform is taken"))
         return
-    qform[:3] *= _MM_PER_UNIT.get(int(fields["xyzt_units"]) & 7, 1.0)
+    qform[:3] *= _MM_PER_UNIT.get(int(fields["xyzt_units"]) & _SPATIAL_UNIT, 1.0)
     distance = corner_distance_mm(affine, qform, shape)
     if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
         sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"

@@ -12,9 +12,9 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
-from cascade_rt.nifti.header import GEOMETRY_FIELDS
 from cascade_rt_cli.main import main
 from tests.broken_scans import BROKEN, HU, ODD, ScanFile, every_broken_scan, every_odd_scan
+from tests.volume_files import assert_placed_alike
 
 WINDOW = (-100.0, 240.0)
 
@@ -63,9 +63,7 @@ def test_an_odd_scan_gets_a_mask_on_its_own_grid_and_its_warnings(file: ScanFile
     scan, result = infer(file, tmp_path)
     assert (result.exit_code, result.stderr) == (0, "")
     mask, given = header_of(tmp_path / "out" / "scan_seg.nii.gz"), header_of(scan)
-    assert mask["dim"][1:4].tolist() == given["dim"][1:4].tolist()
-    for field in GEOMETRY_FIELDS:
-        np.testing.assert_array_equal(mask[field], given[field])
+    assert_placed_alike(mask, given)
     report = json.loads((tmp_path / "out" / "scan_seg.json").read_text())
     # Not a matter of the file: whether the networks take what is no CT for a lesion.
     assert {warning["code"] for warning in report["warnings"]} - {"W_LESION_APART"} == file.warnings

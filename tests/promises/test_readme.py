@@ -53,6 +53,6 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     nib.save(nib.Nifti1Image(noisy_tissue(64, 64, 2), np.diag([-0.8, -0.8, 2.5, 1])), "scan.nii.gz")
-    (block,) = code_blocks(ROOT / "README.md", "python")
-    exec(compile(block, "README.md", "exec"), {"__name__": "__readme__"})
+    for block in code_blocks(ROOT / "README.md", "python"):
+        exec(compile(block, "README.md", "exec"), {"__name__": "__readme__"})
     assert (tmp_path / "scan_seg.nii.gz").is_file()
