@@ -225,7 +225,7 @@ def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, ove
     with ExitStack() as undo:
         with stopwatch.step("save"):
             found.save(job.mask, overwrite=overwrite)
-            found = found.with_files(input_file=record_file(job.scan), mask_file=record_file(job.mask))
+            found = found.with_files(input_file=found.volume.file, mask_file=record_file(job.mask))
         undo.callback(job.mask.unlink, missing_ok=True)
         segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
         segmentation.save_report(job.report, overwrite=overwrite)

@@ -12,7 +12,8 @@ from cascade_rt.cohort.answers import Answer
 from cascade_rt.cohort.cases import Case
 from cascade_rt.cohort.journal import Entry, Journal, last_entries
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
-from cascade_rt.hashing import file_sha256
+from cascade_rt.hashing import FileRecord, record_file
+from cascade_rt.plain_file import NotAPlainFileError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,6 @@ class Outcome:
     """Of a case that failed."""
     is_transient: bool = False
     attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    sha256: str | None
-    bytes: int | None
 
 
 class Ledger:
@@ -61,7 +56,7 @@ class Ledger:
         self._settings = dict(settings)
         self._resume = resume
         self._known = last_entries(folder) if resume else {}
-        self._open: dict[str, tuple[Case, _Input, bool]] = {}
+        self._open: dict[str, tuple[Case, bool]] = {}
         self._attempts: dict[str, int] = {}
 
     def begin(self, case: Case) -> Outcome | None:
@@ -88,15 +83,15 @@ class Ledger:
         if was_cut_off:
             _clear_leftovers(case)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
-        self._open[case.name] = (case, scan, not existing)
+        self._open[case.name] = (case, not existing)
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
         return None
 
     def finish(self, case: Case, answer: Answer) -> Outcome:
         """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
-        _, scan, was_new = self._open[case.name]
+        _, was_new = self._open[case.name]
         attempt = self._attempts[case.name]
-        outputs = {self._relative(path): _look_at(path).sha256 for path in case.job.results}
+        outputs = {self._relative(path): _sha256(path) for path in case.job.results}
         if answer.error is None and None in outputs.values():
             error = OutputError(f"{case.job.mask}: cannot be read back; is the disk in order?")
             answer = Answer(error=error, is_transient=True)
@@ -113,12 +108,14 @@ class Ledger:
             )
             outcome = Outcome(case, "failed", error=answer.error, is_transient=answer.is_transient, attempt=attempt)
         else:
+            read = (answer.report or {}).get("input") or {}
             entry = Entry(
                 case.name,
                 "done",
                 settings=self._settings,
-                input_sha256=scan.sha256,
-                input_bytes=scan.bytes,
+                # Not of the file as it lies there: that may be another one by now.
+                input_sha256=read.get("sha256"),
+                input_bytes=read.get("bytes"),
                 outputs=outputs,
                 found=answer.report["status"] if answer.report is not None else None,
                 attempt=attempt,
@@ -130,17 +127,17 @@ class Ledger:
 
     def interrupt(self) -> None:
         """Leave nothing of the cases that have begun and not ended, and write down that they were interrupted."""
-        for case, _, was_new in list(self._open.values()):
+        for case, was_new in list(self._open.values()):
             # The journal says of them that they began, which is enough for the next run.
             with contextlib.suppress(OutputError):
                 self._clear(case, was_new)
                 self._journal.append(Entry(case.name, "interrupted", attempt=self._attempts[case.name]))
         self._open.clear()
 
-    def _is_done(self, entry: Entry, case: Case, scan: _Input) -> bool:
+    def _is_done(self, entry: Entry, case: Case, scan: FileRecord | None) -> bool:
         return (
             entry.status == "done"
-            and scan.sha256 is not None
+            and scan is not None
             and (entry.input_bytes, entry.input_sha256) == (scan.bytes, scan.sha256)
             and entry.settings == self._settings
             and self._wrote(entry, case.job.results)
@@ -149,7 +146,7 @@ class Ledger:
     def _wrote(self, entry: Entry, paths: tuple[Path, ...] | list[Path]) -> bool:
         """Whether the files are there as an entry says that they were written."""
         outputs = entry.outputs or {}
-        return all(outputs.get(self._relative(path)) == _look_at(path).sha256 is not None for path in paths)
+        return all(outputs.get(self._relative(path)) == _sha256(path) is not None for path in paths)
 
     def _not_ours(self, path: Path, entries: list[Entry]) -> CascadeError:
         if any(entry.status == "done" for entry in entries):
@@ -180,12 +177,17 @@ class Ledger:
         return message
 
 
-def _look_at(path: Path) -> _Input:
-    """Hash and size of a file; neither where it cannot be read, which is told when it is used."""
+def _look_at(path: Path) -> FileRecord | None:
+    """Hash and size of a file; none where it cannot be read, which is told when it is used."""
     try:
-        return _Input(file_sha256(path), path.stat().st_size)
-    except OSError:
-        return _Input(None, None)
+        return record_file(path)
+    except (OSError, NotAPlainFileError):
+        return None
+
+
+def _sha256(path: Path) -> str | None:
+    found = _look_at(path)
+    return None if found is None else found.sha256
 
 
 def _remove(paths: list[Path]) -> None:
