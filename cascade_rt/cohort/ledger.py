@@ -14,6 +14,7 @@ from cascade_rt.cohort.journal import Entry, Journal, last_entries
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
 from cascade_rt.hashing import FileRecord, record_file
 from cascade_rt.plain_file import NotAPlainFileError
+from cascade_rt.shown_paths import hide_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Ledger:
         self._known = last_entries(folder) if resume else {}
         self._open: dict[str, tuple[Case, bool]] = {}
         self._attempts: dict[str, int] = {}
+        self._written: list[Path] = []
 
     def begin(self, case: Case) -> Outcome | None:
         """Decide whether a case is to be computed, and write down that it begins.
@@ -68,20 +70,26 @@ class Ledger:
         Raises:
             OutputError: The journal cannot be written.
         """
+        if case.refusal is not None:
+            return self._refuse(case, case.refusal)
         scan = _look_at(case.job.scan)
         entries = self._known.get(case.name, [])
         if any(self._is_done(entry, case, scan) for entry in entries):
             return Outcome(case, "skipped")
         existing = [path for path in case.job.results if os.path.lexists(path)]
         was_cut_off = any(entry.status in {"started", "interrupted"} for entry in entries)
-        if existing and not self.overwrite:
-            if not was_cut_off and not any(self._wrote(entry, existing) for entry in entries):
-                return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
-            # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
-            _remove(existing)
-            existing = []
-        if was_cut_off:
-            _clear_leftovers(case)
+        is_ours = was_cut_off or any(self._wrote(entry, existing) for entry in entries)
+        if existing and not self.overwrite and not is_ours:
+            return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
+        try:
+            if existing and not self.overwrite:
+                # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
+                _remove(existing)
+                existing = []
+            if was_cut_off:
+                _clear_leftovers(case)
+        except OutputError as error:
+            return self._refuse(case, error)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
         self._open[case.name] = (case, not existing)
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
@@ -99,13 +107,7 @@ class Ledger:
         if answer.error is not None:
             if isinstance(answer.error, WorkerError):
                 self._clear(case, was_new)
-            entry = Entry(
-                case.name,
-                "failed",
-                code=answer.error.code,
-                message=self._without_paths(str(answer.error), case),
-                attempt=attempt,
-            )
+            entry = self._failure(case, answer.error, attempt)
             outcome = Outcome(case, "failed", error=answer.error, is_transient=answer.is_transient, attempt=attempt)
         else:
             read = (answer.report or {}).get("input") or {}
@@ -121,6 +123,7 @@ class Ledger:
                 attempt=attempt,
             )
             outcome = Outcome(case, "done", report=answer.report, attempt=attempt)
+            self._written.extend(case.job.results)
         self._journal.append(entry)
         del self._open[case.name]
         return outcome
@@ -133,6 +136,28 @@ class Ledger:
                 self._clear(case, was_new)
                 self._journal.append(Entry(case.name, "interrupted", attempt=self._attempts[case.name]))
         self._open.clear()
+
+    def check_results(self) -> None:
+        """Find out at the end whether the results of this run are still there.
+
+        Raises:
+            OutputError: Somebody has removed some of them meanwhile, or the journal.
+        """
+        self._journal.check()
+        gone = [path for path in self._written if not os.path.lexists(path)]
+        if gone:
+            more = f" and {len(gone) - 1} more results" if len(gone) > 1 else ""
+            raise OutputError(
+                f"{gone[0]}{more}: written by this run and removed by somebody since; compute again with --resume"
+            )
+
+    def _refuse(self, case: Case, error: CascadeError) -> Outcome:
+        self._journal.append(self._failure(case, error, 1))
+        return Outcome(case, "failed", error=error)
+
+    def _failure(self, case: Case, error: CascadeError, attempt: int) -> Entry:
+        message = self._without_paths(str(error), case)
+        return Entry(case.name, "failed", code=error.code, message=message, attempt=attempt)
 
     def _is_done(self, entry: Entry, case: Case, scan: FileRecord | None) -> bool:
         return (
@@ -158,7 +183,9 @@ class Ledger:
         return OutputExistsError(f"{path}: is there already; replace it with --overwrite{hint}")
 
     def _clear(self, case: Case, was_new: bool) -> None:
-        _clear_leftovers(case)
+        # What cannot be removed now is removed by the next run, which finds it in the journal.
+        with contextlib.suppress(OutputError):
+            _clear_leftovers(case)
         if was_new:
             for path in case.job.results:
                 with contextlib.suppress(OSError):
@@ -174,7 +201,7 @@ class Ledger:
             message = message.replace(path, case.name)
         for path in (os.path.abspath(folder), folder):
             message = message.replace(path + os.sep, "") if path != os.curdir else message
-        return message
+        return hide_folders(message, ())
 
 
 def _look_at(path: Path) -> FileRecord | None:
