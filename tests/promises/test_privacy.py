@@ -116,3 +116,25 @@ def test_no_module_can_open_a_connection() -> None:
     sources = [path for folder in ("cascade_rt", "export", "cli") for path in (root / folder).rglob("*.py")]
     speaks = r"(?:import |from |import_module\([\"'])(?:socket|urllib|http|requests|httpx|aiohttp|ftplib|smtplib)\b"
     assert [path.name for path in sources if re.search(speaks, path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_folders_that_a_list_names_are_not_printed(scan: Path, form: str) -> None:
+    scan.write_bytes(b"")
+    Path("list.txt").write_text(f"{scan}\n{scan.parent}/missing scan.nii.gz\n")
+    done = run("infer", "list.txt", "-o", scan.parent / "out", "--log-format", form)
+    assert done.exit_code == 3
+    assert "missing scan" in done.stdout + done.stderr
+    assert words_in(done.stdout.encode() + done.stderr.encode()) == []
+    assert words_in((scan.parent / "out" / "journal.jsonl").read_bytes()) == []
+
+
+def test_names_cannot_command_the_terminal(scan: Path) -> None:
+    Path("in").mkdir()
+    for name in ("\x1b[2Jone.nii.gz", "\x9b31mtwo.nii", "\u202egz.iin.three.nii"):
+        Path("in", name).write_bytes(b"x" * 400)
+    done = run("infer", "in", "-o", "out")
+    assert done.exit_code == 3
+    printed = done.stdout + done.stderr
+    assert "?[2Jone" in printed
+    assert [letter for letter in printed if not letter.isprintable() and letter != "\n"] == []
