@@ -242,8 +242,8 @@ def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, ove
         make_folder(job.mask.parent)
         with stopwatch.step("save"):
             found.save(job.mask, overwrite=overwrite)
+            undo.callback(job.mask.unlink, missing_ok=True)
             found = found.with_files(input_file=found.volume.file, mask_file=record_file(job.mask))
-        undo.callback(job.mask.unlink, missing_ok=True)
         segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
         segmentation.save_report(job.report, overwrite=overwrite)
         undo.callback(job.report.unlink, missing_ok=True)
