@@ -89,7 +89,8 @@ class Ledger:
             if was_cut_off:
                 _clear_leftovers(case)
         except OutputError as error:
-            return self._refuse(case, error)
+            # Not written down: the entry that says whose the files are must stay the last one.
+            return Outcome(case, "failed", error=error)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
         self._open[case.name] = (case, not existing)
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))

@@ -45,7 +45,7 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int
     table = list(rows)
     width = max([11, *(len(name) + 2 for name, _ in table)])
     for name, text in table:
-        console.print(f"{'':{indent}}{name:<{width}}{printable(text)}")
+        console.print(f"{'':{indent}}{name:<{width}}{shown_message(text, ())}")
 
 
 def shown(path: str | os.PathLike[str]) -> str:

@@ -99,10 +99,17 @@ def infer_cohort(
     open_cascade = partial(open_ladder_cascade, *engines, bundle_sha256=opened.sha256)
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
         if not journal.is_locked:
-            click.echo(f"{shown(folder)}: has no locks; see to it that no other run writes there", err=True)
+            _warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
         ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
         summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
     _conclude(summary, cases, journal.path, opened.manifest.name, opened.manifest.intended_use)
+
+
+def _warn(message: str) -> None:
+    if is_json():
+        print_event("warning", err=True, message=message)
+    else:
+        click.echo(f"cascade-rt: warning: {printable(message)}", err=True)
 
 
 def _folder_of_results(output: Path | None) -> Path:
