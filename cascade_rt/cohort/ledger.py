@@ -72,9 +72,8 @@ class Ledger:
         """
         if case.refusal is not None:
             return self._refuse(case, case.refusal)
-        scan = _look_at(case.job.scan)
         entries = self._known.get(case.name, [])
-        if any(self._is_done(entry, case, scan) for entry in entries):
+        if any(self._is_done(entry, case) for entry in entries):
             return Outcome(case, "skipped")
         existing = [path for path in case.job.results if os.path.lexists(path)]
         was_cut_off = any(entry.status in {"started", "interrupted"} for entry in entries)
@@ -160,14 +159,11 @@ class Ledger:
         message = self._without_paths(str(error), case)
         return Entry(case.name, "failed", code=error.code, message=message, attempt=attempt)
 
-    def _is_done(self, entry: Entry, case: Case, scan: FileRecord | None) -> bool:
-        return (
-            entry.status == "done"
-            and scan is not None
-            and (entry.input_bytes, entry.input_sha256) == (scan.bytes, scan.sha256)
-            and entry.settings == self._settings
-            and self._wrote(entry, case.job.results)
-        )
+    def _is_done(self, entry: Entry, case: Case) -> bool:
+        if entry.status != "done" or entry.settings != self._settings or not self._wrote(entry, case.job.results):
+            return False
+        scan = _look_at(case.job.scan)
+        return scan is not None and (scan.sha256, scan.bytes) == (entry.input_sha256, entry.input_bytes)
 
     def _wrote(self, entry: Entry, paths: tuple[Path, ...] | list[Path]) -> bool:
         """Whether the files are there as an entry says that they were written."""
