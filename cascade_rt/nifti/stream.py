@@ -182,7 +182,7 @@ def _open_hashed(path: str) -> HashedFile:
     try:
         return HashedFile(path)
     except NotAPlainFileError as error:
-        raise Refusal("E_NOT_A_FILE", f"{error}; name one .nii or .nii.gz file") from None
+        raise Refusal("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
 
 
 def _size(count: int) -> str:
