@@ -11,6 +11,7 @@ from cascade_rt.errors import CascadeError, InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
+from cascade_rt.shown_paths import plain_text
 from cascade_rt.volume import Volume, read_grid, read_mask
 
 CHANNEL_SUFFIX = "_0000"
@@ -86,7 +87,7 @@ def check_pairs(pairs: Sequence[CasePair], *, on_pair: Callable[[], None] = lamb
         try:
             tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image)) == TUMOR_LABEL).any())
         except CascadeError as error:
-            problems.append(str(error))
+            problems.append(plain_text(str(error)))
         on_pair()
     if problems:
         lines = "\n  ".join(problems)
@@ -113,7 +114,12 @@ def _nifti_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; name the one that holds the .nii or .nii.gz files")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        sentence = f"the folder cannot be read ({error.strerror}); check its permissions"
+        raise InputError(f"{folder}: {sentence}", code="E_READ") from error
+    for path in paths:
         name, suffix = split_suffix(path.name)
         if path.name.startswith(".") or not suffix:
             continue
@@ -133,4 +139,4 @@ def _label_name(image_name: str, labels: Mapping[str, Path]) -> str | None:
 def _shorten(names: Iterable[str]) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
-    return ", ".join(listed[:_SHOWN_NAMES]) + more
+    return ", ".join(map(plain_text, listed[:_SHOWN_NAMES])) + more

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import BackendUnavailableError, InputError
+from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.grids import CanonicalGrid
+from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.volume import Volume
 
 _Vector = tuple[float, float, float]
@@ -35,6 +37,9 @@ _TAGS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
     *("RescaleSlope", "RescaleIntercept"),
 )
+_MODALITIES = {
+    name: name for name in ("MR", "PT", "NM", "US", "CR", "DX", "XA", "SEG", "SR", "PR", "KO", "OT", "SC", "REG", "DOC")
+} | {"RTSTRUCT": "RTSTRUCT", "RTPLAN": "RTPLAN", "RTDOSE": "RTDOSE", "RTIMAGE": "RTIMAGE"}
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
@@ -147,8 +152,10 @@ def is_dicom(path: Path) -> bool:
         InputError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain_file(path, follow_links=True) as file:
             return file.read(132)[128:] == b"DICM"
+    except NotAPlainFileError as error:
+        raise InputError(f"{path}: {error}; remove it from the folder of the scan", code="E_NOT_A_FILE") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
 
@@ -163,7 +170,7 @@ def _only_ct_series(root: Path) -> list[_Slice]:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
             modality = str(header.get("Modality") or "none")
             if modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
-                others.add("localiser" if modality == "CT" else modality)
+                others.add("localiser" if modality == "CT" else _MODALITIES.get(modality, "another modality"))
                 continue
             _check_codec(path, header)
             series[str(header.get("SeriesInstanceUID") or "")].append(_parse_slice(path, header))
@@ -171,18 +178,18 @@ def _only_ct_series(root: Path) -> list[_Slice]:
         found = f"only {', '.join(sorted(others))}" if others else "no DICOM file"
         raise InputError(f"{root}: holds no CT series, {found}; name the folder of one CT series")
     if len(series) > 1:
-        sizes = " and ".join(f"{len(found)} ({found[0].path.parent.name}/)" for found in series.values())
-        raise InputError(f"{root}: holds {len(series)} CT series, with slices: {sizes}; keep one of them there")
+        # Their folders are not named, which often are called after the patient.
+        sizes = " and ".join(str(len(found)) for found in series.values())
+        raise InputError(f"{root}: holds {len(series)} CT series, of {sizes} slices; keep one of them there")
     return next(iter(series.values()))
 
 
 def _dicom_files(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; check the path")
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
+    for content in walk_folder(root, raise_unreadable):
+        for name in content.files:
+            path = content.path / name
             if name.startswith("."):
                 continue
             if is_dicom(path):
@@ -337,8 +344,9 @@ def _as_sentences(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (*kinds, NotImplementedError, RuntimeError, OSError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(f"{path}: is damaged or cannot be decoded ({reason}); copy it again") from error
+        # What pydicom says quotes the file, and so may name the patient; what the system says does not.
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        raise InputError(f"{path}: is damaged or cannot be decoded{reason}; copy it again") from error
 
 
 def _import_pydicom() -> ModuleType:

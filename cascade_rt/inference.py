@@ -1,14 +1,16 @@
 """From a scan file to its mask and report."""
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cascade_rt.atomic import probe_folder
+from cascade_rt.atomic import probe_folder, write_error
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
 from cascade_rt.hashing import record_file
@@ -84,10 +86,11 @@ def refuse_scans_as_results(jobs: Sequence[Job]) -> None:
 
 def _identities(path: Path) -> Iterator[Path | tuple[int, int]]:
     """What tells whether two paths are one file: where they lead and, where there is one, the file itself."""
-    yield path.resolve()
     try:
+        yield Path(os.path.realpath(path))
         status = path.stat()
     except OSError:
+        # Whoever opens it is told what is wrong with it.
         return
     yield status.st_dev, status.st_ino
 
@@ -99,15 +102,29 @@ def check_output(job: Job, *, overwrite: bool) -> None:
         OutputExistsError: A result is there and `overwrite` is off.
         OutputError: The folder, or the one it would be made in, cannot be written to, or a result is a folder.
     """
-    folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: is no folder; name another one with -o")
-    probe_folder(folder)
-    for path in job.results:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
-        if not overwrite and path.exists():
-            raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another with -o")
+    with _output_gate(job):
+        folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: is no folder; name another one with -o")
+        probe_folder(folder)
+        for path in job.results:
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
+            if not overwrite and path.exists():
+                sentence = "is there already; replace it with --overwrite, or name another with -o"
+                raise OutputExistsError(f"{path}: {sentence}")
+
+
+@contextmanager
+def _output_gate(job: Job) -> Iterator[None]:
+    """Whatever the system says of the results of a scan ends this scan and no other."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sentence = "the name is too long for this file system; give the scan a shorter one"
+            raise OutputError(f"{job.mask}: {sentence}") from error
+        raise write_error(job.mask, error) from error
 
 
 def infer_file(
@@ -220,13 +237,13 @@ def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, ove
     """Write all results of a scan or none."""
     if isinstance(found, CascadeError):
         raise found
-    make_folder(job.mask.parent)
     stopwatch = Stopwatch()
-    with ExitStack() as undo:
+    with _output_gate(job), ExitStack() as undo:
+        make_folder(job.mask.parent)
         with stopwatch.step("save"):
             found.save(job.mask, overwrite=overwrite)
-            found = found.with_files(input_file=record_file(job.scan), mask_file=record_file(job.mask))
-        undo.callback(job.mask.unlink, missing_ok=True)
+            undo.callback(job.mask.unlink, missing_ok=True)
+            found = found.with_files(input_file=found.volume.file, mask_file=record_file(job.mask))
         segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
         segmentation.save_report(job.report, overwrite=overwrite)
         undo.callback(job.report.unlink, missing_ok=True)

@@ -1,9 +1,16 @@
-"""How paths are shown: a folder often is the name of a patient, and a message often travels further than its reader."""
+"""How paths and names are shown: a folder often is the name of a patient, and a name can command a terminal.
+
+Nothing here raises, whatever the machine is like: a message must not be lost with what decorates it.
+"""
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+_ABSOLUTE = re.compile(r"(?<![\w/.:~-])/(?:[^\s/:;,()'\"]+/)+[^\s/:;,()'\"]+")
+"""What looks like an absolute path in a message, as far as the first space in it."""
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
@@ -17,11 +24,12 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     """
     try:
         inside = os.path.relpath(path)
-    except ValueError:
-        # On Windows: another drive.
-        return os.path.basename(os.path.abspath(path))
+        whole = os.path.abspath(path)
+    except (OSError, ValueError):
+        # The working folder is gone; or, on Windows, the path is on another drive.
+        inside, whole = os.pardir, os.path.normpath(path)
     leads_out = inside == os.pardir or inside.startswith(os.pardir + os.sep)
-    return os.path.basename(os.path.abspath(path)) if leads_out else inside
+    return os.path.basename(whole) if leads_out else inside
 
 
 def hide_folders(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
@@ -29,10 +37,10 @@ def hide_folders(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
 
     Args:
         message: A message that may name some of the paths, or files in them.
-        paths: The paths that may be named in it.
+        paths: The paths that may be named in it. Others are found where they are absolute and have no space in them.
 
     Returns:
-        The message, in which also the home folder is `~`.
+        The message, in which a hidden folder of the home folder is `~/.name`.
     """
     # The longest first: where one path lies in another, it is shortened as itself.
     for text in sorted({os.fspath(path) for path in paths}, key=len, reverse=True):
@@ -41,5 +49,34 @@ def hide_folders(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
             # Not a root, of which nothing would be left, and not in the middle of a longer name.
             if os.path.basename(written) and written != shown:
                 message = re.sub(rf"(?<![\w/.-]){re.escape(written)}(?![\w-])", shown.replace("\\", r"\\"), message)
-    home = str(Path.home())
-    return message.replace(home + os.sep, f"~{os.sep}") if os.path.basename(home) else message
+    home = _home()
+    return _ABSOLUTE.sub(lambda found: _shown_from_home(found[0], home), message)
+
+
+def plain_text(text: str, *, lines: bool = False) -> str:
+    """Replace what could command a terminal or mislead its reader, and what no terminal can show, by question marks.
+
+    Args:
+        text: Any text, such as a file name from an archive or a value from a header.
+        lines: Whether line feeds stay.
+    """
+    return "".join(letter if _is_plain(letter) or (lines and letter == "\n") else "?" for letter in text)
+
+
+def _is_plain(letter: str) -> bool:
+    # Control and format characters, halves of surrogate pairs, separators of lines; spaces of all kinds are harmless.
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
+
+
+def _home() -> str | None:
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        # No HOME, and a user whom the system does not know.
+        return None
+
+
+def _shown_from_home(path: str, home: str | None) -> str:
+    if home is not None and os.path.basename(home) and path.startswith(f"{home}{os.sep}."):
+        return "~" + path[len(home) :]
+    return shown_path(path)

@@ -20,6 +20,7 @@ from nibabel.nifti2 import Nifti2Header
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputWarning, OutputError
 from cascade_rt.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
+from cascade_rt.hashing import FileRecord
 from cascade_rt.nifti import split_suffix
 from cascade_rt.nifti.blocks import BlockReader
 from cascade_rt.nifti.conversion import HuConversion, LabelConversion
@@ -54,6 +55,8 @@ class Volume:
     """What is doubtful about the scan."""
     scattered: bool = False
     """Whether its slices are independent of one another, so that nothing may be judged across them."""
+    file: FileRecord | None = None
+    """Hash and size of the bytes that were read, of a scan that was read to the end of its file."""
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
@@ -180,8 +183,9 @@ class ScanReader:
             warnings += self._conversion.check()
             seen = self._conversion.lowest, self._conversion.highest
             warnings += check_content(self.volume.voxels, seen, assume_hu=self._options.assume_hu)
+            record = self._stream.record()
         self.close()
-        self.volume = replace(self.volume, warnings=tuple(warnings))
+        self.volume = replace(self.volume, warnings=tuple(warnings), file=record)
         return self.volume
 
     def _read(self, first: int, stop: int) -> None:

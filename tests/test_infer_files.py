@@ -1,5 +1,6 @@
 """From scan files to their results: one and many, whole and broken, and what is done at the same time."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -238,3 +239,18 @@ def test_every_step_and_the_whole_are_timed(tmp_path: Path) -> None:
     found = infer_file(fake_cascade(), jobs(tmp_path, "a")[0])
     assert set(found.timings) == {"load", "preprocess", "stage1", "crop", "stage2", "paste", "measure", "save"}
     assert found.wall_s >= sum(found.timings.values())
+
+
+def test_the_report_names_the_bytes_that_were_read_although_the_file_was_replaced_meanwhile(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, "a")
+    read, other = job.scan.read_bytes(), save_labels(tmp_path / "other.nii.gz", HU[LABELS[:, ::-1]])
+
+    def replace_it(_: int) -> None:
+        if other.exists():
+            other.replace(job.scan)
+
+    infer_file(fake_cascade(), job, on_slices=replace_it)
+    assert job.scan.read_bytes() != read
+    np.testing.assert_array_equal(written(job), LABELS)
+    found = {"sha256": hashlib.sha256(read).hexdigest(), "bytes": len(read)}
+    assert json.loads(job.report.read_text())["input"] == found

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.shown_paths import hide_folders, shown_path
+from cascade_rt.shown_paths import hide_folders, plain_text, shown_path
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_one_path_inside_another_is_shortened_as_itself() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/out", "infer", "relative/scan.nii.gz"])
 def test_other_words_stay_as_they_are(path: str) -> None:
-    message = "/output/x: infer failed for relative/scan.nii.gz and /"
+    message = "output/x: infer failed for relative/scan.nii.gz and / of https://host/page"
     assert hide_folders(message, [path]) == message
 
 
@@ -58,3 +58,46 @@ def test_the_home_folder_is_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_path_that_looks_like_a_pattern_is_taken_literally() -> None:
     assert hide_folders(r"/a+b/(c)\1.nii: no", [r"/a+b/(c)\1.nii"]) == r"(c)\1.nii: no"
+
+
+def test_other_absolute_paths_are_shortened_too() -> None:
+    message = "ONNX Runtime: /data/DOE/lib.so and '/x/DOE/y.so': no"
+    assert hide_folders(message, []) == "ONNX Runtime: lib.so and 'y.so': no"
+
+
+def test_a_folder_of_the_home_folder_that_may_be_of_a_patient_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/doe")
+    assert hide_folders("/home/doe/DOE_JOHN/scan.nii: no", []) == "scan.nii: no"
+
+
+def test_a_message_survives_a_working_folder_that_is_gone(here: Path) -> None:
+    here.rmdir()
+    assert hide_folders("/data/DOE/scan.nii: is cut off", ["/data/DOE/scan.nii", "x.nii"]) == "scan.nii: is cut off"
+
+
+def test_a_message_survives_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    assert hide_folders("/data/DOE/scan.nii: is cut off", ["/data/DOE/scan.nii"]) == "scan.nii: is cut off"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\x1b[2Jclear.nii", "?[2Jclear.nii"),
+        ("\x9b31mred.nii", "?31mred.nii"),
+        ("a\nb\r\tc\x07.nii", "a?b??c?.nii"),
+        ("\u202egz.iin\u2066", "?gz.iin?"),
+        ("line\u2028break\x85", "line?break?"),
+        ("caf\udce9.nii", "caf?.nii"),
+        ("Röntgen 腹部 \u00a0.nii", "Röntgen 腹部 \u00a0.nii"),
+    ],
+)
+def test_what_could_command_a_terminal_or_mislead_a_reader_is_a_question_mark(name: str, shown: str) -> None:
+    assert plain_text(name) == shown
+
+
+def test_lines_stay_where_they_are_wanted() -> None:
+    assert plain_text("1 of 2 failed\n  a\x1b", lines=True) == "1 of 2 failed\n  a?"

@@ -1,15 +1,29 @@
 """Which scans a cohort has, which of them are this shard's, and where their results go."""
 
+import codecs
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from cascade_rt.cohort.own_masks import is_own_mask
 from cascade_rt.errors import InputError, UsageError
+from cascade_rt.folders import FolderContent, unreadable_folder, walk_folder
 from cascade_rt.inference import Job, job_in_folder, refuse_scans_as_results
 from cascade_rt.nifti import split_suffix
+from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
+
+_LONGEST_LIST = 1 << 30
+_ENCODINGS = (
+    # The mark of UTF-32 begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +34,8 @@ class Case:
     """What the journal calls it, relative to the folder of results and the same on every machine: `a/b` has the mask
     `a/b_seg.nii.gz`."""
     job: Job
+    refusal: InputError | None = None
+    """Why there is nothing to compute: it is a folder that cannot be read, or a path that cannot be one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +67,42 @@ def plan_cases(sources: Sequence[Path], output: Path, *, pictures: bool = False)
     """Find the scans of a cohort and decide where their results go.
 
     Args:
-        sources: Folders, of which all `.nii` and `.nii.gz` in them are taken, however deep, but for hidden ones; lists,
-            which are text files `.txt` with the path of a scan on each line, relative to the list; and scans.
+        sources: Folders, of which all `.nii` and `.nii.gz` in them are taken, however deep, but for hidden ones and
+            for masks of ours that lie beside their report; links are followed, each folder is entered once. Lists,
+            which are text files `.txt` with the path of a scan on each line, relative to the list. And scans.
         output: The folder of results. Below it they have the folders that their scans have below the source.
         pictures: Whether to draw a preview of each mask.
 
     Returns:
-        Cases in the order of the sources; inside a folder by name.
+        Cases in the order of the sources; inside a folder by name, those behind links last. What may hold scans and
+        cannot be read is a case with a refusal, so that no scan is left out without a word.
 
     Raises:
-        InputError: A list cannot be read.
+        InputError: A list, or a folder that was named, cannot be read.
         UsageError: A folder or a list has no scans, results would lie among the scans of a folder, two scans would have
             the same results, or a result would overwrite a scan.
     """
     cases: dict[str, Case] = {}
-    for name, scan in _named_scans(sources, output):
+    for name, scan, refusal in _named_scans(sources, output):
         if name in cases:
             raise UsageError(
                 f"{cases[name].job.scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
                 "or segment them apart"
             )
         folder, _, stem = name.rpartition("/")
-        cases[name] = Case(name, job_in_folder(scan, output / folder, stem, pictures=pictures))
-    refuse_scans_as_results([case.job for case in cases.values()])
+        cases[name] = Case(name, job_in_folder(scan, output / folder, stem, pictures=pictures), refusal)
+    refuse_scans_as_results([case.job for case in cases.values() if case.refusal is None])
     return list(cases.values())
 
 
-def _named_scans(sources: Sequence[Path], output: Path) -> Iterator[tuple[str, Path]]:
+_Found = tuple[str, Path, InputError | None]
+"""The name of a case, its scan, and why it cannot be one."""
+
+
+def _named_scans(sources: Sequence[Path], output: Path) -> Iterator[_Found]:
     for source in sources:
         if not holds_many(source):
-            yield _stem(source.name), source
+            yield _stem(source.name), source, None
         elif source.is_dir():
             yield from _in_folder(source, output)
         else:
@@ -92,35 +114,72 @@ def holds_many(source: Path) -> bool:
     return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
 
 
-def _in_folder(root: Path, output: Path) -> Iterator[tuple[str, Path]]:
-    if output.resolve() == root.resolve():
+def _in_folder(root: Path, output: Path) -> Iterator[_Found]:
+    if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"{output}: results would lie among the scans; name another folder with -o")
-    skipped, found = output.resolve(), False
-    for folder, inner, files in os.walk(root):
-        here = Path(folder)
-        inner[:] = sorted(each for each in inner if not each.startswith(".") and (here / each).resolve() != skipped)
-        # Files that begin with a dot are what macOS leaves beside the true ones, in MSD too.
-        for file in sorted(each for each in files if split_suffix(each)[1] and not each.startswith(".")):
+    skipped, found, refused = os.path.realpath(output), False, []
+
+    def refuse(error: OSError) -> None:
+        if error.filename == os.fspath(root):
+            raise unreadable_folder(error) from error
+        folder = Path(error.filename)
+        refused.append((f"{folder.relative_to(root).as_posix()}/", folder, unreadable_folder(error)))
+
+    for content in walk_folder(root, refuse):
+        here = content.path
+        content.folders[:] = [
+            each for each in content.folders if not each.startswith(".") and os.path.realpath(here / each) != skipped
+        ]
+        for name, scan, refusal in _in_one_folder(content):
             found = True
-            yield _stem((here / file).relative_to(root).as_posix()), here / file
-    if not found:
+            yield (scan.relative_to(root).parent / name).as_posix(), scan, refusal
+    yield from refused
+    if not found and not refused:
         advice = "name the folder of the scans, and convert DICOM first, with dcm2niix"
         raise UsageError(f"{root}: has no .nii or .nii.gz in it; {advice}")
 
 
-def _in_list(path: Path) -> Iterator[tuple[str, Path]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise InputError(f"{path}: the list cannot be read ({error.strerror}); check the path") from error
-    lines = [line.strip() for line in text.splitlines()]
-    scans = [line for line in lines if line and not line.startswith("#")]
+def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
+    # Files that begin with a dot are what macOS leaves beside the true ones, in MSD too.
+    for file in (each for each in content.files if not each.startswith(".")):
+        path = content.path / file
+        if split_suffix(file)[1] and not is_own_mask(path):
+            yield _stem(file), path, None
+        # Nobody can tell whether it was a folder of scans; a file of another kind has an ending.
+        elif not path.suffix and path.is_symlink() and not os.path.exists(path):
+            sentence = "is a link to what is not there; make it be there, or remove the link"
+            yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
+
+
+def _in_list(path: Path) -> Iterator[_Found]:
+    scans = [line for line in _lines(path) if line and not line.startswith("#")]
     if not scans:
         raise UsageError(f"{path}: names no scan; write the path of one on each line")
-    for scan in scans:
+    for number, scan in enumerate(scans, start=1):
         # A path that leads out of the list's folder would take its results out of theirs.
         inside = not Path(scan).is_absolute() and ".." not in Path(scan).parts
-        yield _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name), path.parent / scan
+        name = _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name)
+        if "\0" in scan or PurePosixPath(name).name in ("", ".."):
+            sentence = "is no path of a file; write one path on each line, in UTF-8 or UTF-16"
+            yield f"{path.name}:{number}", path, InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
+        else:
+            yield name, path.parent / scan, None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = read_plain_file(path, _LONGEST_LIST, follow_links=True)
+    except NotAPlainFileError as error:
+        raise InputError(f"{path}: the list {error}; name a text file", code="E_NOT_A_FILE") from error
+    except OSError as error:
+        raise InputError(f"{path}: the list cannot be read ({error.strerror}); check the path") from error
+    encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), None)
+    try:
+        # Names of files need not be text in UTF-8.
+        text = content.decode(encoding) if encoding else content.decode("utf-8-sig", errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: begins as a list in {encoding} and does not go on so; save it in UTF-8") from error
+    return [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
 
 
 def _stem(name: str) -> str:
@@ -128,5 +187,5 @@ def _stem(name: str) -> str:
 
 
 def of_shard(cases: Iterable[Case], shard: Shard | None) -> list[Case]:
-    """The cases of one part; without one, all."""
-    return [case for case in cases if shard is None or shard.has(case.name)]
+    """The cases of one part; without one, all. What is refused is of every part, which may lack scans for it."""
+    return [case for case in cases if shard is None or case.refusal is not None or shard.has(case.name)]

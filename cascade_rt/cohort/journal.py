@@ -3,6 +3,9 @@
     OUT/journal.jsonl               of a run over all cases
     OUT/journal.<i>-of-<n>.jsonl    of the part i of n
 
+A journal is locked while it is written. Parts of one division can be computed at the same time; two runs that divide
+the cases otherwise, or not at all, cannot, for they would compute the same case twice.
+
 Each line is appended in one call and flushed to the disk before the work goes on. What a killed process or a power
 failure leaves is at most a last line that is cut off, which does not count and is removed when the journal is next
 written to. The last line of a case says how it stands. Nothing in a journal is an absolute path, and nothing is from
@@ -16,14 +19,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, Self, get_args
 
 from cascade_rt.atomic import sync_folder, write_error
 from cascade_rt.cohort.cases import Shard
 from cascade_rt.errors import OutputError
+from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 
 Status = Literal["started", "done", "failed", "interrupted"]
 _PATTERN = "journal*.jsonl"
+_WRITE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND
+for _flag in ("O_BINARY", "O_NONBLOCK"):
+    _WRITE_FLAGS |= getattr(os, _flag, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +69,41 @@ class Entry:
             raise ValueError("names no case")
         if values.get("status") not in get_args(Status) or not values.keys() <= known:
             raise ValueError("is of an unknown kind")
-        return cls(**values)
+        entry = cls(**values)
+        entry._check()
+        return entry
+
+    def _check(self) -> None:
+        texts = (self.time, self.input_sha256, self.found, self.code, self.message)
+        hashes = self.outputs.values() if isinstance(self.outputs, dict) else () if self.outputs is None else (0,)
+        if not all(text is None or isinstance(text, str) for text in (*texts, *hashes)):
+            raise ValueError("has a text that is none")
+        if type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
+            raise ValueError("has a number that is none")
 
 
 class Journal:
     """A journal that is being written; only one process can.
 
     Raises:
-        OutputError: It cannot be written, another process is writing it (`E_LOCKED`), or it is damaged (`E_JOURNAL`).
+        OutputError: It cannot be written, another run is writing to the folder (`E_LOCKED`), it is damaged, or it was
+            exchanged while it was written (`E_JOURNAL`).
     """
+
+    is_locked: bool
+    """Whether another run would be kept out; some network file systems, and Windows, have no locks."""
 
     def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self.path = journal_path(folder, shard)
         try:
-            self._descriptor = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
-            )
+            self._descriptor = os.open(self.path, _WRITE_FLAGS, 0o666)
             sync_folder(folder)
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lock = threading.Lock()
         try:
-            _lock_file(self._descriptor, self.path)
+            self.is_locked = _lock_file(self._descriptor, self.path)
+            _refuse_other_runs(folder, shard)
             _, intact = _read(self.path)
             if intact < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, intact)
@@ -104,6 +125,7 @@ class Journal:
         """
         line = entry.to_line()
         with self._lock:
+            self.check()
             end = os.fstat(self._descriptor).st_size
             try:
                 rest = memoryview(line)
@@ -113,6 +135,16 @@ class Journal:
             except OSError as error:
                 os.ftruncate(self._descriptor, end)
                 raise write_error(self.path, error) from error
+
+    def check(self) -> None:
+        """Raise OutputError where the file that is written is no longer the one of that name: nobody would read it."""
+        try:
+            there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            there = False
+        if not there:
+            sentence = "was removed or exchanged while it was written; leave the folder alone, and start again with"
+            raise OutputError(f"{self.path}: {sentence} --resume", code="E_JOURNAL")
 
 
 def journal_path(folder: Path, shard: Shard | None = None) -> Path:
@@ -137,7 +169,11 @@ def last_entries(folder: Path) -> dict[str, list[Entry]]:
 def _read(path: Path) -> tuple[list[Entry], int]:
     """The entries, and how many bytes of the file they are."""
     try:
-        content = path.read_bytes()
+        with open_plain_file(path, follow_links=True) as file:
+            content = file.read()
+    except NotAPlainFileError as error:
+        sentence = "where the journal of a run is to be; remove it"
+        raise OutputError(f"{path}: {error}, {sentence}", code="E_JOURNAL") from error
     except OSError as error:
         raise write_error(path, error) from error
     entries: list[Entry] = []
@@ -158,19 +194,45 @@ def _read(path: Path) -> tuple[list[Entry], int]:
     return entries, intact
 
 
-def _lock_file(descriptor: int, path: Path) -> None:
+def _lock_file(descriptor: int, path: Path) -> bool:
+    """Keep other runs out until the descriptor is closed; whether that is possible here."""
     try:
         import fcntl
     except ImportError:
-        # Windows: nothing keeps two runs apart there.
-        return
+        # Windows.
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(
-            f"{path}: another run is writing to this folder; wait for it, or name another folder with -o",
-            code="E_LOCKED",
-        ) from error
+        raise _locked(path) from error
     except OSError:
         # File systems without locks, as some network ones are.
-        return
+        return False
+    return True
+
+
+def _refuse_other_runs(folder: Path, shard: Shard | None) -> None:
+    """Raise OutputError where a run is writing to this folder that divides the cases in another way."""
+    parts = f"journal.*-of-{shard.count}.jsonl" if shard is not None else journal_path(folder).name
+    for path in sorted(set(folder.glob(_PATTERN)) - set(folder.glob(parts))):
+        if _is_being_written(path):
+            raise _locked(path)
+
+
+def _is_being_written(path: Path) -> bool:
+    try:
+        import fcntl
+
+        with open_plain_file(path, follow_links=True) as file:
+            # Others may look at the same time: they do not keep one another out.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError, NotAPlainFileError):
+        return False
+    return False
+
+
+def _locked(path: Path) -> OutputError:
+    sentence = "another run is writing to this folder; wait for it, or name another folder with -o"
+    return OutputError(f"{path}: {sentence}", code="E_LOCKED")

@@ -12,7 +12,9 @@ from cascade_rt.cohort.answers import Answer
 from cascade_rt.cohort.cases import Case
 from cascade_rt.cohort.journal import Entry, Journal, last_entries
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
-from cascade_rt.hashing import file_sha256
+from cascade_rt.hashing import FileRecord, record_file
+from cascade_rt.plain_file import NotAPlainFileError
+from cascade_rt.shown_paths import hide_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,6 @@ class Outcome:
     """Of a case that failed."""
     is_transient: bool = False
     attempt: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Input:
-    sha256: str | None
-    bytes: int | None
 
 
 class Ledger:
@@ -61,8 +57,9 @@ class Ledger:
         self._settings = dict(settings)
         self._resume = resume
         self._known = last_entries(folder) if resume else {}
-        self._open: dict[str, tuple[Case, _Input, bool]] = {}
+        self._open: dict[str, tuple[Case, bool]] = {}
         self._attempts: dict[str, int] = {}
+        self._written: list[Path] = []
 
     def begin(self, case: Case) -> Outcome | None:
         """Decide whether a case is to be computed, and write down that it begins.
@@ -73,30 +70,36 @@ class Ledger:
         Raises:
             OutputError: The journal cannot be written.
         """
-        scan = _look_at(case.job.scan)
+        if case.refusal is not None:
+            return self._refuse(case, case.refusal)
         entries = self._known.get(case.name, [])
-        if any(self._is_done(entry, case, scan) for entry in entries):
+        if any(self._is_done(entry, case) for entry in entries):
             return Outcome(case, "skipped")
         existing = [path for path in case.job.results if os.path.lexists(path)]
         was_cut_off = any(entry.status in {"started", "interrupted"} for entry in entries)
-        if existing and not self.overwrite:
-            if not was_cut_off and not any(self._wrote(entry, existing) for entry in entries):
-                return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
-            # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
-            _remove(existing)
-            existing = []
-        if was_cut_off:
-            _clear_leftovers(case)
+        is_ours = was_cut_off or any(self._wrote(entry, existing) for entry in entries)
+        if existing and not self.overwrite and not is_ours:
+            return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
+        try:
+            if existing and not self.overwrite:
+                # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
+                _remove(existing)
+                existing = []
+            if was_cut_off:
+                _clear_leftovers(case)
+        except OutputError as error:
+            # Not written down: the entry that says whose the files are must stay the last one.
+            return Outcome(case, "failed", error=error)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
-        self._open[case.name] = (case, scan, not existing)
+        self._open[case.name] = (case, not existing)
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
         return None
 
     def finish(self, case: Case, answer: Answer) -> Outcome:
         """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
-        _, scan, was_new = self._open[case.name]
+        _, was_new = self._open[case.name]
         attempt = self._attempts[case.name]
-        outputs = {self._relative(path): _look_at(path).sha256 for path in case.job.results}
+        outputs = {self._relative(path): _sha256(path) for path in case.job.results}
         if answer.error is None and None in outputs.values():
             error = OutputError(f"{case.job.mask}: cannot be read back; is the disk in order?")
             answer = Answer(error=error, is_transient=True)
@@ -104,52 +107,68 @@ class Ledger:
         if answer.error is not None:
             if isinstance(answer.error, WorkerError):
                 self._clear(case, was_new)
-            entry = Entry(
-                case.name,
-                "failed",
-                code=answer.error.code,
-                message=self._without_paths(str(answer.error), case),
-                attempt=attempt,
-            )
+            entry = self._failure(case, answer.error, attempt)
             outcome = Outcome(case, "failed", error=answer.error, is_transient=answer.is_transient, attempt=attempt)
         else:
+            read = (answer.report or {}).get("input") or {}
             entry = Entry(
                 case.name,
                 "done",
                 settings=self._settings,
-                input_sha256=scan.sha256,
-                input_bytes=scan.bytes,
+                # Not of the file as it lies there: that may be another one by now.
+                input_sha256=read.get("sha256"),
+                input_bytes=read.get("bytes"),
                 outputs=outputs,
                 found=answer.report["status"] if answer.report is not None else None,
                 attempt=attempt,
             )
             outcome = Outcome(case, "done", report=answer.report, attempt=attempt)
+            self._written.extend(case.job.results)
         self._journal.append(entry)
         del self._open[case.name]
         return outcome
 
     def interrupt(self) -> None:
         """Leave nothing of the cases that have begun and not ended, and write down that they were interrupted."""
-        for case, _, was_new in list(self._open.values()):
+        for case, was_new in list(self._open.values()):
             # The journal says of them that they began, which is enough for the next run.
             with contextlib.suppress(OutputError):
                 self._clear(case, was_new)
                 self._journal.append(Entry(case.name, "interrupted", attempt=self._attempts[case.name]))
         self._open.clear()
 
-    def _is_done(self, entry: Entry, case: Case, scan: _Input) -> bool:
-        return (
-            entry.status == "done"
-            and scan.sha256 is not None
-            and (entry.input_bytes, entry.input_sha256) == (scan.bytes, scan.sha256)
-            and entry.settings == self._settings
-            and self._wrote(entry, case.job.results)
-        )
+    def check_results(self) -> None:
+        """Find out at the end whether the results of this run are still there.
+
+        Raises:
+            OutputError: Somebody has removed some of them meanwhile, or the journal.
+        """
+        self._journal.check()
+        gone = [path for path in self._written if not os.path.lexists(path)]
+        if gone:
+            more = f" and {len(gone) - 1} more results" if len(gone) > 1 else ""
+            raise OutputError(
+                f"{gone[0]}{more}: written by this run and removed by somebody since; compute again with --resume"
+            )
+
+    def _refuse(self, case: Case, error: CascadeError) -> Outcome:
+        self._journal.append(self._failure(case, error, 1))
+        return Outcome(case, "failed", error=error)
+
+    def _failure(self, case: Case, error: CascadeError, attempt: int) -> Entry:
+        message = self._without_paths(str(error), case)
+        return Entry(case.name, "failed", code=error.code, message=message, attempt=attempt)
+
+    def _is_done(self, entry: Entry, case: Case) -> bool:
+        if entry.status != "done" or entry.settings != self._settings or not self._wrote(entry, case.job.results):
+            return False
+        scan = _look_at(case.job.scan)
+        return scan is not None and (scan.sha256, scan.bytes) == (entry.input_sha256, entry.input_bytes)
 
     def _wrote(self, entry: Entry, paths: tuple[Path, ...] | list[Path]) -> bool:
         """Whether the files are there as an entry says that they were written."""
         outputs = entry.outputs or {}
-        return all(outputs.get(self._relative(path)) == _look_at(path).sha256 is not None for path in paths)
+        return all(outputs.get(self._relative(path)) == _sha256(path) is not None for path in paths)
 
     def _not_ours(self, path: Path, entries: list[Entry]) -> CascadeError:
         if any(entry.status == "done" for entry in entries):
@@ -161,7 +180,9 @@ class Ledger:
         return OutputExistsError(f"{path}: is there already; replace it with --overwrite{hint}")
 
     def _clear(self, case: Case, was_new: bool) -> None:
-        _clear_leftovers(case)
+        # What cannot be removed now is removed by the next run, which finds it in the journal.
+        with contextlib.suppress(OutputError):
+            _clear_leftovers(case)
         if was_new:
             for path in case.job.results:
                 with contextlib.suppress(OSError):
@@ -177,15 +198,20 @@ class Ledger:
             message = message.replace(path, case.name)
         for path in (os.path.abspath(folder), folder):
             message = message.replace(path + os.sep, "") if path != os.curdir else message
-        return message
+        return hide_folders(message, ())
 
 
-def _look_at(path: Path) -> _Input:
-    """Hash and size of a file; neither where it cannot be read, which is told when it is used."""
+def _look_at(path: Path) -> FileRecord | None:
+    """Hash and size of a file; none where it cannot be read, which is told when it is used."""
     try:
-        return _Input(file_sha256(path), path.stat().st_size)
-    except OSError:
-        return _Input(None, None)
+        return record_file(path)
+    except (OSError, NotAPlainFileError):
+        return None
+
+
+def _sha256(path: Path) -> str | None:
+    found = _look_at(path)
+    return None if found is None else found.sha256
 
 
 def _remove(paths: list[Path]) -> None:

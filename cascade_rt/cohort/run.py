@@ -55,7 +55,7 @@ def run_cohort(
         on_outcome: Called when it is settled how a case ended.
 
     Raises:
-        OutputError: There is no room for results, or the journal cannot be written.
+        OutputError: There is no room for results, the journal cannot be written, or results were removed meanwhile.
         BackendUnavailableError: No engine can run.
     """
     summary = Summary()
@@ -76,6 +76,7 @@ def run_cohort(
                 if outcome.error is not None and outcome.error.code in _FATAL_CODES:
                     raise outcome.error
         waiting = failed
+    ledger.check_results()
     return summary
 
 

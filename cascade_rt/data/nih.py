@@ -6,7 +6,6 @@
 The frame of the labels is not that of the series: `label_flip` finds out how they lie.
 """
 
-import os
 import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from cascade_rt.data.nifti_names import nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase
 from cascade_rt.dicom import find_series, is_dicom, read_series
 from cascade_rt.errors import InputError
+from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.labels import ORGAN_LABEL
 from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
 
@@ -106,36 +106,35 @@ def find_nih_cases(data: Path, labels: Path | None = None, label_flip: FlipChoic
 
 def _find_labels(root: Path) -> dict[int, list[Path]]:
     found: dict[int, list[Path]] = defaultdict(list)
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
+    for content in walk_folder(root, raise_unreadable):
+        for name in content.files:
             match = _LABEL_STEM.fullmatch(nifti_stem(name) or "")
             if match:
-                found[int(match[1])].append(Path(folder, name))
+                found[int(match[1])].append(content.path / name)
     return found
 
 
 def _find_scans(root: Path, labels: Path | None) -> dict[int, list[Path]]:
     """Case folders and NIfTI files by their number; below a case folder no other is looked for."""
     found: dict[int, list[Path]] = defaultdict(list)
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in list(folders):
-            path, match = Path(folder, name), _CASE_FOLDER.fullmatch(name)
+    for content in walk_folder(root, raise_unreadable):
+        for name in list(content.folders):
+            path, match = content.path / name, _CASE_FOLDER.fullmatch(name)
             if match:
                 found[int(match[1])].append(_only_nifti(path) or path)
             if match or name.startswith(".") or (labels is not None and path.samefile(labels)):
-                folders.remove(name)
-        for name in sorted(names):
+                content.folders.remove(name)
+        for name in content.files:
             match = _SCAN_STEM.fullmatch(nifti_stem(name) or "")
             if match:
-                found[int(match[1])].append(Path(folder, name))
+                found[int(match[1])].append(content.path / name)
     return found
 
 
 def _only_nifti(folder: Path) -> Path | None:
     """The scan of a case folder that holds one converted file in place of a series."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    contents = walk_folder(folder, raise_unreadable)
+    files = [each.path / name for each in contents for name in each.files if not name.startswith(".")]
     scans = [path for path in files if _SCAN_STEM.fullmatch(nifti_stem(path.name) or "")]
     return scans[0] if len(scans) == 1 and not any(is_dicom(path) for path in files if path not in scans) else None
 

@@ -6,17 +6,18 @@ read on. So a file counts as read when `finish` has returned.
 
 import io
 import os
-import stat
 from types import TracebackType
 from typing import Self
 
 from cascade_rt.errors import InputWarning
+from cascade_rt.hashing import FileRecord, HashedFile
 from cascade_rt.nifti.foreign import describe
 from cascade_rt.nifti.gate import Refusal
 from cascade_rt.nifti.gunzip import MAGIC, GunzipStream
 from cascade_rt.nifti.header import NiftiHeader, header_length, parse_header
 from cascade_rt.nifti.names import split_suffix
 from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.plain_file import NotAPlainFileError
 
 _LARGEST_DEFLATE_RATIO = 1032
 _TRAILING_BYTES = 1 << 20
@@ -37,7 +38,8 @@ class NiftiStream:
 
     def __init__(self, path: str | os.PathLike[str], options: ScanOptions, *, labels: bool = False) -> None:
         self._path = os.fspath(path)
-        self._file = _open_regular(self._path)
+        self._hashed = _open_hashed(self._path)
+        self._file = io.BufferedReader(self._hashed)
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             if self._size == 0:
@@ -93,6 +95,10 @@ class NiftiStream:
         if trailing:
             warnings.append(InputWarning("W_TRAILING", "something follows the image in the file; it is ignored"))
         return tuple(warnings)
+
+    def record(self) -> FileRecord:
+        """Read to the very end of the file, and return hash and size of the bytes that were read."""
+        return self._hashed.record()
 
     def _read_header(self) -> bytes:
         start = self._read_up_to(_SHORTEST_HEADER)
@@ -171,14 +177,12 @@ class NiftiStream:
         return Refusal("E_TRUNCATED", f"the file ends too early ({expected}); copy it again")
 
 
-def _open_regular(path: str) -> io.BufferedReader:
+def _open_hashed(path: str) -> HashedFile:
     """Open a file; a folder, a pipe or a device is refused, which a reader would wait for or never see the end of."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise Refusal("E_NOT_A_FILE", "this is a folder; name one .nii or .nii.gz file")
-    if not stat.S_ISREG(mode):
-        raise Refusal("E_NOT_A_FILE", "this is a pipe or a device; name one .nii or .nii.gz file")
-    return open(path, "rb")
+    try:
+        return HashedFile(path)
+    except NotAPlainFileError as error:
+        raise Refusal("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
 
 
 def _size(count: int) -> str:

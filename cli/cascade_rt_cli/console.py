@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
-from cascade_rt.shown_paths import shown_path
+from cascade_rt.shown_paths import hide_folders, plain_text, shown_path
 
 
 def results_console(*, shown: bool = True) -> Console:
@@ -45,12 +45,17 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int
     table = list(rows)
     width = max([11, *(len(name) + 2 for name, _ in table)])
     for name, text in table:
-        console.print(f"{'':{indent}}{name:<{width}}{printable(text)}")
+        console.print(f"{'':{indent}}{name:<{width}}{shown_message(text, ())}")
 
 
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as it is printed: without folders outside the working folder, unless `--log-paths` is given."""
     return os.fspath(path) if logs_paths() else shown_path(path)
+
+
+def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
+    """A message on one line, with the paths in it as they are printed (see `shown`)."""
+    return printable(message if logs_paths() else hide_folders(message, paths))
 
 
 def logs_paths() -> bool:
@@ -65,8 +70,8 @@ def volume_text(volume_ml: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what no terminal can show: bytes of a file name that are no text."""
-    return text.encode(errors="replace").decode()
+    """Replace what could command a terminal, and what none can show."""
+    return plain_text(text)
 
 
 def print_intended_use(console: Console, result: Segmentation | Evaluation) -> None:

@@ -18,7 +18,7 @@ from cascade_rt.evaluation_report import save_case_table, save_report
 from cascade_rt.metrics import SampleSet
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume
-from cascade_rt_cli.console import printable, progress_bar, results_console
+from cascade_rt_cli.console import printable, progress_bar, results_console, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
 from cascade_rt_cli.plans import plans
 
@@ -90,7 +90,8 @@ def evaluate_cohort(
     print_evaluation(results_console(), evaluation, slices)
     outputs.save(evaluation)
     if evaluation.failures:
-        lines = "\n  ".join(evaluation.failures.values())
+        files = {pair.name: (pair.image, pair.label) for pair in pairs}
+        lines = "\n  ".join(shown_message(text, files[name]) for name, text in evaluation.failures.items())
         raise PartialFailureError(f"{len(evaluation.failures)} of {len(pairs)} cases failed\n  {lines}")
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -39,7 +40,7 @@ from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import SearchOptions
 from cascade_rt.segmentation import STATUS_SENTENCES
 from cascade_rt.version import __version__
-from cascade_rt_cli.console import print_rows, printable, results_console, volume_text
+from cascade_rt_cli.console import print_rows, printable, results_console, shown, shown_message, volume_text
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
 
@@ -97,9 +98,18 @@ def infer_cohort(
     engines = (bundle, backend, precision, plans, public_key)
     open_cascade = partial(open_ladder_cascade, *engines, bundle_sha256=opened.sha256)
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
+        if not journal.is_locked:
+            _warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
         ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
         summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
-    _conclude(summary, len(cases), journal.path, opened.manifest.name, opened.manifest.intended_use)
+    _conclude(summary, cases, journal.path, opened.manifest.name, opened.manifest.intended_use)
+
+
+def _warn(message: str) -> None:
+    if is_json():
+        print_event("warning", err=True, message=message)
+    else:
+        click.echo(f"cascade-rt: warning: {printable(message)}", err=True)
 
 
 def _folder_of_results(output: Path | None) -> Path:
@@ -176,7 +186,7 @@ def _print_outcome(outcome: Outcome) -> None:
             err=True,
             case=case.name,
             code=error.code,
-            message=str(error),
+            message=shown_message(str(error), _paths(case)),
             exit_code=error.exit_code,
             attempts=outcome.attempt,
         )
@@ -186,12 +196,13 @@ def _print_outcome(outcome: Outcome) -> None:
         print_event("done", case=case.name, attempts=outcome.attempt, report=outcome.report)
 
 
-def _conclude(summary: Summary, total: int, journal: Path, bundle: str, intended_use: str) -> None:
+def _conclude(summary: Summary, cases: Sequence[Case], journal: Path, bundle: str, intended_use: str) -> None:
     """Print how it ended.
 
     Raises:
         PartialFailureError: Some cases failed.
     """
+    total = len(cases)
     if is_json():
         failed = len(summary.failures)
         print_event("summary", total=total, done=summary.done, skipped=summary.skipped, failed=failed)
@@ -201,12 +212,20 @@ def _conclude(summary: Summary, total: int, journal: Path, bundle: str, intended
         rows = [("segmented", str(summary.done)), ("done before", str(summary.skipped))]
         rows += [("failed", f"{count} with {code}") for code, count in codes.most_common()]
         console.print(f"{total} scans", style="bold")
-        print_rows(console, [*rows, ("journal", str(journal))], indent=2)
+        print_rows(console, [*rows, ("journal", shown(journal))], indent=2)
         console.print(f"Bundle {bundle}: {intended_use}", style="yellow")
     if not summary.failures:
         return
-    sentences = [str(error) for error in summary.failures.values()]
-    more = len(sentences) - _MOST_SHOWN
-    shown = sentences[:_MOST_SHOWN] + ([f"and {more} more, see the journal"] if more > 0 else [])
-    headline = f"{len(sentences)} of {total} scans failed"
-    raise PartialFailureError(headline if is_json() else headline + "\n  " + "\n  ".join(shown))
+    headline = f"{len(summary.failures)} of {total} scans failed"
+    if is_json():
+        raise PartialFailureError(headline)
+    those = [case for case in cases if case.name in summary.failures]
+    lines = [shown_message(str(summary.failures[case.name]), _paths(case)) for case in those[:_MOST_SHOWN]]
+    more = len(those) - _MOST_SHOWN
+    lines += [f"and {more} more, see the journal"] if more > 0 else []
+    raise PartialFailureError("\n  ".join([headline, *lines]))
+
+
+def _paths(case: Case) -> tuple[Path, ...]:
+    """What an error of a case may name."""
+    return case.job.scan, *case.job.results

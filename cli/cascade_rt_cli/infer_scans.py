@@ -14,7 +14,14 @@ from cascade_rt.ladder import LadderCascade, open_ladder_cascade
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.segmentation import Segmentation
-from cascade_rt_cli.console import print_intended_use, print_segmentation, printable, progress_bar, results_console
+from cascade_rt_cli.console import (
+    print_intended_use,
+    print_segmentation,
+    printable,
+    progress_bar,
+    results_console,
+    shown_message,
+)
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
 
@@ -46,7 +53,7 @@ def infer_scans(
             elif len(jobs) == 1:
                 raise outcome
             else:
-                failures.append(str(outcome))
+                failures.append(shown_message(str(outcome), (job.scan, *job.results)))
     if failures:
         raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from cascade_rt.errors import CascadeError
+from cascade_rt.shown_paths import plain_text
 
 _FORMAT = f"{__name__}.format"
 
@@ -50,7 +51,7 @@ def print_error(context: click.Context, error: CascadeError, message: str) -> No
     if is_json(context):
         print_event("error", err=True, code=error.code, message=message, exit_code=error.exit_code)
     else:
-        click.echo(f"cascade-rt: error[{error.code}]: {message}", err=True)
+        click.echo(f"cascade-rt: error[{error.code}]: {plain_text(message, lines=True)}", err=True)
 
 
 def print_interrupted(context: click.Context) -> None:

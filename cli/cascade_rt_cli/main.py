@@ -9,6 +9,7 @@ import click
 
 from cascade_rt.errors import CascadeError
 from cascade_rt_cli.log_format import print_error, print_interrupted
+from cascade_rt_cli.streams import lasting_streams
 
 # fmt: off
 COMMANDS = (
@@ -26,6 +27,10 @@ class _LazyGroup(click.Group):
 
     Errors of ours that are bugs pass through with their traceback.
     """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        with lasting_streams():
+            return super().main(*arguments, **options)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(COMMANDS)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,60 @@ def test_an_entry_that_cannot_be_written_leaves_the_journal_as_it_was(
             journal.append(DONE)
     assert caught.value.code == "E_NOSPACE"
     assert read_journal(journal_path(tmp_path)) == [STARTED]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "both_run"),
+    [
+        (None, Shard(0, 1), False),
+        (Shard(0, 2), None, False),
+        (Shard(0, 2), Shard(0, 3), False),
+        (Shard(0, 2), Shard(1, 2), True),
+    ],
+)
+def test_runs_that_divide_the_cases_otherwise_are_kept_apart(
+    tmp_path: Path, first: Shard | None, second: Shard | None, both_run: bool
+) -> None:
+    pytest.importorskip("fcntl")
+    with Journal(tmp_path, first):
+        if both_run:
+            Journal(tmp_path, second).__exit__()
+            return
+        with pytest.raises(OutputError, match="another run is writing") as caught:
+            Journal(tmp_path, second)
+        assert caught.value.code == "E_LOCKED"
+    Journal(tmp_path, second).__exit__()
+
+
+def test_where_there_are_no_locks_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with Journal(tmp_path) as journal:
+        assert journal.is_locked
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Journal(tmp_path) as journal:
+        assert not journal.is_locked
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def exchange(path: Path) -> None:
+    path.with_name("other").write_bytes(path.read_bytes())
+    path.with_name("other").replace(path)
+
+
+@pytest.mark.parametrize("change", [remove, exchange])
+def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append(STARTED)
+        change(journal.path)
+        with pytest.raises(OutputError, match="was removed or exchanged") as caught:
+            journal.append(DONE)
+    assert caught.value.code == "E_JOURNAL"

@@ -1,15 +1,19 @@
 """What an earlier run did counts only while everything that it depended on is the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cascade_rt.cohort.answers import Answer
 from cascade_rt.cohort.cases import Shard, of_shard, plan_cases
+from cascade_rt.cohort.here import run_here
 from cascade_rt.cohort.journal import Entry, Journal, journal_path, read_journal
 from cascade_rt.cohort.ledger import Outcome
-from tests.cohort_runs import SETTINGS, masks, names, run, save_scan, save_scans, without_times
+from cascade_rt.errors import OutputError
+from cascade_rt.inference import Job
+from tests.cohort_runs import SETTINGS, masks, names, open_fake, run, save_scan, save_scans, without_times
 
 
 @pytest.fixture
@@ -174,3 +178,35 @@ def test_the_journal_has_the_hash_of_every_result(scans: Path, output: Path) -> 
     assert [sorted(line["outputs"]) for line in done] == [
         [f"case0{number}_seg.json", f"case0{number}_seg.nii.gz"] for number in range(3)
     ]
+
+
+@pytest.mark.parametrize("name", ["case00_seg.nii.gz", "journal.jsonl"])
+def test_what_somebody_removes_during_a_run_is_noticed(
+    scans: Path, output: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    append = Journal.append
+
+    def append_and_remove(self: Journal, entry: Entry) -> None:
+        append(self, entry)
+        if (entry.case, entry.status) == ("case02", "done"):
+            (output / name).unlink()
+
+    monkeypatch.setattr(Journal, "append", append_and_remove)
+    with pytest.raises(OutputError, match=f"{name}.* (removed by somebody since|was removed or exchanged)"):
+        run(scans, output)
+
+
+def test_the_journal_names_the_bytes_that_were_read(scans: Path, output: Path, tmp_path: Path) -> None:
+    """A scan that is replaced between the look at it and its reading is another scan for the next run, or the same."""
+    newer = save_scan(tmp_path / "newer.nii.gz", seed=5).read_bytes()
+
+    def replace_then_run(jobs: Iterable[Job]) -> Generator[tuple[Job, Answer]]:
+        def replaced() -> Iterator[Job]:
+            for job in jobs:
+                job.scan.write_bytes(newer)
+                yield job
+
+        yield from run_here(open_fake)(replaced())
+
+    run(scans, output, replace_then_run)
+    assert run(scans, output, resume=True).skipped == 3

@@ -1,5 +1,6 @@
 """A CT series comes out whole, in order and in Hounsfield units, or is refused with a sentence that says why."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
 def test_two_series_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "arterial", axial_slices(HU))
     write_series(tmp_path / "venous", axial_slices(HU[:4], series="1.2.4"))
-    assert "holds 2 CT series, with slices: 6 (arterial/) and 4 (venous/); keep one" in refusal(tmp_path)
+    assert "holds 2 CT series, of 6 and 4 slices; keep one" in refusal(tmp_path)
 
 
 def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:
@@ -209,3 +210,31 @@ def test_a_real_series_is_read_and_its_label_lies_on_the_liver(sample_ct: Path) 
     liver = volume.voxels[label == 5]
     assert 60 < liver.mean() < 130
     assert liver.std() < 25
+
+
+def test_slices_in_linked_folders_are_of_the_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / "first", axial_slices(HU)[:3])
+    write_series(tmp_path / "archive", axial_slices(HU)[3:])
+    (tmp_path / "scan").mkdir()
+    for name, target in (("a", "first"), ("b", "archive"), ("again", "archive"), ("round", "scan")):
+        (tmp_path / "scan" / name).symlink_to(tmp_path / target)
+    assert read(tmp_path / "scan").voxels.shape == HU.shape
+
+
+def test_a_pipe_among_the_slices_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(HU))
+    os.mkfifo(tmp_path / "1-007.dcm")
+    assert "1-007.dcm: is not a plain file but a pipe or a device" in refusal(tmp_path)
+
+
+def test_a_modality_that_is_none_is_not_quoted(tmp_path: Path) -> None:
+    message = refusal(write_series(tmp_path, axial_slices(HU[:2], modality="DOE")))
+    assert message.endswith("holds no CT series, only another modality; name the folder of one CT series")
+
+
+def test_a_number_that_is_none_is_not_quoted(tmp_path: Path) -> None:
+    path = write_series(tmp_path, axial_slices(HU[:2])) / "1-001.dcm"
+    content = path.read_bytes()
+    assert content.count(b"-30.0\\") == 1
+    path.write_bytes(content.replace(b"-30.0\\", b"DOE\x1b[\\"))
+    assert refusal(tmp_path).endswith("1-001.dcm: is damaged or cannot be decoded; copy it again")

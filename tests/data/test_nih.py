@@ -185,3 +185,12 @@ def test_flips_of_a_real_label_are_recovered(sample_ct: Path, name: str, flip: F
     volume = read_volume(folder / f"{name}.nii.gz")
     label = read_mask(folder / f"{name}_label.nii.gz", like=volume)
     assert choose_flip(volume.voxels, flip_label(label, flip))[0].flip == flip
+
+
+def test_cases_behind_links_are_found_once(tmp_path: Path) -> None:
+    data, labels = nih_tree(tmp_path / "archive")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in (*data.iterdir(), linked):
+        (linked / path.name).symlink_to(path)
+    assert [case.name for case in find_nih_cases(linked, labels).cases] == NAMES

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cascade_rt.nifti import stream
+from cascade_rt.hashing import HashedFile
 
 
 @dataclass
@@ -61,9 +61,7 @@ def failing(kind: str, at: int) -> Iterator[Fault]:
     fault = Fault(at)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "read":
-            opened = stream._open_regular
-            names = ("read", "readinto", "peek")
-            patch.setattr(stream, "_open_regular", lambda path: FailingFile(opened(path), fault, names))
+            patch.setattr(HashedFile, "readinto", _counted(HashedFile.readinto, fault))
         elif kind == "write":
             path_open = Path.open
 

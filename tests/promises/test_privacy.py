@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cascade_rt.bundle import Bundle
+from cascade_rt.engines import Engines
+from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 
@@ -37,6 +39,14 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with gzip.open(folder / "scan.nii.gz") as file:
         assert PATIENT in file.read(1000)
     return folder / "scan.nii.gz"
+
+
+@pytest.fixture
+def engines_without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_engines(*_: object) -> Engines:
+        return Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
+
+    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
 
 
 def run(*arguments: object) -> Result:
@@ -116,3 +126,27 @@ def test_no_module_can_open_a_connection() -> None:
     sources = [path for folder in ("cascade_rt", "export", "cli") for path in (root / folder).rglob("*.py")]
     speaks = r"(?:import |from |import_module\([\"'])(?:socket|urllib|http|requests|httpx|aiohttp|ftplib|smtplib)\b"
     assert [path.name for path in sources if re.search(speaks, path.read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.usefixtures("engines_without_networks")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_folders_that_a_list_names_are_not_printed(scan: Path, form: str) -> None:
+    scan.write_bytes(b"")
+    Path("list.txt").write_text(f"{scan}\n{scan.parent}/missing scan.nii.gz\n")
+    done = run("infer", "list.txt", "-o", scan.parent / "out", "--log-format", form)
+    assert done.exit_code == 3
+    assert "missing scan" in done.stdout + done.stderr
+    assert words_in(done.stdout.encode() + done.stderr.encode()) == []
+    assert words_in((scan.parent / "out" / "journal.jsonl").read_bytes()) == []
+
+
+@pytest.mark.usefixtures("engines_without_networks")
+def test_names_cannot_command_the_terminal(scan: Path) -> None:
+    Path("in").mkdir()
+    for name in ("\x1b[2Jone.nii.gz", "\x9b31mtwo.nii", "\u202egz.iin.three.nii"):
+        Path("in", name).write_bytes(b"x" * 400)
+    done = run("infer", "in", "-o", "out")
+    assert done.exit_code == 3
+    printed = done.stdout + done.stderr
+    assert "?[2Jone" in printed
+    assert [letter for letter in printed if not letter.isprintable() and letter != "\n"] == []

@@ -1,0 +1,55 @@
+"""A cohort on the command line: what is told, and with which code it ends."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cascade_rt.engines import Engines
+from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt_cli.main import main
+from tests.cohort_runs import save_scan
+
+
+@pytest.fixture(autouse=True)
+def engines_without_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def open_engines(*_: object) -> Engines:
+        return Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
+
+    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    monkeypatch.chdir(tmp_path)
+    save_scan(Path("in", "good.nii.gz"))
+
+
+def infer(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["infer", "in", "-o", "out", *arguments], catch_exceptions=False)
+
+
+def test_a_pipe_named_like_a_scan_fails_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in" / "pipe.nii.gz")
+    result = infer()
+    assert (result.exit_code, "pipe: failed [E_NOT_A_FILE]" in result.stdout) == (3, True)
+    assert Path("out", "good_seg.nii.gz").exists()
+
+
+def test_a_mask_of_an_earlier_run_beside_its_scan_is_not_segmented() -> None:
+    CliRunner().invoke(main, ["infer", "in/good.nii.gz", "-o", "in"], catch_exceptions=False)
+    assert Path("in", "good_seg.nii.gz").exists()
+    assert "1 scans" in infer().stdout
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    result = infer("--log-format", form)
+    sentence = "out: nothing keeps other runs out on this file system; see to it that there is none"
+    told = json.loads(result.stderr)["message"] if form == "json" else result.stderr
+    assert (result.exit_code, sentence in told) == (0, True)
