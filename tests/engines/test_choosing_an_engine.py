@@ -28,8 +28,9 @@ def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.
     assert engines.stage1.info.backend == "pytorch"
     assert engines.passed_over == (
         NO_GPU,
-        "backend 'openvino' needs a package that is not installed (openvino); run: pip install 'cascade-rt[openvino]'",
-        "backend 'onnxruntime' needs a package that is not installed (onnxruntime); run: pip install 'cascade-rt[cpu]'",
+        "backend 'openvino' needs a package that is not installed (openvino); run: pip install 'openvino>=2025.2'",
+        "backend 'onnxruntime' needs a package that is not installed (onnxruntime); "
+        "run: pip install 'onnxruntime>=1.27'",
     )
 
 
