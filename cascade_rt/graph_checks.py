@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cascade_rt.errors import BundleError
+from cascade_rt.graph_arithmetic import check_arithmetic
 from cascade_rt.protobuf_wire import Field, WireError, WireType, read_fields
 
 MAX_NODES = 20_000
@@ -177,8 +178,8 @@ def check_graph(content: bytes, shown: str) -> None:
 
     Raises:
         BundleError: It is no ONNX graph (`E_GRAPH`); it names data in another file (`E_EXTERNAL_DATA`); or it has
-            operators of other domains or that are not in `OPERATORS`, functions, subgraphs, or fields that this version
-            does not know (`E_GRAPH`).
+            operators of other domains or that are not in `OPERATORS`, functions, subgraphs, fields that this version
+            does not know, or integers divided by what may be 0 (`E_GRAPH`).
     """
     try:
         _check_model(memoryview(content))
@@ -215,6 +216,12 @@ def _check_nodes_and_weights(graph: memoryview) -> None:
             raise _RefusedError(f"has more than {MAX_NODES} nodes or {MAX_INITIALIZERS} weights")
     if not nodes:
         raise _RefusedError("has no nodes")
+    try:
+        check_arithmetic(graph)
+    except WireError:
+        raise
+    except ValueError as error:
+        raise _RefusedError(str(error)) from error
 
 
 def _check_node(node: memoryview) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cascade_rt.errors import EngineOutOfMemoryError
-from cascade_rt.tensors import Stage
 
 _SAID_BY_LIBRARIES = (
     "out of memory",  # CUDA, PyTorch, TensorRT
@@ -15,6 +14,7 @@ _SAID_BY_LIBRARIES = (
     "bad_alloc",  # C++ itself, as ONNX Runtime and OpenVINO pass it on
     "bad allocation",
     "bad array new length",
+    "can't start new thread",  # Python: its stack had no place
 )
 
 
@@ -24,11 +24,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def named_out_of_memory(stage: Stage, backend: str, *kinds: type[Exception]) -> Iterator[None]:
+def named_out_of_memory(what: str, backend: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn a lack of memory inside into an error that says so; all else passes through as it is.
 
     Args:
-        stage: The stage that runs, for the message.
+        what: The stage that runs, or the graph that is opened, for the message.
         backend: What computes, for the message.
         kinds: What the library raises, besides `MemoryError`.
 
@@ -42,5 +42,5 @@ def named_out_of_memory(stage: Stage, backend: str, *kinds: type[Exception]) -> 
         if not is_out_of_memory(error):
             raise
         raise EngineOutOfMemoryError(
-            f"{stage} on {backend} ran out of memory; free some, or take a smaller scan or another --backend"
+            f"{what} on {backend} ran out of memory; free some, or take a smaller scan or another --backend"
         ) from error
