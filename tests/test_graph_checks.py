@@ -94,6 +94,8 @@ def test_graphs_of_embedded_bundles_are_taken(name: EmbeddedName) -> None:
         (add_subgraph, "an attribute has a graph inside the graph"),
         (add_sparse, "the graph has sparse weights"),
         (lambda model: model.graph.ClearField("node"), "has no nodes"),
+        (lambda model: setattr(model.opset_import[0], "version", 1 << 40), "has the version 1099511627776"),
+        (lambda model: setattr(model, "ir_version", 1 << 40), "has the version 1099511627776"),
         (lambda model: model.ClearField("graph"), "holds 0 graphs"),
         (lambda model: model.graph.initializer[0].string_data.append(b"text"), "a tensor has text"),
         (lambda model: model.graph.quantization_annotation.add(), "quantisation annotations"),

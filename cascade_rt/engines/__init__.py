@@ -11,6 +11,7 @@ from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
@@ -171,6 +172,8 @@ def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
 def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:
     precision = _precision(bundle, backend, choice)
     with ExitStack() as undo:
+        # Outermost, for memory may be short wherever a graph or the golden case is read.
+        undo.enter_context(named_out_of_memory("the bundle", backend))
         stage1 = open_engine(bundle, "stage1", backend, precision, plans)
         undo.callback(stage1.close)
         stage2 = open_engine(bundle, "stage2", backend, precision, plans)

@@ -22,7 +22,7 @@ from cascade_rt.errors import BackendUnavailableError, BundleError
 from cascade_rt.packages import pip_install
 from cascade_rt.processors import available_cpus
 
-_ERRORS_ONLY, _FATAL_ONLY, _WARNINGS = 3, 4, 2
+_FATAL_ONLY, _WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; warnings is where it stands by default."""
 
 # fmt: off
@@ -209,5 +209,6 @@ def _load_cuda_libraries(onnxruntime: Any) -> str:
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
-    options.log_severity_level = _ERRORS_ONLY
+    # Errors are raised; its log has names out of the graph as they are, for a terminal to obey.
+    options.log_severity_level = _FATAL_ONLY
     return options

@@ -8,13 +8,14 @@ from cascade_rt.errors import EngineOutOfMemoryError
 _SAID_BY_LIBRARIES = (
     "out of memory",  # CUDA, PyTorch, TensorRT
     "failed to allocate memory",  # ONNX Runtime's arenas
-    "can't allocate memory",  # PyTorch on the CPU
+    "can't alloc",  # PyTorch and OpenVINO on the CPU
     "cannot allocate memory",
     "not enough memory",
     "bad_alloc",  # C++ itself, as ONNX Runtime and OpenVINO pass it on
     "bad allocation",
     "bad array new length",
-    "can't start new thread",  # Python: its stack had no place
+    "can't start new thread",  # a thread needs memory for its stack
+    "resource temporarily unavailable",
 )
 
 
