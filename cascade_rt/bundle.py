@@ -42,7 +42,8 @@ from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.golden import Golden, read_golden
 from cascade_rt.graph_checks import check_graph
 from cascade_rt.hashing import FileRecord, record_file
-from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
+from cascade_rt.manifest_shape import FREE_PARTS, check_shape
+from cascade_rt.plain_file import COPY_THE_FOLDER, NotAPlainFileError, read_plain_file
 from cascade_rt.signature import check_signature, sign
 from cascade_rt.strict_json import parse_strict_json
 from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, Precision, Stage
@@ -230,7 +231,7 @@ def read_manifest_bytes(path: Path) -> bytes:
             f"{path}: is not a bundle (it has no {MANIFEST_NAME}); make one with: cascade-rt export"
         ) from error
     except NotAPlainFileError as error:
-        raise BundleError(f"{manifest_path}: {error}; this is not a manifest", code="E_MANIFEST") from error
+        raise BundleError(f"{manifest_path}: {error}; {COPY_THE_FOLDER}", code="E_MANIFEST") from error
     except OSError as error:
         raise BundleError(f"{manifest_path}: cannot be read ({error.strerror}); check its permissions") from error
 
@@ -277,6 +278,8 @@ def _parse_manifest(document: Any) -> Manifest:
     for key, kind in _PLAIN_KEYS.items():
         if not isinstance(document[key], kind):
             raise ValueError(f"{key} must be a JSON {'string' if kind is str else 'object'}, got {document[key]!r}")
+    for key, shape in FREE_PARTS.items():
+        check_shape(document[key], shape, key)
     return Manifest(
         name=document["name"],
         created=document["created"],

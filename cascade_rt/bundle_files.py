@@ -16,7 +16,7 @@ from pathlib import Path
 from cascade_rt.errors import BundleError
 from cascade_rt.golden import GOLDEN_BYTES
 from cascade_rt.hashing import FileRecord
-from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
+from cascade_rt.plain_file import COPY_THE_FOLDER, NotAPlainFileError, open_plain_file
 from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
 
 MANIFEST_NAME = "manifest.json"
@@ -96,7 +96,7 @@ class BundleFile(os.PathLike[str]):
             ) from error
         except NotAPlainFileError as error:
             raise BundleError(
-                f"{self.path}: {error}, and only plain files are read; copy the bundle again with: cp -rL",
+                f"{self.path}: {error}, and only plain files are read; {COPY_THE_FOLDER}",
                 code="E_BUNDLE_FILE",
             ) from error
         except OSError as error:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 class Cascade:
     """Both stages of a bundle, opened once and run on any number of scans.
 
+    Threads may share one; their scans are then segmented one after the other. Another process may not: what it is asked
+    to run there is a UsageError (`E_OTHER_PROCESS`).
+
     Example:
         with open_cascade() as cascade:
             segmentation = cascade.run(read_volume("scan.nii.gz"))
@@ -54,9 +57,8 @@ class Cascade:
         self.close()
 
     def close(self) -> None:
-        """Free both engines."""
-        self.engines.stage1.close()
-        self.engines.stage2.close()
+        """Free both engines; waits for a scan that another thread segments with them."""
+        self.engines.close()
 
     def run(
         self,
@@ -78,19 +80,20 @@ class Cascade:
             InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
                 `cascade_rt.pixel_grid.check_pixels`).
             EngineError: An engine returned something that is not a number.
-            UsageError: The scan is no `Volume`.
+            UsageError: The scan is no `Volume`, or the cascade was opened in another process.
         """
         _check_volume(volume)
-        pixels = check_grid(volume, self._config)
-        run = ScanRun(
-            self.engines,
-            self._config,
-            volume.voxels.shape,
-            pixels.pixel_mm,
-            keep_probabilities=keep_probabilities,
-        )
-        run.segment(volume.voxels, on_slices=on_slices, search=search)
-        return self._conclude(run, volume)
+        with self.engines.turns.take():
+            pixels = check_grid(volume, self._config)
+            run = ScanRun(
+                self.engines,
+                self._config,
+                volume.voxels.shape,
+                pixels.pixel_mm,
+                keep_probabilities=keep_probabilities,
+            )
+            run.segment(volume.voxels, on_slices=on_slices, search=search)
+            return self._conclude(run, volume)
 
     def run_while_reading(
         self,
@@ -114,7 +117,18 @@ class Cascade:
         Raises:
             InputError: As in `run`, and what reading raises.
             EngineError: As in `run`.
+            UsageError: As in `run`.
         """
+        with self.engines.turns.take():
+            return self._run_while_reading(scan, on_open, on_slices, search)
+
+    def _run_while_reading(
+        self,
+        scan: "ScanSource",
+        on_open: Callable[["ScanSource"], None],
+        on_slices: Callable[[int], None],
+        search: SearchOptions,
+    ) -> Segmentation:
         stopwatch = Stopwatch()
 
         def wait_for(part: slice) -> None:
@@ -227,8 +241,9 @@ def find_mask(
     Raises:
         EngineError: An engine returned something that is not a number.
     """
-    run = ScanRun(engines, config, voxels.shape, pixel_mm)
-    run.segment(voxels)
+    with engines.turns.take():
+        run = ScanRun(engines, config, voxels.shape, pixel_mm)
+        run.segment(voxels)
     return run.mask
 
 
@@ -254,9 +269,10 @@ def find(
 ) -> Found:
     """Segment the voxels of a scan, and keep what the mask is made of; all else is as of `find_mask`."""
     organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
-    run = ScanRun(engines, config, voxels.shape, pixel_mm)
-    run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
-    run.segment(voxels)
+    with engines.turns.take():
+        run = ScanRun(engines, config, voxels.shape, pixel_mm)
+        run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
+        run.segment(voxels)
     return Found(run.mask, organ_prob, tumor_prob, run.boxes)
 
 

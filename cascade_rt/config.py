@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cascade_rt.errors import UsageError
-from cascade_rt.tensors import SHORTEST_SIDE, SIDE_MULTIPLE
+from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
@@ -27,6 +27,12 @@ Target = Literal["tumor", "organ"]
 Augmentation = Literal["none", "intensity", "full", "wide"]
 OverlapOver = Literal["slice", "batch"]
 Islands = Literal["all", "largest"]
+MOST_CHANNELS = 1 << 20
+"""Far more than any network has; the libraries have no numbers for much more."""
+MOST_HU = 1_000_000
+"""Far from anything that a scan holds."""
+SHORTEST_MM, LONGEST_MM = 1e-3, 1e3
+"""No pixel and no distance of slices is smaller or larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,18 @@ class CropConfig:
 
     def __post_init__(self) -> None:
         _require(0.0 < self.threshold < 1.0, "cascade.crop.threshold must lie between 0 and 1", self.threshold)
-        _require(self.margin >= 0, "cascade.crop.margin must not be negative", self.margin)
-        _require(self.grid > 0 and self.grid % 16 == 0, "cascade.crop.grid must be a multiple of 16", self.grid)
         _require(
-            self.min_side >= SHORTEST_SIDE and self.min_side % self.grid == 0,
-            f"cascade.crop.min_side must be a multiple of cascade.crop.grid, and at least {SHORTEST_SIDE}",
+            0 <= self.margin <= LONGEST_SIDE, f"cascade.crop.margin must lie between 0 and {LONGEST_SIDE}", self.margin
+        )
+        _require(
+            0 < self.grid <= LONGEST_SIDE and self.grid % 16 == 0,
+            f"cascade.crop.grid must be a multiple of 16, and at most {LONGEST_SIDE}",
+            self.grid,
+        )
+        _require(
+            SHORTEST_SIDE <= self.min_side <= LONGEST_SIDE and self.min_side % self.grid == 0,
+            "cascade.crop.min_side must be a multiple of cascade.crop.grid, and lie between "
+            f"{SHORTEST_SIDE} and {LONGEST_SIDE}",
             self.min_side,
         )
         _require(
@@ -119,25 +132,33 @@ class CascadeConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.base_width > 0 and self.base_width % 8 == 0,
-            "cascade.base_width must be a multiple of 8",
+            0 < self.base_width <= MOST_CHANNELS and self.base_width % 8 == 0,
+            f"cascade.base_width must be a multiple of 8, and at most {MOST_CHANNELS}",
             self.base_width,
         )
         _require(
-            self.stage1_base_width is None or self.stage1_base_width > 0,
-            "cascade.stage1_base_width must be positive",
+            self.stage1_base_width is None or 0 < self.stage1_base_width <= MOST_CHANNELS,
+            f"cascade.stage1_base_width must lie between 1 and {MOST_CHANNELS}",
             self.stage1_base_width,
         )
         low, high = self.window_hu
         _require(
-            isfinite(low) and isfinite(high) and low < high,
-            "cascade.window_hu must be two finite numbers, the lower one first",
+            -MOST_HU <= low < high <= MOST_HU,
+            f"cascade.window_hu must be two numbers between {-MOST_HU} and {MOST_HU}, the lower one first",
             self.window_hu,
         )
         epsilon, channels = self.stage2_norm_epsilon, self.min_focusing_channels
         _require(isfinite(epsilon) and epsilon > 0, "cascade.stage2_norm_epsilon must be a positive number", epsilon)
-        _require(channels > 0 and channels % 4 == 0, "cascade.min_focusing_channels must be a multiple of 4", channels)
-        _require(self.saliency_channels > 0, "cascade.saliency_channels must be positive", self.saliency_channels)
+        _require(
+            0 < channels <= MOST_CHANNELS and channels % 4 == 0,
+            f"cascade.min_focusing_channels must be a multiple of 4, and at most {MOST_CHANNELS}",
+            channels,
+        )
+        _require(
+            0 < self.saliency_channels <= MOST_CHANNELS,
+            f"cascade.saliency_channels must lie between 1 and {MOST_CHANNELS}",
+            self.saliency_channels,
+        )
         for name in ("pixel_mm", "slice_mm"):
             _require_range(f"cascade.{name}", getattr(self, name))
         _require(
@@ -259,7 +280,7 @@ class TrainConfig:
             self.epochs,
         )
         _require(self.batch_size > 0, "train.batch_size must be positive", self.batch_size)
-        _require(self.seed >= 0, "train.seed must not be negative", self.seed)
+        _require(0 <= self.seed < 1 << 63, "train.seed must lie between 0 and 2^63 - 1", self.seed)
         _require(0 <= self.momentum < 1, "train.momentum must lie between 0 and 1", self.momentum)
         _require(
             isfinite(self.learning_rate) and self.learning_rate > 0,
@@ -289,8 +310,8 @@ class TrainConfig:
             self.boundary_frame,
         )
         _require(
-            self.patch == 0 or (self.patch >= 64 and self.patch % 32 == 0),
-            "train.patch must be 0 or a multiple of 32, at least 64",
+            self.patch == 0 or (64 <= self.patch <= LONGEST_SIDE and self.patch % 32 == 0),
+            f"train.patch must be 0 or a multiple of 32 from 64 to {LONGEST_SIDE}",
             self.patch,
         )
 
@@ -437,7 +458,7 @@ def _require_range(where: str, sides_mm: tuple[float, float] | None) -> None:
     if sides_mm is not None:
         shortest, longest = sides_mm
         _require(
-            0 < shortest <= longest and isfinite(longest),
-            f"{where} must be two positive numbers in mm, the smaller one first",
+            SHORTEST_MM <= shortest <= longest <= LONGEST_MM,
+            f"{where} must be two numbers between {SHORTEST_MM:g} and {LONGEST_MM:g} mm, the smaller one first",
             sides_mm,
         )

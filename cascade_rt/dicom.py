@@ -22,6 +22,7 @@ import numpy.typing as npt
 from cascade_rt.errors import BackendUnavailableError, InputError
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.grids import CanonicalGrid
+from cascade_rt.packages import pip_install
 from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.volume import Volume
 
@@ -329,8 +330,9 @@ def _check_codec(path: Path, header: Any) -> None:
     except NotImplementedError:
         raise InputError(f"{path}: {syntax.name} cannot be decoded; convert the series with dcm2niix") from None
     if not available:
-        package = _CODECS.get(str(syntax), "'cascade-rt[dicom]'")
-        raise BackendUnavailableError(f"{path}: {syntax.name} needs a decoder; run: pip install {package}")
+        package = _CODECS.get(str(syntax))
+        remedy = pip_install("dicom") if package is None else f"pip install {package}"
+        raise BackendUnavailableError(f"{path}: {syntax.name} needs a decoder; run: {remedy}")
 
 
 @contextmanager
@@ -356,6 +358,6 @@ def _import_pydicom() -> ModuleType:
         if error.name != "pydicom":
             raise
         raise BackendUnavailableError(
-            "DICOM files need a package that is not installed (pydicom); run: pip install 'cascade-rt[dicom]'"
+            f"DICOM files need a package that is not installed (pydicom); run: {pip_install('dicom')}"
         ) from None
     return pydicom

@@ -14,6 +14,7 @@ from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.trials import TRIALS, Trial
 from cascade_rt.errors import BackendUnavailableError, CascadeError
+from cascade_rt.packages import pip_install
 from cascade_rt.version import __version__
 
 DIAGNOSIS_VERSION = 1
@@ -97,18 +98,14 @@ def _try(trial: Trial, gpu: Gpu | None) -> Finding:
     except CascadeError as error:
         text, _, fix = str(error).partition("; run: ")
     except (ImportError, OSError) as error:
-        text, fix = f"it is installed but broken: {error}", f"pip install --force-reinstall '{trial.install}'"
+        text, fix = f"it is installed but broken: {error}", pip_install(trial.extra, "--force-reinstall")
     return Finding(trial.name, works=False, text=" ".join(text.split()), fix=fix)
 
 
 def _run_bundle(backend: Backend, plans: PlanSource) -> str:
-    engines = open_engines(read_bundle(default_bundle_path()), backend, plans=plans)
-    try:
+    with open_engines(read_bundle(default_bundle_path()), backend, plans=plans) as engines:
         for engine in (engines.stage1, engines.stage2):
             engine.run(smallest_inputs(engine.stage))
-    finally:
-        engines.stage1.close()
-        engines.stage2.close()
     info = engines.stage1.info
     return f"{info.version} on {info.device}, {info.precision}"
 

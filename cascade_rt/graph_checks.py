@@ -14,10 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cascade_rt.errors import BundleError
+from cascade_rt.graph_arithmetic import check_arithmetic
 from cascade_rt.protobuf_wire import Field, WireError, WireType, read_fields
 
 MAX_NODES = 20_000
 MAX_INITIALIZERS = 20_000
+MAX_VERSION = 100
+"""Newest version of the format or of its operators, far from any there is: OpenVINO counts down from it."""
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
@@ -64,11 +67,11 @@ _FLOATS = (WireType.BYTES, WireType.FIXED32)
 _INTEGERS = (WireType.BYTES, WireType.VARINT)
 _DOUBLES = (WireType.BYTES, WireType.FIXED64)
 
-_MODEL_GRAPH, _MODEL_OPSETS = 7, 8
+_MODEL_VERSION, _MODEL_GRAPH, _MODEL_OPSETS = 1, 7, 8
 _MODEL = _Message(
     "the model",
     {
-        1: _VARINT,  # ir_version
+        _MODEL_VERSION: _VARINT,
         2: _BYTES,  # producer_name
         3: _BYTES,  # producer_version
         4: _BYTES,  # domain
@@ -80,8 +83,8 @@ _MODEL = _Message(
     },
     {20: "graphs for training", 25: "functions of its own", 26: "a plan for several devices"},
 )
-_OPSET_DOMAIN = 1
-_OPSET = _Message("the operator set", {_OPSET_DOMAIN: _BYTES, 2: _VARINT}, {})  # 2: version
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+_OPSET = _Message("the operator set", {_OPSET_DOMAIN: _BYTES, _OPSET_VERSION: _VARINT}, {})
 
 _GRAPH_NODES, _GRAPH_INITIALIZERS = 1, 5
 _GRAPH = _Message(
@@ -177,8 +180,8 @@ def check_graph(content: bytes, shown: str) -> None:
 
     Raises:
         BundleError: It is no ONNX graph (`E_GRAPH`); it names data in another file (`E_EXTERNAL_DATA`); or it has
-            operators of other domains or that are not in `OPERATORS`, functions, subgraphs, or fields that this version
-            does not know (`E_GRAPH`).
+            operators of other domains or that are not in `OPERATORS`, functions, subgraphs, fields that this version
+            does not know, or integers divided by what may be 0 (`E_GRAPH`).
     """
     try:
         _check_model(memoryview(content))
@@ -191,8 +194,14 @@ def check_graph(content: bytes, shown: str) -> None:
 def _check_model(model: memoryview) -> None:
     graphs = 0
     for entry in _known_fields(_MODEL, model):
-        if entry.number == _MODEL_OPSETS:
-            domain = _text_of(_OPSET, tuple(_known_fields(_OPSET, entry.content)), _OPSET_DOMAIN)
+        if entry.number == _MODEL_VERSION:
+            _check_version(entry)
+        elif entry.number == _MODEL_OPSETS:
+            fields = tuple(_known_fields(_OPSET, entry.content))
+            for each in fields:
+                if each.number == _OPSET_VERSION:
+                    _check_version(each)
+            domain = _text_of(_OPSET, fields, _OPSET_DOMAIN)
             if domain not in STANDARD_DOMAINS:
                 raise _RefusedError(f"needs operators of the domain {_quoted(domain)}, and only standard ones are run")
         elif entry.number == _MODEL_GRAPH:
@@ -200,6 +209,11 @@ def _check_model(model: memoryview) -> None:
             _check_nodes_and_weights(entry.content)
     if graphs != 1:
         raise _RefusedError(f"holds {graphs} graphs, where one is expected")
+
+
+def _check_version(version: Field) -> None:
+    if version.integer > MAX_VERSION:
+        raise _RefusedError(f"has the version {version.integer}, which does not exist")
 
 
 def _check_nodes_and_weights(graph: memoryview) -> None:
@@ -215,6 +229,12 @@ def _check_nodes_and_weights(graph: memoryview) -> None:
             raise _RefusedError(f"has more than {MAX_NODES} nodes or {MAX_INITIALIZERS} weights")
     if not nodes:
         raise _RefusedError("has no nodes")
+    try:
+        check_arithmetic(graph)
+    except WireError:
+        raise
+    except ValueError as error:
+        raise _RefusedError(str(error)) from error
 
 
 def _check_node(node: memoryview) -> None:

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from cascade_rt.cascade import Cascade, open_cascade
-from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines import BACKENDS, CANNOT_OPEN, BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.splitting import SplittingEngine
-from cascade_rt.errors import BackendUnavailableError, BundleError, UsageError
+from cascade_rt.errors import BundleError, CascadeError, UsageError
+
+_NO_HELP: tuple[type[CascadeError], ...] = (*CANNOT_OPEN, BundleError, UsageError)
+"""What says that another engine cannot be opened for a scan that this one had no memory for."""
 
 
 class LadderCascade(Cascade):
@@ -75,7 +78,7 @@ class LadderCascade(Cascade):
         for backend in BACKENDS[BACKENDS.index(current) + 1 :] if current in BACKENDS else ():
             try:
                 engines = open_engines(self.bundle, backend, self._precision, self._plans)
-            except (BackendUnavailableError, BundleError, UsageError):
+            except _NO_HELP:
                 continue
             passed += 1
             with self._taking_over(engines, passed):
@@ -89,10 +92,9 @@ class LadderCascade(Cascade):
         said = f"{top.stage1.info.backend} ran out of memory"
         self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, said)))
         try:
-            yield
+            with engines:
+                yield
         finally:
-            engines.stage1.close()
-            engines.stage2.close()
             self.engines, self._halvings_above, self._engines_passed = top, 0, 0
 
 

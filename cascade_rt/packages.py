@@ -1,9 +1,36 @@
-"""Importing a package that not every install has."""
+"""Importing a package that not every install has, and the command that installs it."""
 
 import importlib
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from cascade_rt.errors import BackendUnavailableError
+
+_TRAIN = ("torch>=2.10", "safetensors>=0.5", "matplotlib>=3.9")
+PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
+    "cpu": ("onnxruntime>=1.27",),
+    "gpu": ("onnxruntime-gpu[cuda,cudnn]>=1.27", "tensorrt>=10.13", "pycuda>=2026.1", "cuda-bindings>=13.0"),
+    "openvino": ("openvino>=2025.2",),
+    "sign": ("cryptography>=44.0",),
+    "rtx": ("tensorrt-rtx-cu13>=1.7",),
+    "dicom": ("pydicom>=3.0.2", "pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3"),
+    "train": _TRAIN,
+    "export": (*_TRAIN, "onnx>=1.21", "onnxscript>=0.7.2"),
+    "comparators": (*_TRAIN, "monai>=1.6"),
+}
+"""What each extra installs, as in `pyproject.toml`. Messages name these and not the extra: cascade-rt is in no
+index, and whoever registers its name there would be installed in its place."""
+
+
+def pip_install(extra: str, *options: str) -> str:
+    """The command that installs the packages of an extra.
+
+    Args:
+        extra: The extra of cascade-rt.
+        options: Options of `pip install`.
+    """
+    return shlex.join(["pip", "install", *options, *PACKAGES_OF[extra]])
 
 
 def import_package(name: str, *, needed_by: str, extra: str) -> Any:
@@ -25,11 +52,11 @@ def import_package(name: str, *, needed_by: str, extra: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise BackendUnavailableError(
-            f"{needed_by} needs a package that is not installed ({package}); run: pip install 'cascade-rt[{extra}]'"
+            f"{needed_by} needs a package that is not installed ({package}); run: {pip_install(extra)}"
         ) from None
     except (ImportError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise BackendUnavailableError(
             f"{needed_by} cannot load {package}, which is installed ({reason}); "
-            f"run: pip install --force-reinstall 'cascade-rt[{extra}]'"
+            f"run: {pip_install(extra, '--force-reinstall')}"
         ) from error

@@ -10,6 +10,10 @@ _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC", "O_NOCTTY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 
+COPY_THE_FOLDER = "copy the folder with: cp -rL, which follows links, and use the copy"
+"""What to do where a folder of files has something else in their place: caches of model hubs and volumes of containers
+are made of links."""
+
 
 class NotAPlainFileError(ValueError):
     """There is something else than a plain file, or more of it than may be read; the message says what it is."""

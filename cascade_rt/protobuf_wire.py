@@ -75,6 +75,18 @@ def read_fields(message: memoryview) -> Iterator[Field]:
         position += length
 
 
+def read_varints(content: memoryview) -> Iterator[int]:
+    """Read numbers that are written in one piece.
+
+    Raises:
+        WireError: The last one is cut off, or one is too long.
+    """
+    position = 0
+    while position < len(content):
+        number, position = _read_varint(content, position)
+        yield number
+
+
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """Read a number of 64 bits; returns it and where the next thing begins."""
     if position < len(message) and message[position] < 0x80:

@@ -13,7 +13,7 @@ from typing import Any
 from cascade_rt.atomic import write_bytes
 from cascade_rt.errors import BundleError, OutputError, OutputExistsError, UsageError
 from cascade_rt.packages import import_package
-from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
+from cascade_rt.plain_file import COPY_THE_FOLDER, NotAPlainFileError, read_plain_file
 
 SIGNATURE_BYTES = 64
 MAX_KEY_BYTES = 1 << 14
@@ -75,7 +75,7 @@ def check_signature(manifest: bytes, signature_path: Path, public_key: Path) -> 
             code="E_SIGNATURE",
         ) from error
     except NotAPlainFileError as error:
-        raise BundleError(f"{signature_path}: {error}; copy the bundle again", code="E_SIGNATURE") from error
+        raise BundleError(f"{signature_path}: {error}; {COPY_THE_FOLDER}", code="E_SIGNATURE") from error
     except OSError as error:
         raise BundleError(f"{signature_path}: cannot be read ({error.strerror}); check its permissions") from error
     try:

@@ -7,13 +7,19 @@ from typing import Any
 
 MAX_DEPTH = 32
 """Deepest nesting of lists and objects."""
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of control characters, of halves of surrogate pairs, and of what ends a line or paragraph."""
+_DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Bidirectional classes of what turns the text around it, so that it is read in another order than it is stored in."""
+_MARKS = frozenset("\u061c\u200e\u200f")
+"""The three that do so and have the class of a letter."""
 
 
 def parse_strict_json(content: bytes) -> Any:
     """Parse a JSON document.
 
     Stricter than `json.loads`: keys are unique, numbers are finite, text is UTF-8 without a mark of its byte order and
-    without control characters, which could command the terminal it is shown on.
+    without control characters, which could command the terminal it is shown on, or turn what is read there around.
 
     Raises:
         ValueError: It is not such a document; the message says why.
@@ -65,7 +71,15 @@ def _check_values(document: Any) -> None:
             waiting.extend((each, depth + 1) for each in inside)
 
 
+def is_control(letter: str) -> bool:
+    """Whether a character commands what shows it, or is no character: it has no place in names and sentences."""
+    return (
+        unicodedata.category(letter) in _CONTROLS
+        or unicodedata.bidirectional(letter) in _DIRECTIONS
+        or letter in _MARKS
+    )
+
+
 def _check_text(text: str) -> None:
-    # Cc: control characters; Cs: halves of surrogate pairs, which are no text.
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+    if any(map(is_control, text)):
         raise ValueError(f"holds the text {text[:40]!r}, which has control characters")

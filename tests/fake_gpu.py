@@ -76,6 +76,8 @@ class FakeGpu:
         self.refuses_profiles = False
         self.refuses_to_run = False
         self.refuses_to_record = False
+        self.voids_recordings = False
+        self.error: type[Exception] = RuntimeError
         self.memory_is_full = False
         self.streams: dict[int, Stream] = {}
         self._next_address = 4096
@@ -94,6 +96,8 @@ class FakeGpu:
     def do(self, operation: Operation, stream: Stream) -> None:
         """Put an operation on a stream, or record it."""
         assert self.contexts_in_use == 1, "work on the GPU needs its context, once"
+        if self.voids_recordings and self.recording is not None:
+            raise self.error("cuMemcpyHtoDAsync failed: operation failed due to a previous error during capture")
         (stream.pending if self.recording is None else self.recording).append(operation)
 
     def new_stream(self, _: object = None) -> Stream:
@@ -114,6 +118,8 @@ class FakeGpu:
 
         class Error(Exception):
             pass
+
+        gpu.error = Error
 
         class Allocation:
             def __init__(self, size: int) -> None:
@@ -323,7 +329,7 @@ class FakeGpu:
 
         def end(_: object) -> tuple[int, list[Operation]]:
             recorded, gpu.recording = gpu.recording, None
-            return (0, recorded)
+            return (901, None) if gpu.voids_recordings else (0, recorded)
 
         def instantiate(graph: list[Operation], _: int) -> tuple[int, list[Operation]]:
             gpu.graphs_alive += 1

@@ -28,7 +28,9 @@ from cascade_rt.tensors import SHORTEST_SIDE
 
 Config = TypeVar("Config", CascadeConfig, TrainConfig)
 
-MIN_SIDE_RULE = r"crop\.min_side must be a multiple of cascade\.crop\.grid, and at least 64"
+MIN_SIDE_RULE = r"crop\.min_side must be a multiple of cascade\.crop\.grid, and lie between 64 and 2048"
+
+WINDOW_RULE = r"cascade\.window_hu must be two numbers between -1000000 and 1000000, the lower one first"
 
 positive = st.floats(1e-9, 1e3, allow_nan=False)
 
@@ -46,7 +48,8 @@ def crop_configs(draw: st.DrawFn) -> CropConfig:
     )
 
 
-ranges_mm = st.none() | st.tuples(positive, positive).map(lambda pair: (min(pair), max(pair)))
+lengths_mm = st.floats(1e-3, 1e3)
+ranges_mm = st.none() | st.tuples(lengths_mm, lengths_mm).map(lambda pair: (min(pair), max(pair)))
 
 
 @st.composite
@@ -339,14 +342,20 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cascade.base_width = 12", r"cascade\.base_width must be a multiple of 8, got 12"),
-        ("cascade.base_width = 0", r"cascade\.base_width must be a multiple of 8, got 0"),
-        ("cascade.pixel_mm = [1.0, 0.6]", r"cascade\.pixel_mm must be two positive numbers in mm"),
-        ("cascade.pixel_mm = [0.0, 0.6]", r"cascade\.pixel_mm must be two positive numbers in mm"),
-        ("cascade.slice_mm = [1.0, inf]", r"cascade\.slice_mm must be two positive numbers in mm"),
-        ("cascade.window_hu = [240, -100]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
-        ("cascade.window_hu = [-inf, inf]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
-        ("train.seed = -1", r"train\.seed must not be negative, got -1"),
+        ("cascade.base_width = 12", r"cascade\.base_width must be a multiple of 8, and at most 1048576, got 12"),
+        ("cascade.base_width = 0", r"cascade\.base_width must be a multiple of 8, and at most 1048576, got 0"),
+        ("cascade.pixel_mm = [1.0, 0.6]", r"cascade\.pixel_mm must be two numbers between 0\.001 and 1000 mm"),
+        ("cascade.pixel_mm = [0.0, 0.6]", r"cascade\.pixel_mm must be two numbers between 0\.001 and 1000 mm"),
+        ("cascade.slice_mm = [1.0, inf]", r"cascade\.slice_mm must be two numbers between 0\.001 and 1000 mm"),
+        (
+            "cascade.window_hu = [240, -100]",
+            WINDOW_RULE,
+        ),
+        (
+            "cascade.window_hu = [-inf, inf]",
+            WINDOW_RULE,
+        ),
+        ("train.seed = -1", r"train\.seed must lie between 0 and 2\^63 - 1, got -1"),
         ("train.momentum = 1.0", r"train\.momentum must lie between 0 and 1, got 1\.0"),
         ("train.learning_rate = inf", r"train\.learning_rate must be positive, got inf"),
         ("train.weight_decay = -1.0", r"train\.weight_decay must not be negative, got -1\.0"),
@@ -357,30 +366,44 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
             r"train\.boundary_frame must be true where train\.boundary_classes is 2: .*, got False",
         ),
         ("train.output_weights = [1, 1, 1, -2]", r"train\.output_weights must not be negative"),
-        ("cascade.window_hu = [0, nan]", r"cascade\.window_hu must be two finite numbers, the lower one first"),
+        (
+            "cascade.window_hu = [0, nan]",
+            WINDOW_RULE,
+        ),
         ("cascade.stage2_norm_epsilon = 0.0", r"cascade\.stage2_norm_epsilon must be a positive number, got 0\.0"),
         ("cascade.stage2_norm_epsilon = inf", r"cascade\.stage2_norm_epsilon must be a positive number, got inf"),
-        ("cascade.min_focusing_channels = 6", r"cascade\.min_focusing_channels must be a multiple of 4, got 6"),
-        ("cascade.saliency_channels = 0", r"cascade\.saliency_channels must be positive, got 0"),
+        (
+            "cascade.min_focusing_channels = 6",
+            r"min_focusing_channels must be a multiple of 4, and at most 1048576, got 6",
+        ),
+        ("cascade.saliency_channels = 0", r"cascade\.saliency_channels must lie between 1 and 1048576, got 0"),
         ("cascade.crop.threshold = 0", r"crop\.threshold must lie between 0 and 1, got 0\.0"),
         ("cascade.crop.threshold = 1", r"crop\.threshold must lie between 0 and 1, got 1\.0"),
         ("cascade.crop.threshold = nan", r"crop\.threshold must lie between 0 and 1, got nan"),
-        ("cascade.crop.margin = -1", r"crop\.margin must not be negative, got -1"),
-        ("cascade.crop.grid = 24", r"crop\.grid must be a multiple of 16, got 24"),
-        ("cascade.crop.grid = 0", r"crop\.grid must be a multiple of 16, got 0"),
+        ("cascade.crop.margin = -1", r"crop\.margin must lie between 0 and 2048, got -1"),
+        ("cascade.crop.grid = 24", r"crop\.grid must be a multiple of 16, and at most 2048, got 24"),
+        ("cascade.crop.grid = 0", r"crop\.grid must be a multiple of 16, and at most 2048, got 0"),
         ("cascade.crop.min_side = 80", f"{MIN_SIDE_RULE}, got 80"),
         ("cascade.crop.corner_grid = 24", r"crop\.corner_grid must divide cascade\.crop\.grid, got 24"),
         ("cascade.crop.corner_grid = 0", r"crop\.corner_grid must divide cascade\.crop\.grid, got 0"),
         ("cascade.crop.min_side = 32", f"{MIN_SIDE_RULE}, got 32"),
         ("cascade.crop.min_side = 0", f"{MIN_SIDE_RULE}, got 0"),
+        (f"cascade.crop.min_side = {1 << 70}", MIN_SIDE_RULE),
+        (f"cascade.crop.margin = {1 << 70}", r"crop\.margin must lie between 0 and 2048"),
+        (f"cascade.crop.grid = {1 << 70}", r"crop\.grid must be a multiple of 16, and at most 2048"),
+        (f"cascade.base_width = {1 << 70}", r"base_width must be a multiple of 8, and at most 1048576"),
+        (f"cascade.saliency_channels = {1 << 70}", r"saliency_channels must lie between 1 and 1048576"),
+        ("cascade.pixel_mm = [1e-300, 1.0]", r"cascade\.pixel_mm must be two numbers between 0\.001 and 1000 mm"),
+        ("cascade.window_hu = [-1e308, 1e308]", WINDOW_RULE),
+        (f"train.seed = {1 << 70}", r"train\.seed must lie between 0 and"),
         ("train.epochs = [0, 0, 0]", r"train\.epochs must be 0 or more each, and not all 0"),
         ("train.epochs = [-1, 2, 2]", r"train\.epochs must be 0 or more each, and not all 0"),
         ("train.learning_rate = 0", r"train\.learning_rate must be positive, got 0\.0"),
         ("train.learning_rate = nan", r"train\.learning_rate must be positive, got nan"),
         ("train.batch_size = 0", r"train\.batch_size must be positive, got 0"),
         ("train.background_share = -0.5", r"train\.background_share must not be negative, got -0\.5"),
-        ("train.patch = 32", r"train\.patch must be 0 or a multiple of 32, at least 64, got 32"),
-        ("train.patch = 100", r"train\.patch must be 0 or a multiple of 32, at least 64, got 100"),
+        ("train.patch = 32", r"train\.patch must be 0 or a multiple of 32 from 64 to 2048, got 32"),
+        ("train.patch = 100", r"train\.patch must be 0 or a multiple of 32 from 64 to 2048, got 100"),
     ],
 )
 def test_value_out_of_range_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -389,7 +412,7 @@ def test_value_out_of_range_is_refused(tmp_path: Path, text: str, message: str) 
 
 
 def test_range_is_checked_where_no_file_is_read() -> None:
-    with pytest.raises(UsageError, match=r"crop\.margin must not be negative"):
+    with pytest.raises(UsageError, match=r"crop\.margin must lie between 0 and 2048"):
         CropConfig(margin=-1)
 
 

@@ -32,12 +32,12 @@ def first_trial(run: Callable[[], str]) -> list[Trial]:
         (
             OSError("libnvinfer.so.11: cannot open\nshared object file"),
             "it is installed but broken: libnvinfer.so.11: cannot open shared object file",
-            "pip install --force-reinstall 'cascade-rt[cpu]'",
+            "pip install --force-reinstall 'onnxruntime>=1.27'",
         ),
         (
             ModuleNotFoundError("No module named 'tensorrt_libs'"),
             "it is installed but broken: No module named 'tensorrt_libs'",
-            "pip install --force-reinstall 'cascade-rt[cpu]'",
+            "pip install --force-reinstall 'onnxruntime>=1.27'",
         ),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper
 
-from cascade_rt import graph_checks
+from cascade_rt import graph_arithmetic, graph_checks
 from cascade_rt.bundle import EMBEDDED_NAMES, Bundle, EmbeddedName, embedded_bundle_path
 from cascade_rt.errors import BundleError
 from cascade_rt.graph_checks import OPERATORS, check_graph
@@ -94,6 +94,8 @@ def test_graphs_of_embedded_bundles_are_taken(name: EmbeddedName) -> None:
         (add_subgraph, "an attribute has a graph inside the graph"),
         (add_sparse, "the graph has sparse weights"),
         (lambda model: model.graph.ClearField("node"), "has no nodes"),
+        (lambda model: setattr(model.opset_import[0], "version", 1 << 40), "has the version 1099511627776"),
+        (lambda model: setattr(model, "ir_version", 1 << 40), "has the version 1099511627776"),
         (lambda model: model.ClearField("graph"), "holds 0 graphs"),
         (lambda model: model.graph.initializer[0].string_data.append(b"text"), "a tensor has text"),
         (lambda model: model.graph.quantization_annotation.add(), "quantisation annotations"),
@@ -119,6 +121,96 @@ def test_a_graph_that_holds_more_than_networks_need_is_refused(
 )
 def test_data_in_another_file_is_refused_wherever_it_stands(change: Callable[[ModelProto], object]) -> None:
     assert refusal(changed(change)).code == "E_EXTERNAL_DATA"
+
+
+def dividing(
+    operator: str,
+    dividend: onnx.TensorProto | None = None,
+    divisor: onnx.TensorProto | None = None,
+    *before: onnx.NodeProto,
+) -> bytes:
+    """A graph that divides; without constants the dividend is the image, the divisor what the nodes before make."""
+    model = sound_model()
+    names = [tensor.name if tensor is not None else other for tensor, other in ((dividend, "image"), (divisor, "d"))]
+    model.graph.initializer.extend([tensor for tensor in (dividend, divisor) if tensor is not None])
+    model.graph.node.extend([*before, helper.make_node(operator, names, ["quotient"])])
+    return model.SerializeToString()
+
+
+def integers(name: str, *values: int, kind: type[np.integer] = np.int32) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(np.array(values, kind), name)
+
+
+def unpacked(name: str, *values: int) -> onnx.TensorProto:
+    """Integers in the field of their own, not as raw bytes."""
+    return helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
+
+
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+@pytest.mark.parametrize(
+    ("divisor", "before"),
+    [
+        (integers("d", 0), ()),
+        (integers("d", 5, -1), ()),
+        (integers("d", 0, kind=np.int64), ()),
+        (unpacked("d", -1), ()),
+        (None, (helper.make_node("Shape", ["image"], ["d"]),)),
+        (None, (helper.make_node("Constant", [], ["d"], value_int=-1),)),
+        (None, (helper.make_node("Cast", ["image"], ["d"], to=TensorProto.INT32),)),
+        (None, (helper.make_node("MaxPool", ["image"], ["m", "d"], kernel_shape=[2, 2]),)),
+        (None, ()),
+    ],
+)
+def test_integers_divided_by_what_may_not_be_positive_are_refused(
+    operator: str, divisor: onnx.TensorProto | None, before: tuple[onnx.NodeProto, ...]
+) -> None:
+    error = refusal(dividing(operator, integers("lowest", -(2**31)), divisor, *before))
+    assert f"uses {operator} on what may be integers, by something else than a positive constant" in str(error)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dividing("Div", integers("lowest", -(2**31)), integers("d", 16)),
+        dividing("Div", integers("lowest", 7, kind=np.int64), unpacked("d", 16, 2)),
+        dividing("Div", None, None, helper.make_node("Constant", [], ["d"], value_float=0.0)),
+        dividing("Div", None, None, helper.make_node("Cast", ["sums"], ["d"], to=TensorProto.FLOAT)),
+        dividing("Div", None, None, helper.make_node("Relu", ["sums"], ["d"])),
+    ],
+)
+def test_floats_divided_by_anything_and_integers_by_positive_constants_are_taken(content: bytes) -> None:
+    check_graph(content, "dividing")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("group", 0), ("group", -1), ("group", 1 << 40), ("strides", [0, 1]), ("dilations", [1, -1]), ("pads", [-9] * 4)],
+)
+def test_attributes_that_libraries_divide_by_are_positive(name: str, value: object) -> None:
+    def change(model: ModelProto) -> None:
+        model.graph.node[0].attribute.append(helper.make_attribute(name, value))
+
+    model = sound_model()
+    del model.graph.node[0].attribute[:]
+    change(model)
+    assert f"has a Conv whose {name} does not lie between" in str(refusal(model.SerializeToString()))
+
+
+def test_tensors_of_one_name_are_refused() -> None:
+    """Libraries take the last one; whoever judges the first one judges another graph."""
+    assert "has two tensors of one name" in str(
+        refusal(changed(lambda model: model.graph.initializer.append(integers("weights", 0))))
+    )
+
+
+def test_what_returns_floats_and_what_keeps_the_type_is_as_onnx_says() -> None:
+    floats = {"tensor(float)", "tensor(float16)", "tensor(double)", "tensor(bfloat16)"}
+    for name in graph_arithmetic.FLOAT_OPERATORS:
+        assert all(set(output.types) <= floats for output in onnx.defs.get_schema(name).outputs), name
+    for name, sources in graph_arithmetic.TYPE_FROM_INPUT.items():
+        schema = onnx.defs.get_schema(name)
+        types = {schema.outputs[0].type_str, *(schema.inputs[index].type_str for index in sources)}
+        assert len(types) == 1, name
 
 
 def test_what_a_parser_would_merge_is_refused() -> None:

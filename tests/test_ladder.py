@@ -2,10 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cascade_rt.cohort.here import segment_files
-from cascade_rt.errors import EngineOutOfMemoryError
+from cascade_rt.engines import Engines
+from cascade_rt.errors import (
+    BackendUnavailableError,
+    CascadeError,
+    EngineBuildError,
+    EngineOutOfMemoryError,
+    OutputError,
+)
 from cascade_rt.inference import plan_jobs
 from cascade_rt.ladder import LadderCascade
 from cascade_rt.segmentation import Segmentation
@@ -40,6 +48,24 @@ def test_what_once_was_too_much_is_not_tried_again(tmp_path: Path) -> None:
     segment(tmp_path, 2, tried)
     retried = tried[tried.index(2) :]
     assert retried.count(4) <= 1, "once more for the other stage"
+
+
+@pytest.mark.parametrize("kind", [EngineBuildError, OutputError, BackendUnavailableError])
+def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_fake(_: object, backend: str, *__: object) -> Engines:
+        if backend == "first":
+            raise kind("cannot be built")
+        opened.append(fake_cascade().engines)
+        return opened[-1]
+
+    monkeypatch.setattr("cascade_rt.ladder.BACKENDS", ("fake", "first", "second"))
+    monkeypatch.setattr("cascade_rt.ladder.open_engines", open_fake)
+    cascade = LadderCascade(fake_cascade())
+    assert [cascade.rung for _ in cascade.rungs_below()] == [0, 1]
+    with pytest.raises(RuntimeError, match="engine is closed"):
+        opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
 
 
 def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade_rt.strict_json import MAX_DEPTH, parse_strict_json
+from cascade_rt.strict_json import MAX_DEPTH, is_control, parse_strict_json
 
-TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")))
+TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs")).filter(lambda letter: not is_control(letter)))
 DOCUMENTS = st.recursive(
     st.none()
     | st.booleans()
@@ -56,6 +56,16 @@ def test_garbage_is_refused_or_read(content: bytes) -> None:
 def test_what_could_be_read_in_two_ways_is_refused(content: bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse_strict_json(content)
+
+
+@pytest.mark.parametrize("letter", "\u202a\u202e\u2066\u2069\u200e\u200f\u061c\u2028\u2029\x7f\x9b")
+def test_what_turns_text_around_or_ends_a_line_is_a_control_character(letter: str) -> None:
+    with pytest.raises(ValueError, match="has control characters"):
+        parse_strict_json(json.dumps([f"name{letter}"], ensure_ascii=False).encode())
+
+
+def test_letters_of_any_script_are_text() -> None:
+    parse_strict_json('["Müller שלום مرحبا 日本 \u200c क्ष"]'.encode())
 
 
 def test_the_deepest_nesting_is_read() -> None:

@@ -85,5 +85,4 @@ def _missed(found: GateResult, precision: Precision, what: str) -> str | None:
 
 
 def _close(engines: Engines) -> None:
-    engines.stage1.close()
-    engines.stage2.close()
+    engines.close()

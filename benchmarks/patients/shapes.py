@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.patients.cases import Mask
 from cascade_rt.errors import UsageError
+from cascade_rt.packages import pip_install
 
 TOLERANCE_MM = 2.0
 _NEIGHBOURS = np.ones((3, 3, 3))
@@ -76,7 +77,7 @@ def surface_scores(
         if error.name not in ("monai", "torch"):
             raise
         raise UsageError(
-            f"surfaces need a package that is not installed ({error.name}); run: pip install 'cascade-rt[comparators]'"
+            f"surfaces need a package that is not installed ({error.name}); run: {pip_install('comparators')}"
         ) from error
     box = box_around(found | truth)
     # A frame of background, so that what touches the box has a surface there too.

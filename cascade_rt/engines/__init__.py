@@ -1,19 +1,22 @@
 """Engines: the libraries that can run a stage, behind one contract, and the one place that chooses between them."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self, cast, get_args
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
-from cascade_rt.errors import BackendUnavailableError, UsageError
+from cascade_rt.engines.turns import Turns, another_process
+from cascade_rt.errors import BackendUnavailableError, CascadeError, EngineBuildError, OutputError, UsageError
 from cascade_rt.tensors import EnginePrecision, Precision, Stage
 
 Backend = Literal["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch"]
@@ -31,16 +34,38 @@ PRECISIONS_OF: Mapping[Backend, tuple[EnginePrecision, ...]] = {
     "pytorch": ("fp32",),
 }
 """What each backend computes in; on this machine and with this bundle it may be less."""
+CANNOT_OPEN: tuple[type[CascadeError], ...] = (BackendUnavailableError, EngineBuildError, OutputError)
+"""What says that one backend cannot be opened here, and nothing of the others; or that what it builds has no place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Both stages on one backend."""
+    """Both stages on one backend; who opened them closes them, or uses them in a `with` block."""
 
     stage1: StageEngine
     stage2: StageEngine
     passed_over: tuple[str, ...] = ()
     """Why better backends were not taken; one sentence for all that need a GPU where there is none."""
+    turns: Turns = field(default_factory=Turns, repr=False, compare=False)
+    """Whose turn it is to run them, for code that may be called from several threads."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise another_process()
+
+    def close(self) -> None:
+        """Free both, when nobody runs them any more; a process that did not open them leaves them alone."""
+        if self.turns.elsewhere:
+            return
+        with self.turns.take(), closing(self.stage2):
+            self.stage1.close()
 
     def hand_over(self) -> Handover[Any]:
         """What runs both stages for one scan: within the GPU where TensorRT runs both, else through the host."""
@@ -112,7 +137,9 @@ def open_engines(
 
     Raises:
         BackendUnavailableError: The backend asked for, or every backend, cannot run on this machine.
-        BundleError: The bundle has no graphs of this precision.
+        BundleError: The bundle has no graphs of this precision, or one that the library cannot run.
+        EngineBuildError: The backend asked for cannot build its engine.
+        OutputError: The backend asked for has no place for the engine that it builds.
         EngineError: An engine does not compute what was exported (`E_SELF_TEST`); `auto` does not try the next then.
         UsageError: The backend asked for has no such precision.
     """
@@ -127,7 +154,7 @@ def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) ->
             continue
         try:
             return replace(_open_both(bundle, candidate, precision, plans), passed_over=tuple(passed_over))
-        except BackendUnavailableError as error:
+        except CANNOT_OPEN as error:
             passed_over.append(str(error))
     raise BackendUnavailableError("no engine can run here: " + "; ".join(passed_over))
 
@@ -145,6 +172,8 @@ def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
 def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:
     precision = _precision(bundle, backend, choice)
     with ExitStack() as undo:
+        # Outermost, for memory may be short wherever a graph or the golden case is read.
+        undo.enter_context(named_out_of_memory("the bundle", backend))
         stage1 = open_engine(bundle, "stage1", backend, precision, plans)
         undo.callback(stage1.close)
         stage2 = open_engine(bundle, "stage2", backend, precision, plans)

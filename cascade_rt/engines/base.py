@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.errors import BundleError
 from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -113,6 +114,33 @@ def _check_image(what: str, spec: TensorSpec, array: Tensor) -> None:
             raise ValueError(
                 f"{what} must have a {axis} that is a multiple of {SIDE_MULTIPLE} "
                 f"from {SHORTEST_SIDE} to {LONGEST_SIDE}, got {length}"
+            )
+
+
+def check_outputs(what: str, stage: Stage, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Check what a graph returned: of a wrong shape NumPy would make a right one where it can.
+
+    Args:
+        what: The graph, for the message.
+        stage: Its stage.
+        inputs: What it was fed.
+        outputs: What it returned, or some of it.
+
+    Raises:
+        BundleError: An output has not the type, or not the shape that goes with the inputs (`E_GRAPH`).
+    """
+    batch, _, height, width = next(iter(inputs.values())).shape
+    lengths = {"batch": batch, "height": height, "width": width}
+    for spec in STAGE_SPECS[stage].outputs:
+        if spec.name not in outputs:
+            continue
+        found = outputs[spec.name]
+        shape = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape)
+        if found.dtype != np.dtype(spec.dtype) or found.shape != shape:
+            raise BundleError(
+                f"{what}: returns {spec.name} as {found.dtype} {list(found.shape)}, where {stage} has {spec.dtype} "
+                f"{list(shape)}; export the bundle again",
+                code="E_GRAPH",
             )
 
 

@@ -35,9 +35,10 @@ class CudaGraph:
 class GraphRecorder:
     """Records what is put on a stream."""
 
-    def __init__(self, driver: Any, stream_handle: int) -> None:
+    def __init__(self, driver: Any, stream_handle: int, refusals: tuple[type[Exception], ...]) -> None:
         self._driver = driver
         self._stream = driver.CUstream(stream_handle)
+        self._refusals: tuple[type[Exception], ...] = (*refusals, EngineError)
 
     def record(self, enqueue: Callable[[], None]) -> CudaGraph | None:
         """Record what a function puts on the stream, without running it; None where it cannot be recorded.
@@ -46,11 +47,15 @@ class GraphRecorder:
             enqueue: Puts work on the stream; has put the same there before, so that nothing is left to be set up.
         """
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _checked(self._driver, "cuStreamBeginCapture", self._stream, mode)
+        try:
+            _checked(self._driver, "cuStreamBeginCapture", self._stream, mode)
+        except EngineError:
+            return None
         try:
             enqueue()
-        except EngineError:
-            # What enqueues does something that cannot be recorded; the run goes on without a graph.
+        except self._refusals:
+            # Something cannot be recorded, which also voids the recording for what comes after; the run goes on without
+            # a graph.
             recorded = False
         else:
             recorded = True
@@ -66,13 +71,18 @@ class GraphRecorder:
             _checked(self._driver, "cuGraphDestroy", graph)
 
 
-def open_recorder(stream_handle: int) -> GraphRecorder | None:
-    """A recorder for a stream; None where cuda-bindings is not installed."""
+def open_recorder(stream_handle: int, refusals: tuple[type[Exception], ...]) -> GraphRecorder | None:
+    """A recorder for a stream; None where cuda-bindings is not installed.
+
+    Args:
+        stream_handle: The stream.
+        refusals: What those who put work on the stream raise where it cannot be recorded, besides EngineError.
+    """
     try:
         driver = import_package("cuda.bindings.driver", backend="tensorrt", extra="gpu")
     except BackendUnavailableError:
         return None
-    return GraphRecorder(driver, stream_handle)
+    return GraphRecorder(driver, stream_handle, refusals)
 
 
 def _checked(driver: Any, function: str, *arguments: object) -> Any:

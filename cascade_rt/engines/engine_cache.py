@@ -6,6 +6,7 @@ bundle (docs/decisions/0012): they are compiled on the machine that uses them, a
     FOLDER/<key>/engine.plan    what TensorRT compiled
     FOLDER/<key>/engine.json    all that the key is made of, the SHA-256 of the plan, what is known about the engine
     FOLDER/<key>.timing         what TensorRT measured while compiling; the key leaves the graph out
+    FOLDER/<key>.lock           held by who is compiling it
 
 This is in the library, not in the export package, because the runtime loads plans without being able to compile any.
 """
@@ -209,6 +210,24 @@ class EngineCache:
                 (draft / name).chmod(0o600)
             _publish(draft, self.folder / key.digest)
 
+    @contextlib.contextmanager
+    def building(self, key: EngineKey) -> Iterator[None]:
+        """Let one process after the other in: workers on a new machine would all compile the same engine at once.
+
+        Whoever had to wait finds the plan with `load`. Where the system or the folder's file system has no locks nobody
+        waits, and all compile.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        try:
+            descriptor = os.open(self.folder / f"{key.digest}.lock", _LOCK_FLAGS, 0o600)
+        except OSError as error:
+            raise self._not_kept(error) from error
+        with os.fdopen(descriptor, "wb") as file:
+            _wait_for_lock(file.fileno())
+            yield
+
     def load_timings(self, key: EngineKey) -> bytes:
         """What TensorRT measured when it last compiled something on this machine; empty: nothing yet."""
         try:
@@ -234,12 +253,15 @@ class EngineCache:
             draft.mkdir(mode=0o700)
             yield draft
         except OSError as error:
-            raise OutputError(
-                f"{self.folder}: a compiled engine cannot be kept ({error.strerror}); "
-                f"name another folder in {CACHE_VARIABLE}"
-            ) from error
+            raise self._not_kept(error) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+    def _not_kept(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"{self.folder}: a compiled engine cannot be kept ({error.strerror}); "
+            f"name another folder in {CACHE_VARIABLE}"
+        )
 
 
 def default_cache_folder() -> Path:
@@ -255,6 +277,17 @@ def default_cache_folder() -> Path:
         # The specification has relative paths ignored.
         base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     return base / "cascade-rt" / "engines"
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Take the lock of an open file, which closing it gives back."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return
+    # Not every network file system has locks.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _publish(draft: Path, entry: Path) -> None:
@@ -296,6 +329,8 @@ def _read_trusted(path: Path, most: int = sys.maxsize - 1) -> bytes:
 _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
+
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 def _doubt(status: os.stat_result) -> str:

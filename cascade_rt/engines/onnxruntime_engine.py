@@ -8,14 +8,24 @@ import numpy as np
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.bundle_files import BundleFile
-from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.nvidia import require_gpu
-from cascade_rt.engines.onnxruntime_session import CUDA, Provider, open_cpu_session, open_gpu_session, run_bound
+from cascade_rt.engines.onnxruntime_session import (
+    CUDA,
+    Provider,
+    library_errors,
+    open_cpu_session,
+    open_gpu_session,
+    run_bound,
+)
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.streams import share_out, streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError
 from cascade_rt.processors import available_cpus
 from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Precision, Stage
+
+_LONGEST_NAMES = 200
+"""Characters of names from a graph that a message has."""
 
 
 class OnnxRuntimeEngine:
@@ -28,9 +38,10 @@ class OnnxRuntimeEngine:
     def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32") -> None:
         path = bundle.graph(stage, precision)
         self._stage = stage
+        self._graph = str(path)
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
         cpus, self._streams = available_cpus(), streams_here()
-        self._session: Any = open_cpu_session(path.read_bytes(), str(path), cpus // self._streams)
+        self._session: Any = open_cpu_session(path.read_bytes(), self._graph, cpus // self._streams)
         _check_names(self._session, stage, path)
         self._pool = ThreadPoolExecutor(self._streams)
         settings = {"threads": str(cpus), "streams": str(self._streams)}
@@ -52,11 +63,14 @@ class OnnxRuntimeEngine:
         return CPU_BATCH[self._stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute the stage's outputs (see `StageEngine`)."""
+        """Compute the stage's outputs (see `StageEngine`).
+
+        Raises:
+            EngineOutOfMemoryError: Memory was short.
+            BundleError: The graph does not run on these inputs, or returns what is no output of the stage.
+        """
         check_inputs(self._stage, inputs)
         check_open(self._session, self._stage)
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
         def run_rows(rows: slice) -> list[Array]:
@@ -64,10 +78,19 @@ class OnnxRuntimeEngine:
             return outputs
 
         shares = share_out(len(next(iter(feeds.values()))), self._streams)
-        with named_out_of_memory(self._stage, "onnxruntime", errors.Fail, errors.RuntimeException, RuntimeError):
-            parts = [run_rows(shares[0])] if len(shares) == 1 else list(self._pool.map(run_rows, shares))
+        refusals = library_errors()
+        try:
+            with named_out_of_memory(self._stage, "onnxruntime", *refusals):
+                parts = [run_rows(shares[0])] if len(shares) == 1 else list(self._pool.map(run_rows, shares))
+        except refusals as error:
+            raise BundleError(f"{self._graph}: ONNX Runtime cannot run the graph; export the bundle again") from error
+        for rows, part in zip(shares, parts, strict=True):
+            self._check(part, {name: array[rows] for name, array in feeds.items()})
         outputs = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         return dict(zip(self._output_names, outputs, strict=True))
+
+    def _check(self, outputs: list[Array], inputs: Mapping[str, Array]) -> None:
+        check_outputs(self._graph, self._stage, inputs, dict(zip(self._output_names, outputs, strict=True)))
 
     def close(self) -> None:
         """Free the session."""
@@ -87,7 +110,8 @@ class OnnxRuntimeGpuEngine:
         path = bundle.graph(stage, precision)
         self._stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        self._session: Any = open_gpu_session(path.read_bytes(), str(path), provider, backend)
+        self._graph = str(path)
+        self._session: Any = open_gpu_session(path.read_bytes(), self._graph, provider, backend)
         _check_names(self._session, stage, path)
         settings = {"provider": provider.name, **provider.options}
         self._info = EngineInfo(backend, precision, gpu.name, _version(), settings)
@@ -129,7 +153,9 @@ class OnnxRuntimeGpuEngine:
                 f"{self._stage} failed on {self._info.device} ({reason}); "
                 "free its memory, or take --backend onnxruntime"
             ) from error
-        return dict(zip(self._output_names, outputs, strict=True))
+        named = dict(zip(self._output_names, outputs, strict=True))
+        check_outputs(self._graph, self._stage, inputs, named)
+        return named
 
     def close(self) -> None:
         """Free the session and what it holds on the GPU."""
@@ -149,4 +175,5 @@ def _check_names(session: Any, stage: Stage, path: BundleFile) -> None:
     for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
         names = [tensor.name for tensor in found]
         if names != [tensor.name for tensor in expected]:
-            raise BundleError(f"{path}: is not a graph of {stage}, its tensors are {names}; export the bundle again")
+            shown = ascii(names)[:_LONGEST_NAMES]
+            raise BundleError(f"{path}: is not a graph of {stage}, its tensors are {shown}; export the bundle again")

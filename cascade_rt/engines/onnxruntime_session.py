@@ -12,14 +12,17 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from cascade_rt.engines.base import Array
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError
+from cascade_rt.packages import pip_install
 from cascade_rt.processors import available_cpus
 
-_ERRORS_ONLY, _FATAL_ONLY, _WARNINGS = 3, 4, 2
+_FATAL_ONLY, _WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; warnings is where it stands by default."""
 
 # fmt: off
@@ -65,11 +68,10 @@ def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any
         threads: How many threads compute a run; none: one on each processor.
 
     Raises:
-        BackendUnavailableError: The package is not installed or cannot be loaded.
+        BackendUnavailableError: The package is not installed or cannot be loaded, or memory is short.
         BundleError: The graph cannot be read.
     """
     onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
-    errors = onnxruntime.capi.onnxruntime_pybind11_state
     options = _options(onnxruntime)
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -77,12 +79,24 @@ def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A plan of memory for each size of crop is memory for each size of crop.
     options.enable_mem_pattern = False
+    refusals = library_errors()
     try:
-        return onnxruntime.InferenceSession(
-            graph, sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented) as error:
+        with named_out_of_memory(what, "onnxruntime", *refusals):
+            return onnxruntime.InferenceSession(
+                graph, sess_options=options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+    except refusals as error:
         raise BundleError(f"{what}: ONNX Runtime cannot read the graph; export the bundle again") from error
+
+
+@cache
+def library_errors() -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises, once it is imported; which of it a bad graph gets depends on the graph."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
+    # RuntimeError is what becomes of C++ exceptions that it has no class for; ValueError, of names that are no text.
+    return (*own, RuntimeError, ValueError)
 
 
 def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) -> Any:
@@ -103,7 +117,7 @@ def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) 
     if provider.name not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
             f"backend {backend!r} needs {provider.name}, which the installed ONNX Runtime was built without; "
-            "run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'cascade-rt[gpu]'"
+            f"run: pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('gpu')}"
         )
     if provider.package is not None:
         import_package(provider.package, backend=backend, extra="gpu")
@@ -131,7 +145,7 @@ def check_placement(session: Any, what: str, backend: str) -> None:
     if misplaced:
         raise BackendUnavailableError(
             f"backend {backend!r} would compute {', '.join(misplaced)} of {what} on the CPU; "
-            "run: pip install --upgrade 'cascade-rt[gpu]'"
+            f"run: {pip_install('gpu', '--upgrade')}"
         )
 
 
@@ -180,7 +194,7 @@ def _start(onnxruntime: Any, graph: bytes, what: str, provider: Provider, compla
 
 def _not_started(provider: Provider, reason: str) -> BackendUnavailableError:
     return BackendUnavailableError(
-        f"ONNX Runtime cannot start {provider.name} ({reason}); run: pip install --upgrade 'cascade-rt[gpu]'"
+        f"ONNX Runtime cannot start {provider.name} ({reason}); run: {pip_install('gpu', '--upgrade')}"
     )
 
 
@@ -195,5 +209,6 @@ def _load_cuda_libraries(onnxruntime: Any) -> str:
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
-    options.log_severity_level = _ERRORS_ONLY
+    # Errors are raised; its log has names out of the graph as they are, for a terminal to obey.
+    options.log_severity_level = _FATAL_ONLY
     return options

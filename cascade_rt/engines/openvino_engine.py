@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.openvino_session import (
     OpenVinoPrecision,
     Part,
     first_convolutions,
     import_openvino,
+    named_failures,
     open_parts,
 )
-from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.streams import share_out, streams_here
 from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
@@ -48,13 +48,15 @@ class OpenVinoEngine:
         path = bundle.graph(stage, "fp32")
         self._stage = stage
         graph, what = path.read_bytes(), str(path)
+        self._graph = what
         self._parts = parts_of(graph, what, stage, precision)
         # In float32 a whole scan was no faster side by side, and took 240 MB more (docs/decisions/0015).
         self._streams = streams_here() if precision == "bf16" else 1
         models = open_parts(graph, what, self._parts, self._streams)
-        self._requests: list[list[Any]] | None = [
-            [model.create_infer_request() for _ in range(self._streams)] for model in models
-        ]
+        with named_failures(what, "run the graph"):
+            self._requests: list[list[Any]] | None = [
+                [model.create_infer_request() for _ in range(self._streams)] for model in models
+            ]
         version = import_openvino().__version__.partition("-")[0]
         threads = str(models[0].get_property("INFERENCE_NUM_THREADS"))
         settings = {"threads": threads, "streams": str(self._streams)}
@@ -76,23 +78,35 @@ class OpenVinoEngine:
         return CPU_BATCH[self._stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Compute the stage's outputs (see `StageEngine`)."""
+        """Compute the stage's outputs (see `StageEngine`).
+
+        Raises:
+            EngineOutOfMemoryError: Memory was short.
+            BundleError: The graph does not run on these inputs, or returns what is no output of the stage.
+        """
         check_inputs(self._stage, inputs)
         check_open(self._requests, self._stage)
         tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         rows = share_out(len(next(iter(tensors.values()))), self._streams)
-        with named_out_of_memory(self._stage, "openvino", RuntimeError):
+        with named_failures(self._graph, "run the graph"):
             for part, requests in zip(self._parts, self._requests, strict=True):  # type: ignore[arg-type]
                 # Inputs and outputs are copied: what OpenVINO keeps for its next run is then nobody else's.
                 busy = requests[: len(rows)]
                 _run_side_by_side(busy, [{name: tensors[name][chosen] for name in part.inputs} for chosen in rows])
                 for name in part.outputs:
-                    tensors[name] = np.concatenate([request.get_tensor(name).data for request in busy])
-        return {spec.name: tensors[spec.name] for spec in STAGE_SPECS[self._stage].outputs}
+                    tensors[name] = _joined([request.get_tensor(name).data for request in busy])
+        outputs = {spec.name: tensors[spec.name] for spec in STAGE_SPECS[self._stage].outputs}
+        check_outputs(self._graph, self._stage, inputs, outputs)
+        return outputs
 
     def close(self) -> None:
         """Free the compiled models."""
         self._requests = None
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """The rows of all parts, copied."""
+    return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
 
 
 def _run_side_by_side(requests: Sequence[Any], inputs: Sequence[Mapping[str, Array]]) -> None:

@@ -9,6 +9,7 @@ folder. Here it is imported without the package that does.
 
 import math
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
+from cascade_rt.packages import pip_install
 from cascade_rt.processors import available_cpus
 
 OpenVinoPrecision = Literal["fp32", "bf16"]
 _HINTS: Mapping[OpenVinoPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
 _CONVOLUTIONS = ("Convolution", "Deconvolution")
 _TELEMETRY = "openvino_telemetry"
+# There is one core, and its telemetry is hidden for the moment of one import, whichever thread comes first.
+_once = threading.RLock()
 
 
 def import_openvino() -> Any:
@@ -32,11 +37,10 @@ def import_openvino() -> Any:
     Raises:
         BackendUnavailableError: The package is not installed or cannot be loaded.
     """
-    with _telemetry_missing():
+    with _once, _telemetry_missing():
         return import_package("openvino", backend="openvino", extra="openvino")
 
 
-@cache
 def openvino_core() -> Any:
     """The one `openvino.Core` of this process, never freed.
 
@@ -45,9 +49,20 @@ def openvino_core() -> Any:
     as Ctrl-C, is a segmentation fault (OpenVINO 2026.4).
 
     Raises:
-        BackendUnavailableError: As in `import_openvino`.
+        BackendUnavailableError: As in `import_openvino`, or it does not start.
     """
-    return import_openvino().Core()
+    with _once:
+        return _make_core()
+
+
+@cache
+def _make_core() -> Any:
+    try:
+        with named_out_of_memory("its start", "openvino", RuntimeError):
+            return import_openvino().Core()
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise BackendUnavailableError(f"backend 'openvino' does not start ({reason}); take another") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +88,45 @@ def open_parts(graph: bytes, what: str, parts: Sequence[Part], streams: int = 1)
         An `openvino.CompiledModel` for each part.
 
     Raises:
-        BackendUnavailableError: The package is missing, or the processor does not compute in this precision.
-        BundleError: The graph cannot be read, or has no such tensors.
+        BackendUnavailableError: The package is missing, the processor does not compute in this precision, or memory is
+            short.
+        BundleError: The graph cannot be read or compiled, or has no such tensors.
         EngineBuildError: OpenVINO did not make of it what it was asked for.
     """
     openvino, core = import_openvino(), openvino_core()
     if any(part.precision == "bf16" for part in parts):
         _require_bf16(core)
-    try:
-        models = [
-            core.compile_model(
-                _cut(openvino, _read(core, graph, what), part), "CPU", _settings(part.precision, streams)
-            )
-            for part in parts
-        ]
-    except KeyError as error:
-        raise BundleError(f"{what}: the graph has no tensor {error}; export the bundle again") from error
-    for model, part in zip(models, parts, strict=True):
-        _check_precision(model, what, part.precision)
+    models = []
+    for part in parts:
+        whole = _read(core, graph, what)
+        with named_failures(what, "compile the graph"):
+            try:
+                cut = _cut(openvino, whole, part)
+            except KeyError as error:
+                raise BundleError(f"{what}: the graph has no tensor {error}; export the bundle again") from error
+            models.append(core.compile_model(cut, "CPU", _settings(part.precision, streams)))
+            _check_precision(models[-1], what, part.precision)
     return models
+
+
+@contextmanager
+def named_failures(what: str, task: str) -> Iterator[None]:
+    """Turn what OpenVINO raises inside into an error that says so.
+
+    Args:
+        what: The graph, for the message.
+        task: What OpenVINO is doing to it, for the message.
+
+    Raises:
+        EngineOutOfMemoryError: Memory was short.
+        BundleError: Anything else; the libraries of a healthy install fail on nothing but graphs.
+    """
+    try:
+        with named_out_of_memory(what, "openvino", RuntimeError):
+            yield
+    # The one class that OpenVINO's C++ exceptions become.
+    except RuntimeError as error:
+        raise BundleError(f"{what}: OpenVINO cannot {task}; export the bundle again") from error
 
 
 def first_convolutions(graph: bytes, what: str) -> tuple[str, ...]:
@@ -130,11 +165,8 @@ def convolution_shares(model: Any) -> Mapping[str, float]:
 
 
 def _read(core: Any, graph: bytes, what: str) -> Any:
-    try:
+    with named_failures(what, "read the graph"):
         return core.read_model(graph)
-    # The one class that OpenVINO's C++ exceptions become.
-    except RuntimeError as error:
-        raise BundleError(f"{what}: OpenVINO cannot read the graph; export the bundle again") from error
 
 
 def _require_bf16(core: Any) -> None:
@@ -176,7 +208,7 @@ def _check_precision(model: Any, what: str, precision: OpenVinoPrecision) -> Non
     if set(shares) - {_HINTS[precision]}:
         raise EngineBuildError(
             f"{what}: OpenVINO was asked for {precision}, and computes its convolutions in {dict(shares)}; "
-            "run: pip install --upgrade 'cascade-rt[openvino]'"
+            f"run: {pip_install('openvino', '--upgrade')}"
         )
 
 

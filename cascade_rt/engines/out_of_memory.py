@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cascade_rt.errors import EngineOutOfMemoryError
-from cascade_rt.tensors import Stage
 
 _SAID_BY_LIBRARIES = (
     "out of memory",  # CUDA, PyTorch, TensorRT
     "failed to allocate memory",  # ONNX Runtime's arenas
-    "can't allocate memory",  # PyTorch on the CPU
+    "can't alloc",  # PyTorch and OpenVINO on the CPU
     "cannot allocate memory",
     "not enough memory",
     "bad_alloc",  # C++ itself, as ONNX Runtime and OpenVINO pass it on
     "bad allocation",
     "bad array new length",
+    "can't start new thread",  # a thread needs memory for its stack
+    "resource temporarily unavailable",
 )
 
 
@@ -24,11 +25,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def named_out_of_memory(stage: Stage, backend: str, *kinds: type[Exception]) -> Iterator[None]:
+def named_out_of_memory(what: str, backend: str, *kinds: type[Exception]) -> Iterator[None]:
     """Turn a lack of memory inside into an error that says so; all else passes through as it is.
 
     Args:
-        stage: The stage that runs, for the message.
+        what: The stage that runs, or the graph that is opened, for the message.
         backend: What computes, for the message.
         kinds: What the library raises, besides `MemoryError`.
 
@@ -42,5 +43,5 @@ def named_out_of_memory(stage: Stage, backend: str, *kinds: type[Exception]) -> 
         if not is_out_of_memory(error):
             raise
         raise EngineOutOfMemoryError(
-            f"{stage} on {backend} ran out of memory; free some, or take a smaller scan or another --backend"
+            f"{what} on {backend} ran out of memory; free some, or take a smaller scan or another --backend"
         ) from error

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from cascade_rt.bundle import Bundle
 from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.packages import pip_install
 from cascade_rt.tensors import Precision, Stage
 
 
@@ -39,5 +40,5 @@ def no_plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
     """The source of those who have none: always BackendUnavailableError."""
     raise BackendUnavailableError(
         f"backend 'tensorrt' has no {precision} engine of {stage} of bundle {bundle.manifest.name!r} for this "
-        "GPU, and nothing was given that builds one; pip install 'cascade-rt[export]', or take another backend"
+        f"GPU, and nothing was given that builds one; run: {pip_install('export')}, or take another backend"
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.packages import pip_install
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -224,13 +225,13 @@ def import_tensorrt(flavour: Flavour) -> TensorRT:
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"backend {flavour!r} is installed but its libraries cannot be loaded ({error}); run: "
-            f"pip install --force-reinstall 'cascade-rt[{_EXTRAS[flavour]}]'"
+            f"{pip_install(_EXTRAS[flavour], '--force-reinstall')}"
         ) from error
     oldest = _OLDEST[flavour]
     if tuple(int(part) for part in package.__version__.split(".")[:2]) < oldest:
         raise BackendUnavailableError(
             f"backend {flavour!r} needs version {oldest[0]}.{oldest[1]} or later, {package.__version__} is installed; "
-            f"run: pip install --upgrade 'cascade-rt[{_EXTRAS[flavour]}]'"
+            f"run: {pip_install(_EXTRAS[flavour], '--upgrade')}"
         )
     return package
 

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from cascade_rt.bundle import Bundle
-from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
+from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import Gpu, require_gpu
 from cascade_rt.engines.packages import import_package
@@ -109,15 +109,19 @@ class TensorRtEngine:
             for rows in batch_parts(len(next(iter(inputs.values()))), largest)
         ]
         names = [spec.name for spec in STAGE_SPECS[self._stage].outputs if spec.name not in kept]
-        if len(parts) == 1:
-            return {name: parts[0][name] for name in names}
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        outputs = {name: _joined([part[name] for part in parts]) for name in names}
+        check_outputs("the TensorRT engine", self._stage, inputs, outputs)
+        return outputs
 
     def close(self) -> None:
         """Free what is on the GPU."""
         if self._session is not None:
             self._session.close()
         self._session = None
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def batch_parts(count: int, largest: int) -> list[slice]:

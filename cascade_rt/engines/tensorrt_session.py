@@ -348,7 +348,7 @@ def _load(tensorrt: Any, cuda: Any, plan: bytes) -> _Loaded:
         engine=engine,
         stream=stream,
         workspaces=_Workspaces(cuda, engine),
-        recorder=open_recorder(stream.handle),
+        recorder=open_recorder(stream.handle, (cuda.Error,)),
         profiles=tuple(
             {name: _shape_range(engine, name, index) for name in names if takes[name]}
             for index in range(engine.num_optimization_profiles)

@@ -23,6 +23,7 @@ from cascade_rt.engines.onnxruntime_session import (
 from cascade_rt.engines.openvino_session import Part, open_parts
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
+from cascade_rt.packages import pip_install
 
 SIDE = 8
 """Rows and columns of the image."""
@@ -41,8 +42,8 @@ class Trial:
     Raises BackendUnavailableError where it cannot run, EngineError where the result is wrong, ImportError and OSError
     where a package is broken.
     """
-    install: str
-    """What pip installs for it."""
+    extra: str
+    """The extra of cascade-rt that installs it."""
     needs_gpu: bool = False
 
 
@@ -101,7 +102,7 @@ def _tensorrt() -> str:
 
 def _tensorrt_rtx() -> str:
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        raise BackendUnavailableError(f"it is not installed; run: pip install {_RTX}")
+        raise BackendUnavailableError(f"it is not installed; run: {pip_install('rtx')}")
     tensorrt = importlib.import_module("tensorrt_rtx")
     from cascade_rt.engines.tensorrt_build import build_plan
 
@@ -136,17 +137,14 @@ def _pytorch(device: str) -> str:
     return f"on {name}"
 
 
-_CPU, _GPU, _TRAIN, _RTX = "cascade-rt[cpu]", "cascade-rt[gpu]", "cascade-rt[train]", "tensorrt-rtx-cu13"
-_OPENVINO = "cascade-rt[openvino]"
-
 TRIALS = (
-    Trial("onnxruntime", _onnxruntime_cpu, _CPU),
-    Trial("openvino", _openvino, _OPENVINO),
-    Trial("onnxruntime-cuda", partial(_onnxruntime_gpu, "onnxruntime-cuda", CUDA), _GPU, needs_gpu=True),
-    Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), _GPU, needs_gpu=True),
-    Trial("tensorrt", _tensorrt, _GPU, needs_gpu=True),
-    Trial("tensorrt-rtx", _tensorrt_rtx, _RTX),
+    Trial("onnxruntime", _onnxruntime_cpu, "cpu"),
+    Trial("openvino", _openvino, "openvino"),
+    Trial("onnxruntime-cuda", partial(_onnxruntime_gpu, "onnxruntime-cuda", CUDA), "gpu", needs_gpu=True),
+    Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), "gpu", needs_gpu=True),
+    Trial("tensorrt", _tensorrt, "gpu", needs_gpu=True),
+    Trial("tensorrt-rtx", _tensorrt_rtx, "rtx"),
     # Last: PyTorch loads CUDA libraries, and whoever comes behind it would find them without help.
-    Trial("pytorch", partial(_pytorch, "cpu"), _TRAIN),
-    Trial("pytorch-cuda", partial(_pytorch, "cuda"), _TRAIN, needs_gpu=True),
+    Trial("pytorch", partial(_pytorch, "cpu"), "train"),
+    Trial("pytorch-cuda", partial(_pytorch, "cuda"), "train", needs_gpu=True),
 )

@@ -41,9 +41,10 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for stage, planned in manifest.half_precision.items():
         nodes = sum(len(rule["nodes"]) for rule in planned["kept"])
         share = planned["half_share_of_convolutions"]
+        work = "no convolutions" if share is None else f"{share:.0%} of the work of convolutions"
         dropped = planned.get("dropped_by_search")
         searched = "" if dropped is None else f", {dropped} more were found not to need it"
-        yield "half", f"{stage}: {share:.0%} of the work of convolutions, {nodes} nodes kept in float32{searched}"
+        yield "half", f"{stage}: {work}, {nodes} nodes kept in float32{searched}"
     for name, record in manifest.files.items():
         yield "file", f"{name}  {record.bytes / 1e6:.1f} MB  sha256 {record.sha256[:16]}…  as exported"
 

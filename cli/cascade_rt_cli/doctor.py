@@ -14,6 +14,7 @@ def doctor(as_json: bool) -> None:
 
     from cascade_rt.doctor import examine
     from cascade_rt.errors import BackendUnavailableError
+    from cascade_rt.packages import pip_install
     from cascade_rt_cli.console import spinner
     from cascade_rt_cli.doctor_tables import print_diagnosis
     from cascade_rt_cli.plans import plans
@@ -26,4 +27,4 @@ def doctor(as_json: bool) -> None:
     else:
         print_diagnosis(diagnosis)
     if diagnosis.best is None:
-        raise BackendUnavailableError("no engine runs the embedded bundle here; run: pip install 'cascade-rt[cpu]'")
+        raise BackendUnavailableError(f"no engine runs the embedded bundle here; run: {pip_install('cpu')}")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.packages import pip_install
 
 _OURS = ("cascade_rt", "cascade_rt_export", "cascade_rt_cli")
 
@@ -22,5 +23,5 @@ def needs_extra(extra: str) -> Iterator[None]:
         if not package or package in _OURS:
             raise
         raise BackendUnavailableError(
-            f"this command needs a package that is not installed ({package}); run: pip install 'cascade-rt[{extra}]'"
+            f"this command needs a package that is not installed ({package}); run: {pip_install(extra)}"
         ) from None

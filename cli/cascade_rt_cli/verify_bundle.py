@@ -44,9 +44,11 @@ def verify_bundle(
     allowed = LIMITS if limits is None else read_limits(limits)
     bundle = read_bundle(path or default_bundle_path())
     # Before the spinner: engines that have to be compiled have a bar of their own.
-    reference = open_engines(bundle, "pytorch", "fp32")
-    candidate = open_engines(bundle, backend, precision, plans)
-    with spinner() as say:
+    with (
+        open_engines(bundle, "pytorch", "fp32") as reference,
+        open_engines(bundle, backend, precision, plans) as candidate,
+        spinner() as say,
+    ):
         say("reading the slices")
         calibration = (
             scan_calibration(scans, reading) if scans else default_calibration(bundle.manifest.training["data"])

@@ -123,7 +123,8 @@ def _add_half(
     """
     bundle = write_manifest(path, manifest)
     on_step("running the float32 graphs on the calibration slices")
-    inputs = stage_inputs(calibration, open_engines(bundle, "onnxruntime", "fp32"), manifest.config)
+    with open_engines(bundle, "onnxruntime", "fp32") as engines:
+        inputs = stage_inputs(calibration, engines, manifest.config)
     record: dict[str, Any] = {}
     for stage in STAGES:
         on_step(f"planning half precision of {stage}")
@@ -156,12 +157,12 @@ def _prove(
 ) -> Manifest:
     """Compare the masks of each precision with those of PyTorch; ParityError where they are too far."""
     bundle = write_manifest(path, manifest)
-    reference = open_engines(bundle, "pytorch")
     found: dict[Precision, GateResult] = {}
-    for precision in bundle.precisions:
-        candidate = open_engines(bundle, "onnxruntime", precision)
-        found[precision] = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)
-        judge(found[precision], limits[precision], f"{manifest.name} in {precision} on onnxruntime")
+    with open_engines(bundle, "pytorch") as reference:
+        for precision in bundle.precisions:
+            with open_engines(bundle, "onnxruntime", precision) as candidate:
+                found[precision] = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)
+            judge(found[precision], limits[precision], f"{manifest.name} in {precision} on onnxruntime")
     gate = {precision: {**each.to_json(), "limits": asdict(limits[precision])} for precision, each in found.items()}
     return replace(manifest, parity={**manifest.parity, "gate": gate})
 

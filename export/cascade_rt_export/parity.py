@@ -5,6 +5,7 @@ of image or crop. What is measured goes into the manifest; too large an error fa
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +70,16 @@ def check_parity(bundle: Bundle, backend: Backend = "onnxruntime") -> list[Stage
 
 
 def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParity:
-    engine, reference = open_engine(bundle, stage, backend), open_engine(bundle, stage, "pytorch")
     worst: dict[str, float] = {}
     shapes = []
-    for inputs in _inputs(bundle, stage):
-        errors = max_errors(engine.run(inputs), reference.run(inputs))
-        worst = {name: float(np.maximum(worst.get(name, 0.0), error)) for name, error in errors.items()}
-        shapes.append(next(iter(inputs.values())).shape)
-    engine.close()
-    reference.close()
+    with (
+        closing(open_engine(bundle, stage, backend)) as engine,
+        closing(open_engine(bundle, stage, "pytorch")) as reference,
+    ):
+        for inputs in _inputs(bundle, stage):
+            errors = max_errors(engine.run(inputs), reference.run(inputs))
+            worst = {name: float(np.maximum(worst.get(name, 0.0), error)) for name, error in errors.items()}
+            shapes.append(next(iter(inputs.values())).shape)
     return StageParity(stage, worst, tuple(shapes))
 
 

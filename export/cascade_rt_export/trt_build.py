@@ -204,14 +204,19 @@ def cached_engine(
     found = cache.load(key)
     if isinstance(found, CachedEngine):
         return found
-    on_progress = on_build(found.reason)
-    build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
-    built = _build_proven(build, content, stage, config, precision, cache.load_timings(key), on_progress)
-    facts = {**built.facts.to_json(), "layer_list": layers_to_json(built.facts.layers)}
-    cache.store(key, built.plan, facts)
-    if built.timings:
-        cache.store_timings(key, built.timings)
-    return CachedEngine(built.plan, facts)
+    with cache.building(key):
+        # Whoever was in there before has kept it.
+        found = cache.load(key)
+        if isinstance(found, CachedEngine):
+            return found
+        on_progress = on_build(found.reason)
+        build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
+        built = _build_proven(build, content, stage, config, precision, cache.load_timings(key), on_progress)
+        facts = {**built.facts.to_json(), "layer_list": layers_to_json(built.facts.layers)}
+        cache.store(key, built.plan, facts)
+        if built.timings:
+            cache.store_timings(key, built.timings)
+        return CachedEngine(built.plan, facts)
 
 
 class _Build:

@@ -191,13 +191,13 @@ def test_a_missing_decoder_is_named_before_any_pixel_is_read(tmp_path: Path) -> 
 def test_a_missing_jpeg_2000_decoder_points_to_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
     write_series(tmp_path, axial_slices(HU, syntax=JPEG_2000))
-    with pytest.raises(BackendUnavailableError, match=r"JPEG 2000 .*; run: pip install 'cascade-rt\[dicom\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"JPEG 2000 .*; run: pip install 'pydicom>="):
         find_series(tmp_path)
 
 
 def test_without_pydicom_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(BackendUnavailableError, match=r"\(pydicom\); run: pip install 'cascade-rt\[dicom\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"\(pydicom\); run: pip install 'pydicom>="):
         find_series(tmp_path)
 
 

@@ -2,12 +2,19 @@
 
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, BackendChoice, open_engines
 from cascade_rt.engines.base import EngineInfo, StageEngine
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.packages import import_package
-from cascade_rt.errors import BackendUnavailableError, UsageError
+from cascade_rt.errors import (
+    BackendUnavailableError,
+    EngineBuildError,
+    EngineError,
+    EngineOutOfMemoryError,
+    OutputError,
+    UsageError,
+)
 from cascade_rt.tensors import EnginePrecision, Stage
 from tests.hidden_packages import hide
 
@@ -28,8 +35,9 @@ def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.
     assert engines.stage1.info.backend == "pytorch"
     assert engines.passed_over == (
         NO_GPU,
-        "backend 'openvino' needs a package that is not installed (openvino); run: pip install 'cascade-rt[openvino]'",
-        "backend 'onnxruntime' needs a package that is not installed (onnxruntime); run: pip install 'cascade-rt[cpu]'",
+        "backend 'openvino' needs a package that is not installed (openvino); run: pip install 'openvino>=2025.2'",
+        "backend 'onnxruntime' needs a package that is not installed (onnxruntime); "
+        "run: pip install 'onnxruntime>=1.27'",
     )
 
 
@@ -72,6 +80,37 @@ def test_a_backend_that_needs_a_gpu_says_so_before_it_asks_for_packages(
 
 
 @pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    "kind", [BackendUnavailableError, EngineOutOfMemoryError, EngineBuildError, OutputError, MemoryError]
+)
+def test_a_backend_that_cannot_be_built_is_passed_over(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    golden = bundle.read_golden()
+
+    def open_fake(_: Bundle, stage: Stage, backend: Backend, *__: object) -> StageEngine:
+        if backend in GPU_BACKENDS:
+            raise kind("the engine cannot be built")
+        return FakeEngine(stage, lambda _: dict(golden[stage].outputs))
+
+    monkeypatch.setattr("cascade_rt.engines.open_engine", open_fake)
+    engines = open_engines(bundle)
+    assert len(engines.passed_over) == len(GPU_BACKENDS)
+    assert engines.stage1.info.backend == "fake"
+
+
+def test_an_engine_that_computes_wrongly_is_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    golden = bundle.read_golden()
+
+    def open_wrong(_: Bundle, stage: Stage, *__: object) -> StageEngine:
+        return FakeEngine(stage, lambda _: {name: 1 - array for name, array in golden[stage].outputs.items()})
+
+    monkeypatch.setattr("cascade_rt.engines.open_engine", open_wrong)
+    with pytest.raises(EngineError, match="does not compute what was exported"):
+        open_engines(bundle)
+
+
+@pytest.mark.usefixtures("a_gpu")
 def test_a_gpu_backend_that_opens_but_does_not_run_is_passed_over(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +142,7 @@ def test_a_package_whose_shared_library_does_not_load_is_one_sentence(
     (folder / "unloadable_engine.py").write_text("import ctypes\nctypes.CDLL('libnobody_has.so.1')\n")
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(BackendUnavailableError, match=r"cannot load unloadable_engine, .*libnobody_has.*; run: pip"):
-        import_package("unloadable_engine", backend="broken", extra="broken")
+        import_package("unloadable_engine", backend="broken", extra="cpu")
 
 
 def test_a_package_that_is_there_but_broken_keeps_its_own_error(

@@ -1,8 +1,10 @@
 """Compiled engines are found by exactly what they were made for, and read only if nobody else could write them."""
 
+import errno
 import json
 import os
 import stat
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -68,6 +70,37 @@ def reason(cache: EngineCache, key: EngineKey = KEY) -> str:
     found = cache.load(key)
     assert isinstance(found, Miss)
     return found.reason
+
+
+def test_workers_on_a_new_machine_compile_an_engine_once(cache: EngineCache) -> None:
+    compiled = []
+    together = threading.Barrier(4)
+
+    def work(_: int) -> CachedEngine | Miss:
+        assert isinstance(cache.load(KEY), Miss)
+        together.wait()
+        with cache.building(KEY):
+            if isinstance(cache.load(KEY), Miss):
+                compiled.append(KEY)
+                cache.store(KEY, PLAN, {})
+        return cache.load(KEY)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, range(4)))
+    assert compiled == [KEY]
+    assert found == [CachedEngine(PLAN, {})] * 4
+
+
+def test_a_file_system_without_locks_keeps_nobody_out(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with cache.building(KEY), cache.building(KEY):
+        cache.store(KEY, PLAN, {})
+    assert cache.load(KEY) == CachedEngine(PLAN, {})
 
 
 def test_what_was_stored_is_found(cache: EngineCache, entry: Path) -> None:

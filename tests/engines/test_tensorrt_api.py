@@ -66,7 +66,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(BackendUnavailableError, match=r"pip install 'cascade-rt\[gpu\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'onnxruntime-gpu\S+ 'tensorrt>=10"):
         import_tensorrt("tensorrt")
 
 

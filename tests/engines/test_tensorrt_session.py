@@ -47,10 +47,17 @@ def test_what_cannot_be_recorded_runs_all_the_same(session: TensorRtSession, gpu
     assert (gpu.executions, gpu.replays) == (3, 0)
 
 
+def test_a_recording_that_a_copy_voids_ends_no_run(session: TensorRtSession, gpu: FakeGpu) -> None:
+    """The driver then refuses whatever else is put on the stream, and the end of the recording itself."""
+    gpu.voids_recordings = True
+    run(session, 4, 4, 4)
+    assert (gpu.executions, gpu.replays) == (3, 0)
+
+
 def test_without_cuda_bindings_nothing_is_recorded(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeGpu()
     fake.install(monkeypatch, graphs=False)
-    monkeypatch.setattr("cascade_rt.engines.tensorrt_session.open_recorder", lambda _: None)
+    monkeypatch.setattr("cascade_rt.engines.tensorrt_session.open_recorder", lambda *_: None)
     session = TensorRtSession(b"a plan")
     run(session, 4, 4)
     assert (session.records_graphs, fake.replays) == (False, 0)

@@ -83,5 +83,5 @@ def test_an_unknown_network_is_refused() -> None:
 
 def test_without_monai_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.networks.nets", None)
-    with pytest.raises(BackendUnavailableError, match=r"\(monai\); run: pip install 'cascade-rt\[comparators\]'"):
+    with pytest.raises(BackendUnavailableError, match=r"\(monai\); run: pip install .*'monai>="):
         build_comparator("unet", 8, "batch")
