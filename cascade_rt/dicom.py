@@ -4,6 +4,7 @@ What a reader that only stacks files would get wrong without a word is checked h
 twice or from another series, a tilted gantry, slices each with a rescale of their own. Needs pydicom.
 """
 
+import logging
 import math
 import os
 import warnings
@@ -22,6 +23,8 @@ import numpy.typing as npt
 from cascade_rt.errors import BackendUnavailableError, InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.volume import Volume
+
+_log = logging.getLogger(__name__)
 
 _Vector = tuple[float, float, float]
 
@@ -142,6 +145,7 @@ def read_series(series: Series, name: str | None = None) -> Volume:
     Raises:
         InputError: A file is damaged, or its numbers do not fit into int16.
     """
+    _log.info("reading %d slices of %s", len(series.slices), series.folder)
     rows, columns = series.slices[0].shape
     voxels = np.empty((len(series.slices), rows, columns), dtype=np.int16)
     for index, entry in enumerate(series.slices):

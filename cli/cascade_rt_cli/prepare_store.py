@@ -8,7 +8,8 @@ from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
 from cascade_rt.errors import UsageError
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.console import print_rows, progress_bar, results_console
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown
+from cascade_rt_cli.verbosity import print_note
 
 
 def find_cases(
@@ -45,6 +46,7 @@ def find_cases(
 
 def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verify: bool) -> None:
     """Check and convert the cases of a data set, and print what was done."""
+    print_note(f"preparing {len(listing.cases)} cases of {request.dataset} into {shown(store)}")
     with progress_bar() as bars:
         checking = bars.add_task("checking", total=len(listing.cases))
         converting = bars.add_task("converting", total=len(listing.cases))
