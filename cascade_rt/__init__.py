@@ -7,8 +7,12 @@
     segmentation.save("scan_seg.nii.gz")
 
 The names below are loaded when first used: importing the package alone costs nothing.
+
+What is read, opened, written and done goes to the logger `cascade_rt`, at the level INFO and with paths in full;
+nothing of it is shown unless the program that imports this asks for it.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +62,9 @@ __all__ = [
     "read_volume",
     "write_mask",
 ]
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ What a reader that only stacks files would get wrong without a word is checked h
 twice or from another series, a tilted gantry, slices each with a rescale of their own. Needs pydicom.
 """
 
+import logging
 import math
 import os
 import warnings
@@ -26,10 +27,17 @@ from cascade_rt.packages import pip_install
 from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.volume import Volume
 
+_log = logging.getLogger(__name__)
+
 _Vector = tuple[float, float, float]
 
 _SPACING_TOLERANCE = 0.01
-"""How far the distance of two slices may lie from that of the others, as a part of it."""
+"""How far a slice may lie from its place between the first and the last, as a part of the distance of two."""
+_ROUNDING_MM = 0.1
+"""How far along each axis it may lie in any case: as far as positions with one decimal do, of it and of the ends."""
+_MOST_UNEVEN = 0.25
+"""How far it may never lie, as a part of the distance of two: with less than that, a missing one would not show."""
+_FLOAT_MM = 1e-6
 _DRIFT_TOLERANCE = 0.1
 """How far a slice may lie beside the normal through the first one, in pixels."""
 _DIRECTION_TOLERANCE = 1e-3
@@ -41,6 +49,10 @@ _TAGS = (
 _MODALITIES = {
     name: name for name in ("MR", "PT", "NM", "US", "CR", "DX", "XA", "SEG", "SR", "PR", "KO", "OT", "SC", "REG", "DOC")
 } | {"RTSTRUCT": "RTSTRUCT", "RTPLAN": "RTPLAN", "RTDOSE": "RTDOSE", "RTIMAGE": "RTIMAGE"}
+_FIRST_TYPES = (b"UL", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"OB")
+"""Types of the first elements of groups 2 and 8."""
+_LONGEST_FIRST = 64
+"""Bytes of one of them: a name or a date."""
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
@@ -139,6 +151,7 @@ def read_series(series: Series, name: str | None = None) -> Volume:
     Raises:
         InputError: A file is damaged, or its numbers do not fit into int16.
     """
+    _log.info("reading %d slices of %s", len(series.slices), series.folder)
     rows, columns = series.slices[0].shape
     voxels = np.empty((len(series.slices), rows, columns), dtype=np.int16)
     for index, entry in enumerate(series.slices):
@@ -154,21 +167,34 @@ def is_dicom(path: Path) -> bool:
     """
     try:
         with open_plain_file(path, follow_links=True) as file:
-            return file.read(132)[128:] == b"DICM"
+            return _starts_dicom(file.read(132))
     except NotAPlainFileError as error:
         raise InputError(f"{path}: {error}; remove it from the folder of the scan", code="E_NOT_A_FILE") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
 
 
+def _starts_dicom(head: bytes) -> bool:
+    """Whether a file of these first 132 bytes is DICOM, with its mark, or without it and its preamble, as older ones.
+
+    Without them it begins with an element of group 2 or 8, of which explicit ones name a type of two letters, and
+    implicit ones a length, which in those groups is short.
+    """
+    if head[128:] == b"DICM":
+        return True
+    group, kind, length = head[:2], head[4:6], int.from_bytes(head[4:8], "little")
+    begins = len(head) == 132 and group in (b"\x02\x00", b"\x08\x00")
+    return begins and (kind in _FIRST_TYPES or length <= _LONGEST_FIRST)
+
+
 def _only_ct_series(root: Path) -> list[_Slice]:
     """Read the headers of all files and return the slices of the only CT series."""
-    pydicom = _import_pydicom()
+    _import_pydicom()
     series: dict[str, list[_Slice]] = defaultdict(list)
     others: set[str] = set()
     for path in _dicom_files(root):
         with _as_sentences(path):
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            header = _read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
             modality = str(header.get("Modality") or "none")
             if modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
                 others.add("localiser" if modality == "CT" else _MODALITIES.get(modality, "another modality"))
@@ -272,7 +298,7 @@ def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
     heights = np.array([entry.height_mm for entry in slices]) - first.height_mm
     beside = np.subtract([entry.position for entry in slices], first.position) - heights[:, None] * first.normal
     drift = np.linalg.norm(beside, axis=1)
-    if drift.max() > _DRIFT_TOLERANCE * min(first.pixel_mm):
+    if drift.max() > max(_DRIFT_TOLERANCE * min(first.pixel_mm), math.hypot(_ROUNDING_MM, _ROUNDING_MM)):
         tilt = math.degrees(math.atan2(drift[-1], last.height_mm - first.height_mm))
         raise InputError(
             f"{root}: slices are up to {drift.max():.1f} mm beside each other (gantry tilt of {tilt:.1f} degrees?); "
@@ -281,21 +307,31 @@ def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
 
 
 def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
-    steps = np.diff([entry.height_mm for entry in slices])
-    spacing = float(np.median(steps))
-    wrong = np.flatnonzero(np.abs(steps - spacing) > _SPACING_TOLERANCE * spacing)
-    if not wrong.size:
-        return
-    missing = np.rint(steps[wrong] / spacing).astype(int) - 1
-    if (missing < 1).any() or (np.abs(steps[wrong] / (missing + 1) - spacing) > _SPACING_TOLERANCE * spacing).any():
+    """Refuse slices that are missing, or that do not lie at even distances along their normal.
+
+    Each is held against its place on the straight line, not against the one before it: of positions that were rounded
+    every second distance is another, and no slice is out of its place.
+    """
+    heights = np.array([entry.height_mm for entry in slices])
+    steps = np.diff(heights)
+    places = np.concatenate([[0], np.cumsum(np.rint(steps / np.median(steps)).astype(int))])
+    spacing = float(heights[-1] - heights[0]) / max(1, int(places[-1]))
+    off = np.abs(heights - heights[0] - places * spacing)
+    rounding = min(_ROUNDING_MM * float(np.abs(slices[0].normal).sum()), _MOST_UNEVEN * spacing)
+    # A float has no 0.1.
+    if (np.diff(places) < 1).any() or off.max() > max(_SPACING_TOLERANCE * spacing, rounding) + _FLOAT_MM:
         raise InputError(
             f"{root}: slices lie {steps.min():.3g} to {steps.max():.3g} mm apart; "
             "a scan needs one distance, resample it or use another reconstruction"
         )
+    missing = np.diff(places) - 1
+    wrong = np.flatnonzero(missing)
+    if not wrong.size:
+        return
     pairs = list(pairwise(slices))
     gaps = [
         f"{count} between {pairs[index][0]} and {pairs[index][1]}"
-        for index, count in zip(wrong.tolist(), missing.tolist(), strict=True)
+        for index, count in zip(wrong.tolist(), missing[wrong].tolist(), strict=True)
     ]
     shown = "; ".join(gaps[:3]) + (f"; and {len(gaps) - 3} more gaps" if len(gaps) > 3 else "")
     raise InputError(f"{root}: slices are missing: {shown}; copy the whole series")
@@ -304,7 +340,7 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
 def _read_hu(entry: _Slice) -> npt.NDArray[np.int16]:
     """Read one slice `[row, col]` in Hounsfield units."""
     with _as_sentences(entry.path):
-        stored = _import_pydicom().dcmread(entry.path).pixel_array
+        stored = _read_dataset(entry.path).pixel_array
     if stored.shape != entry.shape:
         raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, its header says {entry.shape}")
     slope, intercept = entry.rescale
@@ -314,6 +350,17 @@ def _read_hu(entry: _Slice) -> npt.NDArray[np.int16]:
     if not (hu.min() >= limits.min and hu.max() <= limits.max):
         raise InputError(f"{entry.path}: its values do not fit into 16 bits as Hounsfield units; export it again")
     return hu.astype(np.int16)
+
+
+def _read_dataset(path: Path, **options: Any) -> Any:
+    """Read a file, also one without the preamble, whose first element then says in which of two ways it is written."""
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = _import_pydicom().dcmread(path, force=True, **options)
+    if not dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    return dataset
 
 
 def _check_codec(path: Path, header: Any) -> None:

@@ -4,6 +4,7 @@ The canonical frame is `[z, row, col]`: z toward superior, row toward posterior,
 pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations; masks go back on the file's own grid.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -35,6 +36,8 @@ from cascade_rt.scan_checks import check_content, geometry_warnings
 _MASK_COMPRESSION = 1
 _GZIP_BITS = 31
 _BLOCK_BYTES = 4 << 20
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +204,7 @@ def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> 
     Raises:
         InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
     """
+    _log.info("reading %s", Path(path))
     return ScanReader(path, options)
 
 

@@ -1,5 +1,6 @@
 """A cohort from its first case to its last, with retries."""
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from cascade_rt.cohort.here import Runner
 from cascade_rt.cohort.ledger import Ledger, Outcome
 from cascade_rt.errors import CascadeError
 from cascade_rt.inference import Job
+
+_log = logging.getLogger(__name__)
 
 MOST_RETRIES = 2
 """How often a case is tried again after a fault that may pass."""
@@ -62,6 +65,7 @@ def run_cohort(
 
     def settle(outcome: Outcome) -> None:
         summary.add(outcome)
+        _log.info("%s: %s", outcome.case.name, outcome.status if outcome.error is None else outcome.error.code)
         on_outcome(outcome)
 
     waiting: Iterable[Case] = cases

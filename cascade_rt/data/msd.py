@@ -10,7 +10,7 @@ Scans of `imagesTs` have no public labels and are not read.
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from cascade_rt.data.prepare import Listing, SourceCase
 from cascade_rt.errors import InputError
 from cascade_rt.grids import check_same_grid
 from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import read_grid, read_mask, read_volume
 
 TEST_SHARE = 65 / 281
@@ -34,6 +35,8 @@ class MsdCase:
     name: str
     image: Path
     label: Path
+    reading: ScanOptions = AS_IT_IS
+    """How the scan is read; the store keeps whether its slices are independent of one another."""
 
     def check(self) -> None:
         """Compare the headers of scan and label."""
@@ -41,7 +44,7 @@ class MsdCase:
 
     def read(self) -> SourceCase:
         """Read both; the label must hold nothing but 0, 1 and 2."""
-        volume = read_volume(self.image)
+        volume = read_volume(self.image, self.reading)
         label = read_mask(self.label, like=volume)
         unknown = np.flatnonzero(np.bincount(label.ravel()))
         unknown = unknown[unknown > TUMOR_LABEL]
@@ -50,16 +53,23 @@ class MsdCase:
             raise InputError(
                 f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumour"
             )
-        source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
-        return SourceCase(volume, label, {"dataset": "msd", **source})
+        source = {
+            "dataset": "msd",
+            "image": self.image.name,
+            "label": self.label.name,
+            "affine": volume.affine.tolist(),
+            "scattered": self.reading.scattered,
+        }
+        return SourceCase(volume, label, source)
 
 
-def find_msd_cases(data: Path, labels: Path | None = None) -> Listing:
+def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions = AS_IT_IS) -> Listing:
     """List the labelled cases.
 
     Args:
         data: The folder with `imagesTr`, or the one around it.
         labels: Folder of the labels, where that is not `labelsTr` beside `imagesTr`.
+        reading: How scans are read.
 
     Raises:
         InputError: There is no such folder, or it holds no cases.
@@ -87,7 +97,7 @@ def find_msd_cases(data: Path, labels: Path | None = None) -> Listing:
         if problem:
             problems.append(f"case {name}: {problem}")
         else:
-            cases.append(MsdCase(name, image_files[name][0], label_files[name][0]))
+            cases.append(MsdCase(name, image_files[name][0], label_files[name][0], reading))
     return Listing(cases, problems, notes)
 
 
@@ -108,13 +118,21 @@ def _read_list(path: Path, notes: list[str]) -> list[str] | None:
     if not path.is_file():
         return None
     try:
-        entries = json.loads(path.read_text(encoding="utf-8")).get("training")
-        stems = [nifti_stem(Path(entry["image"]).name) for entry in entries or ()]
+        # With the mark that Windows puts in front of a text.
+        entries = json.loads(path.read_text(encoding="utf-8-sig")).get("training")
+        # nnU-Net writes a file of the same name, without a list.
+        return [_listed_name(entry["image"]) for entry in entries or ()] or None
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         notes.append(f"{path}: cannot be read ({error}); scans and labels were paired by their names")
         return None
-    # nnU-Net writes a file of the same name, without a list.
-    return [stem.removesuffix(_CHANNEL) for stem in stems if stem is not None] or None
+
+
+def _listed_name(image: str) -> str:
+    """The case of a listed scan, whose folders are separated as on Linux or as on Windows."""
+    stem = nifti_stem(PureWindowsPath(image).name)
+    if stem is None:
+        raise ValueError(f"{image!r} is no name of a NIfTI file")
+    return stem.removesuffix(_CHANNEL)
 
 
 def _problem(name: str, images: list[Path], labels: list[Path]) -> str | None:

@@ -18,9 +18,10 @@ from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase
 from cascade_rt.dicom import find_series, is_dicom, read_series
-from cascade_rt.errors import InputError
+from cascade_rt.errors import InputError, UsageError
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.labels import ORGAN_LABEL
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
 
 TEST_SHARE = 20 / 82
@@ -39,9 +40,13 @@ class NihCase:
     """Folder of the DICOM series, or a NIfTI file."""
     label: Path
     label_flip: FlipChoice = "auto"
+    reading: ScanOptions = AS_IT_IS
+    """How a NIfTI file is read; the store keeps whether its slices are independent of one another."""
 
     def check(self) -> None:
-        """Compare the size of the label with that of the series."""
+        """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
+        if self.scan.is_dir() and self.reading != AS_IT_IS:
+            raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
         scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan)
         _check_shape(read_grid(self.label).shape, scan.shape, self.label)
 
@@ -60,22 +65,28 @@ class NihCase:
             "image": self.scan.name,
             "label": self.label.name,
             "affine": volume.affine.tolist(),
+            "scattered": self.reading.scattered,
             "label_flip": facts.pop("flip"),
             "inside_label": facts,
         }
         return SourceCase(volume, flip_label(label, fit.flip), source, warnings)
 
     def _read_scan(self) -> Volume:
-        return read_series(find_series(self.scan), self.name) if self.scan.is_dir() else read_volume(self.scan)
+        if self.scan.is_dir():
+            return read_series(find_series(self.scan), self.name)
+        return read_volume(self.scan, self.reading)
 
 
-def find_nih_cases(data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto") -> Listing:
+def find_nih_cases(
+    data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto", reading: ScanOptions = AS_IT_IS
+) -> Listing:
     """List the cases: the scans in and below a folder, each with the label of its number.
 
     Args:
         data: Folder of the scans.
         labels: Folder of the labels; none: they are somewhere below `data`.
         label_flip: How the labels are to be flipped.
+        reading: How scans are read that are NIfTI files.
 
     Raises:
         InputError: There is no such folder, or it holds no scans or no labels.
@@ -98,7 +109,7 @@ def find_nih_cases(data: Path, labels: Path | None = None, label_flip: FlipChoic
         if problem:
             problems.append(f"case {name}: {problem}")
         else:
-            cases.append(NihCase(name, scans[number][0], label_files[number][0], label_flip))
+            cases.append(NihCase(name, scans[number][0], label_files[number][0], label_flip, reading))
     spare = [label_files[number][0].name for number in sorted(label_files.keys() - scans.keys())]
     notes = [f"{len(spare)} labels have no scan and are left out: {', '.join(spare)}"] if spare else []
     return Listing(cases, problems, notes)

@@ -1,5 +1,6 @@
 """From the files of a data set to a case store: checked first, converted once, split by case."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from cascade_rt.errors import InputError, PartialFailureError, UsageError
 from cascade_rt.volume import Volume
 
 _MOST_SHOWN = 10
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -199,6 +202,7 @@ def _convert(case: CaseSource, store: Path, done: Preparation) -> list[str]:
     except InputError as error:
         return [f"case {case.name}: {error}"]
     write_case(store, case.name, found.volume.voxels, found.label, found.volume.spacing_mm, found.source)
+    _log.info("converted case %s, %s voxels, into %s", case.name, found.volume.voxels.shape, store)
     done.converted.append(case.name)
     done.warnings.extend(f"case {case.name}: {warning}" for warning in (*found.volume.warnings, *found.warnings))
     if "label_flip" in found.source:

@@ -1,5 +1,6 @@
 """Engines: the libraries that can run a stage, behind one contract, and the one place that chooses between them."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from cascade_rt.engines.self_test import self_test
 from cascade_rt.engines.turns import Turns, another_process
 from cascade_rt.errors import BackendUnavailableError, CascadeError, EngineBuildError, OutputError, UsageError
 from cascade_rt.tensors import EnginePrecision, Precision, Stage
+
+_log = logging.getLogger(__name__)
 
 Backend = Literal["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -143,7 +146,15 @@ def open_engines(
         EngineError: An engine does not compute what was exported (`E_SELF_TEST`); `auto` does not try the next then.
         UsageError: The backend asked for has no such precision.
     """
-    return _open_best(bundle, precision, plans) if backend == "auto" else _open_both(bundle, backend, precision, plans)
+    if backend == "auto":
+        engines = _open_best(bundle, precision, plans)
+    else:
+        engines = _open_both(bundle, backend, precision, plans)
+    info = engines.stage1.info
+    _log.info("opened %s on %s %s in %s on %s", bundle.path, info.backend, info.version, info.precision, info.device)
+    for reason in engines.passed_over:
+        _log.info("a better engine was passed over: %s", reason)
+    return engines
 
 
 def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) -> Engines:

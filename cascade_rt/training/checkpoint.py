@@ -5,6 +5,7 @@ a checkpoint can never be half new and half old.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from cascade_rt.models.weights import fill_weights
 
 FORMAT = "cascade-rt checkpoint 3"
 FILE_NAME = "checkpoint.safetensors"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     }
     content = save(tensors, metadata={"format": FORMAT, "progress": json.dumps(progress)})
     write_bytes(path, content, overwrite=True)
+    _log.info("wrote %s, after %d epochs", path, checkpoint.epochs_done)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -72,6 +76,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         BundleError: There is none, or it is not a checkpoint of this version.
     """
     path = path / FILE_NAME if path.is_dir() else path
+    _log.info("reading %s", path)
     if not path.is_file():
         raise BundleError(f"{path}: no such checkpoint; name a run folder or its {FILE_NAME}")
     try:

@@ -1,5 +1,6 @@
 """The training loop: epochs of S, then I, then J, each ending in a checkpoint."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,37 @@ from cascade_rt.training.run_folder import check_run_folder, keep, show
 from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch, transfers
 from cascade_rt.training.transfer import fitting, fitting_weights, transfer_stage1
 from cascade_rt.training.validation import validate
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a training run is, before its first batch."""
+
+    device: str
+    precision: str
+    """Of forward passes."""
+    parameters: tuple[int, int]
+    """Numbers that are learned, of stage 1 with saliency and of stage 2."""
+    cases: tuple[int, int]
+    """To train on, and held out."""
+    slices: int
+    """With organ, or with what `train.slices` asks for; an epoch has each once, and some of background."""
+    epochs: tuple[int, int]
+    """Done before, and at the end."""
+    batches: int
+    """In an epoch."""
+
+    def __str__(self) -> str:
+        done, all_epochs = self.epochs
+        resumed = f", {done} of them done" if done else ""
+        stage1, stage2 = self.parameters
+        return (
+            f"on {self.device} in {self.precision}, {self.cases[0]} cases with {self.slices} slices, "
+            f"{self.cases[1]} held out; {all_epochs} epochs{resumed}, {(all_epochs - done) * self.batches} iterations; "
+            f"{stage1 + stage2:,} parameters, {stage1:,} in stage 1 and {stage2:,} in stage 2"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +89,7 @@ def train(
     resume: bool = False,
     validation: Sequence[Case] = (),
     workers: Workers = ALONE,
+    on_start: Callable[[Start], None] = lambda _: None,
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
@@ -75,6 +108,7 @@ def train(
         resume: Go on from the checkpoint in `run` where there is one.
         validation: Cases to measure Dice on after each epoch (see `validate`); the weights do not depend on them.
         workers: The processes that train together; the first one validates, writes and calls `on_epoch`.
+        on_start: Called before the first batch.
         on_batch: Called after each batch.
         on_epoch: Called after each epoch, once its checkpoint is written, with its entry in the history.
 
@@ -97,6 +131,9 @@ def train(
     optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
     _compile(model, config)
+    start = _start(model, sampler, checkpoint, (len(cases), len(validation)), len(steps))
+    _log.info("training on %s: %s", data, start)
+    on_start(start)
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, workers, on_batch)
         dice = validate(model, validation) if workers.is_first else {}
@@ -104,8 +141,27 @@ def train(
         checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
         if workers.is_first:
             keep(checkpoint, run)
+            _log.info("epoch %d of %d is done: %s", epoch + 1, len(steps), entry)
             on_epoch(entry)
     return checkpoint
+
+
+def _start(
+    model: CascadeModel, sampler: SliceSampler, checkpoint: Checkpoint, cases: tuple[int, int], epochs: int
+) -> Start:
+    device = next(model.parameters()).device
+    stage2 = sum(each.numel() for each in model.stage2.parameters())
+    return Start(
+        device=torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu (threads: {torch.get_num_threads()})",
+        precision="bfloat16 where that is safe" if checkpoint.train.mixed_precision else "float32",
+        parameters=(sum(each.numel() for each in model.parameters()) - stage2, stage2),
+        cases=cases,
+        slices=len(sampler.foreground),
+        epochs=(checkpoint.epochs_done, epochs),
+        batches=sampler.batches_per_epoch,
+    )
 
 
 def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:

@@ -18,6 +18,7 @@ from cascade_rt.errors import OutputError, UsageError
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
 from cascade_rt_cli.plans import plans
+from cascade_rt_cli.verbosity import print_note
 
 REFERENCE = Arm("pytorch", "fp32")
 """What the masks are compared with: the baseline that training used."""
@@ -64,6 +65,8 @@ def benchmark_scans(
     arms = all_arms() if backends is None else parse_arms(backends)
     outputs.check(scans)
     opened = read_bundle(default_bundle_path() if bundle is None else bundle)
+    names = ", ".join(arm.name for arm in arms)
+    print_note(f"measuring {len(scans)} scans in {schedule.rounds} rounds, bundle {opened.manifest.name}, with {names}")
     measurement = _measure_with_progress(scans, arms, opened, schedule, all_must_run=backends is not None)
     machine = describe_machine()
     print_benchmark(results_console(), measurement, machine, opened)

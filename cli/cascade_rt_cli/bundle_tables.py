@@ -45,6 +45,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         dropped = planned.get("dropped_by_search")
         searched = "" if dropped is None else f", {dropped} more were found not to need it"
         yield "half", f"{stage}: {work}, {nodes} nodes kept in float32{searched}"
+    if "half_precision_left_out" in parity:
+        yield "half", f"left out: {parity['half_precision_left_out']}"
     for name, record in manifest.files.items():
         yield "file", f"{name}  {record.bytes / 1e6:.1f} MB  sha256 {record.sha256[:16]}…  as exported"
 

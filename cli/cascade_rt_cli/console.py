@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import click
 from rich.console import Console
@@ -12,17 +12,18 @@ from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
 from cascade_rt.shown_paths import hide_folders, plain_text, shown_path
+from cascade_rt_cli.progress_lines import lines_while, progress_line
+from cascade_rt_cli.verbosity import is_quiet
 
 
 def results_console(*, shown: bool = True) -> Console:
     """The console of results; in a pipe, lines are as long as they are."""
-    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown)
+    return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown or is_quiet())
 
 
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    console = Console(stderr=True)
+    """A progress bar on a terminal, a line now and then in a pipe."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,7 +31,18 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as progress:
+    with shown_progress(Progress(*columns, console=Console(stderr=True), transient=True), shown=shown) as progress:
+        yield progress
+
+
+@contextmanager
+def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progress]:
+    """Show a progress bar of stderr: itself on a terminal, as lines in a pipe, nothing where nothing is to be shown."""
+    shown = shown and not is_quiet()
+    progress.disable = not (shown and progress.console.is_terminal)
+    in_lines = shown and progress.disable
+    lines = lines_while(lambda: progress_line(progress.tasks), _print_line) if in_lines else nullcontext()
+    with progress, lines:
         yield progress
 
 
@@ -116,12 +128,24 @@ def run_rows(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
         yield "warning", f"{warning.code}: {warning}"
 
 
+def _print_line(text: str) -> None:
+    click.echo(text, err=True)
+
+
 @contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """Say what is being done: a spinner on a terminal, a line for each step in a pipe."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, quiet=is_quiet())
     if not console.is_terminal:
-        yield lambda text: console.print(f"{text} ...")
+        steps: list[str] = []
+
+        def say(text: str) -> None:
+            steps.append(text)
+            console.print(f"{text} ...")
+
+        lines = lines_while(lambda: f"still {steps[-1]}" if steps else None, _print_line)
+        with nullcontext() if is_quiet() else lines:
+            yield say
         return
     with console.status("") as status:
         yield lambda text: status.update(f"{text} ...")

@@ -21,6 +21,7 @@ from cascade_rt.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
 from cascade_rt_cli.plans import plans
+from cascade_rt_cli.verbosity import print_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,9 @@ def evaluate_cohort(
     ):
         if reference is not None and reference.engines.stage1.info == cascade.engines.stage1.info:
             raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")
+        engine, against = cascade.engines.stage1.info, "" if baseline is None else f", against {baseline} in fp32"
+        what = f"bundle {cascade.bundle.manifest.name} on {engine.backend} {engine.device} in {engine.precision}"
+        print_note(f"evaluating {len(pairs)} cases, {what}{against}")
         evaluation = _evaluate_with_progress(pairs, cascade, reference, reading)
     print_evaluation(results_console(), evaluation, slices)
     outputs.save(evaluation)

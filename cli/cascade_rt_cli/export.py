@@ -14,7 +14,12 @@ from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, metavar="BUNDLE", help="Folder of the bundle.")
 @click.option("--name", help="What the bundle is called in reports. Default: the name of its folder.")
-@click.option("--fp16/--no-fp16", "half", default=True, show_default=True, help="Add graphs in half precision.")
+@click.option(
+    "--fp16/--no-fp16",
+    "half",
+    default=None,
+    help="Add graphs in half precision; fail where they miss their limits.  [default: add them where they do not]",
+)
 @click.option(
     "--search",
     is_flag=True,
@@ -56,7 +61,7 @@ def export(
     checkpoint: Path,
     output: Path,
     name: str | None,
-    half: bool,
+    half: bool | None,
     search: bool,
     scans: tuple[Path, ...],
     limits: Path | None,
@@ -73,8 +78,9 @@ def export(
     CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
     or a bundle, to export it again with this version, or with other --islands or another --corner-grid. Each graph is
     run beside PyTorch on inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a
-    probability of float32 differs by more than 1e-4, or the masks of a precision have a Dice below 0.999 with those of
-    PyTorch, nothing is written and the exit code is 5.
+    probability of float32 differs by more than 1e-4, or its masks have a Dice below 0.999 with those of PyTorch,
+    nothing is written and the exit code is 5. If the masks of half precision do, the bundle is written without it,
+    with a warning; --fp16 makes that an error too.
 
     \b
     Examples:
@@ -94,24 +100,30 @@ def export(
     from cascade_rt_cli.bundle_tables import print_bundle
     from cascade_rt_cli.console import spinner
     from cascade_rt_cli.export_engines import check_engine, export_engines
+    from cascade_rt_cli.verbosity import print_note
 
     check_engine(engine, compute_capability)
     trained = load_initial(checkpoint)
     trained = replace(trained, cascade=_with(trained.cascade, corner_grid, islands, least_island_ml))
     calibration = scan_calibration(scans, reading) if scans else None
+    print_note(f"exporting what was trained on {trained.data}, {trained.epochs_done} epochs")
     with spinner() as say:
         bundle = export_bundle(
             trained,
             output,
             name=name,
             overwrite=overwrite,
-            half=half,
+            half=half is not False,
+            require_half=half is True,
             search=search,
             calibration=calibration,
             limits=LIMITS if limits is None else read_limits(limits),
             on_step=say,
         )
     print_bundle(bundle)
+    left_out = bundle.manifest.parity.get("half_precision_left_out")
+    if left_out is not None:
+        print_note(f"cascade-rt: warning: the bundle holds float32 alone, half precision was left out: {left_out}")
     if engine is not None:
         export_engines(bundle, engine, compute_capability, overwrite=overwrite)
 

@@ -40,9 +40,18 @@ from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.search import SearchOptions
 from cascade_rt.segmentation import STATUS_SENTENCES
 from cascade_rt.version import __version__
-from cascade_rt_cli.console import print_rows, printable, results_console, shown, shown_message, volume_text
+from cascade_rt_cli.console import (
+    print_rows,
+    printable,
+    results_console,
+    shown,
+    shown_message,
+    shown_progress,
+    volume_text,
+)
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
+from cascade_rt_cli.verbosity import print_note
 
 _MOST_SHOWN = 20
 """Failures named at the end; the journal has all of them."""
@@ -97,6 +106,8 @@ def infer_cohort(
     }
     engines = (bundle, backend, precision, plans, public_key)
     open_cascade = partial(open_ladder_cascade, *engines, bundle_sha256=opened.sha256)
+    where = f"in {how.workers} processes" if how.workers else "in this process"
+    print_note(f"{len(cases)} scans, bundle {opened.manifest.name}, backend {backend}, precision {precision}, {where}")
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
         if not journal.is_locked:
             _warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
@@ -139,7 +150,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
     """Show each outcome as a line, and on a terminal below them how far the cohort is."""
-    stderr, results = Console(stderr=True), results_console()
+    results = results_console()
     columns = (
         TextColumn("scans"),
         BarColumn(),
@@ -149,8 +160,8 @@ def _progress(total: int) -> Iterator[Any]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    shown = stderr.is_terminal and not is_json()
-    with Progress(*columns, console=stderr, disable=not shown, transient=True, speed_estimate_period=600) as progress:
+    bars = Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=600)
+    with shown_progress(bars, shown=not is_json()) as progress:
         bar = progress.add_task("scans", total=total)
         yield lambda outcome: _show(outcome, progress, bar, results)
 

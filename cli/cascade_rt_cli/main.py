@@ -10,6 +10,7 @@ import click
 from cascade_rt.errors import CascadeError
 from cascade_rt_cli.log_format import print_error, print_interrupted
 from cascade_rt_cli.streams import lasting_streams
+from cascade_rt_cli.verbosity import show_log_where_asked, with_verbosity
 
 # fmt: off
 COMMANDS = (
@@ -40,7 +41,7 @@ class _LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"cascade_rt_cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
-        return command
+        return with_verbosity(command)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
@@ -48,6 +49,7 @@ class _LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _terminate)
+        show_log_where_asked(ctx)
         try:
             return super().invoke(ctx)
         except CascadeError as error:
@@ -101,3 +103,6 @@ def main(log_paths: bool) -> None:
     Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
     writable, 7 engine or device unavailable, 8 output exists, 130 interrupted, 143 terminated.
     """  # noqa: D301  \b is click's mark for lines that are not wrapped
+
+
+with_verbosity(main)

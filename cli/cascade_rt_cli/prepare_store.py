@@ -7,8 +7,9 @@ from cascade_rt.data.folder import TEST_SHARE, LabelValues, find_folder_cases
 from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
 from cascade_rt.errors import UsageError
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt_cli.console import print_rows, progress_bar, results_console
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown
+from cascade_rt_cli.verbosity import print_note
 
 
 def find_cases(
@@ -34,17 +35,18 @@ def find_cases(
         return find_folder_cases(images, labels, meaning, reading), TEST_SHARE
     if data is None:
         raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
-    if images is not None or any(values) or reading != AS_IT_IS:
-        raise UsageError(f"--images, --organ, --tumor and how scans are read are for folder, not {dataset}")
+    if images is not None or any(values):
+        raise UsageError(f"--images, --organ and --tumor are for folder, not {dataset}")
     if dataset == "nih":
-        return nih.find_nih_cases(data, labels, label_flip), nih.TEST_SHARE
+        return nih.find_nih_cases(data, labels, label_flip, reading), nih.TEST_SHARE
     if label_flip not in ("auto", "none"):
         raise UsageError("--label-flip is for nih; labels of msd lie as their headers say")
-    return msd.find_msd_cases(data, labels), msd.TEST_SHARE
+    return msd.find_msd_cases(data, labels, reading), msd.TEST_SHARE
 
 
 def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verify: bool) -> None:
     """Check and convert the cases of a data set, and print what was done."""
+    print_note(f"preparing {len(listing.cases)} cases of {request.dataset} into {shown(store)}")
     with progress_bar() as bars:
         checking = bars.add_task("checking", total=len(listing.cases))
         converting = bars.add_task("converting", total=len(listing.cases))

@@ -1,6 +1,7 @@
 """A training run, with its progress bar and a line for each epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +9,14 @@ from rich.console import Console
 
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
-from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt.training.checkpoint import FILE_NAME, Checkpoint
 from cascade_rt.training.distributed import Workers
 from cascade_rt.training.initial import join_stages, load_initial
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME
 from cascade_rt.training.validation import best_epoch, hold_out
-from cascade_rt_cli.console import progress_bar, results_console
+from cascade_rt_cli.console import progress_bar, results_console, shown
+from cascade_rt_cli.verbosity import print_note
 
 _TITLES = {
     "organ_loss": "organ loss",
@@ -51,7 +53,9 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
     first = plan.workers.is_first
     console = results_console(shown=first)
     cases, validation = hold_out(cases, plan.validate)
-    with progress_bar(shown=first) as bars:
+    if first:
+        print_note(f"training on {data}")
+    with _saying_how_to_go_on(plan), progress_bar(shown=first) as bars:
         bar = bars.add_task("training", total=None)
 
         def show(progress: Progress) -> None:
@@ -72,6 +76,7 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
             resume=plan.resume,
             validation=validation,
             workers=plan.workers,
+            on_start=lambda start: print_note(str(start)) if first else None,
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
@@ -80,6 +85,19 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
     if best is not None:
         file = plan.run / BEST_NAME
         console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
+
+
+@contextmanager
+def _saying_how_to_go_on(plan: Plan) -> Iterator[None]:
+    """Where the run is stopped, by Ctrl-C or SIGTERM, say what is kept of it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if plan.workers.is_first:
+            kept = (plan.run / FILE_NAME).is_file()
+            words = "the same command with --resume goes on after its last epoch" if kept else "no epoch was done yet"
+            print_note(f"{shown(plan.run)}: the training was stopped; {words}")
+        raise
 
 
 def _initial(plan: Plan) -> Checkpoint | None:

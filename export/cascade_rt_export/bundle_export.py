@@ -1,9 +1,15 @@
-"""From a checkpoint to a bundle: weights, graphs, the check, the manifest."""
+"""From a checkpoint to a bundle: weights, graphs, the check, the manifest.
+
+Float32 is proven before half precision is planned, and does not depend on it. Where half precision misses its limits,
+as that of small or barely trained networks does, the bundle is float32 alone: hours of training wait for it, it is
+right, and every engine runs it. Only where half precision was required is nothing written.
+"""
 
 import datetime
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +23,14 @@ from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import Array
-from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.errors import BundleError, OutputError, OutputExistsError, ParityError
 from cascade_rt.models.weights import save_weights
 from cascade_rt.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.version import __version__
 from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
-from cascade_rt_export.gate import LIMITS, GateResult, ParityLimits, judge, run_gate
+from cascade_rt_export.gate import LIMITS, ParityLimits, judge, run_gate
 from cascade_rt_export.golden_case import write_golden
 from cascade_rt_export.half_precision import Kept, half_precision_graph
 from cascade_rt_export.half_search import same_masks, smallest_kept
@@ -34,6 +40,10 @@ from cascade_rt_export.parity import MAX_ERROR, check_parity
 INTENDED_USE = "Research only; not a medical device."
 PHANTOM_INTENDED_USE = "Demonstration only: trained on synthetic phantoms, not for clinical use."
 
+_OTHER_TERMS = "--calibrate takes scans of your own, --limits allows more"
+
+_log = logging.getLogger("cascade_rt.export")
+
 
 def export_bundle(
     checkpoint: Checkpoint,
@@ -42,6 +52,7 @@ def export_bundle(
     name: str | None = None,
     overwrite: bool = False,
     half: bool = True,
+    require_half: bool = False,
     search: bool = False,
     calibration: Calibration | None = None,
     limits: Mapping[EnginePrecision, ParityLimits] = LIMITS,
@@ -54,14 +65,18 @@ def export_bundle(
         path: Folder of the bundle.
         name: What the bundle is called in reports; none: the name of the folder.
         overwrite: Replace a bundle that is there.
-        half: Add both graphs in half precision.
+        half: Add both graphs in half precision where they find the masks that PyTorch finds. Where they do not, they
+            are left out, and `parity["half_precision_left_out"]` of the manifest says why.
+        require_half: Raise in place of leaving half precision out.
         search: Keep in float32 only those nodes of the plan without which the masks of the slices change.
         calibration: Slices to plan half precision on and to compare on; none: those of `default_calibration`.
         limits: How far each precision may be from PyTorch.
         on_step: Called with a sentence before each step.
 
     Raises:
-        ParityError: A graph does not compute what PyTorch computes, or finds other masks; nothing is written.
+        ParityError: A graph in float32 does not compute what PyTorch computes, or finds other masks, or one in half
+            precision does, and it is required; nothing is written.
+        BundleError: A graph cannot be converted to half precision, and it is required; nothing is written.
         OutputExistsError: `path` is there and `overwrite` is off, or it is no bundle.
         OutputError: The folder cannot be written.
     """
@@ -73,17 +88,29 @@ def export_bundle(
             draft = Path(folder) / path.name
             draft.mkdir()
             manifest = _write_graphs(checkpoint, draft, name or path.name, on_step)
+            manifest = _prove(draft, manifest, slices, "fp32", limits["fp32"], on_step)
             if half:
-                least_dice = limits["fp16"].least_dice if search else None
-                manifest = _add_half(draft, manifest, slices, least_dice, on_step)
-            manifest = _prove(draft, manifest, slices, limits, on_step)
+                terms = _HalfTerms(slices, limits["fp16"], search=search, required=require_half)
+                manifest = _with_half(draft, manifest, terms, on_step)
             write_manifest(draft, manifest)
             if path.exists():
                 path.rename(Path(folder) / "replaced")
             draft.rename(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
-    return read_bundle(path)
+    bundle = read_bundle(path)
+    _log.info("exported the bundle %s to %s, in %s", manifest.name, path, " and ".join(bundle.precisions))
+    return bundle
+
+
+@dataclass(frozen=True, slots=True)
+class _HalfTerms:
+    """On what terms a bundle gets half precision."""
+
+    calibration: Calibration
+    limits: ParityLimits
+    search: bool
+    required: bool
 
 
 def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callable[[str], None]) -> Manifest:
@@ -110,18 +137,29 @@ def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callab
     return replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity})
 
 
-def _add_half(
-    path: Path,
-    manifest: Manifest,
-    calibration: Calibration,
-    least_dice: float | None,
-    on_step: Callable[[str], None],
-) -> Manifest:
+def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
+    """Add half precision to a proven bundle in float32, or leave it as it is where half precision does not pass."""
+    try:
+        manifest = _add_half(path, single, terms, on_step)
+        return _prove(path, manifest, terms.calibration, "fp16", terms.limits, on_step)
+    except BundleError as error:
+        if terms.required:
+            raise
+        for stage in STAGES:
+            (path / graph_name(stage, "fp16")).unlink(missing_ok=True)
+        # A bundle travels, and should not tell in which folder it was made.
+        reason = str(error).replace(str(path), path.name)
+        _log.warning("half precision is left out: %s", reason)
+        return replace(single, parity={**single.parity, "half_precision_left_out": reason})
+
+
+def _add_half(path: Path, manifest: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
     """Write both graphs in half precision, planned on what the float32 graphs are fed.
 
-    With a least Dice, those nodes of the plan are dropped without which the masks of each stage still have it.
+    With a search, those nodes of the plan are dropped without which the masks of each stage keep the least Dice.
     """
     bundle = write_manifest(path, manifest)
+    calibration, least_dice = terms.calibration, terms.limits.least_dice if terms.search else None
     on_step("running the float32 graphs on the calibration slices")
     with open_engines(bundle, "onnxruntime", "fp32") as engines:
         inputs = stage_inputs(calibration, engines, manifest.config)
@@ -152,18 +190,20 @@ def _prove(
     path: Path,
     manifest: Manifest,
     calibration: Calibration,
-    limits: Mapping[EnginePrecision, ParityLimits],
+    precision: Precision,
+    limits: ParityLimits,
     on_step: Callable[[str], None],
 ) -> Manifest:
-    """Compare the masks of each precision with those of PyTorch; ParityError where they are too far."""
+    """Compare the masks of a precision with those of PyTorch; ParityError where they are too far."""
     bundle = write_manifest(path, manifest)
-    found: dict[Precision, GateResult] = {}
-    with open_engines(bundle, "pytorch") as reference:
-        for precision in bundle.precisions:
-            with open_engines(bundle, "onnxruntime", precision) as candidate:
-                found[precision] = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)
-            judge(found[precision], limits[precision], f"{manifest.name} in {precision} on onnxruntime")
-    gate = {precision: {**each.to_json(), "limits": asdict(limits[precision])} for precision, each in found.items()}
+    with open_engines(bundle, "pytorch") as reference, open_engines(bundle, "onnxruntime", precision) as candidate:
+        found = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)
+    try:
+        judge(found, limits, f"{manifest.name} in {precision} on onnxruntime")
+    except ParityError as error:
+        without = ", --no-fp16 exports float32 alone" if precision == "fp16" else ""
+        raise ParityError(f"{error}; {_OTHER_TERMS}{without}") from None
+    gate = {**manifest.parity.get("gate", {}), precision: {**found.to_json(), "limits": asdict(limits)}}
     return replace(manifest, parity={**manifest.parity, "gate": gate})
 
 

@@ -13,14 +13,19 @@ from cascade_rt_export.float_tensors import HALF
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
-def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float:
+def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float | None:
     """Share of a graph's convolution work that is in half precision, in multiplications on inputs of a given size.
 
     Args:
         graph: A graph of `to_half`.
         inputs: Inputs of the size to count at; it is run once.
+
+    Returns:
+        The share; None where the graph has no convolution, such as a stage 1 without a network.
     """
     work = multiplications(graph, inputs)
+    if not work:
+        return None
     weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     halved = sum(work[node.name] for node in graph.graph.node if node.name in work and weights[node.input[1]] == HALF)
     return halved / sum(work.values())

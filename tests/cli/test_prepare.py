@@ -1,15 +1,18 @@
 """`prepare`, then `train` on the training cases of its split."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from cascade_rt.data.slices import open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.training.checkpoint import load_checkpoint
 from cascade_rt_cli.main import main
 from tests.data.test_folder import write_pairs
-from tests.data_trees import msd_tree, nih_tree
+from tests.data_trees import anatomy, msd_tree, nih_tree, write_nifti
 
 SMALL = ("--base-width", 8, "--epochs", 1, 0, 0)
 
@@ -82,6 +85,42 @@ def test_a_flip_is_refused_for_msd(tmp_path: Path) -> None:
     assert "--label-flip is for nih" in result.output
 
 
+def windowed(path: Path) -> Path:
+    """Give a scan the numbers of a picture, which are refused with a hint at an option."""
+    _, label = anatomy()
+    return write_nifti(path, (label * 100).astype(np.int16))
+
+
+def test_the_option_that_a_refused_scan_of_msd_hints_at_is_there(tmp_path: Path) -> None:
+    data = msd_tree(tmp_path / "data")
+    windowed(data / "imagesTr" / "pancreas_004.nii.gz")
+    command = ("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
+    refused = cascade_rt(*command)
+    assert (refused.exit_code, "insist with --assume-hu" in refused.stderr) == (3, True)
+    insisted = cascade_rt(*command, "--assume-hu", "--scattered")
+    assert insisted.exit_code == 0, insisted.output
+    (case,) = open_cases(tmp_path / "store", ["pancreas_004"])
+    assert case.scattered
+
+
+def test_a_scan_of_nih_in_nifti_is_read_as_asked(tmp_path: Path) -> None:
+    data, labels = nih_tree(tmp_path)
+    shutil.rmtree(data)
+    for number in (1, 2, 3):
+        windowed(data / f"PANCREAS_{number:04d}.nii.gz")
+    command = ("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store", "--label-flip", "y")
+    assert "insist with --assume-hu" in cascade_rt(*command).stderr
+    insisted = cascade_rt(*command, "--assume-hu")
+    assert insisted.exit_code == 0, insisted.output
+
+
+def test_how_a_dicom_series_is_read_is_not_to_be_chosen(tmp_path: Path) -> None:
+    data, labels = nih_tree(tmp_path)
+    command = ("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store", "--hu-offset", 7)
+    result = cascade_rt(*command)
+    assert (result.exit_code, "is DICOM, which says how it is read" in result.stderr) == (2, True)
+
+
 def test_a_bad_case_is_one_sentence_with_the_code_of_bad_input(tmp_path: Path) -> None:
     data = msd_tree(tmp_path / "data")
     (data / "labelsTr" / "pancreas_004.nii.gz").unlink()
@@ -122,7 +161,7 @@ def test_where_labels_have_tumours_stage_2_looks_for_them(tmp_path: Path) -> Non
         (("--dataset", "folder", "data", "--images", "a", "--labels", "b"), "a folder has no DATA"),
         (("--dataset", "msd"), "name the folder of the data set"),
         (("--dataset", "nih", "data", "--organ", 6), "are for folder, not nih"),
-        (("--dataset", "msd", "data", "--assume-hu"), "are for folder, not msd"),
+        (("--dataset", "msd", "data", "--tumor", 2), "are for folder, not msd"),
     ],
 )
 def test_options_of_another_data_set_are_refused(arguments: tuple[object, ...], message: str, tmp_path: Path) -> None:

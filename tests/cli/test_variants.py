@@ -1,6 +1,7 @@
 """Each variant and each comparator goes the whole way with the same commands: train, export, infer, evaluate.
 
-Two run with every test run; the others take minutes: `pytest -m slow tests/cli/test_variants.py`.
+With the flags of a newcomer, half precision among them. Two run with every test run; the others take minutes:
+`pytest -m slow tests/cli/test_variants.py`. Of those that do not run always, `tests/export` plans the half precision.
 """
 
 import json
@@ -56,7 +57,7 @@ def test_it_is_trained_exported_run_and_evaluated(
     run, bundle, report = tmp_path / "run", tmp_path / "bundle", tmp_path / "report.json"
     size = ("--base-width", 8, "--cases", 1, "--shape", *SHAPE, "--epochs", *EPOCHS)
     cascade_rt("train", phantoms, "-o", run, option, name, *size)
-    cascade_rt("export", run, "-o", bundle, "--no-fp16", "--calibrate", cohort / "images" / "3.nii.gz")
+    cascade_rt("export", run, "-o", bundle, "--calibrate", cohort / "images" / "3.nii.gz")
     cascade_rt("infer", cohort / "images" / "3.nii.gz", "--bundle", bundle, "-o", tmp_path)
     mask = np.asarray(nib.load(tmp_path / "3_seg.nii.gz").dataobj)
     assert set(np.unique(mask)) <= ({0, 2} if name in {"u", "m", *COMPARATORS} else {0, 1, 2})

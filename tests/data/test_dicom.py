@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from cascade_rt.dicom import find_series, read_series
@@ -121,6 +122,53 @@ def test_spacing_that_differs_by_less_than_a_percent_is_taken(tmp_path: Path) ->
     assert read(write_series(tmp_path, slices)).voxels.shape == HU.shape
 
 
+@pytest.mark.parametrize("step", [0.625, 1.25, 0.7, 2.5])
+def test_positions_that_were_rounded_to_a_decimal_are_a_straight_line(tmp_path: Path, step: float) -> None:
+    hu = np.repeat(HU, 5, axis=0)
+    slices = [
+        replace(entry, position=(-30.0, -20.0, round(-400.03 + step * index, 1)))
+        for index, entry in enumerate(axial_slices(hu))
+    ]
+    volume = read(write_series(tmp_path, slices))
+    np.testing.assert_array_equal(volume.voxels, hu)
+    assert volume.spacing_mm[0] == pytest.approx(step, abs=0.1 / len(hu))
+
+
+def test_a_slice_that_is_missing_among_rounded_positions_is_named(tmp_path: Path) -> None:
+    slices = [
+        replace(entry, position=(-30.0, -20.0, round(-400 + 0.625 * index, 1)))
+        for index, entry in enumerate(axial_slices(np.repeat(HU, 5, axis=0)))
+    ]
+    write_series(tmp_path, slices)
+    (tmp_path / "1-021.dcm").unlink()
+    message = refusal(tmp_path)
+    assert "slices are missing: 1 between 1-020.dcm (image 20, " in message
+    assert "and 1-022.dcm (image 22, " in message
+
+
+def test_an_oblique_series_with_rounded_positions_is_no_tilted_gantry(tmp_path: Path) -> None:
+    turned = np.deg2rad(17)
+    down, forward = np.cos(turned), np.sin(turned)
+    slices = [
+        replace(
+            entry,
+            orientation=(1, 0, 0, 0, down, -forward),
+            position=(-30.0, round(-20 + 2.5 * forward * index, 1), round(-400 + 2.5 * down * index, 1)),
+        )
+        for index, entry in enumerate(axial_slices(HU))
+    ]
+    assert read(write_series(tmp_path, slices)).voxels.shape == HU.shape
+
+
+def test_distances_that_grow_along_the_scan_are_refused(tmp_path: Path) -> None:
+    heights = np.cumsum(np.linspace(2.5, 2.6, 30))
+    slices = [
+        replace(entry, position=(-30.0, -20.0, float(height)))
+        for entry, height in zip(axial_slices(np.repeat(HU, 5, axis=0)), heights, strict=True)
+    ]
+    assert "slices lie 2.5 to 2.6 mm apart" in refusal(write_series(tmp_path, slices))
+
+
 def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
     tilted = [
         replace(entry, position=(-30.0, -20.0 + 0.67 * place, entry.position[2]))
@@ -162,6 +210,19 @@ def test_a_slice_that_does_not_belong_or_is_damaged_is_named(
     message = refusal(write_series(tmp_path, changed(axial_slices(HU), 3, **changes)))
     assert "1-004.dcm" in message
     assert reason in message
+
+
+@pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
+@pytest.mark.parametrize("ending", [".dcm", ""])
+def test_files_without_a_preamble_are_read(tmp_path: Path, implicit: bool, ending: str) -> None:
+    for entry in axial_slices(HU):
+        dataset = pydicom.dcmread(entry.write(tmp_path / "whole.dcm"))
+        path = tmp_path / "series" / f"{entry.number}{ending}"
+        path.parent.mkdir(exist_ok=True)
+        bare = pydicom.Dataset(dataset)
+        pydicom.dcmwrite(path, bare, implicit_vr=implicit, little_endian=True)
+        assert path.read_bytes()[128:132] != b"DICM"
+    np.testing.assert_array_equal(read(tmp_path / "series").voxels, HU)
 
 
 def test_a_truncated_file_is_not_passed_over(tmp_path: Path) -> None:

@@ -49,12 +49,23 @@ def test_the_dataset_json_of_nnunet_without_a_list_is_passed_over(tmp_path: Path
     assert names(tmp_path) == NAMES
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"training": [{"label": "a"}]}', '{"training": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"training": [{"label": "a"}]}', '{"training": [{"image": "imagesTr/1.nrrd"}]}', '{"training": 3}'],
+)
 def test_with_a_broken_dataset_json_names_are_paired_and_it_is_said(tmp_path: Path, content: str) -> None:
     msd_tree(tmp_path)
     (tmp_path / "dataset.json").write_text(content)
     assert names(tmp_path) == NAMES
     assert "scans and labels were paired by their names" in find_msd_cases(tmp_path).notes[0]
+
+
+@pytest.mark.parametrize("written", [".\\imagesTr\\{}.nii.gz", "imagesTr\\{}.nii.gz", "imagesTr/{}.nii.gz"])
+def test_a_list_with_the_separators_of_windows_leaves_out_what_it_leaves_out(tmp_path: Path, written: str) -> None:
+    msd_tree(tmp_path)
+    entries = [{"image": written.format(name)} for name in NAMES[1:]]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8-sig")
+    assert names(tmp_path) == NAMES[1:]
 
 
 def test_resource_forks_of_macos_are_skipped(tmp_path: Path) -> None:

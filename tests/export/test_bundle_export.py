@@ -1,5 +1,6 @@
 """Export writes a bundle that is shown to compute what PyTorch computes, or nothing."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from cascade_rt.bundle import Bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
-from cascade_rt.errors import OutputExistsError, ParityError
+from cascade_rt.errors import BundleError, OutputExistsError, ParityError
 from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.volume import Volume
@@ -142,16 +143,51 @@ def test_the_manifest_says_how_the_masks_agree_and_what_was_allowed(bundle: Bund
     assert found["engine"]["precision"] == precision
 
 
-def test_half_precision_that_finds_other_masks_fails_the_export(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
-) -> None:
+IMPOSSIBLE = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], mean_error=0.0)}
+
+
+@pytest.fixture
+def exported_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The float32 graphs are there and were compared; what follows is about half precision."""
     monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
-    impossible = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], mean_error=0.0)}
-    with pytest.raises(
-        ParityError, match=r"fp16 on onnxruntime: probabilities of the organ differ .* phantom \d+, slice"
-    ):
-        export_bundle(checkpoint, tmp_path / "bundle", calibration=small_calibration(), limits=impossible)
+    monkeypatch.setattr(bundle_export, "check_parity", lambda _: [])
+
+
+@pytest.mark.usefixtures("exported_float32")
+def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "bundle"
+    found = export_bundle(checkpoint, path, calibration=small_calibration(), limits=IMPOSSIBLE)
+    assert found.precisions == ("fp32",)
+    assert [file.name for file in path.glob("*fp16*")] == []
+    reason = found.manifest.parity["half_precision_left_out"]
+    assert re.search(r"fp16 on onnxruntime: probabilities of the organ differ .* phantom \d+, slice", reason)
+    assert set(found.manifest.parity["gate"]) == {"fp32"}
+
+
+@pytest.mark.usefixtures("exported_float32")
+def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(ParityError, match=r"--calibrate .*, --limits .*, --no-fp16 exports float32 alone"):
+        export_bundle(
+            checkpoint, tmp_path / "bundle", require_half=True, calibration=small_calibration(), limits=IMPOSSIBLE
+        )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("exported_float32")
+def test_a_stage_that_cannot_be_converted_leaves_float32_as_it_is(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(graph: onnx.ModelProto, *_: object, **__: object) -> None:
+        raise BundleError(f"{graph.graph.name}: computes something that is not a number")
+
+    monkeypatch.setattr(bundle_export, "half_precision_graph", refuse)
+    found = export_bundle(checkpoint, tmp_path / "bundle", calibration=small_calibration(), limits=RANDOM_WEIGHTS)
+    assert found.precisions == ("fp32",)
+    assert "not a number" in found.manifest.parity["half_precision_left_out"]
 
 
 def test_a_bundle_that_is_there_is_replaced_when_asked(

@@ -16,6 +16,8 @@ from cascade_rt.graph_checks import check_graph
 from cascade_rt.models.blocks import Norm
 from cascade_rt.models.comparators import NORMS, build_comparator
 from cascade_rt.tensors import STAGE_SPECS
+from cascade_rt_export.conv_work import half_share
+from cascade_rt_export.half_precision import half_precision_graph
 from cascade_rt_export.onnx_graph import onnx_from_graph
 from cascade_rt_export.parity import BATCH_SIZES, MAX_ERROR
 
@@ -98,6 +100,14 @@ def test_the_full_checker_accepts_the_graph(graph: ModelProto) -> None:
 
 def test_a_bundle_with_the_graph_would_be_taken(graph: ModelProto) -> None:
     check_graph(graph.SerializeToString(), "exported")
+
+
+def test_it_is_planned_and_converted_in_half_precision(graph: ModelProto) -> None:
+    feeds = {"salient": next(crops()).numpy()}
+    half = half_precision_graph(graph, [feeds], source="noise")
+    share = half_share(half.graph, feeds)
+    assert share is not None
+    assert share > 0.9
 
 
 def test_nothing_in_it_pads_or_asks_for_a_shape(graph: ModelProto) -> None:

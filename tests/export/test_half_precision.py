@@ -4,6 +4,7 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,12 +13,16 @@ from onnx import ModelProto, TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from cascade_rt.agreement import max_errors
+from cascade_rt.config import Variant, load_config
+from cascade_rt.data.phantom import make_phantom
 from cascade_rt.errors import BundleError
+from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.half_precision import half_precision_graph, to_half
 from cascade_rt_export.half_rounding import rounding_graph
 from cascade_rt_export.keep_plan import KeptNode
+from cascade_rt_export.onnx_graph import onnx_from_stage
 from tests.half_graphs import Converted, convolutions, half_weights, model, node, run
 
 OUTPUT_ERROR = 0.005
@@ -200,3 +205,13 @@ def test_padding_is_0_in_the_windowed_image(stages: Mapping[Stage, Converted]) -
         converted = stages["stage1"]
         errors = max_errors(run(rounding_graph(converted.half.graph), hu), run(converted.single, hu))
         assert max(errors.values()) < OUTPUT_ERROR
+
+
+@pytest.mark.parametrize("variant", ["u", "m"])
+def test_a_stage_without_a_network_has_no_convolutions_to_halve(variant: Variant) -> None:
+    cascade, _ = load_config(variant=variant)
+    graph = onnx_from_stage(CascadeModel(replace(cascade, base_width=8)), "stage1")
+    feeds = {"hu": make_phantom(31, (2, 64, 64)).hu.astype(np.float32)[:, None]}
+    half = half_precision_graph(graph, [feeds], source="a phantom")
+    assert half_share(half.graph, feeds) is None
+    assert np.ptp(run(half.graph, feeds)["salient"]) > 0.5

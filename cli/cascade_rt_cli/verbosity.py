@@ -1,0 +1,103 @@
+"""How much the command line says: `-v` adds the log on stderr, `-q` leaves nothing but errors and JSON asked for."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade_rt_cli.log_format import is_json, print_event
+
+_QUIET, _VERBOSE, _SHOWN = f"{__name__}.quiet", f"{__name__}.verbose", f"{__name__}.shown"
+_LOGGER = logging.getLogger("cascade_rt")
+
+
+def is_quiet() -> bool:
+    """Whether nothing but errors is to be printed."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def print_note(text: str) -> None:
+    """Print on stderr what a person who reads along wants to know; nothing where that is for programs, or unwanted."""
+    if not (is_quiet() or is_json()):
+        click.echo(text, err=True)
+
+
+def _ask_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_QUIET] = True
+        _check(context)
+
+
+def _ask_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_VERBOSE] = True
+        _check(context)
+        # Behind the name of a command; before it, the context may yet fail, and would never be closed.
+        if context.parent is not None:
+            show_log_where_asked(context)
+
+
+def _check(context: click.Context) -> None:
+    if context.meta.get(_QUIET) and context.meta.get(_VERBOSE):
+        raise click.UsageError("-v and -q contradict each other; leave one of them out")
+
+
+def with_verbosity(command: click.Command) -> click.Command:
+    """Let a command take `-v` and `-q`, once; both stand before or behind its name, as with any other option."""
+    if not any(parameter.name == "verbose" for parameter in command.params):
+        command.params += [
+            _flag("-v", "--verbose", _ask_verbose, "Show the log on stderr: what is read, opened, written and done."),
+            _flag("-q", "--quiet", _ask_quiet, "Print nothing but errors."),
+        ]
+    return command
+
+
+def _flag(short: str, long: str, callback: Callable[..., None], text: str) -> click.Option:
+    return click.Option([short, long], is_flag=True, is_eager=True, expose_value=False, callback=callback, help=text)
+
+
+def show_log_where_asked(context: click.Context) -> None:
+    """Show the log, once, until the outermost command ends, where `-v` was given by now."""
+    if not context.meta.get(_VERBOSE) or context.meta.get(_SHOWN):
+        return
+    context.meta[_SHOWN] = True
+    handler, level = _Stderr(context), _LOGGER.level
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+
+    def end() -> None:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
+
+    context.find_root().call_on_close(end)
+
+
+class _Stderr(logging.Handler):
+    """Writes to what is stderr at the time, which a progress bar takes over, and shows paths as all that is printed."""
+
+    def __init__(self, context: click.Context) -> None:
+        super().__init__()
+        self._context = context
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        from cascade_rt_cli.console import printable, shown
+
+        if isinstance(record.args, tuple):
+            # On a copy: other handlers may want the folders.
+            record = logging.makeLogRecord(record.__dict__)
+            with self._context.scope(cleanup=False):
+                record.args = tuple(_without_folders(each, shown) for each in record.args or ())
+        if is_json(self._context):
+            print_event("log", err=True, level=record.levelname, logger=record.name, message=record.getMessage())
+            return
+        sys.stderr.write(printable(self.format(record)) + "\n")
+
+
+def _without_folders(value: Any, shown: Callable[[Path], str]) -> Any:
+    return shown(value) if isinstance(value, Path) else value
