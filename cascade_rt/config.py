@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cascade_rt.errors import UsageError
 from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE
+from cascade_rt.tumor_recipe import TumorRecipe
 
 Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
@@ -249,6 +250,11 @@ class TrainConfig:
     tumor_share: float = 0.0
     """Share of the visited slices that hold tumour, of those with organ; slices are repeated and left out for it, an
     epoch keeps its length. 0: each slice once."""
+    synthetic_tumors: float = 0.0
+    """Share of the visited slices with a healthy pancreas that get a synthetic tumour, a new one each time; for data in
+    which no tumour is labelled (see `cascade_rt.data.synthetic_tumor`)."""
+    tumor_recipe: TumorRecipe = field(default_factory=TumorRecipe)
+    """What synthetic tumours look like."""
     joint: bool = True
     """Off, every epoch is of step S: the stages are trained apart, whatever `epochs` says of I and J."""
     transfer: bool = True
@@ -295,7 +301,7 @@ class TrainConfig:
             "train.output_weights must not be negative",
             self.output_weights,
         )
-        for name in ("tumor_share", "patch_around"):
+        for name in ("tumor_share", "patch_around", "synthetic_tumors"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"train.{name} must lie between 0 and 1", value)
         _require(

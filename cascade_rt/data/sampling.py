@@ -9,8 +9,9 @@ import numpy.typing as npt
 from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.data.augmentation import Window, change_slice, draw_change
 from cascade_rt.data.slices import Case, SliceRef
+from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.errors import InputError
-from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
 HuSlice = npt.NDArray[np.int16]
@@ -121,10 +122,21 @@ class SliceSampler:
 
     def _draw_pair(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
         """A slice or a patch of it, and its label, changed at random."""
-        image, label = self.cases[ref.case].image[ref.z], self.cases[ref.case].label[ref.z]
+        image, label = self._with_tumor(ref, random)
         change = draw_change(self.config.augmentation, random)
         window = draw_patch(label, self.config.patch, self.config.patch_around, random) if self.config.patch else None
         return change_slice(image, label, change, window)
+
+    def _with_tumor(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
+        """A slice and its label, with a synthetic tumour where it is its turn to have one."""
+        case = self.cases[ref.case]
+        image, label = case.image[ref.z], case.label[ref.z]
+        if not self.config.synthetic_tumors or label.max() != ORGAN_LABEL:
+            return image, label
+        if random.random() >= self.config.synthetic_tumors:
+            return image, label
+        grown = add_tumor(image[None], label[None], case.spacing_mm, self.config.tumor_recipe, random)
+        return (image, label) if grown is None else (grown[0][0], grown[1][0])
 
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [self._draw_pair(ref, random) for ref in refs]

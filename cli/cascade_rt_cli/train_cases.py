@@ -15,7 +15,9 @@ _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancrea
 
 
 def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
-    """Train on the training cases of a store's split. Where none has a tumour, both stages find the pancreas.
+    """Train on the training cases of a store's split.
+
+    Where no tumour is labelled and none is made, both stages find the pancreas.
 
     Raises:
         UsageError: The store is not named, is not prepared, or holds another data set.
@@ -28,12 +30,15 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     split = read_split(store, dataset)
     cases = open_cases(store, split.train)
     if not any(has_tumor(case) for case in cases):
-        slices = "organ" if plan.config.slices == "tumor" else plan.config.slices
-        plan = replace(
-            plan,
-            cascade=replace(plan.cascade, target="organ"),
-            config=replace(plan.config, slices=slices, boundary_classes=2),
-        )
+        plan = _without_labelled_tumors(plan)
     trained_on, _ = hold_out(cases, plan.validate)
     plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on))
     run_training(cases, f"{_TITLES[dataset]}, {split}", plan)
+
+
+def _without_labelled_tumors(plan: Plan) -> Plan:
+    slices = "organ" if plan.config.slices == "tumor" else plan.config.slices
+    plan = replace(plan, config=replace(plan.config, slices=slices))
+    if plan.config.synthetic_tumors:
+        return plan
+    return replace(plan, cascade=replace(plan.cascade, target="organ"), config=replace(plan.config, boundary_classes=2))
