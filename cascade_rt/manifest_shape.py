@@ -65,7 +65,9 @@ _HALF = Table(
     {"dropped_by_search": _COUNT_OR_NONE},
 )
 FREE_PARTS: Mapping[str, Shape] = {
-    "parity": Table(optional={"stage1": _STAGE, "stage2": _STAGE, "gate": TableOf(_GATE)}),
+    "parity": Table(
+        optional={"stage1": _STAGE, "stage2": _STAGE, "gate": TableOf(_GATE), "half_precision_left_out": _TEXT}
+    ),
     "half_precision": TableOf(_HALF),
     "training": Table({"data": _TEXT}, {"epochs": _COUNT}),
 }
