@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import inv_ornt_aff
 
@@ -92,7 +92,17 @@ def headers(draw: st.DrawFn) -> nib.Nifti1Header:
     header.set_data_offset(header.single_vox_offset)
     header["scl_slope"], header["scl_inter"] = draw(st.sampled_from([(0, 0), (1, 0), (1, -1024), (0.5, 3), (-2, 7.5)]))
     header["xyzt_units"] = units
+    assume(nibabel_reads_qform(header))
     return header
+
+
+def nibabel_reads_qform(header: nib.Nifti1Header) -> bool:
+    """Whether nibabel takes what it has written: rounding may leave its own unit quaternions too long for it."""
+    try:
+        header.get_qform()
+    except ValueError:
+        return False
+    return True
 
 
 @settings(max_examples=150, deadline=None)
