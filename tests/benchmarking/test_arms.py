@@ -34,7 +34,7 @@ def test_every_backend_is_among_all_arms() -> None:
         ("onnxruntime:", "there is no precision ''"),
         ("", "there is no backend ''"),
         ("pytorch+z-search=x", "there is no option 'z-search=x'; choose from z-search=K, body-box"),
-        ("pytorch+z-search=0", "every slice is the least"),
+        ("pytorch+z-search=0", "0 is too few; 1 looks at every slice"),
         ("pytorch,pytorch", "'pytorch' is named twice"),
     ],
 )
