@@ -11,6 +11,7 @@ from cascade_rt.errors import CascadeError, InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.shown_paths import plain_text
 from cascade_rt.volume import Volume, read_grid, read_mask
 
@@ -69,7 +70,9 @@ def pair_cases(images: Path, labels: Path) -> tuple[CasePair, ...]:
     return tuple(pairs[name] for name in sorted(pairs))
 
 
-def check_pairs(pairs: Sequence[CasePair], *, on_pair: Callable[[], None] = lambda: None) -> Cohort:
+def check_pairs(
+    pairs: Sequence[CasePair], *, reading: ScanOptions = AS_IT_IS, on_pair: Callable[[], None] = lambda: None
+) -> Cohort:
     """Find out before the work begins which pairs cannot be evaluated.
 
     Of each label file all is read: its numbers, and that it lies on the grid of its scan. Of the scan only the header
@@ -77,6 +80,7 @@ def check_pairs(pairs: Sequence[CasePair], *, on_pair: Callable[[], None] = lamb
 
     Args:
         pairs: What `pair_cases` found.
+        reading: What the user says about the scans that they do not say themselves.
         on_pair: Called after each pair.
 
     Raises:
@@ -85,7 +89,7 @@ def check_pairs(pairs: Sequence[CasePair], *, on_pair: Callable[[], None] = lamb
     problems, tumor_in_labels = [], False
     for pair in pairs:
         try:
-            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image)) == TUMOR_LABEL).any())
+            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image, reading)) == TUMOR_LABEL).any())
         except CascadeError as error:
             problems.append(plain_text(str(error)))
         on_pair()

@@ -225,13 +225,17 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -
         return reader.finish()
 
 
-def read_grid(path: str | os.PathLike[str]) -> CanonicalGrid:
+def read_grid(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> CanonicalGrid:
     """Read from the header alone where the voxels of a scan or a label lie.
+
+    Args:
+        path: A NIfTI file.
+        options: What the user says about the file that it does not say itself.
 
     Raises:
         InputError: The header is missing, damaged, or not that of one 3D image of numbers.
     """
-    with input_gate(os.fspath(path)), NiftiStream(path, AS_IT_IS, labels=True) as stream:
+    with input_gate(os.fspath(path)), NiftiStream(path, options, labels=True) as stream:
         return CanonicalGrid.from_source(stream.header.shape, stream.header.affine)
 
 

@@ -13,7 +13,7 @@ from cascade_rt_cli.options import (
     bundle_option,
     overwrite_option,
     precision_option,
-    scattered_option,
+    scan_options,
 )
 
 
@@ -33,7 +33,7 @@ from cascade_rt_cli.options import (
 )
 @click.option("-o", "--output", type=PATH, metavar="JSON", help="Write everything to this file.")
 @click.option("--csv", "table", type=PATH, metavar="CSV", help="Write a row for each case to this file.")
-@scattered_option
+@scan_options
 @bundle_option
 @backend_option
 @precision_option
@@ -45,11 +45,11 @@ def evaluate(
     baseline: Backend | None,
     output: Path | None,
     table: Path | None,
-    scattered: bool,
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Segment scans whose true labels are known, and score the masks.
 
@@ -62,6 +62,5 @@ def evaluate(
     """  # noqa: D301
     from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
 
-    reading = ScanOptions(scattered=scattered)
     outputs = Outputs(output, table, overwrite=overwrite)
     evaluate_cohort(images, labels, bundle, backend, precision, baseline, outputs, slices=slices, reading=reading)

@@ -104,7 +104,7 @@ def _evaluate_with_progress(
 ) -> Evaluation:
     with progress_bar() as bars:
         checking = bars.add_task("checking labels", total=len(pairs))
-        cohort = check_pairs(pairs, on_pair=lambda: bars.advance(checking))
+        cohort = check_pairs(pairs, reading=reading, on_pair=lambda: bars.advance(checking))
     runs = 1 if baseline is None else 2
     with progress_bar() as bars:
         all_cases, case = bars.add_task("cases", total=len(pairs)), bars.add_task("slices", total=None)

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -80,6 +81,15 @@ def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, mon
         report = json.loads((tmp_path / "report.json").read_text())
         dice.append(report["cases"][0]["organ_dice"])
     assert dice == [pytest.approx(4 / 5), 1.0]
+
+
+def test_what_a_scan_does_not_say_can_be_said(tmp_path: Path) -> None:
+    root = save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
+    image = root / "images" / "a.nii.gz"
+    voxels = np.asarray(nib.load(image).dataobj)
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16) + 1024, nib.load(image).affine), image)
+    assert evaluate(root, "-o", tmp_path / "report.json", "--hu-offset", -1024).exit_code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["cases"][0]["organ_dice"] == 1.0
 
 
 def test_the_table_has_three_rows_for_each_target(tmp_path: Path) -> None:
