@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import distance_transform_edt, gaussian_filter, gaussian_filter1d, map_coordinates, zoom
+from scipy.ndimage import (
+    distance_transform_edt,
+    find_objects,
+    gaussian_filter,
+    gaussian_filter1d,
+    map_coordinates,
+    zoom,
+)
 
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.tumor_recipe import TumorRecipe
@@ -153,7 +160,13 @@ def _choose_center(
 
 def _in_plane_depth(organ: Region, spacing_mm: Spacing) -> Field:
     """Distance in mm from each voxel of the gland to its edge, slice by slice."""
-    return np.stack([distance_transform_edt(one, spacing_mm[1:]) for one in organ]).astype(np.float32)
+    depth = np.zeros(organ.shape, dtype=np.float32)
+    for index in np.flatnonzero(organ.any(axis=(1, 2))):
+        # The edge of the gland is never further away than one voxel outside its box.
+        ((rows, cols),) = find_objects(organ[index].astype(np.uint8))
+        box = (slice(max(0, rows.start - 1), rows.stop + 1), slice(max(0, cols.start - 1), cols.stop + 1))
+        depth[index][box] = distance_transform_edt(organ[index][box], spacing_mm[1:])
+    return depth
 
 
 def _draw_radius(recipe: TumorRecipe, random: np.random.Generator, *, in_slice: bool) -> float:
