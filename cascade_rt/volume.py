@@ -184,8 +184,13 @@ class ScanReader:
             self._blocks.read_until(self.volume.grid.shape[2])
             warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
             warnings += self._conversion.check()
-            seen = self._conversion.lowest, self._conversion.highest
-            warnings += check_content(self.volume.voxels, seen, assume_hu=self._options.assume_hu)
+            warnings += check_content(
+                self.volume.voxels,
+                (self._conversion.lowest, self._conversion.highest),
+                assume_hu=self._options.assume_hu,
+                filled=self._conversion.filled,
+                padded=self._conversion.padded,
+            )
             record = self._stream.record()
         self.close()
         self.volume = replace(self.volume, warnings=tuple(warnings), file=record)

@@ -123,6 +123,19 @@ def outside_the_field_of_view(value: float) -> Array:
     return np.where(row[:, None] ** 2 + col**2 < 1, HU, value).astype(np.float32)
 
 
+def padded_below_air(array: Array, value: float, dtype: str = "i4") -> Array:
+    """A scan with a fifth of each slice, on one side, of a number that no scan has."""
+    changed = array.astype(dtype)
+    changed[:, :, -array.shape[2] // 5 :] = value
+    return changed
+
+
+def nan_beside_padding() -> Array:
+    array = padded_below_air(HU, -99999, "f4")
+    array[:, :4] = np.nan
+    return array
+
+
 def with_metal(value: int, count: int) -> Array:
     array = HU.astype(np.int64)
     array[0, 20, :count] = value
@@ -277,6 +290,13 @@ BROKEN: list[ScanFile] = [
         integers_too_large=voxels(HU.astype(np.int32) * 1000),
         unsigned_too_large=voxels((HU.astype(np.int32) + 40000).astype(np.uint16)),
         reals_too_large=voxels(HU.astype(np.float64) * 1e30),
+        only_air_too_low=voxels(HU.astype(np.int32) * 40),
+        nothing_but_padding=voxels(np.where(np.arange(HU.size).reshape(SHAPE) < 50, HU, -99999.0).astype(np.int32)),
+        holes_far_below_air=with_holes(-99999),
+        magnetic_resonance_with_padding=voxels(padded_below_air(magnetic_resonance(), -99999)),
+        hu_and_1024_with_padding=voxels(padded_below_air(HU + 1024, -99999)),
+        bytes_with_padding_at_the_top=voxels(padded_below_air(HU, 99999)),
+        wrapped_unsigned=voxels(HU.astype(np.uint16)),
     ),
     *_files(
         "E_SPACING",
@@ -492,6 +512,34 @@ ODD: list[ScanFile] = [
         one_in_200_infinite=with_odd_voxels(0.005, -np.inf),
         nan_outside_the_field_of_view=voxels(outside_the_field_of_view(np.nan)),
         one_of_six_slices_nan=with_odd_voxels(1 / 6, np.nan),
+    ),
+    *_warned(
+        "W_PADDING",
+        padding_of_minus_99999=voxels(padded_below_air(HU, -99999)),
+        padding_of_minus_99999_as_real=voxels(padded_below_air(HU, -99999, "f4")),
+        padding_of_minus_1e30=voxels(padded_below_air(HU, -1e30, "f4")),
+        padding_of_int16_below_an_intercept=voxels(padded_below_air(HU + 1024, -32768, "i2"), scaling=(1, -1024)),
+        padding_outside_the_field_of_view=voxels(outside_the_field_of_view(-99999.0)),
+    ),
+    *_warned("W_PADDING W_NONFINITE", padding_and_nan=voxels(nan_beside_padding())),
+    _told(
+        "padding_with_offset",
+        voxels(padded_below_air(HU + 1024, -99999)),
+        "--hu-offset",
+        "-1024",
+        warnings="W_PADDING",
+    ),
+    _told(
+        "padding_that_is_vouched_for",
+        voxels(padded_below_air(magnetic_resonance(), -99999)),
+        "--assume-hu",
+        warnings="W_PADDING",
+    ),
+    *_files(
+        None,
+        padding_of_minus_2000=voxels(padded_below_air(HU, -2000, "i2")),
+        padding_of_minus_3024=voxels(padded_below_air(HU, -3024, "f4")),
+        padding_of_minus_32768=voxels(padded_below_air(HU, -32768, "i2")),
     ),
     *_warned(
         "W_CLIPPED",
