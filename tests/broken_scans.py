@@ -314,7 +314,6 @@ BROKEN: list[ScanFile] = [
         sform_of_1e_30_mm=header(280, [1e-30], "<f4"),
         quaternion_too_long=header(256, [0.9, 0.9, 0.9], "<f4", QFORM_ONLY),
         quaternion_nan=header(256, [np.nan], "<f4", QFORM_ONLY),
-        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
         qform_far_away=header(268, [1e20], "<f4", QFORM_ONLY),
     ),
     *_files("E_ORIENT", no_orientation=gzip.compress(NOWHERE), unknown_code=header(254, [200], "<i2")),
@@ -487,7 +486,14 @@ ODD: list[ScanFile] = [
     *_warned(
         "W_QFAC",
         handedness_3=header(76, [3], "<f4", QFORM_ONLY),
+        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
+        handedness_minus_infinite=header(76, [-np.inf], "<f4", QFORM_ONLY),
         handedness_nan=header(76, [np.nan], "<f4", QFORM_ONLY),
+    ),
+    *_files(
+        None,
+        handedness_0=header(76, [0], "<f4", QFORM_ONLY),
+        handedness_minus_3_with_an_sform_that_agrees=header(76, [-3], "<f4"),
     ),
     *_warned(
         "W_SPACING W_FORM_DISAGREE",
@@ -500,6 +506,9 @@ ODD: list[ScanFile] = [
         "W_FORM_DISAGREE",
         forms_1_mm_apart=header(268, [32], "<f4"),
         forms_20_mm_apart=header(268, [51], "<f4"),
+        handedness_minus_3_with_an_sform_that_disagrees=header(
+            76, [-3], "<f4", scan(affine=LPS_AFFINE @ np.diag([1, 1, -1, 1]))
+        ),
         bad_quaternion_beside_an_sform=header(256, [0.9, 0.9, 0.9], "<f4"),
     ),
     _told("forms_1_mm_apart_strictly", header(268, [32], "<f4"), "--strict", warnings="W_FORM_DISAGREE"),

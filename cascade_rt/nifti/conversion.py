@@ -143,8 +143,8 @@ class _Conversion:
 class HuConversion(_Conversion):
     """To Hounsfield units, rounded.
 
-    Voxels that are no finite number become air, where they are not holes in a scan. So does padding: voxels that all hold
-    one number, far below air.
+    Voxels that are no finite number become air, where they are not holes in a scan. So does padding: voxels far below
+    air that all hold one number.
     """
 
     target = np.int16
