@@ -85,7 +85,7 @@ class CaseResult:
     slices_without_organ: int
     """Slices in which stage 1 found nothing (see `Segmentation`)."""
     warnings: tuple[str, ...]
-    """What is doubtful about the scan."""
+    """What is doubtful about the scan and about what was found in it."""
     slices: Mapping[Target, tuple[Confusion, ...]]
     """Counts of each slice."""
     crop: CropCoverage
@@ -150,7 +150,7 @@ class Evaluation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of the scans, with the name of the case before them."""
+        """Those of the scans and of what was found in them, with the name of the case before them."""
         return tuple(f"{case.name}: {warning}" for case in self.cases for warning in case.warnings)
 
     @property
@@ -283,7 +283,7 @@ def _evaluate_case(
         voxel_ml=volume.voxel_volume_ml,
         seconds=sum(segmentation.timings.values()),
         slices_without_organ=segmentation.slices_without_organ,
-        warnings=tuple(str(warning) for warning in volume.warnings),
+        warnings=tuple(str(warning) for warning in segmentation.warnings),
         slices={target: _slice_counts(segmentation.mask, truth, target) for target in TARGETS},
         crop=crop_coverage(truth, segmentation.boxes),
         baseline=compared,
