@@ -11,6 +11,7 @@ from cascade_rt.errors import (
     BackendUnavailableError,
     CascadeError,
     EngineBuildError,
+    EngineError,
     EngineOutOfMemoryError,
     OutputError,
 )
@@ -66,6 +67,23 @@ def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], mon
     assert [cascade.rung for _ in cascade.rungs_below()] == [0, 1]
     with pytest.raises(RuntimeError, match="engine is closed"):
         opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
+
+
+def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = {"second": EngineError("TensorRT cannot run (no kernel)"), "third": BackendUnavailableError("no third")}
+
+    def open_fake(_: object, backend: str, *__: object) -> Engines:
+        if backend in refusals:
+            raise refusals[backend]
+        return fake_cascade().engines
+
+    monkeypatch.setattr("cascade_rt.ladder.BACKENDS", ("fake", "first", "second", "third", "fourth"))
+    monkeypatch.setattr("cascade_rt.ladder.open_engines", open_fake)
+    cascade = LadderCascade(fake_cascade())
+    reasons = [cascade.engines.passed_over for _ in cascade.rungs_below()]
+    first_reasons = ("fake ran out of memory",)
+    later = ("first ran out of memory", "TensorRT cannot run (no kernel)", "no third")
+    assert reasons == [(), first_reasons, (*first_reasons, *later)]
 
 
 def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
