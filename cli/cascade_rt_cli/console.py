@@ -65,6 +65,12 @@ def shown(path: str | os.PathLike[str]) -> str:
     return os.fspath(path) if logs_paths() else shown_path(path)
 
 
+def typed(path: str | os.PathLike[str], placeholder: str) -> str:
+    """A path in a command to type: as it is printed where that leads to it, else a word in its place."""
+    text = shown(path)
+    return printable(text if os.path.abspath(text) == os.path.abspath(path) else placeholder)
+
+
 def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
     """A message on one line, with the paths in it as they are printed (see `shown`)."""
     return printable(message if logs_paths() else hide_folders(message, paths))

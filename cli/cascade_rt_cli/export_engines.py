@@ -10,7 +10,7 @@ from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.tensorrt_api import import_tensorrt
 from cascade_rt.errors import UsageError
 from cascade_rt.tensors import STAGES
-from cascade_rt_cli.console import print_rows, results_console
+from cascade_rt_cli.console import print_rows, results_console, shown
 from cascade_rt_cli.options import EngineChoice
 from cascade_rt_cli.plans import plans, shown_builds
 
