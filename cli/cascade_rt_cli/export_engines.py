@@ -58,4 +58,4 @@ def _rows(folder: Path, facts: Iterable["EngineFacts"]) -> Iterator[tuple[str, s
             f"{found.stage} in {found.precision}: {shares.half:.0%} of the work of convolutions in half precision, "
             f"{shares.single:.0%} in float32, as the {found.proven_by} of TensorRT-RTX {found.version} says",
         )
-    yield "engines", str(folder)
+    yield "engines", shown(folder)

@@ -81,12 +81,11 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
     run = printable(shown(plan.run))
-    console.print(
-        f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {typed(plan.run, 'RUN')} -o BUNDLE"
-    )
+    next_run = typed(plan.run, "RUN")
+    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {next_run} -o BUNDLE")
     best = best_epoch(checkpoint.history)
     if best is not None:
-        file = Path(typed(plan.run, "RUN")) / BEST_NAME
+        file = Path(next_run) / BEST_NAME
         console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
 
 
