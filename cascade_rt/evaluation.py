@@ -15,7 +15,8 @@ One scan at a time is in memory; of each, only counts are kept.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,8 @@ class Evaluation:
     """What the baseline ran on, where there was one."""
     tumor_sought: bool = True
     """Whether the bundle looks for tumours; where it does not, nothing can be said of them."""
+    failed_files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """For each case that failed, its files, which its message may name."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -234,6 +237,7 @@ def evaluate(
     return Evaluation(
         cases=tuple(cases),
         failures=failures,
+        failed_files={pair.name: (pair.image, pair.label) for pair in cohort.pairs if pair.name in failures},
         tumor_in_labels=cohort.tumor_in_labels,
         organ_sought=cascade.bundle.manifest.config.finds_organ,
         provenance=cascade.provenance,

@@ -1,10 +1,12 @@
 """Where memory runs out, batches are halved, the masks stay the same, and the rung is recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cascade_rt.cascade import Cascade
 from cascade_rt.cohort.here import segment_files
 from cascade_rt.engines import Engines
 from cascade_rt.errors import (
@@ -84,6 +86,13 @@ def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch:
     first_reasons = ("fake ran out of memory",)
     later = ("first ran out of memory", "TensorRT cannot run (no kernel)", "no third")
     assert reasons == [(), first_reasons, (*first_reasons, *later)]
+
+
+def test_the_reason_why_an_engine_was_passed_over_names_no_folder() -> None:
+    cascade = fake_cascade()
+    engines = replace(cascade.engines, passed_over=("/home/doe_john/.cache/engines/plan: cannot be kept",))
+    report = Cascade(cascade.bundle, engines).provenance
+    assert report["engines_passed_over"] == ["plan: cannot be kept"]
 
 
 def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cascade_rt.evaluation import Evaluation
@@ -146,12 +147,12 @@ def spinner() -> Iterator[Callable[[str], None]]:
         steps: list[str] = []
 
         def say(text: str) -> None:
-            steps.append(text)
-            console.print(f"{text} ...")
+            steps.append(printable(text))
+            console.print(f"{steps[-1]} ...", markup=False)
 
         lines = lines_while(lambda: f"still {steps[-1]}" if steps else None, _print_line)
         with nullcontext() if is_quiet() else lines:
             yield say
         return
     with console.status("") as status:
-        yield lambda text: status.update(f"{text} ...")
+        yield lambda text: status.update(f"{escape(printable(text))} ...")
