@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.case_pairs import CasePair, pair_cases
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.grids import check_same_grid
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_mask, read_volume
+from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 0.2
 
@@ -62,15 +62,16 @@ class FolderCase:
 
     def check(self) -> None:
         """Compare the headers of scan and label."""
-        check_same_grid(read_grid(self.pair.label), read_grid(self.pair.image), str(self.pair.label))
+        scan = read_grid(self.pair.image, self.reading)
+        check_same_grid(read_label_grid(self.pair.label, scan), scan, str(self.pair.label))
 
     def read(self) -> SourceCase:
         """Read both; the label must hold some pancreas or tumour, or nothing at all."""
         volume = read_volume(self.pair.image, self.reading)
-        label = read_mask(self.pair.label, like=volume)
-        translated = self.values.translate(label)
-        if label.any() and not translated.any():
-            found = ", ".join(str(value) for value in np.unique(label) if value)
+        labels = read_labels(self.pair.label, like=volume)
+        translated = self.values.translate(labels.voxels)
+        if labels.voxels.any() and not translated.any():
+            found = ", ".join(str(value) for value in np.unique(labels.voxels) if value)
             raise InputError(
                 f"{self.pair.label}: holds the labels {found}, none of which was named; name that of the pancreas "
                 "with --organ"
@@ -84,7 +85,7 @@ class FolderCase:
             "tumor": list(self.values.tumor),
             "scattered": self.reading.scattered,
         }
-        return SourceCase(volume, translated, source)
+        return SourceCase(volume, translated, source, of_label(labels))
 
 
 def find_folder_cases(

@@ -15,12 +15,12 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
 from cascade_rt.grids import check_same_grid
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_mask, read_volume
+from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 cases that have labels."""
@@ -40,13 +40,14 @@ class MsdCase:
 
     def check(self) -> None:
         """Compare the headers of scan and label."""
-        check_same_grid(read_grid(self.label), read_grid(self.image), str(self.label))
+        scan = read_grid(self.image, self.reading)
+        check_same_grid(read_label_grid(self.label, scan), scan, str(self.label))
 
     def read(self) -> SourceCase:
         """Read both; the label must hold nothing but 0, 1 and 2."""
         volume = read_volume(self.image, self.reading)
-        label = read_mask(self.label, like=volume)
-        unknown = np.flatnonzero(np.bincount(label.ravel()))
+        labels = read_labels(self.label, like=volume)
+        unknown = np.flatnonzero(np.bincount(labels.voxels.ravel()))
         unknown = unknown[unknown > TUMOR_LABEL]
         if unknown.size:
             values = ", ".join(map(str, unknown))
@@ -60,7 +61,7 @@ class MsdCase:
             "affine": volume.affine.tolist(),
             "scattered": self.reading.scattered,
         }
-        return SourceCase(volume, label, source)
+        return SourceCase(volume, labels.voxels, source, of_label(labels))
 
 
 def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions = AS_IT_IS) -> Listing:

@@ -16,13 +16,13 @@ import numpy as np
 from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.dicom import find_series, is_dicom, read_series
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.labels import ORGAN_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
+from cascade_rt.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 20 / 82
 """The paper tests on 20 of 82 cases; of the 80 that are left today, that is 20 as well."""
@@ -47,13 +47,14 @@ class NihCase:
         """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
         if self.scan.is_dir() and self.reading != AS_IT_IS:
             raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
-        scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan)
-        _check_shape(read_grid(self.label).shape, scan.shape, self.label)
+        scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan, self.reading)
+        _check_shape(read_label_grid(self.label, scan).shape, scan.shape, self.label)
 
     def read(self) -> SourceCase:
         """Read both, and turn the label the way the scan lies."""
         volume = self._read_scan()
-        label = read_mask(self.label)
+        labels = read_labels(self.label, assume_orientation=volume.grid.assumed_orientation)
+        label = labels.voxels
         _check_shape(label.shape, volume.voxels.shape, self.label)
         if label.max() > ORGAN_LABEL:
             values = ", ".join(str(value) for value in np.unique(label) if value > ORGAN_LABEL)
@@ -69,7 +70,7 @@ class NihCase:
             "label_flip": facts.pop("flip"),
             "inside_label": facts,
         }
-        return SourceCase(volume, flip_label(label, fit.flip), source, warnings)
+        return SourceCase(volume, flip_label(label, fit.flip), source, (*of_label(labels), *warnings))
 
     def _read_scan(self) -> Volume:
         if self.scan.is_dir():

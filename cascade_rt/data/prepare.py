@@ -23,7 +23,7 @@ from cascade_rt.data.split import (
     write_split,
 )
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
-from cascade_rt.volume import Volume
+from cascade_rt.volume import LabelImage, Volume
 
 _MOST_SHOWN = 10
 
@@ -40,6 +40,11 @@ class SourceCase:
     source: dict[str, Any]
     """What it was read from, as plain values; file names without their folders."""
     warnings: tuple[str, ...] = ()
+
+
+def of_label(labels: LabelImage) -> tuple[str, ...]:
+    """What is doubtful about a label file, said so that it is not taken for doubts about its scan."""
+    return tuple(f"its label file: {warning}" for warning in labels.warnings)
 
 
 class CaseSource(Protocol):

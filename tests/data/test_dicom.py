@@ -221,7 +221,7 @@ def test_padding_of_int16_becomes_air_although_the_intercept_takes_it_out_of_ran
     ]
     volume = read(write_series(tmp_path, slices))
     np.testing.assert_array_equal(volume.voxels, np.where(stored == -32768, -1024, HU))
-    assert [warning.code for warning in volume.warnings] == ["W_PADDING"]
+    assert [warning.code for warning in volume.warnings] == ["W_PADDING", "W_TOO_SMALL"]
 
 
 @pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
