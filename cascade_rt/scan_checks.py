@@ -65,8 +65,11 @@ def check_content(
         sample = sample[sample != AIR_HU]
     _check_scale(sample, dense, seen)
     doubt = _doubt_of_scale(sample, dense)
+    if padded and doubt is None and not _is_share(sample < _AIR_BELOW_HU):
+        # The background of a magnetic resonance image may pass for soft tissue; a scan of a body holds gas.
+        doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
     if padded and doubt is not None:
-        sentence = f"many voxels are far below air, and of the others: {doubt.message}"
+        sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
         raise Refusal("E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with --assume-hu")
     return () if doubt is None else (doubt,)
 

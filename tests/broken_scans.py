@@ -130,6 +130,18 @@ def padded_below_air(array: Array, value: float, dtype: str = "i4") -> Array:
     return changed
 
 
+def resonance_around_0() -> Array:
+    """Bright tissue, and a background of noise on both sides of 0."""
+    return np.where(HU > -500, HU + 600, HU % 80 - 40).astype(np.int16)
+
+
+def body_cut_out() -> Array:
+    """A body with some gas in it, and padding in place of all that is around it."""
+    array = np.where(HU > -500, HU, -99999.0)
+    array[2:4, 18:22, 22:26] = -950
+    return array.astype(np.int32)
+
+
 def nan_beside_padding() -> Array:
     array = padded_below_air(HU, -99999, "f4")
     array[:, :4] = np.nan
@@ -294,6 +306,7 @@ BROKEN: list[ScanFile] = [
         nothing_but_padding=voxels(np.where(np.arange(HU.size).reshape(SHAPE) < 50, HU, -99999.0).astype(np.int32)),
         holes_far_below_air=with_holes(-99999),
         magnetic_resonance_with_padding=voxels(padded_below_air(magnetic_resonance(), -99999)),
+        resonance_around_0_with_padding=voxels(padded_below_air(resonance_around_0(), -99999)),
         hu_and_1024_with_padding=voxels(padded_below_air(HU + 1024, -99999)),
         bytes_with_padding_at_the_top=voxels(padded_below_air(HU, 99999)),
         wrapped_unsigned=voxels(HU.astype(np.uint16)),
@@ -528,6 +541,7 @@ ODD: list[ScanFile] = [
         padding_of_minus_99999_as_real=voxels(padded_below_air(HU, -99999, "f4")),
         padding_of_minus_1e30=voxels(padded_below_air(HU, -1e30, "f4")),
         padding_of_int16_below_an_intercept=voxels(padded_below_air(HU + 1024, -32768, "i2"), scaling=(1, -1024)),
+        padding_around_a_body=voxels(body_cut_out()),
         padding_outside_the_field_of_view=voxels(outside_the_field_of_view(-99999.0)),
     ),
     *_warned("W_PADDING W_NONFINITE", padding_and_nan=voxels(nan_beside_padding())),

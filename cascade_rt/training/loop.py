@@ -183,11 +183,12 @@ def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
 
 def _with_spacing_of(fresh: Checkpoint, found: Checkpoint) -> Checkpoint:
     """A checkpoint with the ranges of the fresh one where it has none: it was begun before they were recorded."""
-    spacing = {
-        "pixel_mm": found.cascade.pixel_mm or fresh.cascade.pixel_mm,
-        "slice_mm": found.cascade.slice_mm or fresh.cascade.slice_mm,
-    }
-    return replace(found, cascade=replace(found.cascade, **spacing))
+    cascade = replace(
+        found.cascade,
+        pixel_mm=found.cascade.pixel_mm or fresh.cascade.pixel_mm,
+        slice_mm=found.cascade.slice_mm or fresh.cascade.slice_mm,
+    )
+    return replace(found, cascade=cascade)
 
 
 def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeModel:
