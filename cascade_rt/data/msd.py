@@ -9,11 +9,14 @@ Scans of `imagesTs` have no public labels and are not read.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
+from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
@@ -38,6 +41,16 @@ class MsdCase:
     reading: ScanOptions = AS_IT_IS
     """How the scan is read; the store keeps whether its slices are independent of one another."""
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Scan and label."""
+        return {"image": self.image, "label": self.label}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How scans are read."""
+        return {"dataset": "msd", **reading_settings(self.reading)}
+
     def check(self) -> None:
         """Compare the headers of scan and label."""
         scan = read_grid(self.image, self.reading)
@@ -54,13 +67,7 @@ class MsdCase:
             raise InputError(
                 f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumour"
             )
-        source = {
-            "dataset": "msd",
-            "image": self.image.name,
-            "label": self.label.name,
-            "affine": volume.affine.tolist(),
-            "scattered": self.reading.scattered,
-        }
+        source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
         return SourceCase(volume, labels.voxels, source, of_label(labels))
 
 

@@ -8,11 +8,14 @@ The frame of the labels is not that of the series: `label_flip` finds out how th
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
@@ -43,6 +46,16 @@ class NihCase:
     reading: ScanOptions = AS_IT_IS
     """How a NIfTI file is read; the store keeps whether its slices are independent of one another."""
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Scan and label."""
+        return {"image": self.scan, "label": self.label}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How labels are to be flipped, and how scans are read."""
+        return {"dataset": "nih", "label_flip_asked": self.label_flip, **reading_settings(self.reading)}
+
     def check(self) -> None:
         """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
         if self.scan.is_dir() and self.reading != AS_IT_IS:
@@ -62,11 +75,9 @@ class NihCase:
         fit, warnings = choose_flip(volume.voxels, label, self.label_flip)
         facts = asdict(fit)
         source = {
-            "dataset": "nih",
             "image": self.scan.name,
             "label": self.label.name,
             "affine": volume.affine.tolist(),
-            "scattered": self.reading.scattered,
             "label_flip": facts.pop("flip"),
             "inside_label": facts,
         }

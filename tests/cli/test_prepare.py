@@ -116,9 +116,9 @@ def test_the_option_that_a_refused_scan_of_msd_hints_at_is_there(tmp_path: Path)
     data = msd_tree(tmp_path / "data")
     windowed(data / "imagesTr" / "pancreas_004.nii.gz")
     command = ("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
-    refused = cascade_rt(*command)
+    refused = cascade_rt(*command, "--scattered")
     assert (refused.exit_code, "insist with --assume-hu" in refused.stderr) == (3, True)
-    insisted = cascade_rt(*command, "--assume-hu", "--scattered")
+    insisted = cascade_rt(*command, "--scattered", "--assume-hu")
     assert insisted.exit_code == 0, insisted.output
     (case,) = open_cases(tmp_path / "store", ["pancreas_004"])
     assert case.scattered
