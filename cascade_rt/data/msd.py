@@ -93,19 +93,28 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
         image_files.setdefault(name, []).extend(paths)
     notes: list[str] = []
     listed = _read_list(root / _LIST, notes)
-    names = sorted(image_files.keys() | label_files.keys()) if listed is None else sorted(set(listed))
+    if listed is None:
+        listed_names, label_of = [], {name: name for name in image_files.keys() | label_files.keys()}
+    else:
+        listed_names, label_of = [name for name, _ in listed], dict(listed)
+    names = sorted(label_of)
     if not names:
         raise InputError(f"{root}: holds no cases; download the data set again")
-    if listed is not None and image_files.keys() - set(listed):
-        notes.append(f"{root}: {len(image_files.keys() - set(listed))} scans are not in {_LIST} and are left out")
-    problems = [f"case {name}: is listed twice in {_LIST}" for name, count in Counter(listed).items() if count > 1]
+    if image_files.keys() - names:
+        notes.append(f"{root}: {len(image_files.keys() - names)} scans are not in {_LIST} and are left out")
+    problems = [
+        f"case {name}: is listed twice in {_LIST}" for name, count in Counter(listed_names).items() if count > 1
+    ]
+    shared = {label for label, count in Counter(label_of.values()).items() if count > 1}
+    problems += [f"case {name}: has the label of another case in {_LIST}" for name in names if label_of[name] in shared]
     cases = []
     for name in names:
-        problem = _problem(name, image_files.get(name, []), label_files.get(name, []))
+        labels_found = label_files.get(label_of[name], [])
+        problem = _problem(name, image_files.get(name, []), labels_found)
         if problem:
             problems.append(f"case {name}: {problem}")
         else:
-            cases.append(MsdCase(name, image_files[name][0], label_files[name][0], reading))
+            cases.append(MsdCase(name, image_files[name][0], labels_found[0], reading))
     return Listing(cases, problems, notes)
 
 
@@ -121,15 +130,15 @@ def _find_root(data: Path) -> Path:
     return roots[0]
 
 
-def _read_list(path: Path, notes: list[str]) -> list[str] | None:
-    """Names of the training cases; none where the file does not say. Its numbers are not to be trusted."""
+def _read_list(path: Path, notes: list[str]) -> list[tuple[str, str]] | None:
+    """Names of the training cases and of their labels; none where the file does not say. No number is trusted."""
     if not path.is_file():
         return None
     try:
         # With the mark that Windows puts in front of a text.
         entries = json.loads(path.read_text(encoding="utf-8-sig")).get("training")
         # nnU-Net writes a file of the same name, without a list.
-        return [_listed_name(entry["image"]) for entry in entries or ()] or None
+        return [(_listed_name(entry["image"]), _listed_label(entry)) for entry in entries or ()] or None
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         notes.append(f"{path}: cannot be read ({error}); scans and labels were paired by their names")
         return None
@@ -141,6 +150,11 @@ def _listed_name(image: str) -> str:
     if stem is None:
         raise ValueError(f"{image!r} is no name of a NIfTI file")
     return stem.removesuffix(_CHANNEL)
+
+
+def _listed_label(entry: Mapping[str, Any]) -> str:
+    """The name of a listed scan's label; where none is listed, that of the scan."""
+    return _listed_name(entry.get("label", entry["image"]))
 
 
 def _problem(name: str, images: list[Path], labels: list[Path]) -> str | None:

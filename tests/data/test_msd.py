@@ -152,3 +152,39 @@ def test_unknown_label_values_are_named(tmp_path: Path) -> None:
     write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", label)
     with pytest.raises(InputError, match="holds the unknown values 3, 17; a label has 0 background, 1 pancreas, 2"):
         find_msd_cases(tmp_path).cases[1].read()
+
+
+def listed_with_labels(root: Path, labels: dict[str, str]) -> None:
+    entries = [{"image": f"imagesTr/{name}.nii", "label": f"labelsTr/{label}.nii"} for name, label in labels.items()]
+    (root / "dataset.json").write_text(json.dumps({"training": entries}))
+
+
+def test_the_label_that_is_listed_is_that_of_the_case(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, dict(zip(NAMES, reversed(NAMES), strict=True)))
+    listing = find_msd_cases(tmp_path)
+    assert listing.problems == []
+    np.testing.assert_array_equal(listing.cases[0].read().label, anatomy(5, tumor=True)[1])
+
+
+def test_a_listed_label_that_is_missing_is_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, {NAMES[0]: NAMES[0], NAMES[1]: "corrected_004"})
+    assert only_problem(tmp_path).startswith("case pancreas_004: has no label in labelsTr")
+
+
+def test_a_label_that_is_listed_for_two_cases_is_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, {NAMES[0]: NAMES[0], NAMES[1]: NAMES[0]})
+    assert find_msd_cases(tmp_path).problems == [
+        f"case {name}: has the label of another case in dataset.json" for name in NAMES[:2]
+    ]
+
+
+def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path: Path) -> None:
+    msd_tree(tmp_path, listed=False)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / "pancreas_009.nii.gz").symlink_to(tmp_path / "unmounted")
+    case = find_msd_cases(tmp_path).cases[-1]
+    with pytest.raises(InputError, match=r"pancreas_009\.nii\.gz: there is no such file"):
+        case.check()
