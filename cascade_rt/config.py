@@ -383,7 +383,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_plain_file(path, _MOST_BYTES, follow_links=True).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, NotAPlainFileError, RecursionError) as error:
+    except NotAPlainFileError as error:
+        raise UsageError(f"{path}: cannot be read (it {error}); name an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not a TOML file ({error})") from error
 
 
