@@ -339,8 +339,7 @@ def read_labels(
         labels = np.empty(canonical.shape, dtype=np.uint8)
         conversion = LabelConversion(stream.header.dtype, stream.header.scaling)
         BlockReader(stream, grid.from_canonical(labels), conversion).read_until(grid.shape[2])
-        warnings = stream.finish()
-        conversion.check()
+        warnings = (*stream.finish(), *conversion.check())
     if scan is not None:
         check_same_grid(canonical, scan, shown)
     return LabelImage(labels, tuple(warning for warning in warnings if warning.code not in _OF_THE_SCAN))

@@ -301,6 +301,12 @@ def test_what_is_doubtful_about_a_label_file_is_said(tmp_path: Path) -> None:
     assert [warning.code for warning in found.warnings] == ["W_SLOPE", "W_TRAILING"]
 
 
+def test_labels_without_any_background_are_doubtful(tmp_path: Path) -> None:
+    path = save(tmp_path / "labels.nii", nifti(LABELS.T, inter=1))
+    (warning,) = read_labels(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE)).warnings
+    assert (warning.code, str(warning)) == ("W_LABELS", "none of its voxels is background, the lowest label is 1")
+
+
 def test_what_is_doubtful_about_a_mask_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_mask(save(tmp_path / "labels.nii", nifti(LABELS.T) + bytes(7)))
     assert "labels.nii: something follows the image in the file" in caplog.text

@@ -42,6 +42,12 @@ def is_recorded(source: Mapping[str, Any]) -> bool:
     return isinstance(source.get(_FILES), dict)
 
 
+def content_of(source: Mapping[str, Any], what: str) -> str | None:
+    """The hash of an input that a case was made from, where the store knows it."""
+    record = source[_FILES].get(what) if is_recorded(source) else None
+    return str(record["sha256"]) if isinstance(record, dict) and "sha256" in record else None
+
+
 def differences(source: Mapping[str, Any], settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> list[str]:
     """Say in which ways a case of a store is not what would be made of it now.
 

@@ -8,6 +8,7 @@ Scans of `imagesTs` have no public labels and are not read.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
 from cascade_rt.grids import check_same_grid
-from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
@@ -29,6 +30,7 @@ TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 cases that have labels."""
 _IMAGES, _LABELS, _LIST = "imagesTr", "labelsTr", "dataset.json"
 _CHANNEL = "_0000"
+_TUMOR_NAME = re.compile("cancer|tumou?r|lesion|mass|pdac", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
         name = stem if stem in label_files else stem.removesuffix(_CHANNEL)
         image_files.setdefault(name, []).extend(paths)
     notes: list[str] = []
-    listed = _read_list(root / _LIST, notes)
+    document = _read_document(root / _LIST, notes)
+    listed = _read_list(root / _LIST, document, notes)
     if listed is None:
         listed_names, label_of = [], {name: name for name in image_files.keys() | label_files.keys()}
     else:
@@ -115,7 +118,7 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
             problems.append(f"case {name}: {problem}")
         else:
             cases.append(MsdCase(name, image_files[name][0], labels_found[0], reading))
-    return Listing(cases, problems, notes)
+    return Listing(cases, [*_label_problems(document), *problems], notes)
 
 
 def _find_root(data: Path) -> Path:
@@ -130,17 +133,51 @@ def _find_root(data: Path) -> Path:
     return roots[0]
 
 
-def _read_list(path: Path, notes: list[str]) -> list[tuple[str, str]] | None:
-    """Names of the training cases and of their labels; none where the file does not say. No number is trusted."""
+def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
+    """What the list of cases says; nothing where there is none or it cannot be read."""
     if not path.is_file():
-        return None
+        return {}
     try:
         # With the mark that Windows puts in front of a text.
-        entries = json.loads(path.read_text(encoding="utf-8-sig")).get("training")
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(document, dict):
+            raise TypeError("it is no object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        notes.append(_unread(path, error))
+        return {}
+    return document
+
+
+def _unread(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read ({error}); scans and labels were paired by their names"
+
+
+def _label_problems(document: Mapping[str, Any]) -> list[str]:
+    """Refuse labels whose numbers mean something else than here, as in data sets that were made of this one."""
+    labels = document.get("labels")
+    if not isinstance(labels, dict):
+        return []
+    # The Decathlon writes {"1": "pancreas"}, nnU-Net {"pancreas": 1}.
+    meanings = {str(value): key if isinstance(value, int) else None for key, value in labels.items()}
+    meanings |= {key: value for key, value in labels.items() if isinstance(value, str)}
+    for number, is_tumor in ((ORGAN_LABEL, False), (TUMOR_LABEL, True)):
+        meaning = meanings.get(str(number))
+        if isinstance(meaning, str) and bool(_TUMOR_NAME.search(meaning)) != is_tumor:
+            return [
+                f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumour: "
+                "prepare it with --dataset folder, --organ and --tumor"
+            ]
+    return []
+
+
+def _read_list(path: Path, document: Mapping[str, Any], notes: list[str]) -> list[tuple[str, str]] | None:
+    """Names of the training cases and of their labels; none where the file does not say. No number is trusted."""
+    try:
+        entries = document.get("training")
         # nnU-Net writes a file of the same name, without a list.
         return [(_listed_name(entry["image"]), _listed_label(entry)) for entry in entries or ()] or None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        notes.append(f"{path}: cannot be read ({error}); scans and labels were paired by their names")
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        notes.append(_unread(path, error))
         return None
 
 

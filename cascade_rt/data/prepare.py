@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.data.inputs import differences, is_recorded, record_inputs
+from cascade_rt.data.inputs import content_of, differences, is_recorded, record_inputs
 from cascade_rt.data.slices import has_case, is_intact, read_source, write_case
 from cascade_rt.data.split import (
     FILE_NAME,
@@ -161,9 +161,24 @@ def prepare_cases(
     if failures:
         head = f"{len(failures)} of {len(listing.cases)} cases were not converted; mend or remove them and run it again"
         raise PartialFailureError(_listed(head, failures))
+    done.warnings.extend(_doubles(listing, store, done.split))
     if not has_split(store):
         write_split(store, done.split)
     return done
+
+
+def _doubles(listing: Listing, store: Path, split: Split) -> list[str]:
+    """Say which cases were made from the same scan, and where one is for the test and the other is not."""
+    first: dict[str, str] = {}
+    doubts = []
+    for case in listing.cases:
+        image = content_of(read_source(store, case.name), "image")
+        if image is None or (other := first.setdefault(image, case.name)) == case.name:
+            continue
+        is_torn = (case.name in split.test) != (other in split.test)
+        where = ", one to train on and one for the test" if is_torn else ""
+        doubts.append(f"cases {other} and {case.name} have the same scan{where}; remove one of them")
+    return doubts
 
 
 def _check_all(

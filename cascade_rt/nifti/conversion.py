@@ -203,7 +203,7 @@ class LabelConversion(_Conversion):
     nothing = 0
 
     def check(self) -> tuple[InputWarning, ...]:
-        """Judge what was seen.
+        """Judge what was seen; returns what is doubtful.
 
         Raises:
             Refusal: Voxels are not whole numbers from 0 to 255.
@@ -217,6 +217,8 @@ class LabelConversion(_Conversion):
             raise self._refusal("E_LABELS", "is it a label file?")
         if self._fraction > _FRACTION:
             raise Refusal("E_LABELS", "labels must be whole numbers; is it a probability map?")
+        if self.lowest > 0:
+            return (InputWarning("W_LABELS", f"none of its voxels is background, the lowest label is {self.lowest:g}"),)
         return ()
 
 

@@ -318,3 +318,13 @@ def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(7)))
     expected = "case pancreas_004: its label file: something follows the image in the file; it is ignored"
     assert expected in prepare(data, store).warnings
+
+
+def test_a_scan_that_is_there_twice_is_told(data: Path, store: Path) -> None:
+    scans = data / "imagesTr"
+    shutil.copy(scans / "pancreas_001.nii.gz", scans / "pancreas_005.nii.gz")
+    done = prepare(data, store)
+    expected = "cases pancreas_001 and pancreas_005 have the same scan"
+    torn = ("pancreas_001" in done.split.test) != ("pancreas_005" in done.split.test)
+    (told,) = (warning for warning in done.warnings if warning.startswith(expected))
+    assert ("one to train on and one for the test" in told) is torn
