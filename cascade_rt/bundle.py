@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cascade_rt.arguments import as_path
 from cascade_rt.atomic import write_bytes
 from cascade_rt.bundle_files import (
     FILE_NAMES,
@@ -165,7 +166,7 @@ def find_bundle(bundle: str | os.PathLike[str] | None) -> Path:
     return Path(bundle)
 
 
-def read_bundle(path: Path, public_key: Path | None = None) -> Bundle:
+def read_bundle(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | None = None) -> Bundle:
     """Open a bundle and check every file of it.
 
     Args:
@@ -174,14 +175,15 @@ def read_bundle(path: Path, public_key: Path | None = None) -> Bundle:
 
     Raises:
         BundleError: It is no bundle, not signed by the key (`E_SIGNATURE`), of an unknown version (`E_MANIFEST`),
-            incomplete (`E_BUNDLE_FILE`), a file is not the one that was exported (`E_HASH`), or a graph holds more than
-            networks need (`E_GRAPH`, `E_EXTERNAL_DATA`).
-        UsageError: `public_key` is not a key.
+            incomplete (`E_BUNDLE_FILE`), a file is not the one that was exported (`E_HASH`), a graph holds more than
+            networks need (`E_GRAPH`, `E_EXTERNAL_DATA`), or a file does not fit into memory (`E_TOO_LARGE`).
+        UsageError: `public_key` is not a key, or an argument is no path.
         BackendUnavailableError: `public_key` is given, and the package `cryptography` is not installed.
     """
+    path = as_path("path", path)
     content = read_manifest_bytes(path)
     if public_key is not None:
-        check_signature(content, path / SIGNATURE_NAME, public_key)
+        check_signature(content, path / SIGNATURE_NAME, as_path("public_key", public_key))
     return _checked_bundle(path, content)
 
 
@@ -212,8 +214,13 @@ def _checked_bundle(path: Path, content: bytes) -> Bundle:
     except (ValueError, UsageError) as error:
         complaint = str(error)[:_LONGEST_COMPLAINT]
         raise BundleError(f"{manifest_path}: {complaint}; export the bundle again", code="E_MANIFEST") from error
+    except MemoryError as error:
+        raise _too_large(manifest_path) from error
     for name, record in manifest.files.items():
-        _check_file(BundleFile(path / name, record))
+        try:
+            _check_file(BundleFile(path / name, record))
+        except MemoryError as error:
+            raise _too_large(path / name) from error
     return Bundle(path, manifest, hashlib.sha256(content).hexdigest())
 
 
@@ -309,6 +316,11 @@ def _check_file(file: BundleFile) -> None:
         check_graph(file.read_bytes(), str(file))
     else:
         file.check()
+
+
+def _too_large(path: Path) -> BundleError:
+    sentence = "does not fit into the memory of this process; allow it more, or take a smaller bundle"
+    return BundleError(f"{path}: {sentence}", code="E_TOO_LARGE")
 
 
 def _tensor_table() -> dict[str, Any]:

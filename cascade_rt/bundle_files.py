@@ -73,6 +73,9 @@ class BundleFile(os.PathLike[str]):
                 one in the manifest (`E_HASH`).
         """
         with self._opened() as file:
+            # Before memory is taken: a manifest may promise more than there is.
+            if os.fstat(file.fileno()).st_size != self.record.bytes:
+                raise self._changed()
             content = file.read(self.record.bytes + 1)
         if len(content) != self.record.bytes or hashlib.sha256(content).hexdigest() != self.record.sha256:
             raise self._changed()

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.arguments import as_path, check_argument, check_function
 from cascade_rt.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.config import CascadeConfig
 from cascade_rt.crop import Box, full_box
@@ -81,9 +81,11 @@ class Cascade:
             InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
                 `cascade_rt.pixel_grid.check_pixels`).
             EngineError: An engine returned something that is not a number.
-            UsageError: The scan is no `Volume`, or the cascade was opened in another process.
+            UsageError: An argument is of another type, or the cascade was opened in another process.
         """
         _check_volume(volume)
+        check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
+        _check_options(on_slices, search)
         with self.engines.turns.take():
             pixels = check_grid(volume, self._config)
             run = ScanRun(
@@ -120,6 +122,11 @@ class Cascade:
             EngineError: As in `run`.
             UsageError: As in `run`.
         """
+        if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
+            sentence = "pass a ScanSource, such as ScanInBackground; a Volume is for run"
+            raise UsageError(f"scan: is {type(scan).__name__}; {sentence}")
+        check_function("on_open", on_open, "a function of the scan")
+        _check_options(on_slices, search)
         with self.engines.turns.take():
             return self._run_while_reading(scan, on_open, on_slices, search)
 
@@ -199,7 +206,7 @@ def open_cascade(
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
     plans: PlanSource = no_plans,
-    public_key: Path | None = None,
+    public_key: str | os.PathLike[str] | None = None,
 ) -> Cascade:
     """Open a bundle, ready to segment scans.
 
@@ -215,8 +222,12 @@ def open_cascade(
         BundleError: The bundle is refused, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: There is no such backend or precision, or the backend has not this precision.
+        UsageError: There is no such backend or precision, the backend has not this precision, or an argument is of
+            another type.
     """
+    if bundle is not None:
+        as_path("bundle", bundle)
+    check_function("plans", plans, "a function of bundle, stage and precision")
     for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
         if given not in get_args(choice):
             raise UsageError(f"{name}: there is no {given!r}; take one of {', '.join(get_args(choice))}")
@@ -284,6 +295,11 @@ def _check_volume(volume: object) -> None:
     if not isinstance(volume, Volume):
         remedy = "read a file with read_volume(path), or take an array with Volume.from_array(array, affine)"
         raise UsageError(f"run segments a Volume, not {type(volume).__name__}; {remedy}")
+
+
+def _check_options(on_slices: object, search: object) -> None:
+    check_function("on_slices", on_slices, "a function of a number of slices")
+    check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
 
 
 def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:

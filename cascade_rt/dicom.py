@@ -11,7 +11,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,8 @@ import numpy.typing as npt
 from cascade_rt.errors import BackendUnavailableError, InputError
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.grids import CanonicalGrid
+from cascade_rt.nifti.conversion import HuConversion
+from cascade_rt.nifti.gate import input_gate
 from cascade_rt.packages import pip_install
 from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.volume import Volume
@@ -149,14 +151,18 @@ def read_series(series: Series, name: str | None = None) -> Volume:
     """Read the pixels of a series as Hounsfield units, each slice with its own slope and intercept.
 
     Raises:
-        InputError: A file is damaged, or its numbers do not fit into int16.
+        InputError: A file is damaged, or its numbers do not fit into int16 and are no padding.
     """
     _log.info("reading %d slices of %s", len(series.slices), series.folder)
     rows, columns = series.slices[0].shape
     voxels = np.empty((len(series.slices), rows, columns), dtype=np.int16)
+    conversion = HuConversion(np.dtype(np.float64), (1.0, 0.0))
     for index, entry in enumerate(series.slices):
-        voxels[index] = _read_hu(entry)
-    return Volume.from_array(voxels.T, series.affine, name=series.folder.name if name is None else name)
+        conversion.convert(_read_hu(entry).T[..., None], voxels[index : index + 1].T)
+    with input_gate(os.fspath(series.folder)):
+        warnings = conversion.check()
+    volume = Volume.from_array(voxels.T, series.affine, name=series.folder.name if name is None else name)
+    return replace(volume, warnings=(*warnings, *volume.warnings))
 
 
 def is_dicom(path: Path) -> bool:
@@ -337,19 +343,18 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
     raise InputError(f"{root}: slices are missing: {shown}; copy the whole series")
 
 
-def _read_hu(entry: _Slice) -> npt.NDArray[np.int16]:
-    """Read one slice `[row, col]` in Hounsfield units."""
+def _read_hu(entry: _Slice) -> npt.NDArray[np.float64]:
+    """Read one slice `[row, col]` in Hounsfield units, whatever they are."""
     with _as_sentences(entry.path):
         stored = _read_dataset(entry.path).pixel_array
     if stored.shape != entry.shape:
         raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, its header says {entry.shape}")
     slope, intercept = entry.rescale
     hu: npt.NDArray[np.float64] = np.rint(stored * slope + intercept)
-    limits = np.iinfo(np.int16)
-    # Written so that not-a-number is refused as well.
-    if not (hu.min() >= limits.min and hu.max() <= limits.max):
+    # What is too low may be padding, which the whole series tells. Written so that not-a-number is refused as well.
+    if not (-math.inf < hu.min() and hu.max() <= np.iinfo(np.int16).max):
         raise InputError(f"{entry.path}: its values do not fit into 16 bits as Hounsfield units; export it again")
-    return hu.astype(np.int16)
+    return hu
 
 
 def _read_dataset(path: Path, **options: Any) -> Any:

@@ -15,7 +15,8 @@ One scan at a time is in memory; of each, only counts are kept.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class CaseResult:
     slices_without_organ: int
     """Slices in which stage 1 found nothing (see `Segmentation`)."""
     warnings: tuple[str, ...]
-    """What is doubtful about the scan."""
+    """What is doubtful about the scan and about what was found in it."""
     slices: Mapping[Target, tuple[Confusion, ...]]
     """Counts of each slice."""
     crop: CropCoverage
@@ -147,10 +148,12 @@ class Evaluation:
     """What the baseline ran on, where there was one."""
     tumor_sought: bool = True
     """Whether the bundle looks for tumours; where it does not, nothing can be said of them."""
+    failed_files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """For each case that failed, its files, which its message may name."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of the scans, with the name of the case before them."""
+        """Those of the scans and of what was found in them, with the name of the case before them."""
         return tuple(f"{case.name}: {warning}" for case in self.cases for warning in case.warnings)
 
     @property
@@ -234,6 +237,7 @@ def evaluate(
     return Evaluation(
         cases=tuple(cases),
         failures=failures,
+        failed_files={pair.name: (pair.image, pair.label) for pair in cohort.pairs if pair.name in failures},
         tumor_in_labels=cohort.tumor_in_labels,
         organ_sought=cascade.bundle.manifest.config.finds_organ,
         provenance=cascade.provenance,
@@ -283,7 +287,7 @@ def _evaluate_case(
         voxel_ml=volume.voxel_volume_ml,
         seconds=sum(segmentation.timings.values()),
         slices_without_organ=segmentation.slices_without_organ,
-        warnings=tuple(str(warning) for warning in volume.warnings),
+        warnings=tuple(str(warning) for warning in segmentation.warnings),
         slices={target: _slice_counts(segmentation.mask, truth, target) for target in TARGETS},
         crop=crop_coverage(truth, segmentation.boxes),
         baseline=compared,

@@ -13,6 +13,7 @@ from cascade_rt.atomic import write_bytes
 from cascade_rt.evaluation import CaseResult, Evaluation
 from cascade_rt.labels import TARGETS, Target
 from cascade_rt.metrics import SAMPLE_SETS, Average, Confusion, Scores
+from cascade_rt.shown_paths import hide_folders
 
 REPORT_VERSION = 2
 
@@ -55,7 +56,10 @@ def evaluation_json(evaluation: Evaluation) -> Row:
         },
         "baseline": _baseline_json(evaluation),
         "cases": case_rows(evaluation),
-        "failures": [{"case": name, "error": error} for name, error in evaluation.failures.items()],
+        "failures": [
+            {"case": name, "error": hide_folders(error, evaluation.failed_files.get(name, ()))}
+            for name, error in evaluation.failures.items()
+        ],
         "warnings": list(evaluation.warnings),
         "provenance": dict(evaluation.provenance),
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cascade_rt.arguments import check_argument
 from cascade_rt.atomic import probe_folder, write_error
 from cascade_rt.cascade import Cascade
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
@@ -187,6 +188,7 @@ def infer_files(
         file, and the others go on. An outcome comes when its results are written, which is after the next scan was
         computed. Errors that are not a `CascadeError` are raised.
     """
+    check_argument("reading", reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
     with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, reading, overwrite=overwrite)) as scans:
         last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
         for job, scan in scans:

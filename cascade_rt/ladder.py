@@ -9,20 +9,17 @@ stay exchanged, so that one huge scan does not slow down ten thousand others.
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cascade_rt.cascade import Cascade, open_cascade
-from cascade_rt.engines import BACKENDS, CANNOT_OPEN, BackendChoice, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice, cannot_open, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.splitting import SplittingEngine
 from cascade_rt.errors import BundleError, CascadeError, UsageError
-
-_NO_HELP: tuple[type[CascadeError], ...] = (*CANNOT_OPEN, BundleError, UsageError)
-"""What says that another engine cannot be opened for a scan that this one had no memory for."""
 
 
 class LadderCascade(Cascade):
@@ -75,22 +72,26 @@ class LadderCascade(Cascade):
             return
         current = self.engines.stage1.info.backend
         passed = 0
+        said = [f"{current} ran out of memory"]
         for backend in BACKENDS[BACKENDS.index(current) + 1 :] if current in BACKENDS else ():
             try:
                 engines = open_engines(self.bundle, backend, self._precision, self._plans)
-            except _NO_HELP:
+            except CascadeError as error:
+                if not (cannot_open(error) or isinstance(error, BundleError | UsageError)):
+                    raise
+                said.append(str(error))
                 continue
             passed += 1
-            with self._taking_over(engines, passed):
+            with self._taking_over(engines, passed, said):
                 yield
+            said.append(f"{backend} ran out of memory")
 
     @contextmanager
-    def _taking_over(self, engines: Engines, passed: int) -> Generator[None]:
-        """Compute with other engines inside, which are the `passed`-th that were tried after the first."""
+    def _taking_over(self, engines: Engines, passed: int, said: Sequence[str]) -> Generator[None]:
+        """Compute with other engines inside, the `passed`-th that were opened after the first; `said` is why."""
         top = self.engines
         self._halvings_above, self._engines_passed = _halvings(top), passed
-        said = f"{top.stage1.info.backend} ran out of memory"
-        self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, said)))
+        self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, *said)))
         try:
             with engines:
                 yield

@@ -11,6 +11,7 @@ from cascade_rt.bundle import Bundle
 from cascade_rt.bundle_files import WEIGHTS_NAME, graph_name
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import EngineInfo
+from cascade_rt.shown_paths import hide_folders
 from cascade_rt.tensors import STAGES, Stage
 from cascade_rt.version import __version__
 
@@ -28,7 +29,7 @@ def provenance(bundle: Bundle, engines: Engines) -> dict[str, Any]:
         "bundle": {"name": manifest.name, "sha256": bundle.sha256, "intended_use": manifest.intended_use},
         "graphs": {stage: manifest.files[_model_file(stage, info)].sha256 for stage in STAGES},
         "engine": asdict(info),
-        "engines_passed_over": list(engines.passed_over),
+        "engines_passed_over": [hide_folders(reason, ()) for reason in engines.passed_over],
         "batch_plan": {"slices": engines.stage1.preferred_batch, "crops": engines.stage2.preferred_batch},
         "rung": 0,
     }

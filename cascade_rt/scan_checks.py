@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from cascade_rt.errors import InputWarning
 from cascade_rt.grids import CanonicalGrid
+from cascade_rt.nifti.conversion import AIR_HU
 from cascade_rt.nifti.gate import Refusal
 
 _SAMPLE = 1 << 20
@@ -36,7 +37,12 @@ _Sample = npt.NDArray[np.int16]
 
 
 def check_content(
-    voxels: npt.NDArray[np.int16], seen: tuple[float, float], *, assume_hu: bool
+    voxels: npt.NDArray[np.int16],
+    seen: tuple[float, float],
+    *,
+    assume_hu: bool,
+    filled: bool = False,
+    padded: bool = False,
 ) -> tuple[InputWarning, ...]:
     """Judge the voxels `[z, row, col]` of a scan, HU; returns what is doubtful.
 
@@ -44,6 +50,8 @@ def check_content(
         voxels: All of them.
         seen: The lowest and the highest of them before they were rounded.
         assume_hu: The user vouches for them; nothing is judged.
+        filled: Some became air that held no value, or one that no scan has; only the others say anything.
+        padded: Many of those were padding lower than any number of a scan, which is believed only of a CT.
 
     Raises:
         Refusal: There is no body in the scan, or its numbers are not Hounsfield units.
@@ -53,8 +61,16 @@ def check_content(
     sample = _sample(voxels)
     dense = sample[sample > _DENSE_HU]
     _check_body(sample, dense, seen)
+    if filled:
+        sample = sample[sample != AIR_HU]
     _check_scale(sample, dense, seen)
     doubt = _doubt_of_scale(sample, dense)
+    if padded and doubt is None and not _is_share(sample < _AIR_BELOW_HU):
+        # The background of a magnetic resonance image may pass for soft tissue; a scan of a body holds gas.
+        doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
+    if padded and doubt is not None:
+        sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
+        raise Refusal("E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with --assume-hu")
     return () if doubt is None else (doubt,)
 
 

@@ -5,10 +5,12 @@ Both may change the mask, so both are off unless asked for, and every report say
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.arguments import check_argument
 from cascade_rt.crop import Box, align, tightest_box
 from cascade_rt.errors import UsageError
 
@@ -29,6 +31,8 @@ class SearchOptions:
     """Whether it looks at the box around the body only, one for all slices; the scan is read whole before."""
 
     def __post_init__(self) -> None:
+        check_argument("first_every", self.first_every, Integral, "a whole number")
+        check_argument("body_box", self.body_box, bool, "True or False")
         if self.first_every < 1:
             sentence = (
                 f"first_every: {self.first_every} is too few; 1 looks at every slice, 2 at every second one first"

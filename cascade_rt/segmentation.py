@@ -234,6 +234,7 @@ def judge(
 ) -> Status:
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
+    A pancreas that is too small is implausible only where the scan does not cut it off, which would explain it.
     Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
 
     Args:
@@ -247,11 +248,12 @@ def judge(
     if found.pancreas_ml == 0:
         return "no_organ"
     low, high = PLAUSIBLE_ORGAN_ML
-    if across_slices and not low <= found.organ_ml <= high:
-        return "implausible_organ"
     ends = (mask[0], mask[-1]) if across_slices else ()
     borders = (*ends, mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1])
-    if any(border.any() for border in borders):
+    is_cut_off = any(border.any() for border in borders)
+    if across_slices and (found.organ_ml > high or (found.organ_ml < low and not is_cut_off)):
+        return "implausible_organ"
+    if is_cut_off:
         return "organ_touches_border"
     if config.target == "organ":
         return "organ_only"

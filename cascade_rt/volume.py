@@ -18,6 +18,7 @@ from isal import isal_zlib
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from cascade_rt.arguments import as_path, check_argument
 from cascade_rt.atomic import atomic_write
 from cascade_rt.errors import InputWarning, OutputError
 from cascade_rt.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
@@ -93,6 +94,8 @@ class Volume:
         Raises:
             InputError: The array or the affine cannot be that of a CT scan.
         """
+        check_argument("name", name, str, "a text")
+        check_argument("scattered", scattered, bool, "True or False")
         with input_gate(name):
             values, matrix = _as_array(array), _as_affine(affine)
             shape = _check_array(values)
@@ -184,8 +187,13 @@ class ScanReader:
             self._blocks.read_until(self.volume.grid.shape[2])
             warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
             warnings += self._conversion.check()
-            seen = self._conversion.lowest, self._conversion.highest
-            warnings += check_content(self.volume.voxels, seen, assume_hu=self._options.assume_hu)
+            warnings += check_content(
+                self.volume.voxels,
+                (self._conversion.lowest, self._conversion.highest),
+                assume_hu=self._options.assume_hu,
+                filled=self._conversion.filled,
+                padded=self._conversion.padded,
+            )
             record = self._stream.record()
         self.close()
         self.volume = replace(self.volume, warnings=tuple(warnings), file=record)
@@ -203,8 +211,10 @@ def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> 
 
     Raises:
         InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
+        UsageError: An argument is of another type.
     """
-    _log.info("reading %s", Path(path))
+    _log.info("reading %s", as_path("path", path))
+    check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
     return ScanReader(path, options)
 
 
@@ -254,7 +264,9 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
             labels do not lie on the grid of `like`: another number of voxels, or corners that differ by more than a
             tenth of the smallest spacing.
     """
-    shown = os.fspath(path)
+    shown = str(as_path("path", path))
+    if like is not None:
+        check_argument("like", like, (Volume, CanonicalGrid), "the Volume of the scan, or its CanonicalGrid")
     with input_gate(shown), NiftiStream(path, AS_IT_IS, labels=True) as stream:
         header = stream.header
         grid = SourceGrid.of(header.shape, header.affine, header.geometry)
@@ -299,7 +311,9 @@ def write_mask(
         OutputError: The name has another ending, the path is that of the scan, or the file cannot be written.
         ValueError: The mask has another shape than the volume, or is not uint8.
     """
-    shown = os.fspath(path)
+    check_argument("mask", mask, np.ndarray, "an array [z, row, col] of uint8")
+    check_argument("volume", volume, Volume, "the Volume that the mask belongs to")
+    shown = str(as_path("path", path))
     _, suffix = split_suffix(shown)
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")

@@ -123,6 +123,31 @@ def outside_the_field_of_view(value: float) -> Array:
     return np.where(row[:, None] ** 2 + col**2 < 1, HU, value).astype(np.float32)
 
 
+def padded_below_air(array: Array, value: float, dtype: str = "i4") -> Array:
+    """A scan with a fifth of each slice, on one side, of a number that no scan has."""
+    changed = array.astype(dtype)
+    changed[:, :, -array.shape[2] // 5 :] = value
+    return changed
+
+
+def resonance_around_0() -> Array:
+    """Bright tissue, and a background of noise on both sides of 0."""
+    return np.where(HU > -500, HU + 600, HU % 80 - 40).astype(np.int16)
+
+
+def body_cut_out() -> Array:
+    """A body with some gas in it, and padding in place of all that is around it."""
+    array = np.where(HU > -500, HU, -99999.0)
+    array[2:4, 18:22, 22:26] = -950
+    return array.astype(np.int32)
+
+
+def nan_beside_padding() -> Array:
+    array = padded_below_air(HU, -99999, "f4")
+    array[:, :4] = np.nan
+    return array
+
+
 def with_metal(value: int, count: int) -> Array:
     array = HU.astype(np.int64)
     array[0, 20, :count] = value
@@ -277,6 +302,14 @@ BROKEN: list[ScanFile] = [
         integers_too_large=voxels(HU.astype(np.int32) * 1000),
         unsigned_too_large=voxels((HU.astype(np.int32) + 40000).astype(np.uint16)),
         reals_too_large=voxels(HU.astype(np.float64) * 1e30),
+        only_air_too_low=voxels(HU.astype(np.int32) * 40),
+        nothing_but_padding=voxels(np.where(np.arange(HU.size).reshape(SHAPE) < 50, HU, -99999.0).astype(np.int32)),
+        holes_far_below_air=with_holes(-99999),
+        magnetic_resonance_with_padding=voxels(padded_below_air(magnetic_resonance(), -99999)),
+        resonance_around_0_with_padding=voxels(padded_below_air(resonance_around_0(), -99999)),
+        hu_and_1024_with_padding=voxels(padded_below_air(HU + 1024, -99999)),
+        bytes_with_padding_at_the_top=voxels(padded_below_air(HU, 99999)),
+        wrapped_unsigned=voxels(HU.astype(np.uint16)),
     ),
     *_files(
         "E_SPACING",
@@ -294,7 +327,6 @@ BROKEN: list[ScanFile] = [
         sform_of_1e_30_mm=header(280, [1e-30], "<f4"),
         quaternion_too_long=header(256, [0.9, 0.9, 0.9], "<f4", QFORM_ONLY),
         quaternion_nan=header(256, [np.nan], "<f4", QFORM_ONLY),
-        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
         qform_far_away=header(268, [1e20], "<f4", QFORM_ONLY),
     ),
     *_files("E_ORIENT", no_orientation=gzip.compress(NOWHERE), unknown_code=header(254, [200], "<i2")),
@@ -467,7 +499,14 @@ ODD: list[ScanFile] = [
     *_warned(
         "W_QFAC",
         handedness_3=header(76, [3], "<f4", QFORM_ONLY),
+        handedness_minus_3=header(76, [-3], "<f4", QFORM_ONLY),
+        handedness_minus_infinite=header(76, [-np.inf], "<f4", QFORM_ONLY),
         handedness_nan=header(76, [np.nan], "<f4", QFORM_ONLY),
+    ),
+    *_files(
+        None,
+        handedness_0=header(76, [0], "<f4", QFORM_ONLY),
+        handedness_minus_3_with_an_sform_that_agrees=header(76, [-3], "<f4"),
     ),
     *_warned(
         "W_SPACING W_FORM_DISAGREE",
@@ -480,6 +519,9 @@ ODD: list[ScanFile] = [
         "W_FORM_DISAGREE",
         forms_1_mm_apart=header(268, [32], "<f4"),
         forms_20_mm_apart=header(268, [51], "<f4"),
+        handedness_minus_3_with_an_sform_that_disagrees=header(
+            76, [-3], "<f4", scan(affine=LPS_AFFINE @ np.diag([1, 1, -1, 1]))
+        ),
         bad_quaternion_beside_an_sform=header(256, [0.9, 0.9, 0.9], "<f4"),
     ),
     _told("forms_1_mm_apart_strictly", header(268, [32], "<f4"), "--strict", warnings="W_FORM_DISAGREE"),
@@ -492,6 +534,35 @@ ODD: list[ScanFile] = [
         one_in_200_infinite=with_odd_voxels(0.005, -np.inf),
         nan_outside_the_field_of_view=voxels(outside_the_field_of_view(np.nan)),
         one_of_six_slices_nan=with_odd_voxels(1 / 6, np.nan),
+    ),
+    *_warned(
+        "W_PADDING",
+        padding_of_minus_99999=voxels(padded_below_air(HU, -99999)),
+        padding_of_minus_99999_as_real=voxels(padded_below_air(HU, -99999, "f4")),
+        padding_of_minus_1e30=voxels(padded_below_air(HU, -1e30, "f4")),
+        padding_of_int16_below_an_intercept=voxels(padded_below_air(HU + 1024, -32768, "i2"), scaling=(1, -1024)),
+        padding_around_a_body=voxels(body_cut_out()),
+        padding_outside_the_field_of_view=voxels(outside_the_field_of_view(-99999.0)),
+    ),
+    *_warned("W_PADDING W_NONFINITE", padding_and_nan=voxels(nan_beside_padding())),
+    _told(
+        "padding_with_offset",
+        voxels(padded_below_air(HU + 1024, -99999)),
+        "--hu-offset",
+        "-1024",
+        warnings="W_PADDING",
+    ),
+    _told(
+        "padding_that_is_vouched_for",
+        voxels(padded_below_air(magnetic_resonance(), -99999)),
+        "--assume-hu",
+        warnings="W_PADDING",
+    ),
+    *_files(
+        None,
+        padding_of_minus_2000=voxels(padded_below_air(HU, -2000, "i2")),
+        padding_of_minus_3024=voxels(padded_below_air(HU, -3024, "f4")),
+        padding_of_minus_32768=voxels(padded_below_air(HU, -32768, "i2")),
     ),
     *_warned(
         "W_CLIPPED",

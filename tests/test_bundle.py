@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -291,3 +293,31 @@ def test_a_folder_is_never_taken_for_a_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_bundle(folder) == Path(folder)
+
+
+OPEN_IN_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from cascade_rt.bundle import read_bundle
+from cascade_rt.errors import BundleError
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+try:
+    read_bundle(Path(sys.argv[1]))
+except BundleError as error:
+    print(error.code, error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process cannot be limited here")
+@pytest.mark.parametrize(
+    ("size", "code"), [(1 << 30, "E_TOO_LARGE"), (None, "E_HASH")], ids=["as large as declared", "declared only"]
+)
+def test_a_graph_too_large_for_the_memory_is_one_sentence(size: int | None, code: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(embedded_bundle_path("phantom"), tmp_path / "bundle"))
+    edit_manifest(copy, lambda document: document["files"]["stage1_fp32.onnx"].update(bytes=1 << 30))
+    if size is not None:
+        os.truncate(copy / "stage1_fp32.onnx", size)
+    command = [sys.executable, "-c", OPEN_IN_LITTLE_MEMORY, str(copy)]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert run.stdout.startswith(f"{code} {copy / 'stage1_fp32.onnx'}: "), run.stderr

@@ -254,6 +254,12 @@ def test_a_scan_that_is_doubtful_is_named_in_the_warnings(tmp_path: Path) -> Non
     assert warning.startswith("b: ")
 
 
+def test_what_is_doubtful_about_the_mask_is_among_the_warnings(tmp_path: Path) -> None:
+    found = np.maximum(ORGAN, block((3, 6, 6), label=2))
+    warnings = evaluated(tmp_path, {"a": (found, ORGAN)}).warnings
+    assert [warning for warning in warnings if warning.startswith("a: ") and "apart from the pancreas" in warning]
+
+
 def test_slices_in_which_stage_1_finds_nothing_are_counted(tmp_path: Path) -> None:
     (case,) = evaluated(tmp_path, {"a": (ORGAN, ORGAN)}).cases
     assert case.slices_without_organ == 3

@@ -129,3 +129,13 @@ def test_a_file_that_is_there_is_kept_unless_asked(save, tmp_path: Path) -> None
     assert (tmp_path / "out").read_text() == "mine"
     save(evaluation, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() != "mine"
+
+
+def test_why_a_case_failed_is_reported_without_its_folders(tmp_path: Path) -> None:
+    ward = tmp_path / "DOE JOHN 19551224"
+    save_cohort(ward, {"a": (ORGAN, ORGAN), "b": (ORGAN, ORGAN)})
+    truncate(ward / "images" / "b.nii.gz")
+    (failure,) = evaluation_json(evaluated(ward, {"a": (ORGAN, ORGAN)}))["failures"]
+    assert failure["case"] == "b"
+    assert failure["error"].startswith("b.nii.gz: ")
+    assert "DOE" not in failure["error"]

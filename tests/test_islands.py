@@ -210,5 +210,6 @@ def test_lesions_of_scattered_slices_lie_in_one_slice_each() -> None:
 def test_neither_volume_nor_ends_say_anything_of_scattered_slices() -> None:
     labels = np.zeros((4, 8, 8), dtype=np.uint8)
     labels[:, 3:5, 3:5] = 1
-    assert segmented(labels).status == "implausible_organ"
+    assert segmented(labels).status == "organ_touches_border"
+    assert segmented(labels[:, :, ::-1] * (np.arange(4) % 3 > 0)[:, None, None]).status == "implausible_organ"
     assert segmented(labels, scattered=True).status == "no_tumor"

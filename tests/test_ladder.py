@@ -1,16 +1,19 @@
 """Where memory runs out, batches are halved, the masks stay the same, and the rung is recorded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cascade_rt.cascade import Cascade
 from cascade_rt.cohort.here import segment_files
 from cascade_rt.engines import Engines
 from cascade_rt.errors import (
     BackendUnavailableError,
     CascadeError,
     EngineBuildError,
+    EngineError,
     EngineOutOfMemoryError,
     OutputError,
 )
@@ -66,6 +69,30 @@ def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], mon
     assert [cascade.rung for _ in cascade.rungs_below()] == [0, 1]
     with pytest.raises(RuntimeError, match="engine is closed"):
         opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
+
+
+def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = {"second": EngineError("TensorRT cannot run (no kernel)"), "third": BackendUnavailableError("no third")}
+
+    def open_fake(_: object, backend: str, *__: object) -> Engines:
+        if backend in refusals:
+            raise refusals[backend]
+        return fake_cascade().engines
+
+    monkeypatch.setattr("cascade_rt.ladder.BACKENDS", ("fake", "first", "second", "third", "fourth"))
+    monkeypatch.setattr("cascade_rt.ladder.open_engines", open_fake)
+    cascade = LadderCascade(fake_cascade())
+    reasons = [cascade.engines.passed_over for _ in cascade.rungs_below()]
+    first_reasons = ("fake ran out of memory",)
+    later = ("first ran out of memory", "TensorRT cannot run (no kernel)", "no third")
+    assert reasons == [(), first_reasons, (*first_reasons, *later)]
+
+
+def test_the_reason_why_an_engine_was_passed_over_names_no_folder() -> None:
+    cascade = fake_cascade()
+    engines = replace(cascade.engines, passed_over=("/home/doe_john/.cache/engines/plan: cannot be kept",))
+    report = Cascade(cascade.bundle, engines).provenance
+    assert report["engines_passed_over"] == ["plan: cannot be kept"]
 
 
 def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:

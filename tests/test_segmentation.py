@@ -123,7 +123,15 @@ def test_organ_one_voxel_off_every_border_does_not_touch() -> None:
     assert judged(mask) == "no_tumor"
 
 
-def test_implausible_volume_is_graver_than_the_border() -> None:
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_small_pancreas_that_the_scan_cuts_off_is_not_called_implausible(axis: int, end: int) -> None:
+    mask = organ_mask()
+    np.moveaxis(mask, axis, 0)[end] = mask.max(axis=axis)
+    assert judged(mask, 4.0) == "organ_touches_border"
+
+
+def test_a_volume_too_large_is_graver_than_the_border() -> None:
     assert judged(np.full(SHAPE, ORGAN_LABEL, dtype=np.uint8), 400.0) == "implausible_organ"
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cascade_rt.errors import InputError
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume, read_grid, read_volume
+from tests.broken_scans import HU, outside_the_field_of_view, padded_below_air, voxels
 from tests.volume_files import (
     ANATOMY,
     GOOD,
@@ -282,3 +283,32 @@ def test_any_truncation_is_refused(scan: Path) -> None:
         scan.write_bytes(content[:length])
         with pytest.raises(InputError, match="the file ends too early"):
             read_volume(scan)
+
+
+@pytest.mark.parametrize("value", [-99999.0, np.nan])
+def test_padding_of_no_meaning_becomes_air(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(voxels(outside_the_field_of_view(value)))
+    inside = outside_the_field_of_view(value) == HU
+    assert (read_volume(path).voxels == np.where(inside, HU, -1024)).all()
+
+
+def test_padding_is_named_with_its_value_and_how_often_it_stands_there(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(voxels(padded_below_air(HU, -99999)))
+    (warning,) = read_volume(path).warnings
+    assert warning.message == f"{6 * 40 * 10} voxels, of -99999, are far below air; they are taken for air"
+
+
+def test_an_offset_beneath_padding_is_named_in_the_refusal(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(voxels(padded_below_air(HU + 1024, -99999)))
+    with pytest.raises(InputError, match=r"far below air, and the others doubtful .*try --hu-offset -1024"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_padding_of_an_array_becomes_air(dtype: type) -> None:
+    volume = Volume.from_array(padded_below_air(HU, -99999).astype(dtype).T, LPS_AFFINE)
+    assert volume.voxels.min() == max(HU.min(), -1024)
+    assert [warning.code for warning in volume.warnings] == ["W_PADDING"]

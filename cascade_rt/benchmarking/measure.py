@@ -11,6 +11,7 @@ from cascade_rt.benchmarking.masks import MaskComparison, compare_masks
 from cascade_rt.benchmarking.statistics import Ratio, Spread, paired_ratio, spread
 from cascade_rt.benchmarking.worker import Opened, OpenRunner, Run, Worker
 from cascade_rt.errors import BackendUnavailableError, CascadeError, InputError, UsageError
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import read_grid
 
 NETWORK_STEPS = ("stage1", "stage2")
@@ -37,13 +38,13 @@ class Scan:
     slices: int
 
     @classmethod
-    def of(cls, path: Path) -> "Scan":
+    def of(cls, path: Path, reading: ScanOptions = AS_IT_IS) -> "Scan":
         """Look at a file, and bring it into the memory of the system, so that no arm pays for the disk.
 
         Raises:
             InputError: It cannot be used.
         """
-        slices = read_grid(path).shape[0]
+        slices = read_grid(path, reading).shape[0]
         path.read_bytes()
         return cls(path, slices)
 
@@ -149,6 +150,7 @@ def measure(
     *,
     all_must_run: bool = True,
     progress: Progress | None = None,
+    reading: ScanOptions = AS_IT_IS,
 ) -> Measurement:
     """Measure arms on scans, file to file.
 
@@ -160,13 +162,14 @@ def measure(
         reference: What the masks are compared with. Where it cannot run, the first arm takes its place.
         all_must_run: Raise where an arm cannot run; off, it is left out with the reason.
         progress: What is told on the way.
+        reading: What the user says about the scans that they do not say themselves; arms are told when they are made.
 
     Raises:
         InputError: A scan cannot be used.
         BackendUnavailableError: No arm runs.
         CascadeError: An arm does not run and has to.
     """
-    told, looked_at = progress or Progress(), tuple(Scan.of(path) for path in scans)
+    told, looked_at = progress or Progress(), tuple(Scan.of(path, reading) for path in scans)
     with _Race(folder, looked_at, told, all_must_run) as race:
         race.start(arms, schedule)
         race.run_rounds(schedule.rounds)

@@ -11,6 +11,7 @@ from cascade_rt.benchmarking.masks import MaskComparison
 from cascade_rt.benchmarking.measure import ArmResult, Measurement, Schedule
 from cascade_rt.benchmarking.statistics import Ratio
 from cascade_rt.bundle import Bundle
+from cascade_rt.shown_paths import hide_folders
 
 BENCHMARK_VERSION = 1
 
@@ -47,7 +48,7 @@ def measurement_lines(
             **common,
         }
     for name, reason in measurement.left_out.items():
-        yield {"kind": "left_out", "arm": name, "reason": reason, **common}
+        yield {"kind": "left_out", "arm": name, "reason": hide_folders(reason, ()), **common}
     for arm in measurement.arms:
         for each in arm.runs:
             yield {

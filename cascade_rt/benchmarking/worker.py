@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 from cascade_rt.benchmarking.gpu_memory import gpu_memory_bytes
 from cascade_rt.benchmarking.machine import peak_memory_bytes
 from cascade_rt.errors import CascadeError, EngineError
+from cascade_rt.worker_logs import Logged, log_here, log_level, send_log
 
 _PATIENCE_S = 5.0
 """What a process is given to end by itself."""
@@ -69,7 +70,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, open_runner), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, open_runner, log_level()), daemon=True)
         start = time.perf_counter()
         self._process.start()
         other.close()
@@ -124,7 +125,8 @@ class Worker:
 
     def _receive(self) -> Any:
         try:
-            answer = self._connection.recv()
+            while isinstance(answer := self._connection.recv(), Logged):
+                log_here(answer)
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
         if isinstance(answer, _Failure):
@@ -150,22 +152,23 @@ class _Failure:
     code: str
 
 
-def _serve(connection: Connection, open_runner: OpenRunner) -> None:
+def _serve(connection: Connection, open_runner: OpenRunner, level: int) -> None:
     """Answer until the other end is closed. An error that is a bug ends the process, with its traceback."""
     # Ctrl-C goes to both; the other process closes this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    send = send_log(connection, level)
     try:
         runner = open_runner()
     except CascadeError as error:
-        connection.send(_Failure(type(error), str(error), error.code))
+        send(_Failure(type(error), str(error), error.code))
         return
-    connection.send(dict(runner.description))
+    send(dict(runner.description))
     while True:
         try:
             question = connection.recv()
         except EOFError:
             return
-        connection.send(peak_memory_bytes() if question is None else _run(runner, *question))
+        send(peak_memory_bytes() if question is None else _run(runner, *question))
 
 
 def _run(runner: Runner, scan: Path, mask: Path) -> Run | _Failure:

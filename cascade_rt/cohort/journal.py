@@ -12,6 +12,7 @@ written to. The last line of a case says how it stands. Nothing in a journal is 
 the header of a scan.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -95,8 +96,9 @@ class Journal:
 
     def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self.path = journal_path(folder, shard)
+        self.is_locked = False
         try:
-            self._descriptor = os.open(self.path, _WRITE_FLAGS, 0o666)
+            self._descriptor, self._is_new = _open_or_make(self.path)
             sync_folder(folder)
         except OSError as error:
             raise write_error(self.path, error) from error
@@ -108,13 +110,22 @@ class Journal:
             if intact < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, intact)
         except OutputError:
-            os.close(self._descriptor)
+            self._close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        """Close the file; one that this run has made and written nothing to is removed, for it says nothing."""
+        # Only under the lock: else it may be that of another run by now.
+        if self._is_new and self.is_locked and os.fstat(self._descriptor).st_size == 0:
+            with contextlib.suppress(OSError, OutputError):
+                self.check()
+                self.path.unlink()
         os.close(self._descriptor)
 
     def append(self, entry: Entry) -> None:
@@ -164,6 +175,14 @@ def last_entries(folder: Path) -> dict[str, list[Entry]]:
         for case, entry in {entry.case: entry for entry in read_journal(path)}.items():
             found.setdefault(case, []).append(entry)
     return found
+
+
+def _open_or_make(path: Path) -> tuple[int, bool]:
+    """Open a journal for writing; whether it is a new one."""
+    try:
+        return os.open(path, _WRITE_FLAGS | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(path, _WRITE_FLAGS, 0o666), False
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:

@@ -1,5 +1,6 @@
 """What runs in a worker: one process that segments the scans it is sent, and gives a sign of life with each slice."""
 
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from cascade_rt.cohort.here import segment_files
 from cascade_rt.errors import CascadeError
 from cascade_rt.inference import Job
 from cascade_rt.ladder import LadderCascade
+from cascade_rt.worker_logs import Logged, send_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,17 @@ class AtWork:
     """The worker is alive."""
 
 
-Message = Opened | NotOpened | AtWork | Answer
+Message = Opened | NotOpened | AtWork | Answer | Logged
 Pipe = connection.Connection
 """Jobs go in, messages come out."""
 
 
 def work(
-    pipe: Pipe, open_cascade: Callable[[], LadderCascade], options: Mapping[str, Any], cpus: Sequence[int]
+    pipe: Pipe,
+    open_cascade: Callable[[], LadderCascade],
+    options: Mapping[str, Any],
+    cpus: Sequence[int],
+    level: int = logging.WARNING,
 ) -> None:
     """Segment scans until the pipe is closed.
 
@@ -48,6 +54,7 @@ def work(
         open_cascade: Opens the cascade.
         options: As of `infer_file`.
         cpus: The processors to run on; none: any.
+        level: What is logged; the records go through the pipe.
     """
     # Ctrl-C reaches all processes of a terminal; the one that started this one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,17 +62,17 @@ def work(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
+    send = send_log(pipe, level)
     try:
         cascade = open_cascade()
     except CascadeError as error:
-        pipe.send(NotOpened(error))
+        send(NotOpened(error))
         return
     with cascade:
-        pipe.send(Opened())
+        send(Opened())
         for job in _jobs(pipe):
-            on_slices = _signs_of_life(pipe)
-            ((_, outcome),) = segment_files(cascade, [job], on_slices=on_slices, **options)
-            pipe.send(Answer.of(outcome))
+            ((_, outcome),) = segment_files(cascade, [job], on_slices=lambda _: send(AtWork()), **options)
+            send(Answer.of(outcome))
 
 
 def _jobs(pipe: Pipe) -> Generator[Job]:
@@ -74,10 +81,6 @@ def _jobs(pipe: Pipe) -> Generator[Job]:
             yield pipe.recv()
         except EOFError:
             return
-
-
-def _signs_of_life(pipe: Pipe) -> Callable[[int], None]:
-    return lambda _: pipe.send(AtWork())
 
 
 def _end(number: int, _: object) -> None:

@@ -16,6 +16,7 @@ from cascade_rt.cohort.worker import AtWork, NotOpened, Opened, work
 from cascade_rt.errors import WorkerError
 from cascade_rt.inference import Job
 from cascade_rt.ladder import LadderCascade
+from cascade_rt.worker_logs import Logged, log_here, log_level
 
 SECONDS_WITHOUT_PROGRESS = 600.0
 """How long a scan may go without a finished slice, by default."""
@@ -118,6 +119,10 @@ class _Worker:
             message = self._pipe.recv()
         except (EOFError, ConnectionError):
             return self._crashed()
+        if isinstance(message, Logged):
+            # No sign of life: who waits for something may say so again and again.
+            log_here(message)
+            return None
         self._last_sign = time.monotonic()
         match message:
             case Answer():
@@ -160,7 +165,7 @@ class _Worker:
 
     def _start(self) -> None:
         here, there = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=work, args=(there, *self._arguments), daemon=True)
+        self._process = _CONTEXT.Process(target=work, args=(there, *self._arguments, log_level()), daemon=True)
         with _interrupts_ignored():
             self._process.start()
         there.close()

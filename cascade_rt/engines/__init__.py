@@ -17,7 +17,14 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.engines.turns import Turns, another_process
-from cascade_rt.errors import BackendUnavailableError, CascadeError, EngineBuildError, OutputError, UsageError
+from cascade_rt.errors import (
+    BackendUnavailableError,
+    CascadeError,
+    EngineBuildError,
+    EngineError,
+    OutputError,
+    UsageError,
+)
 from cascade_rt.tensors import EnginePrecision, Precision, Stage
 
 _log = logging.getLogger(__name__)
@@ -37,8 +44,7 @@ PRECISIONS_OF: Mapping[Backend, tuple[EnginePrecision, ...]] = {
     "pytorch": ("fp32",),
 }
 """What each backend computes in; on this machine and with this bundle it may be less."""
-CANNOT_OPEN: tuple[type[CascadeError], ...] = (BackendUnavailableError, EngineBuildError, OutputError)
-"""What says that one backend cannot be opened here, and nothing of the others; or that what it builds has no place."""
+_CANNOT_OPEN = (BackendUnavailableError, EngineBuildError, OutputError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,16 @@ class Engines:
 
             return DeviceHandover(self.stage1, self.stage2)
         return HostHandover(self.stage1, self.stage2)
+
+
+def cannot_open(error: CascadeError) -> bool:
+    """Whether an error says that one backend cannot be opened here, and nothing of the others.
+
+    So do engines that cannot be built or that what is built has no place for, and a library that refuses to run. One
+    that has run and computed wrongly (`EngineError` with a code of its own) does not.
+    """
+    refused = isinstance(error, EngineError) and error.code == EngineError.default_code
+    return refused or isinstance(error, _CANNOT_OPEN)
 
 
 def open_engine(
@@ -143,7 +159,8 @@ def open_engines(
         BundleError: The bundle has no graphs of this precision, or one that the library cannot run.
         EngineBuildError: The backend asked for cannot build its engine.
         OutputError: The backend asked for has no place for the engine that it builds.
-        EngineError: An engine does not compute what was exported (`E_SELF_TEST`); `auto` does not try the next then.
+        EngineError: The backend asked for refuses to run; or an engine does not compute what was exported
+            (`E_SELF_TEST`), and `auto` does not try the next then.
         UsageError: The backend asked for has no such precision.
     """
     if backend == "auto":
@@ -165,7 +182,9 @@ def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) ->
             continue
         try:
             return replace(_open_both(bundle, candidate, precision, plans), passed_over=tuple(passed_over))
-        except CANNOT_OPEN as error:
+        except CascadeError as error:
+            if not cannot_open(error):
+                raise
             passed_over.append(str(error))
     raise BackendUnavailableError("no engine can run here: " + "; ".join(passed_over))
 

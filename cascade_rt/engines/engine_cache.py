@@ -15,11 +15,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
+import math
 import os
 import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -40,6 +43,11 @@ FORMAT = 1
 PLAN_NAME = "engine.plan"
 FACTS_NAME = "engine.json"
 MAX_FACTS_BYTES = 1 << 24
+_SECONDS_BETWEEN_TRIES = 0.2
+_SECONDS_BETWEEN_LINES = 25.0
+"""Of the log, while another process compiles."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +233,8 @@ class EngineCache:
         except OSError as error:
             raise self._not_kept(error) from error
         with os.fdopen(descriptor, "wb") as file:
-            _wait_for_lock(file.fileno())
+            what = f"the engine for {key.stage} in {key.precision} on {key.machine.gpu}"
+            _wait_for_lock(file.fileno(), what, self.folder)
             yield
 
     def load_timings(self, key: EngineKey) -> bytes:
@@ -279,15 +288,28 @@ def default_cache_folder() -> Path:
     return base / "cascade-rt" / "engines"
 
 
-def _wait_for_lock(descriptor: int) -> None:
-    """Take the lock of an open file, which closing it gives back."""
+def _wait_for_lock(descriptor: int, what: str, folder: Path) -> None:
+    """Take the lock of an open file, which closing it gives back; says in the log what is waited for."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         return
     # Not every network file system has locks.
+    start = time.monotonic()
+    said = -math.inf
     with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = time.monotonic() - start
+                if waited - said >= _SECONDS_BETWEEN_LINES:
+                    said = waited
+                    sentence = "waiting for another process, which compiles %s into %s (%.0f s so far)"
+                    _log.info(sentence, what, folder, waited)
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+            else:
+                return
 
 
 def _publish(draft: Path, entry: Path) -> None:

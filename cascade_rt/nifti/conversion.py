@@ -14,7 +14,7 @@ _MOST_ENCLOSED = 0.01
 """The most voxels of no value that may lie among others, as holes; those outside the field of view may be more."""
 _LEAST_FINITE = 0.01
 _MOST_CLIPPED = 0.01
-"""The most voxels that may be brighter than the type can say, as metal is."""
+"""The most voxels that may be brighter than the type can say, as metal is, or darker without being padding."""
 _FRACTION = 1e-3
 """How far the number of a label may be from a whole one."""
 
@@ -26,6 +26,8 @@ class _Conversion:
     """
 
     target: type[np.int16] | type[np.uint8]
+    nothing: int
+    """What voxels of no value become, and those that are lower than the type can say."""
 
     def __init__(self, dtype: np.dtype[Any], scaling: tuple[float, float]) -> None:
         self._slope, self._intercept = scaling
@@ -34,8 +36,11 @@ class _Conversion:
         self._work = np.empty(0, dtype=self._work_type)
         self._voxels = 0
         self._not_finite = 0
+        self._too_low = 0
+        self._below = math.inf
+        self._at_below = 0
         self._enclosed = 0
-        self._clipped = 0
+        self._too_high = 0
         self._fraction = 0.0
         self.lowest = math.inf
         self.highest = -math.inf
@@ -57,26 +62,30 @@ class _Conversion:
     def _shift(self, stored: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
         offset = int(self._intercept)
         self._voxels += stored.size
-        self._see_range(int(stored.min()) + offset, int(stored.max()) + offset)
-        stored = self._clip_stored(stored, offset)
+        lowest, highest = int(stored.min()) + offset, int(stored.max()) + offset
+        limits = np.iinfo(self.target)
+        if lowest < limits.min or highest > limits.max:
+            stored = self._fit_stored(stored, offset)
+            lowest, highest = int(stored.min()) + offset, max(highest, int(stored.max()) + offset)
+        self._see_range(lowest, highest)
         np.copyto(wanted, stored, casting="unsafe")
         if offset:
             # Both may wrap around, which cancels out, for the sums fit.
             wanted += np.array(offset % 65536).astype(self.target)
 
-    def _clip_stored(self, stored: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
-        """The same where all sums fit into the type that is wanted; else with the nearest numbers whose sums do."""
-        wanted, given = np.iinfo(self.target), np.iinfo(stored.dtype)
+    def _fit_stored(self, stored: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
+        """Numbers whose sums with the offset fit into the type that is wanted."""
+        given, wanted = np.iinfo(stored.dtype), np.iinfo(self.target)
         low, high = wanted.min - offset, wanted.max - offset
-        if given.min >= low and given.max <= high:
-            return stored
-        beyond = int(np.count_nonzero((stored < low) | (stored > high)))
-        if not beyond:
-            return stored
-        self._clipped += beyond
+        beyond = stored < low
+        if beyond.any():
+            self._see_low(beyond, stored[beyond].astype(np.float64) + offset)
+            self._enclosed += _count_enclosed(beyond)
+        self._too_high += int(np.count_nonzero(stored > high))
         low, high = (min(max(limit, given.min), given.max) for limit in (low, high))
-        clipped: npt.NDArray[Any] = np.clip(stored, low, high)
-        return clipped
+        fitting: npt.NDArray[Any] = np.clip(stored, low, high)
+        fitting[beyond] = min(max(self.nothing - offset, low), high)
+        return fitting
 
     def _scale(self, stored: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
         if self._work.size < stored.size:
@@ -87,40 +96,69 @@ class _Conversion:
         if (self._slope, self._intercept) != (1.0, 0.0):
             work *= self._slope
             work += self._intercept
+        limits = np.iinfo(self.target)
         lowest, highest = float(work.min()), float(work.max())
-        if not (math.isfinite(lowest) and math.isfinite(highest)):
-            odd = ~np.isfinite(work)
-            self._not_finite += int(np.count_nonzero(odd))
-            self._enclosed += int(np.count_nonzero(_enclosed(odd)))
-            work[odd] = AIR_HU
+        # Half a unit beyond is rounded to the limit, which is right. Written so that not-a-number is seen as well.
+        if not (limits.min - 0.5 <= lowest and highest < math.inf):
+            self._replace_what_is_nothing(work, limits.min - 0.5)
             lowest, highest = float(work.min()), float(work.max())
         self._voxels += stored.size
         self._see_range(lowest, highest)
-        limits = np.iinfo(self.target)
         if lowest < limits.min or highest > limits.max:
-            # Half a unit beyond is rounded to the limit, which is right.
-            self._clipped += int(np.count_nonzero((work < limits.min - 0.5) | (work > limits.max + 0.5)))
+            self._too_high += int(np.count_nonzero(work > limits.max + 0.5))
             np.clip(work, limits.min, limits.max, out=work)
         if self.target is np.uint8:
             self._fraction = max(self._fraction, float(np.abs(work - np.rint(work)).max()))
         np.rint(work, out=work)
         np.copyto(wanted, work, casting="unsafe")
 
+    def _replace_what_is_nothing(self, work: npt.NDArray[np.floating[Any]], low: float) -> None:
+        odd = ~np.isfinite(work)
+        self._not_finite += int(np.count_nonzero(odd))
+        beyond = (work < low) & ~odd
+        if beyond.any():
+            self._see_low(beyond, work[beyond])
+            odd |= beyond
+        self._enclosed += _count_enclosed(odd)
+        work[odd] = self.nothing
+
+    def _see_low(self, beyond: npt.NDArray[np.bool_], values: npt.NDArray[np.floating[Any]]) -> None:
+        """Count the voxels that are too low, and those of them that hold the lowest number of all."""
+        lowest = float(values.min())
+        if lowest < self._below:
+            self._below, self._at_below = lowest, 0
+        if lowest == self._below:
+            self._at_below += int(np.count_nonzero(values == lowest))
+        self._too_low += int(np.count_nonzero(beyond))
+
     def _see_range(self, lowest: float, highest: float) -> None:
         self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
 
-    def _check_range(self, code: str, remedy: str, *, most: float = 0) -> None:
-        """Raise Refusal where more than a share `most` of the voxels did not fit."""
-        if self._clipped > most * self._voxels:
-            limits = np.iinfo(self.target)
-            found = f"{self.lowest:g} to {self.highest:g}"
-            raise Refusal(code, f"voxels must lie within {limits.min} to {limits.max}, found {found}; {remedy}")
+    def _refusal(self, code: str, remedy: str) -> Refusal:
+        limits = np.iinfo(self.target)
+        found = f"{min(self.lowest, self._below):g} to {self.highest:g}"
+        return Refusal(code, f"voxels must lie within {limits.min} to {limits.max}, found {found}; {remedy}")
 
 
 class HuConversion(_Conversion):
-    """To Hounsfield units, rounded. Voxels that are no finite number become air, where they are not holes in a scan."""
+    """To Hounsfield units, rounded.
+
+    Voxels that are no finite number become air, where they are not holes in a scan. So does padding: voxels far below
+    air that all hold one number.
+    """
 
     target = np.int16
+    nothing = AIR_HU
+
+    @property
+    def filled(self) -> bool:
+        """Whether voxels became air that say nothing of the scan."""
+        return self._not_finite + self._too_low > 0
+
+    @property
+    def padded(self) -> bool:
+        """Whether more voxels are too low than a few; they are padding where the others are Hounsfield units."""
+        return self._too_low > _MOST_CLIPPED * self._voxels
 
     def check(self) -> tuple[InputWarning, ...]:
         """Judge what was seen; returns what is doubtful.
@@ -128,20 +166,30 @@ class HuConversion(_Conversion):
         Raises:
             Refusal: Voxels are not finite, or no Hounsfield units.
         """
-        share = 100 * self._not_finite / max(1, self._voxels)
-        if self._voxels - self._not_finite < _LEAST_FINITE * self._voxels:
-            raise Refusal("E_NONFINITE", f"{share:.0f} % of the voxels are not finite numbers; export it again")
-        if self._enclosed > _MOST_ENCLOSED * self._voxels:
-            sentence = f"{share:.0f} % of the voxels are not finite numbers, many of them in the midst of others"
-            raise Refusal("E_NONFINITE", f"{sentence}; export it again")
-        self._check_range("E_HU_RANGE", "export the scan in Hounsfield units", most=_MOST_CLIPPED)
+        odd = self._not_finite + self._too_low
+        holes = self._enclosed > _MOST_ENCLOSED * self._voxels
+        unfit = holes or self._voxels - odd < _LEAST_FINITE * self._voxels
+        if unfit and self._not_finite > self._too_low:
+            share = f"{100 * self._not_finite / self._voxels:.0f} % of the voxels are not finite numbers"
+            where = ", many of them in the midst of others" if holes else ""
+            raise Refusal("E_NONFINITE", f"{share}{where}; export it again")
+        is_one_number = self._too_low - self._at_below <= _MOST_CLIPPED * self._voxels
+        if self._too_high > _MOST_CLIPPED * self._voxels or (self.padded and (unfit or not is_one_number)):
+            raise self._refusal("E_HU_RANGE", "export the scan in Hounsfield units")
+        return self._warnings()
+
+    def _warnings(self) -> tuple[InputWarning, ...]:
         warnings = []
         if self._not_finite:
             sentence = f"{self._not_finite} voxels are not finite numbers; they are taken for air"
             warnings.append(InputWarning("W_NONFINITE", sentence))
-        if self._clipped:
-            found = f"{self.lowest:g} to {self.highest:g}"
-            sentence = f"its values, {found}, are not all Hounsfield units; {self._clipped} voxels are clipped (metal?)"
+        if self.padded:
+            sentence = f"{self._too_low} voxels, of {self._below:g}, are far below air; they are taken for air"
+            warnings.append(InputWarning("W_PADDING", sentence))
+        clipped = self._too_high + (0 if self.padded else self._too_low)
+        if clipped:
+            found = f"{min(self.lowest, self._below):g} to {self.highest:g}"
+            sentence = f"its values, {found}, are not all Hounsfield units; {clipped} voxels are clipped (metal?)"
             warnings.append(InputWarning("W_CLIPPED", sentence))
         return tuple(warnings)
 
@@ -150,6 +198,7 @@ class LabelConversion(_Conversion):
     """To labels, which are whole numbers."""
 
     target = np.uint8
+    nothing = 0
 
     def check(self) -> tuple[InputWarning, ...]:
         """Judge what was seen.
@@ -159,17 +208,18 @@ class LabelConversion(_Conversion):
         """
         if self._not_finite:
             raise Refusal("E_NONFINITE", f"{self._not_finite} voxels are not finite numbers; export it again")
-        self._check_range("E_LABELS", "is it a label file?")
+        if self._too_low or self._too_high:
+            raise self._refusal("E_LABELS", "is it a label file?")
         if self._fraction > _FRACTION:
             raise Refusal("E_LABELS", "labels must be whole numbers; is it a probability map?")
         return ()
 
 
-def _enclosed(odd: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which odd voxels `[i, j, k]` have others than odd ones on both sides along i, and along j as well."""
+def _count_enclosed(odd: npt.NDArray[np.bool_]) -> int:
+    """How many odd voxels `[i, j, k]` have others than odd ones on both sides along i, and along j as well."""
     outside = np.zeros_like(odd)
     for axis in (0, 1):
         for way in (odd, np.flip(odd, axis)):
             reached = np.logical_and.accumulate(way, axis=axis)
             outside |= reached if way is odd else np.flip(reached, axis)
-    return odd & ~outside
+    return int(np.count_nonzero(odd & ~outside))

@@ -1,7 +1,9 @@
 """What a user may say about a file that the file does not say itself."""
 
 from dataclasses import dataclass
+from numbers import Integral
 
+from cascade_rt.arguments import check_argument
 from cascade_rt.errors import UsageError
 
 MAX_VOXELS = 1 << 31
@@ -28,6 +30,14 @@ class ScanOptions:
     """The slices are independent of one another, from anywhere: nothing is judged across them."""
 
     def __post_init__(self) -> None:
+        if self.volume is not None:
+            check_argument("volume", self.volume, Integral, "a whole number or None")
+        if self.assume_orientation is not None:
+            check_argument("assume_orientation", self.assume_orientation, str, "three letters such as LPS or None")
+        for name in ("hu_offset", "max_voxels"):
+            check_argument(name, getattr(self, name), Integral, "a whole number")
+        for name in ("assume_hu", "strict", "scattered"):
+            check_argument(name, getattr(self, name), bool, "True or False")
         if self.volume is not None and self.volume < 0:
             raise UsageError(f"volume: {self.volume} is none; volumes are counted from 0")
         if self.max_voxels < 1:

@@ -132,10 +132,6 @@ def _qform(fields: Nifti1Header) -> Affine:
     handedness = float(fields["pixdim"][0])
     if not squares <= 1 + _QUATERNION_ROUNDING:
         raise Refusal("E_AFFINE", "its qform is no rotation; export it again")
-    if handedness < 0 and handedness != -1:
-        # Nibabel takes 1 for it, the reference implementation -1, which turns left and right around.
-        sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run"
-        raise Refusal("E_AFFINE", f"{sentence}, and programs differ about what that means; export it again")
     a = math.sqrt(max(0.0, 1 - squares))
     rotation = np.array(
         [
@@ -146,7 +142,7 @@ def _qform(fields: Nifti1Header) -> Affine:
     )
     spacing = np.abs(np.array(fields["pixdim"][1:4], dtype=np.float64))
     affine = np.eye(4)
-    affine[:3, :3] = rotation * (spacing * [1, 1, -1 if handedness < 0 else 1])
+    affine[:3, :3] = rotation * (spacing * [1, 1, -1 if handedness == -1 else 1])
     affine[:3, 3] = [fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"]]
     return affine
 
@@ -212,7 +208,10 @@ def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings:
 def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> None:
     handedness = float(fields["pixdim"][0])
     if handedness not in {-1.0, 0.0, 1.0}:
+        # As nibabel does; the reference implementation takes -1 for what is negative.
         sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run; 1 is taken"
+        if handedness < 0:
+            sentence += ", while some programs take -1, which turns the slices around"
         warnings.append(InputWarning("W_QFAC", sentence))
 
 

@@ -87,6 +87,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise BundleError(f"{path}: is not a safetensors file ({error}); name the checkpoint of a run") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error}); check its permissions") from error
+    except MemoryError as error:
+        raise BundleError(f"{path}: does not fit into memory; name another checkpoint", code="E_TOO_LARGE") from error
     if metadata.get("format") != FORMAT:
         raise BundleError(f"{path}: is not a training checkpoint of this version of cascade-rt; name the run folder")
     try:

@@ -175,10 +175,20 @@ def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
     """The checkpoint of a run, which must have been trained as the fresh one says; that one where there is none."""
     if not (run / FILE_NAME).exists():
         return fresh
-    found = load_checkpoint(run)
+    found = _with_spacing_of(fresh, load_checkpoint(run))
     if (found.cascade, found.train, found.data) != (fresh.cascade, fresh.train, fresh.data):
         raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
     return found
+
+
+def _with_spacing_of(fresh: Checkpoint, found: Checkpoint) -> Checkpoint:
+    """A checkpoint with the ranges of the fresh one where it has none: it was begun before they were recorded."""
+    cascade = replace(
+        found.cascade,
+        pixel_mm=found.cascade.pixel_mm or fresh.cascade.pixel_mm,
+        slice_mm=found.cascade.slice_mm or fresh.cascade.slice_mm,
+    )
+    return replace(found, cascade=cascade)
 
 
 def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeModel:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cascade_rt_cli.options import PATH, bundle_option, overwrite_option
+from cascade_rt.nifti.options import ScanOptions
+from cascade_rt_cli.options import PATH, bundle_option, overwrite_option, scan_options
 
 
 @click.command()
@@ -33,6 +34,7 @@ from cascade_rt_cli.options import PATH, bundle_option, overwrite_option
 )
 @click.option("-o", "--output", type=PATH, metavar="JSONL", help="Write every arm and every run to this file.")
 @click.option("--chart", type=PATH, metavar="PNG", help="Draw the steps of each arm to this file.")
+@scan_options
 @bundle_option
 @overwrite_option
 def benchmark(
@@ -44,6 +46,7 @@ def benchmark(
     chart: Path | None,
     bundle: Path | None,
     overwrite: bool,
+    reading: ScanOptions,
 ) -> None:
     """Time whole scans, from file to file, on several engines side by side.
 
@@ -66,4 +69,5 @@ def benchmark(
     from cascade_rt.benchmarking.measure import Schedule
     from cascade_rt_cli.benchmark_scans import Outputs, benchmark_scans
 
-    benchmark_scans(scans, backends, bundle, Schedule(rounds, warm_up), Outputs(output, chart, overwrite=overwrite))
+    outputs = Outputs(output, chart, overwrite=overwrite)
+    benchmark_scans(scans, backends, bundle, Schedule(rounds, warm_up), outputs, reading)

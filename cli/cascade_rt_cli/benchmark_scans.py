@@ -15,6 +15,7 @@ from cascade_rt.benchmarking.measure import Measurement, Progress, Reference, Sc
 from cascade_rt.benchmarking.report import as_text, describe_bundle, measurement_lines
 from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.errors import OutputError, UsageError
+from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
 from cascade_rt_cli.plans import plans
@@ -52,7 +53,12 @@ class Outputs:
 
 
 def benchmark_scans(
-    scans: Sequence[Path], backends: str | None, bundle: Path | None, schedule: Schedule, outputs: Outputs
+    scans: Sequence[Path],
+    backends: str | None,
+    bundle: Path | None,
+    schedule: Schedule,
+    outputs: Outputs,
+    reading: ScanOptions = AS_IT_IS,
 ) -> None:
     """Measure, print and write.
 
@@ -67,7 +73,7 @@ def benchmark_scans(
     opened = read_bundle(default_bundle_path() if bundle is None else bundle)
     names = ", ".join(arm.name for arm in arms)
     print_note(f"measuring {len(scans)} scans in {schedule.rounds} rounds, bundle {opened.manifest.name}, with {names}")
-    measurement = _measure_with_progress(scans, arms, opened, schedule, all_must_run=backends is not None)
+    measurement = _measure_with_progress(scans, arms, opened, schedule, reading, all_must_run=backends is not None)
     machine = describe_machine()
     print_benchmark(results_console(), measurement, machine, opened)
     if outputs.lines is not None:
@@ -80,9 +86,15 @@ def benchmark_scans(
 
 
 def _measure_with_progress(
-    scans: Sequence[Path], arms: tuple[Arm, ...], bundle: Bundle, schedule: Schedule, *, all_must_run: bool
+    scans: Sequence[Path],
+    arms: tuple[Arm, ...],
+    bundle: Bundle,
+    schedule: Schedule,
+    reading: ScanOptions,
+    *,
+    all_must_run: bool,
 ) -> Measurement:
-    reference = Reference(REFERENCE.name, runners(bundle.path, (REFERENCE,))[REFERENCE.name])
+    reference = Reference(REFERENCE.name, runners(bundle.path, (REFERENCE,), reading=reading)[REFERENCE.name])
     with tempfile.TemporaryDirectory(prefix="cascade-rt-benchmark-") as folder, progress_bar() as bars:
         bar = bars.add_task("", total=len(arms) * len(scans) * schedule.rounds)
         progress = Progress(
@@ -90,11 +102,12 @@ def _measure_with_progress(
             on_run=lambda: bars.advance(bar),
         )
         return measure(
-            runners(bundle.path, arms, plans),
+            runners(bundle.path, arms, plans, reading),
             scans,
             schedule,
             Path(folder),
             reference,
             all_must_run=all_must_run,
             progress=progress,
+            reading=reading,
         )

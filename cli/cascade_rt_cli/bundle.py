@@ -28,11 +28,12 @@ def bundle() -> None:
 def keygen(key: Path) -> None:
     """Make an Ed25519 key pair: KEY.pem, for you alone (mode 0600), and KEY.pub.pem, for everybody."""
     from cascade_rt.signature import generate_key_pair
-    from cascade_rt_cli.console import shown
+    from cascade_rt_cli.console import printable, shown
 
     public_key = key.with_name(f"{key.stem}.pub.pem")
     generate_key_pair(key, public_key)
-    click.echo(f"{shown(key)}: keep it secret\n{shown(public_key)}: give it to who runs the bundle")
+    click.echo(f"{printable(shown(key))}: keep it secret")
+    click.echo(f"{printable(shown(public_key))}: give it to who runs the bundle")
 
 
 @bundle.command()
@@ -41,10 +42,10 @@ def keygen(key: Path) -> None:
 def sign(bundle_path: Path, key: Path) -> None:
     """Check all of BUNDLE, and sign its manifest: the signature is manifest.json.sig beside it."""
     from cascade_rt.bundle import sign_bundle
-    from cascade_rt_cli.console import shown
+    from cascade_rt_cli.console import printable, shown
 
     signed = sign_bundle(bundle_path, key)
-    click.echo(f"{shown(bundle_path)}: signed, sha256 {signed.sha256}")
+    click.echo(f"{printable(shown(bundle_path))}: signed, sha256 {signed.sha256}")
 
 
 @bundle.command()
@@ -56,8 +57,12 @@ def verify(bundle_path: Path, public_key: Path | None) -> None:
     The exit code is 5 where it is refused.
     """
     from cascade_rt.bundle import read_bundle
-    from cascade_rt_cli.console import shown
+    from cascade_rt_cli.console import printable, shown
 
     opened = read_bundle(bundle_path, public_key)
-    click.echo(f"{shown(bundle_path)}: {len(opened.manifest.files)} files as exported, sha256 {opened.sha256}")
-    click.echo("signature: not asked for" if public_key is None else f"signature: by the key {public_key.name}")
+    click.echo(
+        f"{printable(shown(bundle_path))}: {len(opened.manifest.files)} files as exported, sha256 {opened.sha256}"
+    )
+    click.echo(
+        "signature: not asked for" if public_key is None else f"signature: by the key {printable(public_key.name)}"
+    )

@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cascade_rt.evaluation import Evaluation
@@ -63,6 +64,12 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int
 def shown(path: str | os.PathLike[str]) -> str:
     """A path as it is printed: without folders outside the working folder, unless `--log-paths` is given."""
     return os.fspath(path) if logs_paths() else shown_path(path)
+
+
+def typed(path: str | os.PathLike[str], placeholder: str) -> str:
+    """A path in a command to type: as it is printed where that leads to it, else a word in its place."""
+    text = shown(path)
+    return printable(text if os.path.abspath(text) == os.path.abspath(path) else placeholder)
 
 
 def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
@@ -141,12 +148,12 @@ def spinner() -> Iterator[Callable[[str], None]]:
         steps: list[str] = []
 
         def say(text: str) -> None:
-            steps.append(text)
-            console.print(f"{text} ...")
+            steps.append(printable(text))
+            console.print(f"{steps[-1]} ...", markup=False)
 
         lines = lines_while(lambda: f"still {steps[-1]}" if steps else None, _print_line)
         with nullcontext() if is_quiet() else lines:
             yield say
         return
     with console.status("") as status:
-        yield lambda text: status.update(f"{text} ...")
+        yield lambda text: status.update(f"{escape(printable(text))} ...")

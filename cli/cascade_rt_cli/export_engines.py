@@ -10,7 +10,7 @@ from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.tensorrt_api import import_tensorrt
 from cascade_rt.errors import UsageError
 from cascade_rt.tensors import STAGES
-from cascade_rt_cli.console import print_rows, results_console
+from cascade_rt_cli.console import print_rows, results_console, shown
 from cascade_rt_cli.options import EngineChoice
 from cascade_rt_cli.plans import plans, shown_builds
 
@@ -58,4 +58,4 @@ def _rows(folder: Path, facts: Iterable["EngineFacts"]) -> Iterator[tuple[str, s
             f"{found.stage} in {found.precision}: {shares.half:.0%} of the work of convolutions in half precision, "
             f"{shares.single:.0%} in float32, as the {found.proven_by} of TensorRT-RTX {found.version} says",
         )
-    yield "engines", str(folder)
+    yield "engines", shown(folder)

@@ -8,7 +8,7 @@ from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
 from cascade_rt.errors import UsageError
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, typed
 from cascade_rt_cli.verbosity import print_note
 
 
@@ -60,7 +60,7 @@ def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verif
         )
     console = results_console()
     rows = [
-        ("store", str(store)),
+        ("store", shown(store)),
         ("cases", f"{len(done.converted)} converted, {len(done.kept)} already there"),
         ("split", str(done.split)),
     ]
@@ -68,4 +68,4 @@ def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verif
         flips = ", ".join(f"{flip} ({count})" for flip, count in done.flips.most_common())
         rows.append(("flips", f"labels turned along: {flips}"))
     print_rows(console, [*rows, *(("warning", warning) for warning in done.warnings)])
-    console.print(f"next: cascade-rt train --dataset {request.dataset} {store} -o RUN", markup=False)
+    console.print(f"next: cascade-rt train --dataset {request.dataset} {typed(store, 'STORE')} -o RUN")

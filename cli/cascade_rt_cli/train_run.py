@@ -15,7 +15,7 @@ from cascade_rt.training.initial import join_stages, load_initial
 from cascade_rt.training.loop import Progress, train
 from cascade_rt.training.run_folder import BEST_NAME
 from cascade_rt.training.validation import best_epoch, hold_out
-from cascade_rt_cli.console import progress_bar, results_console, shown
+from cascade_rt_cli.console import printable, progress_bar, results_console, shown, typed
 from cascade_rt_cli.verbosity import print_note
 
 _TITLES = {
@@ -80,10 +80,12 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
-    console.print(f"{plan.run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {plan.run} -o BUNDLE")
+    run = printable(shown(plan.run))
+    next_run = typed(plan.run, "RUN")
+    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {next_run} -o BUNDLE")
     best = best_epoch(checkpoint.history)
     if best is not None:
-        file = plan.run / BEST_NAME
+        file = Path(next_run) / BEST_NAME
         console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
 
 

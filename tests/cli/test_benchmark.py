@@ -140,3 +140,14 @@ def test_lines_that_are_there_are_kept_unless_asked(tmp_path: Path) -> None:
 
 def test_a_scan_that_is_missing_is_told_before_the_work(tmp_path: Path) -> None:
     assert benchmark(tmp_path / "none.nii.gz").exit_code == 4
+
+
+def test_scans_are_read_as_infer_is_told_to_read_them(tmp_path: Path) -> None:
+    voxels = np.stack([np.clip(noisy_tissue(64, 64, 3), 0, 255)] * 2, axis=-1)
+    scan = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), scan)
+    options = (scan, "--backends", "onnxruntime", "--rounds", 1, "--warm-up", 0, "--volume", 1)
+    refused = benchmark(*options)
+    assert refused.exit_code == 4
+    assert "insist with --assume-hu" in refused.stderr
+    assert benchmark(*options, "--assume-hu").exit_code == 0

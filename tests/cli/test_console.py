@@ -10,7 +10,8 @@ from rich.console import Console
 from cascade_rt.inference import Job
 from cascade_rt.islands import IslandRecord
 from cascade_rt.volume import Volume
-from cascade_rt_cli.console import print_segmentation, volume_text
+from cascade_rt_cli.console import print_segmentation, spinner, volume_text
+from cascade_rt_cli.verbosity import print_note
 from tests.cohort_files import AFFINE, HU, block, fake_cascade
 
 
@@ -36,3 +37,10 @@ def test_what_was_dropped_is_told_where_something_was(islands: IslandRecord, lin
     print_segmentation(Console(file=text, width=200), Job(Path("a.nii"), Path("b.nii"), Path("c.json")), found)
     dropped = [row.split("dropped", 1)[1].strip() for row in text.getvalue().splitlines() if "dropped" in row]
     assert dropped == ([] if line is None else [f"{line} found"])
+
+
+def test_notes_and_steps_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_note("bundle \x1b[2J")
+    with spinner() as say:
+        say("reading \x1b[31m[bold]scan")
+    assert capsys.readouterr().err.splitlines()[:2] == ["bundle ?[2J", "reading ?[31m[bold]scan ..."]

@@ -42,8 +42,29 @@ def test_prepare_says_what_it_did_and_what_comes_next(tmp_path: Path) -> None:
     lines = cascade_rt(*command).output.splitlines()
     assert "cases      3 converted, 0 already there" in lines
     assert "split      2 training and 1 test cases, split seed 4" in lines
-    assert lines[-1] == f"next: cascade-rt train --dataset msd {tmp_path / 'store'} -o RUN"
+    assert lines[-1] == "next: cascade-rt train --dataset msd STORE -o RUN"
     assert "cases      0 converted, 3 already there" in cascade_rt(*command).output
+
+
+def test_what_comes_next_names_a_store_below_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ("prepare", "--dataset", "msd", msd_tree(tmp_path / "data"), "-o", tmp_path / "stores" / "msd")
+    lines = cascade_rt(*command).output.splitlines()
+    assert lines[-1] == f"next: cascade-rt train --dataset msd {Path('stores', 'msd')} -o RUN"
+
+
+def test_preparing_and_training_name_no_folder_outside_the_working_folder(tmp_path: Path) -> None:
+    ward = tmp_path / "DOE JOHN 19551224"
+    ward.mkdir()
+    prepared = cascade_rt("prepare", "--dataset", "msd", msd_tree(ward / "data"), "-o", ward / "store")
+    trained = cascade_rt("train", "--dataset", "msd", ward / "store", "-o", ward / "run", *SMALL)
+    assert (prepared.exit_code, trained.exit_code) == (0, 0), trained.output
+    assert "run: 1 epochs done; next: cascade-rt export RUN -o BUNDLE" in trained.output
+    for printed in (prepared.output, trained.output):
+        assert "DOE" not in printed
+        assert "19551224" not in printed
 
 
 def test_training_takes_the_training_cases(msd_store: Path, tmp_path: Path) -> None:

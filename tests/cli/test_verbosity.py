@@ -64,6 +64,13 @@ def test_the_log_of_programs_is_json(scan: Path, tmp_path: Path) -> None:
     assert {"event": "log", "level": "INFO", "logger": "cascade_rt.volume", "message": "reading scan.nii.gz"} in events
 
 
+def test_what_workers_log_reaches_the_console_without_folders(scan: Path, tmp_path: Path) -> None:
+    options = ("-v", "--workers", 1, "--bundle", "phantom", "--backend", "onnxruntime")
+    lines = cascade_rt("infer", scan.parent, *options, "-o", tmp_path).stderr.splitlines()
+    assert any(line.endswith("INFO cascade_rt.volume: reading scan.nii.gz") for line in lines)
+    assert not any("Jane_Doe" in line for line in lines)
+
+
 def test_without_a_flag_nothing_is_logged_and_afterwards_neither(scan: Path, tmp_path: Path) -> None:
     infer(scan, tmp_path, "-v")
     assert "INFO" not in infer(scan, tmp_path / "again").stderr

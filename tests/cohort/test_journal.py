@@ -132,6 +132,26 @@ def test_runs_that_divide_the_cases_otherwise_are_kept_apart(
     Journal(tmp_path, second).__exit__()
 
 
+def test_a_run_that_is_refused_leaves_no_journal(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with Journal(tmp_path, Shard(0, 2)) as journal:
+        with pytest.raises(OutputError):
+            Journal(tmp_path)
+        assert list(tmp_path.iterdir()) == [journal.path]
+
+
+def test_a_run_that_writes_nothing_down_leaves_no_journal(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    Journal(tmp_path).__exit__()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_that_was_there_stays_although_nothing_is_added(tmp_path: Path) -> None:
+    journal_path(tmp_path).touch()
+    Journal(tmp_path).__exit__()
+    assert journal_path(tmp_path).exists()
+
+
 def test_where_there_are_no_locks_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 

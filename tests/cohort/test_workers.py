@@ -73,6 +73,13 @@ def test_a_scan_that_ends_its_worker_is_tried_three_times_and_harms_no_other(
     assert [name for name in names(output) if "bad" in name or name.startswith(".")] == []
 
 
+def test_what_a_worker_logs_is_logged_here(scans: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="cascade_rt")
+    run(scans, output, run_in_workers(open_fake, 2))
+    read = [record.args for record in caplog.records if record.name == "cascade_rt.volume"]
+    assert sorted(read) == [(path,) for path in sorted(scans.iterdir())]
+
+
 def test_a_worker_that_crashes_once_costs_nothing(scans: Path, output: Path, tmp_path: Path) -> None:
     save_scan(scans / "moody.nii.gz", mood=CRASH_ONCE)
     summary = run(scans, output, run_in_workers(partial(open_moody, tmp_path), 1))

@@ -212,6 +212,18 @@ def test_a_slice_that_does_not_belong_or_is_damaged_is_named(
     assert reason in message
 
 
+def test_padding_of_int16_becomes_air_although_the_intercept_takes_it_out_of_range(tmp_path: Path) -> None:
+    stored = (HU + 1024).astype("<i2")
+    stored[:, :, -2:] = -32768
+    slices = [
+        replace(entry, slope=1, changes=(("PixelRepresentation", 1), ("PixelData", stored[index].tobytes())))
+        for index, entry in enumerate(axial_slices(HU))
+    ]
+    volume = read(write_series(tmp_path, slices))
+    np.testing.assert_array_equal(volume.voxels, np.where(stored == -32768, -1024, HU))
+    assert [warning.code for warning in volume.warnings] == ["W_PADDING"]
+
+
 @pytest.mark.parametrize("implicit", [True, False], ids=["implicit", "explicit"])
 @pytest.mark.parametrize("ending", [".dcm", ""])
 def test_files_without_a_preamble_are_read(tmp_path: Path, implicit: bool, ending: str) -> None:

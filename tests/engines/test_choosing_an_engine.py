@@ -128,6 +128,23 @@ def test_a_gpu_backend_that_opens_but_does_not_run_is_passed_over(
     assert engines.stage1.info == EngineInfo("fake", "fp32", "cpu", "1")
 
 
+@pytest.mark.usefixtures("a_gpu")
+def test_a_library_that_refuses_to_run_is_passed_over_with_its_reason(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> dict[str, object]:
+        raise EngineError("TensorRT cannot run (no kernel for this)")
+
+    golden = bundle.read_golden()
+
+    def open_fake(_: Bundle, stage: Stage, backend: Backend, *__: object) -> StageEngine:
+        return FakeEngine(stage, refuse if backend in GPU_BACKENDS else lambda _: dict(golden[stage].outputs))
+
+    monkeypatch.setattr("cascade_rt.engines.open_engine", open_fake)
+    engines = open_engines(bundle)
+    assert engines.passed_over == ("TensorRT cannot run (no kernel for this)",) * 2
+
+
 @pytest.mark.usefixtures("no_gpu")
 def test_without_any_backend_all_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "openvino", "onnxruntime", "torch")

@@ -2,7 +2,10 @@
 
 import errno
 import json
+import logging
+import logging.handlers
 import os
+import queue
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +92,37 @@ def test_workers_on_a_new_machine_compile_an_engine_once(cache: EngineCache) -> 
         found = list(pool.map(work, range(4)))
     assert compiled == [KEY]
     assert found == [CachedEngine(PLAN, {})] * 4
+
+
+def test_who_waits_for_another_process_says_so_again_and_again(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("cascade_rt.engines.engine_cache._SECONDS_BETWEEN_LINES", 0.0)
+    said: queue.Queue[logging.LogRecord] = queue.Queue()
+    log = logging.getLogger("cascade_rt.engines.engine_cache")
+    handler = logging.handlers.QueueHandler(said)
+    monkeypatch.setattr(log, "handlers", [handler])
+    monkeypatch.setattr(log, "level", logging.INFO)
+
+    def wait() -> None:
+        with cache.building(KEY):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        with cache.building(KEY):
+            waiting = pool.submit(wait)
+            lines = [said.get(timeout=60).getMessage() for _ in range(3)]
+        waiting.result(timeout=60)
+    what = "the engine for stage1 in fp16 on NVIDIA H200"
+    expected = f"waiting for another process, which compiles {what} into {cache.folder}"
+    assert [line.partition(" (")[0] for line in lines] == [expected] * 3
+
+
+def test_who_waits_for_nobody_says_nothing(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="cascade_rt")
+    with cache.building(KEY):
+        assert caplog.records == []
 
 
 def test_a_file_system_without_locks_keeps_nobody_out(cache: EngineCache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,30 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         losses(tmp_path)
 
 
+def test_a_run_that_was_begun_before_spacings_were_recorded_is_resumed_and_has_them(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=(2, 0, 0))
+
+    class StopError(Exception):
+        pass
+
+    def stop(_: object) -> None:
+        raise StopError
+
+    with pytest.raises(StopError):
+        train([disc_case()], tmp_path, CASCADE, config, data="discs", on_epoch=stop)
+    cascade = replace(CASCADE, pixel_mm=(0.6, 0.9), slice_mm=(1.0, 5.0))
+    checkpoint = train([disc_case()], tmp_path, cascade, config, data="discs", resume=True)
+    assert (checkpoint.epochs_done, checkpoint.cascade) == (2, cascade)
+
+
+def test_a_run_is_not_resumed_where_other_spacings_were_recorded(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=(1, 0, 0))
+    first, second = (replace(CASCADE, pixel_mm=(low, 0.9)) for low in (0.6, 0.7))
+    train([disc_case()], tmp_path, first, config, data="discs")
+    with pytest.raises(UsageError, match="was trained with another configuration"):
+        train([disc_case()], tmp_path, second, config, data="discs", resume=True)
+
+
 def test_a_run_is_not_resumed_with_another_configuration(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0)))
     with pytest.raises(UsageError, match="was trained with another configuration"):
