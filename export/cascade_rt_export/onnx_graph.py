@@ -94,7 +94,7 @@ def quiet_exporter() -> Iterator[None]:
 
 @contextmanager
 def _fast_exporter() -> Iterator[None]:
-    """Spare the exporter two things that cost a third of its time and change no byte of the graph.
+    """Spare the exporter two things that cost much of its time and change no byte of the graph.
 
     torch keeps the shapes that an operator was seen to give; where sides are symbols, to keep one costs more than to
     find it anew. And of the millions of objects that an export makes, the garbage collector finds few to free, but
