@@ -165,7 +165,8 @@ def test_train_prints_the_dice_of_each_epoch_and_names_the_best_checkpoint_last(
     first, _, last = result.stdout.splitlines()
     assert "organ Dice 0." in first
     assert last == f"best on validation: epoch 1; to take it: cascade-rt export {Path('RUN', BEST_NAME)} -o BUNDLE"
-    assert load_checkpoint(tmp_path / "run" / BEST_NAME).data.endswith("16 x 64 x 64 voxels, cases held out for validation: 1")
+    best = load_checkpoint(tmp_path / "run" / BEST_NAME)
+    assert best.data.endswith("16 x 64 x 64 voxels, cases held out for validation: 1")
 
 
 def test_train_refuses_to_hold_every_case_out(tmp_path: Path) -> None:
