@@ -20,6 +20,7 @@ from cascade_rt.islands import IslandRecord, keep_islands
 from cascade_rt.measurements import Measurements, measure
 from cascade_rt.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
 from cascade_rt.provenance import provenance
+from cascade_rt.runs import Peaks
 from cascade_rt.scan_run import ScanRun
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord
 from cascade_rt.segmentation import Segmentation, judge
@@ -163,6 +164,7 @@ class Cascade:
                 volume.affine,
                 volume.voxel_volume_ml,
                 organ_sought=config.finds_organ,
+                peaks=Peaks.joined(run.tumor_peaks),
                 across_slices=whole,
             )
         return Segmentation(

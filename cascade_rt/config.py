@@ -365,8 +365,14 @@ def load_config(
         )
     if path is not None:
         documents.append(_read_document(path))
-    cascade, train = (_lay_over([document.get(table, {}) for document in documents], table) for table in _TABLES)
-    return from_mapping(CascadeConfig, cascade, "cascade"), from_mapping(TrainConfig, train, "train")
+    try:
+        cascade, train = (_lay_over([document.get(table, {}) for document in documents], table) for table in _TABLES)
+        return from_mapping(CascadeConfig, cascade, "cascade"), from_mapping(TrainConfig, train, "train")
+    except UsageError as error:
+        if path is None:
+            raise
+        # The files of the package are right: what is wrong stands in the one that the user names.
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _read_document(path: Path) -> dict[str, Any]:

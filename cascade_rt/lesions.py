@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.runs import Runs, connected, touching
+from cascade_rt.runs import Peaks, Runs, connected, touching
 
 Numbers = npt.NDArray[np.intp]
 """`[run]`, the number of each run's lesion."""
@@ -31,6 +31,8 @@ class Lesion:
     """The highest of them."""
     touches_pancreas: bool | None
     """Whether it shares a face, an edge or a corner with the pancreas; None where that was not looked for."""
+    score: float | None
+    """The largest tumour probability of its voxels, as the network gives it; None where that was not kept."""
 
 
 def measure_lesions(
@@ -39,6 +41,7 @@ def measure_lesions(
     affine: npt.NDArray[np.float64],
     voxel_volume_ml: float,
     *,
+    peaks: Peaks | None = None,
     across_slices: bool = True,
 ) -> tuple[Lesion, ...]:
     """Measure each lesion of a mask.
@@ -48,6 +51,7 @@ def measure_lesions(
         pancreas: Runs of the pancreas without tumour; None where it was not looked for.
         affine: 4x4, from the index (z, row, col) to world millimetres.
         voxel_volume_ml: Volume of one voxel.
+        peaks: The largest probability in each run of the tumour, and perhaps in others.
         across_slices: Whether neighbouring slices are neighbours in the patient.
 
     Returns:
@@ -60,6 +64,7 @@ def measure_lesions(
     touches = None if pancreas is None else np.zeros(count, dtype=np.bool_)
     if pancreas is not None and touches is not None:
         touches[number[touching(tumor, pancreas, across_slices=across_slices)[0]]] = True
+    scores = None if peaks is None else _largest(peaks.of(tumor), number, count)
     order = np.argsort(number, kind="stable")
     tumor, number = tumor[order], number[order]
     voxels = np.bincount(number, weights=tumor.lengths, minlength=count).astype(np.float64)
@@ -76,10 +81,18 @@ def measure_lesions(
             first_slice=int(first[piece]),
             last_slice=int(last[piece]),
             touches_pancreas=None if touches is None else bool(touches[piece]),
+            score=None if scores is None else float(scores[piece]),
         )
         for piece in range(count)
     )
     return tuple(sorted(lesions, key=lambda lesion: lesion.volume_ml, reverse=True))
+
+
+def _largest(values: npt.NDArray[np.float32], number: Numbers, count: int) -> npt.NDArray[np.float32]:
+    """`[lesion]`, the largest of the values of its runs."""
+    largest = np.zeros(count, dtype=np.float32)
+    np.maximum.at(largest, number, values)
+    return largest
 
 
 def _centers(tumor: Runs, number: Numbers, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

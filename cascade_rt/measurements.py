@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.lesions import Lesion, measure_lesions
-from cascade_rt.runs import find_runs
+from cascade_rt.runs import Peaks, find_runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ def measure(
     voxel_volume_ml: float,
     *,
     organ_sought: bool = True,
+    peaks: Peaks | None = None,
     across_slices: bool = True,
 ) -> Measurements:
     """Measure a mask.
@@ -41,17 +42,19 @@ def measure(
         affine: 4x4, from the index (z, row, col) to world millimetres.
         voxel_volume_ml: Volume of one voxel.
         organ_sought: Whether label 1 was looked for, so that a lesion can be apart from it.
+        peaks: The largest tumour probability in each run of the tumour, from which lesions get their score.
         across_slices: Whether neighbouring slices are neighbours in the patient.
     """
     pancreas = find_runs(mask, lambda labels: labels == ORGAN_LABEL)
     tumor = find_runs(mask, lambda labels: labels == TUMOR_LABEL)
     pancreas_ml, tumor_ml = (int(runs.lengths.sum()) * voxel_volume_ml for runs in (pancreas, tumor))
     organ = pancreas if organ_sought else None
+    lesions = measure_lesions(tumor, organ, affine, voxel_volume_ml, peaks=peaks, across_slices=across_slices)
     return Measurements(
         organ_ml=pancreas_ml + tumor_ml,
         pancreas_ml=pancreas_ml,
         tumor_ml=tumor_ml,
         organ_slices=len(np.union1d(pancreas.slices, tumor.slices)),
         tumor_slices=len(np.unique(tumor.slices)),
-        lesions=measure_lesions(tumor, organ, affine, voxel_volume_ml, across_slices=across_slices),
+        lesions=lesions,
     )

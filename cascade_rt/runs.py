@@ -88,6 +88,52 @@ def find_runs(mask: npt.NDArray[np.uint8], belongs: Callable[[npt.NDArray[np.uin
     return Runs(found[::2], found[1::2], none.shape)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Peaks:
+    """The largest value in each of some runs, in the order of the mask."""
+
+    starts: Places
+    """`[run]`, position of the first voxel, as in `Runs`."""
+    values: npt.NDArray[np.float32]
+    """`[run]`."""
+
+    @classmethod
+    def joined(cls, parts: Iterable["Peaks"]) -> "Peaks":
+        """The peaks of several parts of a mask as one."""
+        none = cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        both = [none, *parts]
+        starts = np.concatenate([part.starts for part in both])
+        order = np.argsort(starts, kind="stable")
+        return cls(starts[order], np.concatenate([part.values for part in both])[order])
+
+    def of(self, runs: Runs) -> npt.NDArray[np.float32]:
+        """`[run]`, the peaks of runs that are all among these."""
+        return self.values[np.searchsorted(self.starts, runs.starts)]
+
+
+def find_peaks(
+    pixels: Pixels, values: npt.NDArray[np.floating[Any]], corner: tuple[int, int, int], shape: tuple[int, ...]
+) -> Peaks:
+    """Find the largest value in each run of a part of a slice.
+
+    Args:
+        pixels: `[row, col]`, what belongs to the runs; nothing beside it in the slice does.
+        values: `[row, col]`.
+        corner: `(z, row, col)` of its first pixel.
+        shape: `(z, row, col)` of the mask.
+    """
+    rows, cols = pixels.shape
+    row, col = np.divmod(_edges(pixels), cols + 1)
+    ends = row * cols + col
+    stretches = np.append(values[:rows, :cols].ravel(), -np.inf)
+    peaks = np.maximum.reduceat(stretches, ends)[::2] if len(ends) else np.zeros(0)
+    slices, all_rows, all_cols = shape
+    grid = Runs(np.zeros(0, np.int64), np.zeros(0, np.int64), (slices, all_rows, all_cols))
+    z, first_row, first_col = corner
+    starts = z * grid.slice_stride + (first_row + row[::2]) * grid.row_stride + first_col + col[::2]
+    return Peaks(starts.astype(np.int64), peaks.astype(np.float32))
+
+
 def touching(runs: Runs, others: Runs, *, across_slices: bool = True) -> tuple[Places, Places]:
     """Return the pairs of a run and one of the others, by number, that share a face, an edge or a corner.
 

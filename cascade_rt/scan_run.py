@@ -15,6 +15,7 @@ from cascade_rt.engines.base import Array
 from cascade_rt.engines.handover import belongs
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.pixel_grid import PixelGrid, Pixels, pixels_of, working_grid
+from cascade_rt.runs import Peaks, find_peaks
 from cascade_rt.search import (
     WHOLE_SCAN,
     SearchOptions,
@@ -44,6 +45,8 @@ class ScanRun:
         slices_without_organ: Slices that were searched, and in which stage 1 found nothing.
         organ_prob: `[z, row, col]`, or None where it is not kept.
         tumor_prob: `[z, row, col]`, 0 outside the crops, or None where it is not kept.
+        tumor_peaks: The largest probability in each run of tumour in the mask, slices in any order; empty where stage 2
+            looks for something else.
         search: Where stage 1 has looked.
         working_grid: The pixels on which the networks see the slices, where these are not the scan's own.
         stopwatch: Seconds of each step.
@@ -79,12 +82,14 @@ class ScanRun:
         self.slices_without_organ = 0
         self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
         self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+        self.tumor_peaks: list[Peaks] = []
         self.search = SearchRecord()
         self.stopwatch = stopwatch or Stopwatch()
         self._config = config
         self._stages = engines.hand_over()
         self._paints_organ = config.stage1 != "none" and config.target == "tumor"
-        self._stage2_label = TUMOR_LABEL if config.target == "tumor" else ORGAN_LABEL
+        self._finds_tumor = config.target == "tumor"
+        self._stage2_label = TUMOR_LABEL if self._finds_tumor else ORGAN_LABEL
         self._slices_at_once = engines.stage1.preferred_batch
         self._queue = CropQueue[Any](engines.stage2.preferred_batch)
 
@@ -193,7 +198,8 @@ class ScanRun:
 
     def _find_tumor(self, batch: CropBatch[Any]) -> None:
         with self.stopwatch.step("stage2"):
-            masks = self.tumor_prob is None and not self._pixels.resampled
+            # A lesion's score is a probability.
+            masks = self.tumor_prob is None and not self._pixels.resampled and not self._finds_tumor
             tumor = self._stages.find_tumor(batch.crops, masks=masks)[:, 0]
         with self.stopwatch.step("paste"):
             for index, placed, found_there in zip(batch.slices, batch.boxes, tumor, strict=True):
@@ -201,6 +207,9 @@ class ScanRun:
                 inside = self.mask[index][box.slices]
                 found = belongs(prob[: inside.shape[0], : inside.shape[1]])
                 np.copyto(inside, self._stage2_label, where=found)
+                if self._finds_tumor:
+                    corner = (index, box.row, box.col)
+                    self.tumor_peaks.append(find_peaks(found, prob, corner, self.mask.shape))
                 if self.tumor_prob is not None:
                     paste(prob, box, self.tumor_prob[index])
 

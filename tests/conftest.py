@@ -24,6 +24,11 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes longest: it needs no shared bundle, which another worker can export meanwhile."""
+    items.sort(key=lambda item: item.path.parts[-2:] != ("cli", "test_variants.py"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked `gpu` where there is none, with the reason."""
     if item.get_closest_marker("gpu"):

@@ -272,7 +272,7 @@ def test_unknown_table_is_refused(tmp_path: Path) -> None:
     [("cascade = 5", "cascade"), ("train = 5", "train"), ("[[train]]", "train"), ("cascade.crop = 5", "cascade.crop")],
 )
 def test_value_in_the_place_of_a_table_is_refused(tmp_path: Path, text: str, table: str) -> None:
-    with pytest.raises(UsageError, match=rf"^{table} must be a table, got "):
+    with pytest.raises(UsageError, match=rf"experiment\.toml: {table} must be a table, got "):
         load(tmp_path, text)
 
 

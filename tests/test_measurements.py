@@ -13,6 +13,7 @@ from scipy import ndimage
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.lesions import Lesion
 from cascade_rt.measurements import Measurements, measure
+from cascade_rt.runs import Peaks, find_peaks
 
 Array = npt.NDArray[Any]
 
@@ -249,3 +250,36 @@ def test_ball_in_the_middle_has_its_center_there() -> None:
     mask = ball(10.0, (1.0, 1.0, 1.0))
     lesion = only_lesion(mask, np.eye(4), 0.001)
     assert lesion.center_mm == pytest.approx(tuple((side - 1) / 2 for side in mask.shape))
+
+
+# Scores
+
+
+def scored(prob: Array, corners: dict[int, tuple[int, int]]) -> tuple[Lesion, ...]:
+    """Lesions of a tumour that was found, slice by slice, in crops `[row, col]` with these corners."""
+    mask = blank()
+    parts = []
+    for z, (row, col) in corners.items():
+        crop = prob[z, row:, col:]
+        mask[z, row:, col:][crop >= 0.5] = TUMOR_LABEL
+        parts.append(find_peaks(crop >= 0.5, crop, (z, row, col), mask.shape))
+    return measure(mask, OBLIQUE, ML, peaks=Peaks.joined(parts)).lesions
+
+
+@given(prob=arrays(np.float32, (6, 9, 12), elements=st.floats(0, 1, width=16)), reverse=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_score_of_a_lesion_is_the_largest_probability_in_it(prob: Array, *, reverse: bool) -> None:
+    corners = {z: (z % 3, z % 4) for z in (range(5, -1, -1) if reverse else range(6))}
+    seen = np.zeros_like(prob)
+    for z, (row, col) in corners.items():
+        seen[z, row:, col:] = prob[z, row:, col:]
+
+    lesions = scored(prob, corners)
+
+    number, count = ndimage.label(seen >= 0.5, structure=np.ones((3, 3, 3)))
+    expected = ndimage.maximum(seen, number, range(1, count + 1))
+    assert sorted(lesion.score or 0.0 for lesion in lesions) == sorted(np.atleast_1d(expected).tolist())
+
+
+def test_a_lesion_whose_probability_was_not_kept_has_no_score(organ_with_tumor: npt.NDArray[np.uint8]) -> None:
+    assert only_lesion(organ_with_tumor).score is None

@@ -176,8 +176,11 @@ def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
     if not (run / FILE_NAME).exists():
         return fresh
     found = _with_spacing_of(fresh, load_checkpoint(run))
-    if (found.cascade, found.train, found.data) != (fresh.cascade, fresh.train, fresh.data):
+    if (found.cascade, found.train) != (fresh.cascade, fresh.train):
         raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
+    if found.data != fresh.data:
+        told = f"was trained on other data ({found.data}, not {fresh.data})"
+        raise UsageError(f"{run}: {told}; resume with those, or name another folder")
     return found
 
 

@@ -110,7 +110,8 @@ def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     else:
         yield "tumour", "not looked for: this bundle finds the pancreas"
     for lesion in found.lesions[:3]:
-        yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm"
+        score = "" if lesion.score is None else f", score {lesion.score:.2f}"
+        yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm{score}"
     if len(found.lesions) > 3:
         yield "", f"and {len(found.lesions) - 3} smaller"
     islands = segmentation.islands

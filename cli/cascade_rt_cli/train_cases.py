@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from cascade_rt.data.fingerprint import fingerprint
 from cascade_rt.data.names import Dataset
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import read_split
@@ -10,6 +11,7 @@ from cascade_rt.errors import UsageError
 from cascade_rt.training.spacing import with_spacing
 from cascade_rt.training.validation import hold_out
 from cascade_rt_cli.train_run import Plan, run_training
+from cascade_rt_cli.verbosity import print_note
 
 _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancreas-CT", "folder": "own scans"}
 
@@ -31,9 +33,11 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     cases = open_cases(store, split.train)
     if not any(has_tumor(case) for case in cases):
         plan = _without_labelled_tumors(plan)
+        if plan.workers.is_first and plan.cascade.target == "organ":
+            print_note("no case has a tumour: stage 2 learns the pancreas too, and its loss is shown as tumour loss")
     trained_on, _ = hold_out(cases, plan.validate)
     plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on))
-    run_training(cases, f"{_TITLES[dataset]}, {split}", plan)
+    run_training(cases, f"{_TITLES[dataset]}, {split}, cases {fingerprint(store, split.train)}", plan)
 
 
 def _without_labelled_tumors(plan: Plan) -> Plan:

@@ -55,6 +55,8 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
     cases, validation = hold_out(cases, plan.validate)
     if first:
         print_note(f"training on {data}")
+        if plan.resume and not (plan.run / FILE_NAME).is_file():
+            print_note(f"{shown(plan.run)}: holds no checkpoint to go on from; the training starts from the beginning")
     with _saying_how_to_go_on(plan), progress_bar(shown=first) as bars:
         bar = bars.add_task("training", total=None)
 

@@ -1,5 +1,6 @@
 """From a stage in PyTorch to one self-contained ONNX graph."""
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 import onnx
 import torch
+import torch._dynamo.config
 from onnx import ModelProto
 from torch import nn
 
@@ -53,7 +55,7 @@ def onnx_from_graph(graph: nn.Module, spec: StageSpec, side_multiple: int = SIDE
         2: side_multiple * torch.export.Dim("rows", min=lowest, max=highest),
         3: side_multiple * torch.export.Dim("cols", min=lowest, max=highest),
     }
-    with quiet_exporter():
+    with quiet_exporter(), _fast_exporter():
         program = torch.onnx.export(
             with_folded_norms(graph.cpu()),
             (torch.zeros(_EXAMPLE_SHAPE),),
@@ -88,6 +90,24 @@ def quiet_exporter() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _fast_exporter() -> Iterator[None]:
+    """Spare the exporter two things that cost much of its time and change no byte of the graph.
+
+    torch keeps the shapes that an operator was seen to give; where sides are symbols, to keep one costs more than to
+    find it anew. And of the millions of objects that an export makes, the garbage collector finds few to free, but
+    looks again and again at all of them.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with torch._dynamo.config.patch(fake_tensor_cache_enabled=False):
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _name_axes(exported: ModelProto, spec: StageSpec) -> None:

@@ -1,5 +1,6 @@
 """`prepare`, then `train` on the training cases of its split."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def test_training_takes_the_training_cases(msd_store: Path, tmp_path: Path) -> N
     result = cascade_rt("train", "--dataset", "msd", msd_store, "-o", tmp_path / "run", *SMALL)
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(tmp_path / "run")
-    assert checkpoint.data == "MSD Task07 Pancreas, 2 training and 1 test cases, split seed 0"
+    words = r"MSD Task07 Pancreas, 2 training and 1 test cases, split seed 0, cases [0-9a-f]{12}"
+    assert re.fullmatch(words, checkpoint.data)
     assert checkpoint.cascade.target == "tumor"
 
 

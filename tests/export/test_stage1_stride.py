@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from onnx import ModelProto
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.pytorch import PyTorchEngine
@@ -11,15 +12,26 @@ from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.onnx_graph import onnx_from_stage
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 96), (3, 128, 160)])
-def test_the_graph_of_stage_1_at_half_the_pixels_is_the_model(shape: tuple[int, int, int]) -> None:
+@pytest.fixture(scope="module")
+def model() -> CascadeModel:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = CascadeModel(CascadeConfig(base_width=8, stage1_stride=2)).eval()
+        return CascadeModel(CascadeConfig(base_width=8, stage1_stride=2)).eval()
+
+
+@pytest.fixture(scope="module")
+def graph(model: CascadeModel) -> ModelProto:
+    return onnx_from_stage(model, "stage1")
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (3, 128, 160)])
+def test_the_graph_of_stage_1_at_half_the_pixels_is_the_model(
+    graph: ModelProto, model: CascadeModel, shape: tuple[int, int, int]
+) -> None:
     batch, rows, cols = shape
     hu = np.random.default_rng(0).normal(50, 100, (batch, 1, rows, cols)).astype(np.float32)
     expected = PyTorchEngine(model, "stage1").run({"hu": hu})
-    session = cpu_session(onnx_from_stage(model, "stage1"))
+    session = cpu_session(graph)
     found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"hu": hu}), strict=True))
     assert found.keys() == expected.keys()
     for name, values in expected.items():

@@ -137,7 +137,7 @@ def test_the_best_epoch_has_the_highest_mean_dice_and_is_the_first_of_equals(
 def test_a_run_says_how_many_cases_were_held_out_and_is_not_resumed_with_others(tmp_path: Path) -> None:
     checkpoint = training(tmp_path, replace(CONFIG, epochs=(1, 0, 0)), 2)
     assert checkpoint.data == "squares, cases held out for validation: 2"
-    with pytest.raises(UsageError, match="was trained with another configuration"):
+    with pytest.raises(UsageError, match="was trained on other data"):
         training(tmp_path, replace(CONFIG, epochs=(1, 0, 0)), 1, resume=True)
 
 
@@ -164,9 +164,9 @@ def test_train_prints_the_dice_of_each_epoch_and_names_the_best_checkpoint_last(
     assert result.exit_code == 0, result.output
     first, _, last = result.stdout.splitlines()
     assert "organ Dice 0." in first
-    best = tmp_path / "run" / BEST_NAME
-    assert last == f"best on validation: epoch 1; to take it: cascade-rt export {best} -o BUNDLE"
-    assert load_checkpoint(best).data.endswith("16 x 64 x 64 voxels, cases held out for validation: 1")
+    assert last == f"best on validation: epoch 1; to take it: cascade-rt export {Path('RUN', BEST_NAME)} -o BUNDLE"
+    best = load_checkpoint(tmp_path / "run" / BEST_NAME)
+    assert best.data.endswith("16 x 64 x 64 voxels, cases held out for validation: 1")
 
 
 def test_train_refuses_to_hold_every_case_out(tmp_path: Path) -> None:
