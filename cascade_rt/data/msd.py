@@ -10,7 +10,7 @@ Scans of `imagesTs` have no public labels and are not read.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -118,6 +118,8 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
             problems.append(f"case {name}: {problem}")
         else:
             cases.append(MsdCase(name, image_files[name][0], labels_found[0], reading))
+    if listed is not None:
+        problems += _folder_problems(document, [_IMAGES] if labels is not None else [_IMAGES, _LABELS])
     return Listing(cases, [*_label_problems(document), *problems], notes)
 
 
@@ -150,6 +152,16 @@ def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
 
 def _unread(path: Path, error: Exception) -> str:
     return f"{path}: cannot be read ({error}); scans and labels were paired by their names"
+
+
+def _folder_problems(document: Mapping[str, Any], folders: Sequence[str]) -> list[str]:
+    """Refuse files that are listed in other folders than those that are read: one of the same name is another file."""
+    return [
+        f"{_LIST} lists {entry[key]}, and files are read from {folder}; move it there, or mend the list"
+        for entry in document["training"]
+        for key, folder in zip(("image", "label"), folders, strict=False)
+        if PureWindowsPath(entry.get(key, "")).parent.name not in ("", folder)
+    ]
 
 
 def _label_problems(document: Mapping[str, Any]) -> list[str]:

@@ -210,3 +210,12 @@ def test_labels_that_mean_pancreas_and_tumour_are_taken(tmp_path: Path, labels: 
     msd_tree(tmp_path, listed=False)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     assert names(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize(("key", "folder"), [("image", "imagesTr"), ("label", "labelsTr")])
+def test_a_file_that_is_listed_in_another_folder_is_a_problem(tmp_path: Path, key: str, folder: str) -> None:
+    msd_tree(tmp_path)
+    entry = {"image": f"./imagesTr/{NAMES[0]}.nii.gz", "label": f"./labelsTr/{NAMES[0]}.nii.gz"}
+    entry[key] = f"./corrected/{NAMES[0]}.nii.gz"
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    assert only_problem(tmp_path).startswith(f"dataset.json lists {entry[key]}, and files are read from {folder}")
