@@ -4,16 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from cascade_rt.errors import CascadeError, InputError
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.shown_paths import plain_text
-from cascade_rt.volume import Volume, read_grid, read_mask
+from cascade_rt.volume import LabelImage, Volume, read_grid, read_labels
 
 CHANNEL_SUFFIX = "_0000"
 """What nnU-Net adds to the name of a case's first, and here only, image."""
@@ -89,7 +86,7 @@ def check_pairs(
     problems, tumor_in_labels = [], False
     for pair in pairs:
         try:
-            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image, reading)) == TUMOR_LABEL).any())
+            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image, reading)).voxels == TUMOR_LABEL).any())
         except CascadeError as error:
             problems.append(plain_text(str(error)))
         on_pair()
@@ -99,16 +96,17 @@ def check_pairs(
     return Cohort(tuple(pairs), tumor_in_labels)
 
 
-def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> npt.NDArray[np.uint8]:
+def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumour.
 
     Raises:
-        InputError: As in `read_mask`; or there is another label.
+        InputError: As in `read_labels`; or there is another label.
     """
-    labels = read_mask(pair.label, like=like)
-    if labels.max() > TUMOR_LABEL:
+    labels = read_labels(pair.label, like=like)
+    highest = labels.voxels.max()
+    if highest > TUMOR_LABEL:
         raise InputError(
-            f"{pair.label}: holds the label {labels.max()}; "
+            f"{pair.label}: holds the label {highest}; "
             "labels must be 0 (background), 1 (pancreas) and 2 (tumour), bring them into this form first"
         )
     return labels

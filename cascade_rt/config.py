@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from cascade_rt.errors import UsageError
+from cascade_rt.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE
 from cascade_rt.tumor_recipe import TumorRecipe
 
@@ -327,6 +328,7 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Variant = Literal["u", "m", "m-p", "m-p-t", "m-p-t-l", "m-p-t-l-f", "fpd", "fnd", "no-interference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """The rows of Table 3, of which the last is the whole method, then those of Figure 10."""
+_MOST_BYTES = 1 << 20
 _TABLES = ("cascade", "train")
 _FOLDER = Path(__file__).parent / "assets" / "configs"
 
@@ -384,9 +386,11 @@ def _read_document(path: Path) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; UsageError where it cannot be read or is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_plain_file(path, _MOST_BYTES, follow_links=True).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
+    except NotAPlainFileError as error:
+        raise UsageError(f"{path}: cannot be read (it {error}); name an existing TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not a TOML file ({error})") from error
 

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.errors import BackendUnavailableError, InputError
+from cascade_rt.errors import BackendUnavailableError, InputError, InputWarning
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.grids import CanonicalGrid
 from cascade_rt.nifti.conversion import HuConversion
 from cascade_rt.nifti.gate import input_gate
 from cascade_rt.packages import pip_install
 from cascade_rt.plain_file import NotAPlainFileError, open_plain_file
+from cascade_rt.scan_checks import check_content
 from cascade_rt.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ _MODALITIES = {
 } | {"RTSTRUCT": "RTSTRUCT", "RTPLAN": "RTPLAN", "RTDOSE": "RTDOSE", "RTIMAGE": "RTIMAGE"}
 _FIRST_TYPES = (b"UL", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"OB")
 """Types of the first elements of groups 2 and 8."""
+_HEAD_BYTES = 132
+_DIRECTORY = "1.2.840.10008.1.3.10"
+"""The class of a DICOMDIR, which lists the files of a medium and is no image."""
 _LONGEST_FIRST = 64
 """Bytes of one of them: a name or a date."""
 _CODECS = {
@@ -127,12 +131,13 @@ class Series:
 def find_series(folder: str | os.PathLike[str]) -> Series:
     """Find the one CT series in a folder and the folders below it, reading headers only.
 
-    Localisers, files of other modalities and files that are not DICOM are passed over. Of files with the same place and
-    the same pixels one is taken.
+    Localisers, files of other modalities and files that are not DICOM are passed over, but not what may be a damaged
+    slice. Of files with the same place and the same pixels one is taken.
 
     Raises:
         InputError: There is no CT series or more than one; slices are missing, tilted, unevenly spaced, of several
-            sizes or orientations, or two different ones are at one place; a header is damaged or incomplete.
+            sizes or orientations, or two different ones are at one place; a header is damaged or incomplete; a file
+            beside the slices may be one of them and is not readable.
         BackendUnavailableError: pydicom, or what decodes the pixels, is not installed.
     """
     root = Path(folder)
@@ -147,11 +152,19 @@ def find_series(folder: str | os.PathLike[str]) -> Series:
     return Series(root, tuple(ordered))
 
 
-def read_series(series: Series, name: str | None = None) -> Volume:
+def read_series(series: Series, name: str | None = None, *, assume_hu: bool = False) -> Volume:
     """Read the pixels of a series as Hounsfield units, each slice with its own slope and intercept.
 
+    Args:
+        series: What `find_series` found.
+        name: What messages and reports call the scan; None: the name of its folder.
+        assume_hu: As in `ScanOptions`.
+
+    Returns:
+        The volume, with what is doubtful about its numbers and its geometry, as of a NIfTI file.
+
     Raises:
-        InputError: A file is damaged, or its numbers do not fit into int16 and are no padding.
+        InputError: A file is damaged, or the numbers are not those of a CT scan.
     """
     _log.info("reading %d slices of %s", len(series.slices), series.folder)
     rows, columns = series.slices[0].shape
@@ -159,10 +172,25 @@ def read_series(series: Series, name: str | None = None) -> Volume:
     conversion = HuConversion(np.dtype(np.float64), (1.0, 0.0))
     for index, entry in enumerate(series.slices):
         conversion.convert(_read_hu(entry).T[..., None], voxels[index : index + 1].T)
-    with input_gate(os.fspath(series.folder)):
-        warnings = conversion.check()
     volume = Volume.from_array(voxels.T, series.affine, name=series.folder.name if name is None else name)
-    return replace(volume, warnings=(*warnings, *volume.warnings))
+    with input_gate(os.fspath(series.folder)):
+        doubts = [*_doubts_of_rescale(series), *conversion.check()]
+        doubts += check_content(
+            volume.voxels,
+            (conversion.lowest, conversion.highest),
+            assume_hu=assume_hu,
+            filled=conversion.filled,
+            padded=conversion.padded,
+        )
+    return replace(volume, warnings=(*doubts, *volume.warnings))
+
+
+def _doubts_of_rescale(series: Series) -> tuple[InputWarning, ...]:
+    lowest = min(entry.rescale[0] for entry in series.slices)
+    if lowest > 0:
+        return ()
+    sentence = f"its slope of {lowest:g} turns the stored numbers upside down; is it right?"
+    return (InputWarning("W_SLOPE", sentence),)
 
 
 def is_dicom(path: Path) -> bool:
@@ -171,9 +199,14 @@ def is_dicom(path: Path) -> bool:
     Raises:
         InputError: It cannot be read.
     """
+    return _starts_dicom(_head(path))
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, which tell what it is."""
     try:
         with open_plain_file(path, follow_links=True) as file:
-            return _starts_dicom(file.read(132))
+            return file.read(_HEAD_BYTES)
     except NotAPlainFileError as error:
         raise InputError(f"{path}: {error}; remove it from the folder of the scan", code="E_NOT_A_FILE") from error
     except OSError as error:
@@ -189,7 +222,7 @@ def _starts_dicom(head: bytes) -> bool:
     if head[128:] == b"DICM":
         return True
     group, kind, length = head[:2], head[4:6], int.from_bytes(head[4:8], "little")
-    begins = len(head) == 132 and group in (b"\x02\x00", b"\x08\x00")
+    begins = len(head) == _HEAD_BYTES and group in (b"\x02\x00", b"\x08\x00")
     return begins and (kind in _FIRST_TYPES or length <= _LONGEST_FIRST)
 
 
@@ -198,15 +231,24 @@ def _only_ct_series(root: Path) -> list[_Slice]:
     _import_pydicom()
     series: dict[str, list[_Slice]] = defaultdict(list)
     others: set[str] = set()
+    of_others: dict[str, Path] = {}
     for path in _dicom_files(root):
         with _as_sentences(path):
             header = _read_dataset(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-            modality = str(header.get("Modality") or "none")
+            modality = _modality(path, header)
+            of_series = str(header.get("SeriesInstanceUID") or "")
             if modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
                 others.add("localiser" if modality == "CT" else _MODALITIES.get(modality, "another modality"))
+                if modality not in ("CT", "directory"):
+                    of_others[of_series] = path
                 continue
             _check_codec(path, header)
-            series[str(header.get("SeriesInstanceUID") or "")].append(_parse_slice(path, header))
+            series[of_series].append(_parse_slice(path, header))
+    for strange in series.keys() & of_others.keys():
+        raise InputError(
+            f"{of_others[strange]}: belongs to the CT series, and says that it is of another modality; "
+            "copy it again, or remove it"
+        )
     if not series:
         found = f"only {', '.join(sorted(others))}" if others else "no DICOM file"
         raise InputError(f"{root}: holds no CT series, {found}; name the folder of one CT series")
@@ -221,14 +263,36 @@ def _dicom_files(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; check the path")
     for content in walk_folder(root, raise_unreadable):
-        for name in content.files:
-            path = content.path / name
-            if name.startswith("."):
-                continue
-            if is_dicom(path):
-                yield path
-            elif name.lower().endswith(".dcm"):
-                raise InputError(f"{path}: is not a DICOM file (truncated copy?); copy it again")
+        heads = {content.path / name: b"" for name in content.files if not name.startswith(".")}
+        for path in heads:
+            heads[path] = _head(path)
+        slices = [path for path, head in heads.items() if _starts_dicom(head)]
+        endings = {".dcm", *(_ending(path) for path in slices if path.name.upper() != "DICOMDIR")}
+        for path, head in heads.items():
+            if not _starts_dicom(head) and _ending(path) in endings and not _is_text(path, head):
+                raise InputError(f"{path}: is not a DICOM file (truncated copy?); copy it again, or remove it")
+        yield from slices
+
+
+def _ending(path: Path) -> str:
+    """How the name ends; a number there is none, for such are the names of slices."""
+    ending = path.suffix.lower()
+    return ending if any(map(str.isalpha, ending)) else ""
+
+
+def _is_text(path: Path, head: bytes) -> bool:
+    """Whether a file that is named as slices are is a text beside them, such as a licence."""
+    is_named_dicom = _ending(path) == ".dcm"
+    return bool(head) and not is_named_dicom and not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
+
+
+def _modality(path: Path, header: Any) -> str:
+    """The modality of a file; InputError where it does not say it, as copies that end too early do not."""
+    if header.get("Modality"):
+        return str(header.Modality)
+    if path.name.upper() == "DICOMDIR" or header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+        return "directory"
+    raise InputError(f"{path}: does not say of which modality it is (truncated copy?); copy it again, or remove it")
 
 
 def _parse_slice(path: Path, header: Any) -> _Slice:
@@ -250,6 +314,9 @@ def _parse_slice(path: Path, header: Any) -> _Slice:
         raise InputError(f"{path}: its directions are not perpendicular unit vectors; export the series again")
     if min(row_mm, column_mm) <= 0 or min(header.Rows, header.Columns) < 1:
         raise InputError(f"{path}: its pixels have no size; export the series again")
+    slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise InputError(f"{path}: its rescale makes no Hounsfield units; export the original CT series")
     number = header.get("InstanceNumber")
     return _Slice(
         path=path,
@@ -259,7 +326,7 @@ def _parse_slice(path: Path, header: Any) -> _Slice:
         column_direction=_vector(column_direction),
         pixel_mm=(row_mm, column_mm),
         shape=(int(header.Rows), int(header.Columns)),
-        rescale=(float(header.RescaleSlope), float(header.RescaleIntercept)),
+        rescale=(slope, intercept),
     )
 
 
@@ -344,16 +411,13 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
 
 
 def _read_hu(entry: _Slice) -> npt.NDArray[np.float64]:
-    """Read one slice `[row, col]` in Hounsfield units, whatever they are."""
+    """Read one slice `[row, col]` in Hounsfield units, however high or low."""
     with _as_sentences(entry.path):
         stored = _read_dataset(entry.path).pixel_array
     if stored.shape != entry.shape:
         raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, its header says {entry.shape}")
     slope, intercept = entry.rescale
     hu: npt.NDArray[np.float64] = np.rint(stored * slope + intercept)
-    # What is too low may be padding, which the whole series tells. Written so that not-a-number is refused as well.
-    if not (-math.inf < hu.min() and hu.max() <= np.iinfo(np.int16).max):
-        raise InputError(f"{entry.path}: its values do not fit into 16 bits as Hounsfield units; export it again")
     return hu
 
 

@@ -86,7 +86,7 @@ class CaseResult:
     slices_without_organ: int
     """Slices in which stage 1 found nothing (see `Segmentation`)."""
     warnings: tuple[str, ...]
-    """What is doubtful about the scan and about what was found in it."""
+    """What is doubtful about the scan, about what was found in it, and about its label file."""
     slices: Mapping[Target, tuple[Confusion, ...]]
     """Counts of each slice."""
     crop: CropCoverage
@@ -273,7 +273,8 @@ def _evaluate_case(
     on_slices: Callable[[int], None],
 ) -> CaseResult:
     volume = read_volume(pair.image, reading)
-    truth = read_truth(pair, volume)
+    labels = read_truth(pair, volume)
+    truth = labels.voxels
     on_open(pair, volume)
     segmentation = cascade.run(volume, on_slices=on_slices)
     compared = None
@@ -287,7 +288,10 @@ def _evaluate_case(
         voxel_ml=volume.voxel_volume_ml,
         seconds=sum(segmentation.timings.values()),
         slices_without_organ=segmentation.slices_without_organ,
-        warnings=tuple(str(warning) for warning in segmentation.warnings),
+        warnings=(
+            *(str(warning) for warning in segmentation.warnings),
+            *(f"its label file: {warning}" for warning in labels.warnings),
+        ),
         slices={target: _slice_counts(segmentation.mask, truth, target) for target in TARGETS},
         crop=crop_coverage(truth, segmentation.boxes),
         baseline=compared,

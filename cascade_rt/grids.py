@@ -5,12 +5,19 @@ pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt2axcodes,
+    ornt_transform,
+)
 
 from cascade_rt.errors import InputError
 from cascade_rt.nifti.placement import corner_distance_mm
@@ -35,6 +42,13 @@ class SourceGrid:
     """3x2, nibabel's orientation of the input's axes: for each the world axis it runs along, and 1 or -1."""
     geometry: Mapping[str, npt.NDArray[Any]]
     """The NIfTI header fields that place the voxels in the world, verbatim: pixdim, units, sform, qform and codes."""
+
+    @property
+    def assumed_orientation(self) -> str | None:
+        """Where the axes run to, such as `LPS`, where the file does not say it and it was assumed; otherwise None."""
+        if any(int(self.geometry[code]) for code in ("sform_code", "qform_code")):
+            return None
+        return "".join(ornt2axcodes(self.orientation))
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], affine: Affine, geometry: Mapping[str, npt.NDArray[Any]]) -> "SourceGrid":
@@ -64,6 +78,13 @@ class CanonicalGrid:
     """Voxels along `[z, row, col]`."""
     affine: Affine
     """4x4, from the index (z, row, col) to world mm (RAS+)."""
+    assumed_orientation: str | None = None
+    """Where the axes of the file were assumed to run to (see `SourceGrid`)."""
+
+    @classmethod
+    def of(cls, grid: SourceGrid) -> "CanonicalGrid":
+        """The same grid in the canonical frame."""
+        return replace(cls.from_source(grid.shape, grid.affine), assumed_orientation=grid.assumed_orientation)
 
     @classmethod
     def from_source(cls, shape: tuple[int, ...], affine: Affine) -> "CanonicalGrid":

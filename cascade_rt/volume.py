@@ -20,7 +20,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from cascade_rt.arguments import as_path, check_argument
 from cascade_rt.atomic import atomic_write
-from cascade_rt.errors import InputWarning, OutputError
+from cascade_rt.errors import InputWarning, OutputError, UsageError
 from cascade_rt.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
 from cascade_rt.hashing import FileRecord
 from cascade_rt.nifti import split_suffix
@@ -29,7 +29,7 @@ from cascade_rt.nifti.conversion import HuConversion, LabelConversion
 from cascade_rt.nifti.gate import Refusal, input_gate
 from cascade_rt.nifti.header import GEOMETRY_FIELDS
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.nifti.placement import check_affine
+from cascade_rt.nifti.placement import check_affine, shear_warnings
 from cascade_rt.nifti.stream import NiftiStream
 from cascade_rt.scan_checks import check_content, geometry_warnings
 
@@ -37,13 +37,21 @@ from cascade_rt.scan_checks import check_content, geometry_warnings
 _MASK_COMPRESSION = 1
 _GZIP_BITS = 31
 _BLOCK_BYTES = 4 << 20
+# What a label without orientation is taken for, as nibabel does; it has to lie on the grid of its scan all the same.
+_LABEL_ORIENTATION = "LAS"
+_OF_THE_SCAN = ("W_ORIENT", "W_UNITS", "W_SPACING", "W_SHEAR", "W_QFAC")
+"""Warnings that nothing depends on where a label lies on the grid of its scan, which has them too."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A CT scan in the canonical frame."""
+    """A CT scan in the canonical frame.
+
+    Raises:
+        UsageError: Voxels, affine and grid do not agree, or are of another type.
+    """
 
     voxels: npt.NDArray[np.int16]
     """`[z, row, col]`, Hounsfield units, C-contiguous."""
@@ -62,10 +70,22 @@ class Volume:
     file: FileRecord | None = None
     """Hash and size of the bytes that were read, of a scan that was read to the end of its file."""
 
+    def __post_init__(self) -> None:
+        check_argument("voxels", self.voxels, np.ndarray, "an array [z, row, col] of int16")
+        check_argument("grid", self.grid, SourceGrid, "the SourceGrid of the scan")
+        if self.voxels.dtype != np.int16:
+            raise UsageError(f"voxels: are {self.voxels.dtype}; pass int16, or use Volume.from_array")
+        expected = CanonicalGrid.of(self.grid)
+        if self.voxels.shape != expected.shape:
+            found = f"{self.voxels.shape}, and its grid has {expected.shape}"
+            raise UsageError(f"voxels: the shape is {found}; make a volume of a part with Volume.from_array")
+        if np.shape(self.affine) != (4, 4) or not np.allclose(self.affine, expected.affine):
+            raise UsageError("affine: is not that of the grid; make a volume at another place with Volume.from_array")
+
     @property
     def canonical_grid(self) -> CanonicalGrid:
         """Shape and affine, without the voxels."""
-        return CanonicalGrid(self.voxels.shape, self.affine)
+        return CanonicalGrid(self.voxels.shape, self.affine, self.grid.assumed_orientation)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -81,7 +101,7 @@ class Volume:
     def from_array(
         cls, array: npt.ArrayLike, affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
     ) -> "Volume":
-        """Take a scan from memory. What its numbers mean is the caller's to know: they are not judged.
+        """Take a scan from memory. What its numbers mean is the caller's to know: only its geometry is judged.
 
         Args:
             array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation; whatever numpy
@@ -102,7 +122,8 @@ class Volume:
             check_affine(matrix)
             grid = SourceGrid.of(shape, matrix, _array_geometry(matrix))
             voxels, warnings = _to_hu(values.reshape(grid.shape), grid)
-        canonical = CanonicalGrid.from_source(grid.shape, matrix)
+        canonical = CanonicalGrid.of(grid)
+        warnings += (*shear_warnings(matrix), *geometry_warnings(canonical))
         return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
 
 
@@ -133,8 +154,8 @@ class ScanReader:
         with input_gate(self._shown):
             self._stream = NiftiStream(path, options)
             header = self._stream.header
-            grid = SourceGrid.of(header.shape, header.affine, header.geometry)
-            canonical = CanonicalGrid.from_source(grid.shape, grid.affine)
+            grid = _source_grid(self._stream)
+            canonical = CanonicalGrid.of(grid)
             slope, intercept = header.scaling
             self._conversion = HuConversion(header.dtype, (slope, intercept + options.hu_offset))
             voxels = np.empty(canonical.shape, dtype=np.int16)
@@ -236,17 +257,36 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -
 
 
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> CanonicalGrid:
-    """Read from the header alone where the voxels of a scan or a label lie.
+    """Read from the header alone where the voxels of a scan lie.
 
     Args:
         path: A NIfTI file.
         options: What the user says about the file that it does not say itself.
 
     Raises:
+        InputError: The header is missing, damaged, or not that of one 3D image of numbers that says how it lies.
+    """
+    with input_gate(os.fspath(path)), NiftiStream(path, options) as stream:
+        return CanonicalGrid.of(_source_grid(stream))
+
+
+def read_label_grid(path: str | os.PathLike[str], scan: CanonicalGrid) -> CanonicalGrid:
+    """Read from the header alone where the voxels of a label file of a scan lie, as `read_labels` places them.
+
+    Raises:
         InputError: The header is missing, damaged, or not that of one 3D image of numbers.
     """
-    with input_gate(os.fspath(path)), NiftiStream(path, options, labels=True) as stream:
-        return CanonicalGrid.from_source(stream.header.shape, stream.header.affine)
+    return read_grid(path, _label_options(scan.assumed_orientation))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LabelImage:
+    """What a label file holds."""
+
+    voxels: npt.NDArray[np.uint8]
+    """`[z, row, col]`, C-contiguous."""
+    warnings: tuple[InputWarning, ...]
+    """What is doubtful about the file; where it lies is not, for that is held against its scan."""
 
 
 def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
@@ -257,28 +297,62 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
         like: The scan the labels belong to, or its grid; None takes them as they are.
 
     Returns:
-        `[z, row, col]`, C-contiguous.
+        `[z, row, col]`, C-contiguous. What is doubtful about the file is logged; `read_labels` returns it as well.
 
     Raises:
-        InputError: As in `read_volume`, but for what only scans have; or there are other numbers than 0 to 255; or the
-            labels do not lie on the grid of `like`: another number of voxels, or corners that differ by more than a
-            tenth of the smallest spacing.
+        InputError: As in `read_labels`.
+    """
+    labels = read_labels(path, like)
+    for warning in labels.warnings:
+        _log.warning("%s: %s", os.fspath(path), warning)
+    return labels.voxels
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    like: Volume | CanonicalGrid | None = None,
+    *,
+    assume_orientation: str | None = None,
+) -> LabelImage:
+    """Read a label file into the canonical frame, and say what is doubtful about it.
+
+    Args:
+        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation. One that does not say how its axes
+            lie has those that were assumed for its scan.
+        like: The scan the labels belong to, or its grid; None takes them as they are.
+        assume_orientation: What was assumed for a scan that they are not held against. Where nothing was, it is LAS, as
+            nibabel takes it.
+
+    Raises:
+        InputError: As in `read_volume`, but for what only scans have; or there are other numbers than 0 to 255, or they
+            are turned upside down; or the labels do not lie on the grid of `like`: another number of voxels, or corners
+            that differ by more than a tenth of the smallest spacing.
     """
     shown = str(as_path("path", path))
     if like is not None:
         check_argument("like", like, (Volume, CanonicalGrid), "the Volume of the scan, or its CanonicalGrid")
-    with input_gate(shown), NiftiStream(path, AS_IT_IS, labels=True) as stream:
-        header = stream.header
-        grid = SourceGrid.of(header.shape, header.affine, header.geometry)
-        canonical = CanonicalGrid.from_source(grid.shape, grid.affine)
+    scan = like.canonical_grid if isinstance(like, Volume) else like
+    assumed = assume_orientation if scan is None else scan.assumed_orientation
+    with input_gate(shown), NiftiStream(path, _label_options(assumed)) as stream:
+        grid = _source_grid(stream)
+        canonical = CanonicalGrid.of(grid)
         labels = np.empty(canonical.shape, dtype=np.uint8)
-        conversion = LabelConversion(header.dtype, header.scaling)
+        conversion = LabelConversion(stream.header.dtype, stream.header.scaling)
         BlockReader(stream, grid.from_canonical(labels), conversion).read_until(grid.shape[2])
-        stream.finish()
-        conversion.check()
-    if like is not None:
-        check_same_grid(canonical, like.canonical_grid if isinstance(like, Volume) else like, shown)
-    return labels
+        warnings = (*stream.finish(), *conversion.check())
+    if scan is not None:
+        check_same_grid(canonical, scan, shown)
+    return LabelImage(labels, tuple(warning for warning in warnings if warning.code not in _OF_THE_SCAN))
+
+
+def _source_grid(stream: NiftiStream) -> SourceGrid:
+    header = stream.header
+    return SourceGrid.of(header.shape, header.affine, header.geometry)
+
+
+def _label_options(assumed: str | None) -> ScanOptions:
+    """How a label file is read, which may leave its orientation open."""
+    return ScanOptions(assume_orientation=assumed or _LABEL_ORIENTATION)
 
 
 def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:

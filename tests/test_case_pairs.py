@@ -7,7 +7,9 @@ import pytest
 
 from cascade_rt.case_pairs import CasePair, check_pairs, pair_cases
 from cascade_rt.errors import InputError
+from cascade_rt.nifti.options import ScanOptions
 from tests.cohort_files import AFFINE, block, save_cohort, save_labels, truncate
+from tests.volume_files import patched
 
 ORGAN, TUMOR = block((1, 2, 3)), block((1, 2, 3), label=2)
 
@@ -144,3 +146,17 @@ def test_the_voxels_of_scans_are_not_read_for_the_check(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
     truncate(tmp_path / "images" / "a.nii.gz")
     assert len(check_pairs(pairs_of(tmp_path)).pairs) == 1
+
+
+def test_a_scan_without_orientation_is_checked_as_it_will_be_read(tmp_path: Path) -> None:
+    # Its label has one: LPS, with its middle at the origin of the world, where such scans are put.
+    placed = AFFINE.copy()
+    placed[:3, 3] = [0.8 * 3.5, 0.8 * 3.5, -2.5 * 1.5]
+    save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
+    save_labels(tmp_path / "labels" / "a.nii.gz", ORGAN, placed)
+    scan = save_labels(tmp_path / "images" / "a.nii", ORGAN)
+    scan.write_bytes(patched(scan.read_bytes(), 252, [0, 0], "<i2"))
+    (tmp_path / "images" / "a.nii.gz").unlink()
+    assert len(check_pairs(pairs_of(tmp_path), reading=ScanOptions(assume_orientation="LPS")).pairs) == 1
+    with pytest.raises(InputError, match=r"a\.nii: the file does not say how its axes lie in the patient"):
+        check_pairs(pairs_of(tmp_path))

@@ -1,5 +1,6 @@
 """Scores of a cohort, against a count of voxels one by one; and what is said where there is nothing to score."""
 
+import gzip
 import math
 import statistics
 from dataclasses import asdict
@@ -252,6 +253,13 @@ def test_a_scan_that_is_doubtful_is_named_in_the_warnings(tmp_path: Path) -> Non
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine @ np.diag([1, 1, 5, 1])), path)
     (warning,) = (each for each in evaluated(tmp_path).warnings if "12.5 mm apart" in each)
     assert warning.startswith("b: ")
+
+
+def test_what_is_doubtful_about_a_label_file_is_among_the_warnings(tmp_path: Path) -> None:
+    save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
+    label = tmp_path / "labels" / "a.nii.gz"
+    label.write_bytes(gzip.compress(gzip.decompress(label.read_bytes()) + bytes(7)))
+    assert "a: its label file: something follows the image in the file; it is ignored" in evaluated(tmp_path).warnings
 
 
 def test_what_is_doubtful_about_the_mask_is_among_the_warnings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from nibabel.orientations import inv_ornt_aff
 
 from cascade_rt.errors import InputError, OutputError, OutputExistsError
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.volume import Volume, mask_on_source_grid, read_mask, read_volume, write_mask
+from cascade_rt.volume import Volume, mask_on_source_grid, read_labels, read_mask, read_volume, write_mask
 from tests.volume_files import (
     ANATOMY,
     CUBE,
@@ -30,6 +30,7 @@ from tests.volume_files import (
     patched,
     rotation,
     save,
+    unplaced,
 )
 
 SAMPLES = (Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
@@ -256,11 +257,17 @@ def test_labels_may_be_scaled(tmp_path: Path) -> None:
     [
         (nifti(CUBE + 0.5), "labels must be whole numbers; is it a probability map"),
         (nifti((CUBE + 256).astype("<i2")), "voxels must lie within 0 to 255, found 256 to 256; is it a label file"),
-        (nifti((CUBE - 1).astype("<i2")), "voxels must lie within 0 to 255, found -1 to -1; is it a label file"),
+        (nifti((CUBE - 1).astype("<i2")), "voxels must lie within 0 to 255, found -1 to 0; is it a label file"),
+        (nifti((LABELS.T - 0.4).astype("<f4")), "labels must be whole numbers; is it a probability map"),
+        (nifti(CUBE * 0 + 255.4), "labels must be whole numbers; is it a probability map"),
+        (nifti(LABELS.T, slope=-1, inter=2), "its slope of -1 turns the labels upside down; export it again"),
         (nifti(LABELS.T[:, :, 1:]), r"\(3, 5, 6\) voxels, the scan has \(4, 5, 6\)"),
         (nifti(LABELS.T, LPS_AFFINE + 0.08 * np.eye(4, k=3)), "lies 0.* mm off the grid of the scan"),
     ],
-    ids=["fraction", "too large", "negative", "other shape", "shifted"],
+    ids=[
+        *("fraction", "too large", "negative", "a little below 0", "a little above 255", "upside down"),
+        *("other shape", "shifted"),
+    ],
 )
 def test_unfit_labels_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     path = save(tmp_path / "labels.nii", content)
@@ -271,3 +278,35 @@ def test_unfit_labels_are_refused(content: bytes, message: str, tmp_path: Path) 
 def test_labels_within_a_tenth_of_a_voxel_are_accepted(tmp_path: Path) -> None:
     path = save(tmp_path / "labels.nii", nifti(LABELS.T, LPS_AFFINE + 0.06 * np.eye(4, k=3)))
     np.testing.assert_array_equal(read_mask(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE)), LABELS)
+
+
+@pytest.mark.parametrize("axes", ["LAS", "LPS", "RAS", "LPI", "SRA"])
+def test_labels_without_orientation_lie_as_was_assumed_of_their_scan(axes: str, tmp_path: Path) -> None:
+    scan = save(tmp_path / "scan.nii", unplaced(nifti(LABELS.T.astype("<i2"))))
+    labels = save(tmp_path / "labels.nii", unplaced(nifti(LABELS.T)))
+    volume = read_volume(scan, ScanOptions(assume_orientation=axes, assume_hu=True))
+    np.testing.assert_array_equal(read_mask(labels, like=volume), volume.voxels)
+
+
+def test_a_mask_without_orientation_goes_back_on_its_scan(tmp_path: Path) -> None:
+    options = ScanOptions(assume_orientation="LPI", assume_hu=True)
+    scan = read_volume(save(tmp_path / "scan.nii", unplaced(nifti(ANATOMY.T))), options)
+    write_mask(LABELS, scan, tmp_path / "mask.nii")
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", like=scan), LABELS)
+
+
+def test_what_is_doubtful_about_a_label_file_is_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "labels.nii", nifti(LABELS.T, slope=math.nan) + bytes(7))
+    found = read_labels(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE))
+    assert [warning.code for warning in found.warnings] == ["W_SLOPE", "W_TRAILING"]
+
+
+def test_labels_without_any_background_are_doubtful(tmp_path: Path) -> None:
+    path = save(tmp_path / "labels.nii", nifti(LABELS.T, inter=1))
+    (warning,) = read_labels(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE)).warnings
+    assert (warning.code, str(warning)) == ("W_LABELS", "none of its voxels is background, the lowest label is 1")
+
+
+def test_what_is_doubtful_about_a_mask_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    read_mask(save(tmp_path / "labels.nii", nifti(LABELS.T) + bytes(7)))
+    assert "labels.nii: something follows the image in the file" in caplog.text

@@ -3,6 +3,7 @@
 import gzip
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cascade_rt.errors import InputError
+from cascade_rt.errors import InputError, UsageError
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume, read_grid, read_volume
 from tests.broken_scans import HU, outside_the_field_of_view, padded_below_air, voxels
@@ -312,3 +313,33 @@ def test_padding_of_an_array_becomes_air(dtype: type) -> None:
     volume = Volume.from_array(padded_below_air(HU, -99999).astype(dtype).T, LPS_AFFINE)
     assert volume.voxels.min() == max(HU.min(), -1024)
     assert [warning.code for warning in volume.warnings] == ["W_PADDING"]
+
+
+@pytest.mark.parametrize(
+    ("affine", "code"),
+    [
+        (LPS_AFFINE @ np.diag([1, 1, 5, 1]), "W_THICK"),
+        (LPS_AFFINE @ np.diag([50, 50, 1, 1]), "W_SPACING"),
+        (SHEAR @ LPS_AFFINE, "W_SHEAR"),
+    ],
+)
+def test_the_geometry_of_an_array_is_judged_as_that_of_a_file(affine: Array, code: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii", patched(nifti(HU, affine), 252, [0], "<i2"))
+    expected = [warning for warning in read_volume(path).warnings if warning.code != "W_UNITS"]
+    assert code in [warning.code for warning in expected]
+    assert list(Volume.from_array(HU, affine).warnings) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"voxels": ANATOMY[:2]}, r"the shape is \(2, 5, 6\), and its grid has \(4, 5, 6\); make a volume of a part"),
+        ({"voxels": ANATOMY.astype(np.float32)}, "voxels: are float32; pass int16"),
+        ({"voxels": ANATOMY.tolist()}, "voxels: is list; pass an array"),
+        ({"affine": np.eye(4)}, "affine: is not that of the grid"),
+    ],
+    ids=["part", "type", "list", "affine"],
+)
+def test_a_volume_that_does_not_fit_its_grid_cannot_be_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(Volume.from_array(ANATOMY.T, LPS_AFFINE), **changes)

@@ -58,6 +58,11 @@ def patched(content: bytes, offset: int, values: list[float], dtype: str) -> byt
     return content[:offset] + changed + content[offset + len(changed) :]
 
 
+def unplaced(content: bytes) -> bytes:
+    """The same file, which no longer says how its axes lie."""
+    return patched(content, 252, [0, 0], "<i2")
+
+
 def assert_placed_alike(mask: Any, scan: Any) -> None:
     """Headers place their voxels alike, and what places nothing in the one of the mask is 0."""
     assert mask["dim"][1:4].tolist() == scan["dim"][1:4].tolist()

@@ -4,19 +4,22 @@ IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07
 LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumour is said by the user
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.case_pairs import CasePair, pair_cases
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.inputs import reading_settings
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.grids import check_same_grid
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_mask, read_volume
+from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 0.2
 
@@ -60,31 +63,61 @@ class FolderCase:
         """The name of the label file without its ending."""
         return self.pair.name
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Scan and label."""
+        return {"image": self.pair.image, "label": self.pair.label}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the numbers of labels mean, and how scans are read."""
+        values = {"organ": list(self.values.organ), "tumor": list(self.values.tumor)}
+        return {"dataset": "folder", **values, **reading_settings(self.reading)}
+
     def check(self) -> None:
         """Compare the headers of scan and label."""
-        check_same_grid(read_grid(self.pair.label), read_grid(self.pair.image), str(self.pair.label))
+        scan = read_grid(self.pair.image, self.reading)
+        check_same_grid(read_label_grid(self.pair.label, scan), scan, str(self.pair.label))
 
     def read(self) -> SourceCase:
         """Read both; the label must hold some pancreas or tumour, or nothing at all."""
         volume = read_volume(self.pair.image, self.reading)
-        label = read_mask(self.pair.label, like=volume)
-        translated = self.values.translate(label)
-        if label.any() and not translated.any():
-            found = ", ".join(str(value) for value in np.unique(label) if value)
+        labels = read_labels(self.pair.label, like=volume)
+        translated = self.values.translate(labels.voxels)
+        if labels.voxels.any() and not translated.any():
+            found = ", ".join(str(value) for value in np.unique(labels.voxels) if value)
             raise InputError(
                 f"{self.pair.label}: holds the labels {found}, none of which was named; name that of the pancreas "
                 "with --organ"
             )
         source = {
-            "dataset": "folder",
             "image": self.pair.image.name,
             "label": self.pair.label.name,
             "affine": volume.affine.tolist(),
-            "organ": list(self.values.organ),
-            "tumor": list(self.values.tumor),
-            "scattered": self.reading.scattered,
         }
-        return SourceCase(volume, translated, source)
+        unnamed = _touching(labels.voxels, translated, across_slices=not self.reading.scattered)
+        return SourceCase(volume, translated, source, (*of_label(labels), *_doubts_of(unnamed)))
+
+
+def _touching(label: npt.NDArray[np.uint8], translated: npt.NDArray[np.uint8], *, across_slices: bool) -> list[int]:
+    """The numbers in a label that were not named and have a named one beside them."""
+    unnamed = (label > 0) & (translated == 0)
+    found: set[int] = set()
+    if not unnamed.any():
+        return []
+    for axis in (0, 1, 2) if across_slices else (1, 2):
+        before, behind = ((*[slice(None)] * axis, part) for part in (slice(None, -1), slice(1, None)))
+        for one, other in ((before, behind), (behind, before)):
+            found.update(np.unique(label[one][unnamed[one] & (translated[other] > 0)]).tolist())
+    return sorted(found)
+
+
+def _doubts_of(unnamed: Sequence[int]) -> tuple[str, ...]:
+    if not unnamed:
+        return ()
+    values = ", ".join(map(str, unnamed))
+    what = f"its label {values} touches" if len(unnamed) == 1 else f"its labels {values} touch"
+    return (f"{what} the pancreas and becomes background; name with --organ or --tumor what belongs to it",)
 
 
 def find_folder_cases(

@@ -8,24 +8,29 @@ Scans of `imagesTs` have no public labels and are not read.
 """
 
 import json
+import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
+from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
 from cascade_rt.grids import check_same_grid
-from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_mask, read_volume
+from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 cases that have labels."""
 _IMAGES, _LABELS, _LIST = "imagesTr", "labelsTr", "dataset.json"
 _CHANNEL = "_0000"
+_TUMOR_NAME = re.compile("cancer|tumou?r|lesion|mass|pdac", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +43,34 @@ class MsdCase:
     reading: ScanOptions = AS_IT_IS
     """How the scan is read; the store keeps whether its slices are independent of one another."""
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Scan and label."""
+        return {"image": self.image, "label": self.label}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How scans are read."""
+        return {"dataset": "msd", **reading_settings(self.reading)}
+
     def check(self) -> None:
         """Compare the headers of scan and label."""
-        check_same_grid(read_grid(self.label), read_grid(self.image), str(self.label))
+        scan = read_grid(self.image, self.reading)
+        check_same_grid(read_label_grid(self.label, scan), scan, str(self.label))
 
     def read(self) -> SourceCase:
         """Read both; the label must hold nothing but 0, 1 and 2."""
         volume = read_volume(self.image, self.reading)
-        label = read_mask(self.label, like=volume)
-        unknown = np.flatnonzero(np.bincount(label.ravel()))
+        labels = read_labels(self.label, like=volume)
+        unknown = np.flatnonzero(np.bincount(labels.voxels.ravel()))
         unknown = unknown[unknown > TUMOR_LABEL]
         if unknown.size:
             values = ", ".join(map(str, unknown))
             raise InputError(
                 f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumour"
             )
-        source = {
-            "dataset": "msd",
-            "image": self.image.name,
-            "label": self.label.name,
-            "affine": volume.affine.tolist(),
-            "scattered": self.reading.scattered,
-        }
-        return SourceCase(volume, label, source)
+        source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
+        return SourceCase(volume, labels.voxels, source, of_label(labels))
 
 
 def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions = AS_IT_IS) -> Listing:
@@ -84,21 +94,33 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
         name = stem if stem in label_files else stem.removesuffix(_CHANNEL)
         image_files.setdefault(name, []).extend(paths)
     notes: list[str] = []
-    listed = _read_list(root / _LIST, notes)
-    names = sorted(image_files.keys() | label_files.keys()) if listed is None else sorted(set(listed))
+    document = _read_document(root / _LIST, notes)
+    listed = _read_list(root / _LIST, document, notes)
+    if listed is None:
+        listed_names, label_of = [], {name: name for name in image_files.keys() | label_files.keys()}
+    else:
+        listed_names, label_of = [name for name, _ in listed], dict(listed)
+    names = sorted(label_of)
     if not names:
         raise InputError(f"{root}: holds no cases; download the data set again")
-    if listed is not None and image_files.keys() - set(listed):
-        notes.append(f"{root}: {len(image_files.keys() - set(listed))} scans are not in {_LIST} and are left out")
-    problems = [f"case {name}: is listed twice in {_LIST}" for name, count in Counter(listed).items() if count > 1]
+    if image_files.keys() - names:
+        notes.append(f"{root}: {len(image_files.keys() - names)} scans are not in {_LIST} and are left out")
+    problems = [
+        f"case {name}: is listed twice in {_LIST}" for name, count in Counter(listed_names).items() if count > 1
+    ]
+    shared = {label for label, count in Counter(label_of.values()).items() if count > 1}
+    problems += [f"case {name}: has the label of another case in {_LIST}" for name in names if label_of[name] in shared]
     cases = []
     for name in names:
-        problem = _problem(name, image_files.get(name, []), label_files.get(name, []))
+        labels_found = label_files.get(label_of[name], [])
+        problem = _problem(name, image_files.get(name, []), labels_found)
         if problem:
             problems.append(f"case {name}: {problem}")
         else:
-            cases.append(MsdCase(name, image_files[name][0], label_files[name][0], reading))
-    return Listing(cases, problems, notes)
+            cases.append(MsdCase(name, image_files[name][0], labels_found[0], reading))
+    if listed is not None:
+        problems += _folder_problems(document, [_IMAGES] if labels is not None else [_IMAGES, _LABELS])
+    return Listing(cases, [*_label_problems(document), *problems], notes)
 
 
 def _find_root(data: Path) -> Path:
@@ -113,17 +135,61 @@ def _find_root(data: Path) -> Path:
     return roots[0]
 
 
-def _read_list(path: Path, notes: list[str]) -> list[str] | None:
-    """Names of the training cases; none where the file does not say. Its numbers are not to be trusted."""
+def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
+    """What the list of cases says; nothing where there is none or it cannot be read."""
     if not path.is_file():
-        return None
+        return {}
     try:
         # With the mark that Windows puts in front of a text.
-        entries = json.loads(path.read_text(encoding="utf-8-sig")).get("training")
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(document, dict):
+            raise TypeError("it is no object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        notes.append(_unread(path, error))
+        return {}
+    return document
+
+
+def _unread(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read ({error}); scans and labels were paired by their names"
+
+
+def _folder_problems(document: Mapping[str, Any], folders: Sequence[str]) -> list[str]:
+    """Refuse files that are listed in other folders than those that are read: one of the same name is another file."""
+    return [
+        f"{_LIST} lists {entry[key]}, and files are read from {folder}; move it there, or mend the list"
+        for entry in document["training"]
+        for key, folder in zip(("image", "label"), folders, strict=False)
+        if PureWindowsPath(entry.get(key, "")).parent.name not in ("", folder)
+    ]
+
+
+def _label_problems(document: Mapping[str, Any]) -> list[str]:
+    """Refuse labels whose numbers mean something else than here, as in data sets that were made of this one."""
+    labels = document.get("labels")
+    if not isinstance(labels, dict):
+        return []
+    # The Decathlon writes {"1": "pancreas"}, nnU-Net {"pancreas": 1}.
+    meanings = {str(value): key if isinstance(value, int) else None for key, value in labels.items()}
+    meanings |= {key: value for key, value in labels.items() if isinstance(value, str)}
+    for number, is_tumor in ((ORGAN_LABEL, False), (TUMOR_LABEL, True)):
+        meaning = meanings.get(str(number))
+        if isinstance(meaning, str) and bool(_TUMOR_NAME.search(meaning)) != is_tumor:
+            return [
+                f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumour: "
+                "prepare it with --dataset folder, --organ and --tumor"
+            ]
+    return []
+
+
+def _read_list(path: Path, document: Mapping[str, Any], notes: list[str]) -> list[tuple[str, str]] | None:
+    """Names of the training cases and of their labels; none where the file does not say. No number is trusted."""
+    try:
+        entries = document.get("training")
         # nnU-Net writes a file of the same name, without a list.
-        return [_listed_name(entry["image"]) for entry in entries or ()] or None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        notes.append(f"{path}: cannot be read ({error}); scans and labels were paired by their names")
+        return [(_listed_name(entry["image"]), _listed_label(entry)) for entry in entries or ()] or None
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        notes.append(_unread(path, error))
         return None
 
 
@@ -133,6 +199,11 @@ def _listed_name(image: str) -> str:
     if stem is None:
         raise ValueError(f"{image!r} is no name of a NIfTI file")
     return stem.removesuffix(_CHANNEL)
+
+
+def _listed_label(entry: Mapping[str, Any]) -> str:
+    """The name of a listed scan's label; where none is listed, that of the scan."""
+    return _listed_name(entry.get("label", entry["image"]))
 
 
 def _problem(name: str, images: list[Path], labels: list[Path]) -> str | None:

@@ -17,6 +17,7 @@ def nifti_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(paths):
         stem = nifti_stem(path.name)
-        if stem is not None and path.is_file():
+        # A link that leads nowhere is a file that is missing, which whoever opens it says.
+        if stem is not None and not path.is_dir():
             found[stem].append(path)
     return found

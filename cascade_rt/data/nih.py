@@ -8,26 +8,29 @@ The frame of the labels is not that of the series: `label_flip` finds out how th
 
 import re
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
-from cascade_rt.data.prepare import Listing, SourceCase
+from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.dicom import find_series, is_dicom, read_series
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.folders import raise_unreadable, walk_folder
 from cascade_rt.labels import ORGAN_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import Volume, read_grid, read_mask, read_volume
+from cascade_rt.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 20 / 82
 """The paper tests on 20 of 82 cases; of the 80 that are left today, that is 20 as well."""
 _CASE_FOLDER = re.compile(r"(?:pancreas[_-]?)?(\d{4})", re.IGNORECASE)
-_SCAN_STEM = re.compile(r"(?!label).*?(\d+)(?:_0000)?", re.IGNORECASE)
+_SCAN_STEM = re.compile(r"(?:.*[_-])?PANCREAS[_-]?(\d{4})(?:_0000)?", re.IGNORECASE)
 _LABEL_STEM = re.compile(r"label[_-]?(\d+)", re.IGNORECASE)
 
 
@@ -43,17 +46,28 @@ class NihCase:
     reading: ScanOptions = AS_IT_IS
     """How a NIfTI file is read; the store keeps whether its slices are independent of one another."""
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Scan and label."""
+        return {"image": self.scan, "label": self.label}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How labels are to be flipped, and how scans are read."""
+        return {"dataset": "nih", "label_flip_asked": self.label_flip, **reading_settings(self.reading)}
+
     def check(self) -> None:
         """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
-        if self.scan.is_dir() and self.reading != AS_IT_IS:
+        if self.scan.is_dir() and replace(self.reading, assume_hu=False) != AS_IT_IS:
             raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
-        scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan)
-        _check_shape(read_grid(self.label).shape, scan.shape, self.label)
+        scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan, self.reading)
+        _check_shape(read_label_grid(self.label, scan).shape, scan.shape, self.label)
 
     def read(self) -> SourceCase:
         """Read both, and turn the label the way the scan lies."""
         volume = self._read_scan()
-        label = read_mask(self.label)
+        labels = read_labels(self.label, assume_orientation=volume.grid.assumed_orientation)
+        label = labels.voxels
         _check_shape(label.shape, volume.voxels.shape, self.label)
         if label.max() > ORGAN_LABEL:
             values = ", ".join(str(value) for value in np.unique(label) if value > ORGAN_LABEL)
@@ -61,19 +75,17 @@ class NihCase:
         fit, warnings = choose_flip(volume.voxels, label, self.label_flip)
         facts = asdict(fit)
         source = {
-            "dataset": "nih",
             "image": self.scan.name,
             "label": self.label.name,
             "affine": volume.affine.tolist(),
-            "scattered": self.reading.scattered,
             "label_flip": facts.pop("flip"),
             "inside_label": facts,
         }
-        return SourceCase(volume, flip_label(label, fit.flip), source, warnings)
+        return SourceCase(volume, flip_label(label, fit.flip), source, (*of_label(labels), *warnings))
 
     def _read_scan(self) -> Volume:
         if self.scan.is_dir():
-            return read_series(find_series(self.scan), self.name)
+            return read_series(find_series(self.scan), self.name, assume_hu=self.reading.assume_hu)
         return read_volume(self.scan, self.reading)
 
 
@@ -97,12 +109,12 @@ def find_nih_cases(
     label_files = _find_labels(data if labels is None else labels)
     if not label_files:
         raise InputError(f"{labels or data}: holds no labels (label0001.nii.gz ...); name their folder with --labels")
-    scans = _find_scans(data, labels)
-    if not scans:
+    scans, problems = _find_scans(data, labels)
+    if not scans and not problems:
         raise InputError(
             f"{data}: holds no scans; they are DICOM files in folders PANCREAS_0001 ..., or PANCREAS_0001.nii.gz ..."
         )
-    problems, cases = [], []
+    cases = []
     for number in sorted(scans):
         name = f"PANCREAS_{number:04d}"
         problem = _problem(number, scans[number], label_files.get(number, []))
@@ -125,28 +137,48 @@ def _find_labels(root: Path) -> dict[int, list[Path]]:
     return found
 
 
-def _find_scans(root: Path, labels: Path | None) -> dict[int, list[Path]]:
-    """Case folders and NIfTI files by their number; below a case folder no other is looked for."""
+def _find_scans(root: Path, labels: Path | None) -> tuple[dict[int, list[Path]], list[str]]:
+    """Case folders and NIfTI files by their number, and which have none; below a case folder no other is looked for."""
     found: dict[int, list[Path]] = defaultdict(list)
+    problems = []
     for content in walk_folder(root, raise_unreadable):
         for name in list(content.folders):
             path, match = content.path / name, _CASE_FOLDER.fullmatch(name)
             if match:
-                found[int(match[1])].append(_only_nifti(path) or path)
+                scan = _only_nifti(path) or path
+                found[int(match[1])].append(scan)
+                if _number(scan) not in (None, int(match[1])):
+                    problems.append(f"{scan}: is in the folder of case {match[1]}, and its name has another number")
             if match or name.startswith(".") or (labels is not None and path.samefile(labels)):
                 content.folders.remove(name)
         for name in content.files:
-            match = _SCAN_STEM.fullmatch(nifti_stem(name) or "")
-            if match:
-                found[int(match[1])].append(content.path / name)
-    return found
+            path = content.path / name
+            number = _number(path)
+            if number is not None:
+                found[number].append(path)
+            elif _is_scan(path):
+                sentence = "its name does not say which case it is; name it as PANCREAS_0001.nii.gz, or remove it"
+                problems.append(f"{path}: {sentence}")
+    return found, problems
+
+
+def _number(path: Path) -> int | None:
+    """Of which case a converted scan is, if its name says it."""
+    match = _SCAN_STEM.fullmatch(nifti_stem(path.name) or "")
+    return int(match[1]) if match else None
+
+
+def _is_scan(path: Path) -> bool:
+    """Whether a file is NIfTI and no label."""
+    stem = nifti_stem(path.name)
+    return stem is not None and not stem.lower().startswith("label")
 
 
 def _only_nifti(folder: Path) -> Path | None:
     """The scan of a case folder that holds one converted file in place of a series."""
     contents = walk_folder(folder, raise_unreadable)
     files = [each.path / name for each in contents for name in each.files if not name.startswith(".")]
-    scans = [path for path in files if _SCAN_STEM.fullmatch(nifti_stem(path.name) or "")]
+    scans = [path for path in files if _is_scan(path)]
     return scans[0] if len(scans) == 1 and not any(is_dicom(path) for path in files if path not in scans) else None
 
 

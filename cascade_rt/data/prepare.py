@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.data.slices import has_case, is_intact, write_case
+from cascade_rt.data.inputs import content_of, differences, is_recorded, record_inputs
+from cascade_rt.data.slices import has_case, is_intact, read_source, write_case
 from cascade_rt.data.split import (
     FILE_NAME,
     Split,
+    check_patients,
     count_patients,
     draw_split,
     has_split,
@@ -23,7 +25,7 @@ from cascade_rt.data.split import (
     write_split,
 )
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
-from cascade_rt.volume import Volume
+from cascade_rt.volume import LabelImage, Volume
 
 _MOST_SHOWN = 10
 
@@ -42,12 +44,25 @@ class SourceCase:
     warnings: tuple[str, ...] = ()
 
 
+def of_label(labels: LabelImage) -> tuple[str, ...]:
+    """What is doubtful about a label file, said so that it is not taken for doubts about its scan."""
+    return tuple(f"its label file: {warning}" for warning in labels.warnings)
+
+
 class CaseSource(Protocol):
     """The files of one case."""
 
     @property
     def name(self) -> str:
         """The name the case gets in the store."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """What it is made from: its `image`, a file or the folder of a DICOM series, and its `label`."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else decides what is made of it, as plain values."""
 
     def check(self) -> None:
         """Look for what can be seen without reading a voxel.
@@ -119,7 +134,8 @@ def prepare_cases(
 
     Args:
         listing: What was found.
-        store: Folder of the case store; made where it is missing.
+        store: Folder of the case store; made where it is missing. Cases that are in it are kept, if they were made from
+            the same files with the same settings.
         request: How to split. The split is written once all cases are there; one that is there is kept.
         verify: Read finished cases to their end and convert anew those whose arrays are not the ones written.
         on_check: Called with the name of each case that has been checked.
@@ -127,22 +143,14 @@ def prepare_cases(
 
     Raises:
         InputError: A case cannot be used, found before any is converted; the message names all of them.
-        UsageError: The cases cannot be split like that, or the store has another split.
+        UsageError: The cases cannot be split like that, or the store has another split, or cases made from other files
+            or with other settings.
         PartialFailureError: Some cases turned out unusable when they were read; the others are in the store.
         OutputError: The store cannot be written.
         BackendUnavailableError: A package that reads the files is not installed.
     """
-    finished = {case.name for case in listing.cases if has_case(store, case.name)}
-    problems = list(listing.problems)
-    for case in listing.cases:
-        if verify and case.name in finished and not is_intact(store, case.name):
-            finished.remove(case.name)
-        if case.name not in finished:
-            problems += _problems_of(case)
-        on_check(case.name)
-    if problems:
-        raise InputError(_listed("nothing was converted", problems))
-    done = Preparation(_plan_split(listing, store, request), warnings=list(listing.notes))
+    finished, notes = _check_all(listing, store, verify, on_check)
+    done = Preparation(_plan_split(listing, store, request), warnings=[*listing.notes, *notes])
     failures = []
     for case in listing.cases:
         if case.name in finished:
@@ -153,23 +161,70 @@ def prepare_cases(
     if failures:
         head = f"{len(failures)} of {len(listing.cases)} cases were not converted; mend or remove them and run it again"
         raise PartialFailureError(_listed(head, failures))
+    done.warnings.extend(_doubles(listing, store, done.split))
     if not has_split(store):
         write_split(store, done.split)
     return done
+
+
+def _doubles(listing: Listing, store: Path, split: Split) -> list[str]:
+    """Say which cases were made from the same scan, and where one is for the test and the other is not."""
+    first: dict[str, str] = {}
+    doubts = []
+    for case in listing.cases:
+        image = content_of(read_source(store, case.name), "image")
+        if image is None or (other := first.setdefault(image, case.name)) == case.name:
+            continue
+        is_torn = (case.name in split.test) != (other in split.test)
+        where = ", one to train on and one for the test" if is_torn else ""
+        doubts.append(f"cases {other} and {case.name} have the same scan{where}; remove one of them")
+    return doubts
+
+
+def _check_all(
+    listing: Listing, store: Path, verify: bool, on_check: Callable[[str], None]
+) -> tuple[set[str], list[str]]:
+    """Look at every case; return the names of those that need no conversion, and what is to be said of them."""
+    finished = {case.name for case in listing.cases if has_case(store, case.name)}
+    problems, others, unrecorded = list(listing.problems), [], 0
+    for case in listing.cases:
+        if verify and case.name in finished and not is_intact(store, case.name):
+            finished.remove(case.name)
+        if case.name in finished:
+            source = read_source(store, case.name)
+            others += _differences_of(case, source)
+            unrecorded += not is_recorded(source)
+        else:
+            problems += _problems_of(case)
+        on_check(case.name)
+    if problems:
+        raise InputError(_listed("nothing was converted", problems))
+    if others:
+        remedy = f"prepare into another store, or delete the folders of these cases from {store} to convert them anew"
+        raise UsageError(_listed(f"nothing was converted; {remedy}", others))
+    if not unrecorded:
+        return finished, []
+    sentence = "kept without a look at the files they were made from, which an earlier version did not record"
+    return finished, [f"{unrecorded} cases of the store were {sentence}"]
 
 
 def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
     """Draw a split, or take the one that is there if it is the one asked for."""
     names = sorted(case.name for case in listing.cases)
     given = None if request.given is None else read_case_list(request.given, request.dataset, names)
+    if given is not None:
+        given = replace(given, patients=request.patients)
+        check_patients(given, request.patients, str(request.given))
     if not has_split(store):
         return given or _draw(names, request)
     split = read_split(store, request.dataset)
+    patients = request.patients or split.patients
+    counted = "cases" if patients is None else "patients"
     agreements = {
         f"the cases of {request.given}": given is None or (split.train, split.test) == (given.train, given.test),
         "these cases": sorted((*split.train, *split.test)) == names,
         f"seed {request.seed}": request.seed in (None, split.seed),
-        f"{request.test_cases} test cases": request.patients or request.test_cases in (None, len(split.test)),
+        f"{request.test_cases} test {counted}": request.test_cases in (None, count_patients(split.test, patients)),
     }
     for what, agrees in agreements.items():
         if not agrees:
@@ -177,6 +232,7 @@ def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
                 f"{store / FILE_NAME}: is a split into {split}, not one of {what}; "
                 "delete it to draw another one, but test no model on cases it was trained on"
             )
+    check_patients(split, patients, str(store / FILE_NAME))
     return split
 
 
@@ -195,13 +251,21 @@ def _problems_of(case: CaseSource) -> list[str]:
     return []
 
 
+def _differences_of(case: CaseSource, source: Mapping[str, Any]) -> list[str]:
+    found = differences(source, case.settings, case.files)
+    return [f"case {case.name}: was made with {' and '.join(found)}"] if found else []
+
+
 def _convert(case: CaseSource, store: Path, done: Preparation) -> list[str]:
     """Put a case into the store; returns why that failed."""
     try:
+        # Before they are read: what is changed meanwhile is not taken for what was read.
+        inputs = record_inputs(case.files)
         found = case.read()
     except InputError as error:
         return [f"case {case.name}: {error}"]
-    write_case(store, case.name, found.volume.voxels, found.label, found.volume.spacing_mm, found.source)
+    source = {**found.source, **case.settings, **inputs}
+    write_case(store, case.name, found.volume.voxels, found.label, found.volume.spacing_mm, source)
     _log.info("converted case %s, %s voxels, into %s", case.name, found.volume.voxels.shape, store)
     done.converted.append(case.name)
     done.warnings.extend(f"case {case.name}: {warning}" for warning in (*found.volume.warnings, *found.warnings))

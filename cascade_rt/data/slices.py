@@ -9,6 +9,7 @@ Both arrays are memory-mapped: training never holds the volumes in memory.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from cascade_rt.atomic import atomic_write, write_bytes
 from cascade_rt.errors import InputError, OutputError
 from cascade_rt.hashing import file_sha256
 from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.plain_file import NotAPlainFileError
+
+_ARRAYS = ("image.npy", "label.npy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,25 @@ class SliceRef:
 
     case: int
     z: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrayRecord:
+    """What case.json says of an array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What case.json holds."""
+
+    spacing_mm: tuple[float, float, float]
+    source: Mapping[str, Any]
+    arrays: Mapping[str, _ArrayRecord]
+    """By the names of their files; there may be none."""
 
 
 def write_case(
@@ -90,10 +113,19 @@ def is_intact(store: Path, name: str) -> bool:
     """Whether the arrays of a finished case are those that were written; reads both to their end."""
     folder = store / name
     try:
-        records = _read_facts(folder)["arrays"].items()
-        return all(file_sha256(folder / file_name) == record["sha256"] for file_name, record in records)
-    except (InputError, LookupError, AttributeError, OSError):
+        arrays = _read_facts(folder).arrays
+        return all(file_sha256(folder / file_name) == arrays[file_name].sha256 for file_name in _ARRAYS)
+    except (InputError, LookupError, OSError, NotAPlainFileError):
         return False
+
+
+def read_source(store: Path, name: str) -> Mapping[str, Any]:
+    """What a finished case was made from, as it was given to `write_case`.
+
+    Raises:
+        InputError: Its case.json is damaged.
+    """
+    return _read_facts(store / name).source
 
 
 def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
@@ -115,11 +147,10 @@ def _open_case(store: Path, name: str) -> Case:
         raise InputError(f"{store}: has no finished case {name!r}; prepare it again")
     folder = store / name
     facts = _read_facts(folder)
-    image, label = (_open_array(folder / file_name, facts) for file_name in ("image.npy", "label.npy"))
+    image, label = (_open_array(folder / file_name, facts) for file_name in _ARRAYS)
     if image.shape != label.shape:
         raise InputError(f"{folder}: image {image.shape} and label {label.shape} differ in shape; prepare it again")
-    scattered = bool(facts.get("source", {}).get("scattered", False))
-    return Case(name, image, label, tuple(facts["spacing_mm"]), scattered)
+    return Case(name, image, label, facts.spacing_mm, bool(facts.source.get("scattered", False)))
 
 
 def _write_array(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
@@ -128,22 +159,35 @@ def _write_array(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
     return {"shape": array.shape, "dtype": str(array.dtype), "sha256": file_sha256(path)}
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def _read_facts(folder: Path) -> _Facts:
     try:
-        facts: dict[str, Any] = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-        _ = facts["spacing_mm"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return _parse_facts(json.loads((folder / "case.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: its case.json cannot be read; delete the folder and prepare it again") from error
-    return facts
 
 
-def _open_array(path: Path, facts: Mapping[str, Any]) -> npt.NDArray[Any]:
+def _parse_facts(document: Any) -> _Facts:
+    """Take the facts from case.json; of what has another shape than was written none is believed."""
+    z, row, col = (float(side) for side in document["spacing_mm"])
+    if not all(0 < side < math.inf for side in (z, row, col)):
+        raise ValueError("spacing_mm: is no size of a voxel")
+    source, arrays = (document.get(part, {}) for part in ("source", "arrays"))
+    if not isinstance(source, dict) or not isinstance(arrays, dict):
+        raise TypeError("source and arrays must be objects")
+    records = {
+        name: _ArrayRecord(tuple(map(int, record["shape"])), str(record["dtype"]), str(record["sha256"]))
+        for name, record in arrays.items()
+    }
+    return _Facts((z, row, col), source, records)
+
+
+def _open_array(path: Path, facts: _Facts) -> npt.NDArray[Any]:
     """Map an array; its size must be the one that was written. What is in it only `is_intact` checks."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read; delete its folder and prepare it again") from error
-    record = facts.get("arrays", {}).get(path.name)
-    if record is not None and (list(array.shape), str(array.dtype)) != (record["shape"], record["dtype"]):
+    record = facts.arrays.get(path.name)
+    if record is not None and (array.shape, str(array.dtype)) != (record.shape, record.dtype):
         raise InputError(f"{path}: is not the array that was written; delete its folder and prepare it again")
     return array

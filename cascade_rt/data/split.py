@@ -1,6 +1,6 @@
 """Which cases of a store are trained on and which are kept for the test: drawn or given once, and written down.
 
-    STORE/split.json    {"dataset": ..., "seed": ..., "train": [names], "test": [names]}
+    STORE/split.json    {"dataset": ..., "seed": ..., "train": [names], "test": [names], "patients": regular expression}
 
 Every later command reads that file, so that no test case is ever trained on.
 """
@@ -15,8 +15,10 @@ from typing import Any
 
 from cascade_rt.atomic import write_bytes
 from cascade_rt.errors import InputError, UsageError
+from cascade_rt.plain_file import read_plain_file
 
 FILE_NAME = "split.json"
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Split:
     """What it was drawn with; None: it was given."""
     train: tuple[str, ...]
     test: tuple[str, ...]
+    patients: str | None = None
+    """The regular expression for the patient in a case's name that it was made with (see `draw_split`)."""
 
     def __str__(self) -> str:
         how = "split as listed" if self.seed is None else f"split seed {self.seed}"
@@ -66,7 +70,7 @@ def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int, p
         tuple(sorted(name for patient in part for name in members[patient]))
         for part in (drawn[test_cases:], drawn[:test_cases])
     )
-    return Split(dataset, seed, train, test)
+    return Split(dataset, seed, train, test, patients)
 
 
 def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
@@ -81,10 +85,12 @@ def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
         UsageError: The file cannot be read, or is not such a split of these cases.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        lists = {part: sorted(document[part]) for part in ("train", "test")}
+        content = read_plain_file(path, _MOST_BYTES, follow_links=True)
+        # With the mark that Windows puts in front of a text.
+        document = json.loads(content.decode("utf-8-sig"))
+        lists = {part: sorted(_parse_names(document[part])) for part in ("train", "test")}
         split = _parse({**lists, "dataset": dataset, "seed": None})
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise UsageError(
             f'{path}: is no list of cases ({error}); write {{"train": [names], "test": [names]}}'
         ) from error
@@ -102,6 +108,23 @@ def count_patients(names: Sequence[str], patients: str | None) -> int:
     return len({_patient_of(name, patients) for name in names})
 
 
+def check_patients(split: Split, patients: str | None, shown: str) -> None:
+    """Refuse a split, called `shown`, with a patient in both parts; see `draw_split`.
+
+    Raises:
+        UsageError: There is such a patient.
+    """
+    trained = {_patient_of(name, patients): name for name in split.train}
+    for name in split.test:
+        patient = _patient_of(name, patients)
+        if patient in trained:
+            raise UsageError(
+                f"{shown}: patient {patient} is in both parts of the split, with the cases {trained[patient]} (train) "
+                f"and {name} (test); make a split that keeps patients whole, and test no model on cases of a patient "
+                "it was trained on"
+            )
+
+
 def _patient_of(name: str, patients: str | None) -> str:
     if patients is None:
         return name
@@ -109,7 +132,7 @@ def _patient_of(name: str, patients: str | None) -> str:
         match = re.match(patients, name)
     except re.error as error:
         raise UsageError(f"{patients!r} is no regular expression ({error})") from error
-    if match is None:
+    if not match or not match[0]:
         raise UsageError(f"{patients!r} does not match the name of case {name}; which patient is it of?")
     return match[0]
 
@@ -143,7 +166,7 @@ def read_split(store: Path, dataset: str) -> Split:
         )
     try:
         split = _parse(json.loads((store / FILE_NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise InputError(
             f"{store / FILE_NAME}: cannot be read ({error}); delete it and prepare the store again"
         ) from error
@@ -153,15 +176,26 @@ def read_split(store: Path, dataset: str) -> Split:
 
 
 def _parse(document: Any) -> Split:
-    split = Split(
-        dataset=str(document["dataset"]),
-        seed=None if document["seed"] is None else int(document["seed"]),
-        train=tuple(map(str, document["train"])),
-        test=tuple(map(str, document["test"])),
-    )
+    seed, patients = document["seed"], document.get("patients")
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ValueError("seed is no whole number from 0")
+    if not isinstance(patients, str | None) or not isinstance(document["dataset"], str):
+        raise TypeError("dataset and patients must be texts")
+    train, test = (tuple(_parse_names(document[part])) for part in ("train", "test"))
+    split = Split(document["dataset"], seed, train, test, patients)
     names = (*split.train, *split.test)
     if len(set(names)) != len(names):
         raise ValueError("a case is named twice")
     if not split.train or not split.test:
         raise ValueError("a part is empty")
     return split
+
+
+def _parse_names(names: Any) -> list[str]:
+    """The names of cases, which are those of folders in a store."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("a part is no list of names")
+    for name in names:
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise ValueError(f"{name!r} is no name of a case")
+    return names

@@ -66,7 +66,8 @@ class _Conversion:
         limits = np.iinfo(self.target)
         if lowest < limits.min or highest > limits.max:
             stored = self._fit_stored(stored, offset)
-            lowest, highest = int(stored.min()) + offset, max(highest, int(stored.max()) + offset)
+            lowest = lowest if lowest >= limits.min else int(stored.min()) + offset
+            highest = max(highest, int(stored.max()) + offset)
         self._see_range(lowest, highest)
         np.copyto(wanted, stored, casting="unsafe")
         if offset:
@@ -104,11 +105,12 @@ class _Conversion:
             lowest, highest = float(work.min()), float(work.max())
         self._voxels += stored.size
         self._see_range(lowest, highest)
+        if self.target is np.uint8:
+            # Before they are clipped, which would make -0.4 a whole number.
+            self._fraction = max(self._fraction, float(np.abs(work - np.rint(work)).max()))
         if lowest < limits.min or highest > limits.max:
             self._too_high += int(np.count_nonzero(work > limits.max + 0.5))
             np.clip(work, limits.min, limits.max, out=work)
-        if self.target is np.uint8:
-            self._fraction = max(self._fraction, float(np.abs(work - np.rint(work)).max()))
         np.rint(work, out=work)
         np.copyto(wanted, work, casting="unsafe")
 
@@ -201,17 +203,22 @@ class LabelConversion(_Conversion):
     nothing = 0
 
     def check(self) -> tuple[InputWarning, ...]:
-        """Judge what was seen.
+        """Judge what was seen; returns what is doubtful.
 
         Raises:
             Refusal: Voxels are not whole numbers from 0 to 255.
         """
+        if self._slope < 0:
+            sentence = f"its slope of {self._slope:g} turns the labels upside down"
+            raise Refusal("E_LABELS", f"{sentence}; export it again without one")
         if self._not_finite:
             raise Refusal("E_NONFINITE", f"{self._not_finite} voxels are not finite numbers; export it again")
         if self._too_low or self._too_high:
             raise self._refusal("E_LABELS", "is it a label file?")
         if self._fraction > _FRACTION:
             raise Refusal("E_LABELS", "labels must be whole numbers; is it a probability map?")
+        if self.lowest > 0:
+            return (InputWarning("W_LABELS", f"none of its voxels is background, the lowest label is {self.lowest:g}"),)
         return ()
 
 

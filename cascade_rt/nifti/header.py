@@ -106,13 +106,12 @@ def header_length(start: bytes) -> int:
     raise Refusal("E_NOT_NIFTI", f"this is not a NIfTI file ({describe(start)}); convert the scan to .nii.gz")
 
 
-def parse_header(block: bytes, options: ScanOptions, *, labels: bool = False) -> NiftiHeader:
+def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
     """Check a header of `header_length` bytes and take from it what reading needs.
 
     Args:
         block: The first bytes of the file.
         options: What the user says about the file.
-        labels: It is a label file, whose orientation may be left open: it has to lie on the grid of its scan.
 
     Raises:
         Refusal: A field makes no sense, or the image is not one that is read here.
@@ -125,7 +124,7 @@ def parse_header(block: bytes, options: ScanOptions, *, labels: bool = False) ->
     shape, volume, volumes = _parse_shape(fields, options, warnings)
     offset = _parse_offset(fields, dtype, warnings)
     scaling = _parse_scaling(fields, warnings)
-    affine = place(fields, shape, options, warnings, labels=labels)
+    affine = place(fields, shape, options, warnings)
     placing = what_places(fields)
     geometry = {name: np.array(placing[name]) for name in GEOMETRY_FIELDS}
     return NiftiHeader(shape, dtype, scaling, offset, volume, volumes, affine, geometry, tuple(warnings))

@@ -30,8 +30,6 @@ _SPACING_DISAGREEMENT = 0.01
 _STRAIGHT_DEGREES = 0.1
 # Nibabel's: rounding to float32 may leave the squares of a unit quaternion this much over 1.
 _QUATERNION_ROUNDING = 3 * float(np.finfo(np.float32).eps)
-# What a label without orientation is taken for, as nibabel does; it has to lie on the grid of its scan all the same.
-_LABEL_ORIENTATION = "LAS"
 _DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 
 
@@ -40,8 +38,6 @@ def place(
     shape: tuple[int, int, int],
     options: ScanOptions,
     warnings: list[InputWarning],
-    *,
-    labels: bool,
 ) -> Affine:
     """Return the affine (4x4, index (i, j, k) to world mm, RAS+), and add to the warnings what is doubtful about it.
 
@@ -59,7 +55,7 @@ def place(
         affine = _sform(fields)
     else:
         _check_spacing(spacing)
-        affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings, labels=labels)
+        affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings)
     check_affine(affine)
     _warn_of_spacing(spacing, affine, warnings)
     if sform_code == 0 and qform_code > 0:
@@ -67,13 +63,17 @@ def place(
     affine[:3] *= _unit_mm(fields, affine, warnings)
     if sform_code > 0 and qform_code > 0:
         _compare_forms(fields, affine, shape, options, warnings)
-    shear = shear_degrees(affine)
-    if shear > _STRAIGHT_DEGREES:
-        sentence = (
-            f"its axes are {shear:.1f} degrees from perpendicular (gantry tilt?); slices are segmented as they are"
-        )
-        warnings.append(InputWarning("W_SHEAR", sentence))
+    warnings += shear_warnings(affine)
     return affine
+
+
+def shear_warnings(affine: Affine) -> tuple[InputWarning, ...]:
+    """Return a warning where the axes of a scan are not perpendicular."""
+    shear = shear_degrees(affine)
+    if shear <= _STRAIGHT_DEGREES:
+        return ()
+    sentence = f"its axes are {shear:.1f} degrees from perpendicular (gantry tilt?); slices are segmented as they are"
+    return (InputWarning("W_SHEAR", sentence),)
 
 
 def what_places(fields: Nifti1Header) -> Nifti1Header:
@@ -162,21 +162,18 @@ def _assumed(
     shape: tuple[int, int, int],
     options: ScanOptions,
     warnings: list[InputWarning],
-    *,
-    labels: bool,
 ) -> Affine:
     """The affine of a file that does not place itself: its middle at the origin of the world."""
-    axes = _LABEL_ORIENTATION if labels else options.assume_orientation
+    axes = options.assume_orientation
     if axes is None:
         raise Refusal(
             "E_ORIENT",
             "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
             "told apart; export it again, or say it with --assume-orientation, such as LPS",
         )
-    if not labels:
-        warnings.append(
-            InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
-        )
+    warnings.append(
+        InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
+    )
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, direction in enumerate(axes):

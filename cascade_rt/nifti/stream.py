@@ -36,7 +36,7 @@ class NiftiStream:
 
     header: NiftiHeader
 
-    def __init__(self, path: str | os.PathLike[str], options: ScanOptions, *, labels: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], options: ScanOptions) -> None:
         self._path = os.fspath(path)
         self._hashed = _open_hashed(self._path)
         self._file = io.BufferedReader(self._hashed)
@@ -47,7 +47,7 @@ class NiftiStream:
             self._compressed = self._file.peek(2)[:2] == MAGIC
             self._stream = GunzipStream(self._file) if self._compressed else self._file
             self._position = 0
-            self.header = parse_header(self._read_header(), options, labels=labels)
+            self.header = parse_header(self._read_header(), options)
             self._check_size(options)
         except BaseException:
             self.close()

@@ -98,4 +98,6 @@ def prepare(
 
     values = organ, tumor
     listing, test_share = find_cases(dataset, data, images, labels, values, label_flip, reading)
-    prepare_store(listing, output, SplitRequest(dataset, test_share, test_cases, seed, patients, split), verify=verify)
+    wanted = SplitRequest(dataset, test_share, test_cases, seed, patients, split)
+    folders = [folder for folder in (data, images, labels) if folder is not None]
+    prepare_store(listing, output, wanted, verify=verify, folders=folders)

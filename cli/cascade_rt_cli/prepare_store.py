@@ -1,14 +1,15 @@
 """Preparing a data set, with progress bars and a summary."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cascade_rt.data import msd, nih
 from cascade_rt.data.folder import TEST_SHARE, LabelValues, find_folder_cases
 from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
-from cascade_rt.errors import UsageError
+from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, typed
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, shown_message, typed
 from cascade_rt_cli.verbosity import print_note
 
 
@@ -44,8 +45,29 @@ def find_cases(
     return msd.find_msd_cases(data, labels, reading), msd.TEST_SHARE
 
 
-def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verify: bool) -> None:
-    """Check and convert the cases of a data set, and print what was done."""
+def prepare_store(
+    listing: Listing, store: Path, request: SplitRequest, *, verify: bool, folders: Iterable[Path]
+) -> None:
+    """Check and convert the cases of a data set, and print what was done.
+
+    Args:
+        listing: The cases.
+        store: Folder of the case store.
+        request: How to split them.
+        verify: Whether finished cases are checked.
+        folders: Where the cases lie; of what is printed about files in them only the last part is left.
+    """
+    files = [path for case in listing.cases for path in case.files.values()]
+    try:
+        _prepare_and_print(listing, store, request, verify, [*files, *folders])
+    except CascadeError as error:
+        lines = [shown_message(line, files) for line in str(error).split("\n")]
+        raise type(error)("\n".join(lines), code=error.code) from error
+
+
+def _prepare_and_print(
+    listing: Listing, store: Path, request: SplitRequest, verify: bool, paths: Sequence[Path]
+) -> None:
     print_note(f"preparing {len(listing.cases)} cases of {request.dataset} into {shown(store)}")
     with progress_bar() as bars:
         checking = bars.add_task("checking", total=len(listing.cases))
@@ -67,5 +89,5 @@ def prepare_store(listing: Listing, store: Path, request: SplitRequest, *, verif
     if done.flips:
         flips = ", ".join(f"{flip} ({count})" for flip, count in done.flips.most_common())
         rows.append(("flips", f"labels turned along: {flips}"))
-    print_rows(console, [*rows, *(("warning", warning) for warning in done.warnings)])
+    print_rows(console, [*rows, *(("warning", shown_message(warning, paths)) for warning in done.warnings)])
     console.print(f"next: cascade-rt train --dataset {request.dataset} {typed(store, 'STORE')} -o RUN")

@@ -68,6 +68,22 @@ def test_preparing_and_training_name_no_folder_outside_the_working_folder(tmp_pa
         assert "19551224" not in printed
 
 
+def test_errors_and_warnings_of_preparing_name_files_without_their_folders(tmp_path: Path) -> None:
+    ward = tmp_path / "the ward" / "DOE JOHN 19551224"
+    images, labels = write_pairs(ward, ("a", "b"))
+    data = msd_tree(ward / "msd")
+    write_nifti(data / "imagesTr" / "pancreas_009.nii.gz", anatomy()[0])
+    (labels / "b.nii.gz").write_bytes(b"")
+    named = ("--images", images, "--labels", labels)
+    refused = cascade_rt("prepare", "--dataset", "folder", *named, "-o", tmp_path / "one")
+    warned = cascade_rt("prepare", "--dataset", "msd", data, "-o", tmp_path / "two")
+    assert "case b: b.nii.gz: the file is empty" in refused.stderr
+    assert "1 scans are not in dataset.json" in warned.output
+    for printed in (refused.output, refused.stderr, warned.output):
+        assert "DOE" not in printed
+        assert "ward" not in printed
+
+
 def test_training_takes_the_training_cases(msd_store: Path, tmp_path: Path) -> None:
     for name in read_split(msd_store, "msd").test:
         (msd_store / name / "image.npy").unlink()
@@ -118,9 +134,9 @@ def test_the_option_that_a_refused_scan_of_msd_hints_at_is_there(tmp_path: Path)
     data = msd_tree(tmp_path / "data")
     windowed(data / "imagesTr" / "pancreas_004.nii.gz")
     command = ("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
-    refused = cascade_rt(*command)
+    refused = cascade_rt(*command, "--scattered")
     assert (refused.exit_code, "insist with --assume-hu" in refused.stderr) == (3, True)
-    insisted = cascade_rt(*command, "--assume-hu", "--scattered")
+    insisted = cascade_rt(*command, "--scattered", "--assume-hu")
     assert insisted.exit_code == 0, insisted.output
     (case,) = open_cases(tmp_path / "store", ["pancreas_004"])
     assert case.scattered
@@ -160,7 +176,7 @@ def test_scans_of_ones_own_are_prepared_and_trained_on(tmp_path: Path) -> None:
     named = ("--images", images, "--labels", labels, "--organ", 6, "--patients", r"p\d", "--scattered")
     result = cascade_rt("prepare", "--dataset", "folder", *named, "-o", store)
     assert result.exit_code == 0, result.output
-    assert f"next: cascade-rt train --dataset folder {store} -o RUN" in result.output
+    assert "next: cascade-rt train --dataset folder STORE -o RUN" in result.output
     result = cascade_rt("train", "--dataset", "folder", store, "-o", run, "--preset", "paper", *SMALL)
     assert result.exit_code == 0, result.output
     checkpoint = load_checkpoint(run)

@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,6 +17,13 @@ from tests.dicom_files import SliceFile, axial_slices, changed, write_series
 
 HU = (np.arange(6 * 8 * 10).reshape(6, 8, 10) * 4 - 1000).astype(np.int16)
 JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
+
+
+def tissue() -> np.ndarray:
+    """HU `[z, row, col]` of which nothing is doubtful: a body in air."""
+    hu = np.full((4, 40, 40), -1000, dtype=np.int16)
+    hu[:, 4:36, 4:36] = np.random.default_rng(0).integers(-120, 160, (4, 32, 32)) // 2 * 2
+    return hu
 
 
 def read(folder: Path) -> Volume:
@@ -200,7 +208,10 @@ def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:
         ({"changes": (("ImagePositionPatient", None),)}, "has no ImagePositionPatient"),
         ({"changes": (("RescaleIntercept", None),)}, "has no rescale to Hounsfield units"),
         ({"changes": (("NumberOfFrames", 3),)}, "holds several frames or colours"),
-        ({"slope": 100.0, "changes": (("PixelData", b"\xff" * 160),)}, "do not fit into 16 bits"),
+        ({"changes": (("RescaleSlope", 0),)}, "its rescale makes no Hounsfield units"),
+        ({"changes": (("Modality", None),)}, "does not say of which modality it is"),
+        ({"changes": (("Modality", ""),)}, "does not say of which modality it is"),
+        ({"modality": "OT"}, "belongs to the CT series, and says that it is of another modality"),
         ({"changes": (("PixelData", b"\x00" * 20),)}, "is damaged or cannot be decoded"),
     ],
 )
@@ -213,14 +224,15 @@ def test_a_slice_that_does_not_belong_or_is_damaged_is_named(
 
 
 def test_padding_of_int16_becomes_air_although_the_intercept_takes_it_out_of_range(tmp_path: Path) -> None:
-    stored = (HU + 1024).astype("<i2")
+    hu = tissue()
+    stored = (hu + 1024).astype("<i2")
     stored[:, :, -2:] = -32768
     slices = [
         replace(entry, slope=1, changes=(("PixelRepresentation", 1), ("PixelData", stored[index].tobytes())))
-        for index, entry in enumerate(axial_slices(HU))
+        for index, entry in enumerate(axial_slices(hu))
     ]
     volume = read(write_series(tmp_path, slices))
-    np.testing.assert_array_equal(volume.voxels, np.where(stored == -32768, -1024, HU))
+    np.testing.assert_array_equal(volume.voxels, np.where(stored == -32768, -1024, hu))
     assert [warning.code for warning in volume.warnings] == ["W_PADDING"]
 
 
@@ -241,6 +253,69 @@ def test_a_truncated_file_is_not_passed_over(tmp_path: Path) -> None:
     write_series(tmp_path, axial_slices(HU))
     (tmp_path / "1-006.dcm").write_bytes(b"")
     assert "1-006.dcm: is not a DICOM file (truncated copy?)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 100, 131, 140, 400])
+def test_a_truncated_slice_without_an_ending_is_not_passed_over(tmp_path: Path, length: int) -> None:
+    for entry in axial_slices(HU):
+        entry.write(tmp_path / f"IM{entry.number:04d}")
+    last = tmp_path / "IM0006"
+    last.write_bytes(last.read_bytes()[:length])
+    assert "IM0006: " in (message := refusal(tmp_path))
+    assert "(truncated copy?); copy it again, or remove it" in message
+
+
+def test_what_is_no_slice_by_its_name_or_content_is_passed_over(tmp_path: Path) -> None:
+    for entry in axial_slices(HU):
+        entry.write(tmp_path / f"IM{entry.number:04d}")
+    (tmp_path / "README").write_text("A licence, no slice.\n" * 20)
+    (tmp_path / "Thumbs.db").write_bytes(bytes(300))
+    (tmp_path / "notes.txt").touch()
+    np.testing.assert_array_equal(read(tmp_path).voxels, HU)
+
+
+def test_a_directory_of_the_medium_is_passed_over(tmp_path: Path) -> None:
+    slices = axial_slices(HU)
+    write_series(tmp_path, slices)
+    replace(slices[0], changes=(("Modality", None),)).write(tmp_path / "DICOMDIR")
+    np.testing.assert_array_equal(read(tmp_path).voxels, HU)
+
+
+def test_a_voxel_of_metal_is_clipped_as_in_nifti(tmp_path: Path) -> None:
+    slices = axial_slices(tissue())
+    stored = ((slices[1].hu + 1024) // 2).astype("<u2")
+    stored[20, 20] = 65000
+    volume = read(write_series(tmp_path, changed(slices, 1, changes=(("PixelData", stored.tobytes()),))))
+    assert volume.voxels[1, 20, 20] == np.iinfo(np.int16).max
+    assert [warning.code for warning in volume.warnings] == ["W_CLIPPED"]
+
+
+def test_numbers_that_are_no_hounsfield_units_are_refused_as_in_nifti(tmp_path: Path) -> None:
+    slices = [replace(entry, changes=(("RescaleSlope", 1000),)) for entry in axial_slices(tissue())]
+    assert "voxels must lie within -32768 to 32767" in refusal(write_series(tmp_path, slices))
+
+
+@pytest.mark.parametrize(
+    ("hu", "options", "code"),
+    [
+        (tissue() + 1024, {}, "W_NOT_HU"),
+        (tissue(), {"spacing": (12.0, 0.8, 0.7)}, "W_THICK"),
+        (tissue(), {"spacing": (2.5, 80.0, 80.0)}, "W_SPACING"),
+        (tissue(), {"slope": -2.0, "intercept": 1024.0}, "W_SLOPE"),
+    ],
+    ids=["offset", "thick", "pixels", "upside down"],
+)
+def test_numbers_and_geometry_are_judged_as_those_of_nifti(
+    tmp_path: Path, hu: np.ndarray, options: dict[str, Any], code: str
+) -> None:
+    volume = read(write_series(tmp_path, axial_slices(hu, **options)))
+    assert [warning.code for warning in volume.warnings] == [code]
+
+
+def test_a_series_without_a_body_is_refused_unless_it_is_vouched_for(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(np.full((3, 40, 40), -1000, dtype=np.int16)))
+    assert "there is no body in the scan" in refusal(tmp_path)
+    assert read_series(find_series(tmp_path), assume_hu=True).voxels.max() == -1000
 
 
 def test_one_slice_is_no_scan(tmp_path: Path) -> None:

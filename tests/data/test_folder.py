@@ -1,8 +1,11 @@
 """Scans and labels of one's own, two folders of them, become cases of a store."""
 
+import gzip
 import json
+import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from cascade_rt.data.split import Split, draw_split, read_case_list, read_split
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
 from cascade_rt.nifti.options import ScanOptions
 from tests.data_trees import anatomy, write_nifti
+from tests.volume_files import unplaced
 
 NAMES = ("p1_a", "p1_b", "p2_a", "p3_a", "p3_b")
 
@@ -58,6 +62,59 @@ def test_labels_without_any_number_that_was_named_are_refused_with_those_they_ho
         prepare_cases(find_folder_cases(images, labels), tmp_path / "store", SplitRequest("folder", 0.5))
 
 
+def test_a_number_that_was_not_named_and_touches_the_pancreas_is_told(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    listing = find_folder_cases(images, labels, LabelValues((6,)))
+    warnings = prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5)).warnings
+    told = [warning for warning in warnings if "touch" in warning]
+    assert [warning.split(" the pancreas")[0] for warning in told] == [
+        "case a: its label 9 touches",
+        "case b: its label 9 touches",
+    ]
+
+
+def test_a_number_that_was_not_named_and_lies_elsewhere_is_not_told(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    for name in ("a", "b"):
+        _, label = anatomy(0)
+        label[label > 0] = 6
+        label[5, 15:18, 15:18] = 9
+        write_nifti(labels / f"{name}.nii.gz", label)
+    listing = find_folder_cases(images, labels, LabelValues((6,)))
+    warnings = prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5)).warnings
+    assert not any("touch" in warning for warning in warnings)
+
+
+def test_other_numbers_of_labels_are_no_reason_to_keep_a_case(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    request = SplitRequest("folder", 0.5)
+    prepare_cases(find_folder_cases(images, labels, LabelValues((6,))), tmp_path / "store", request)
+    with pytest.raises(UsageError, match=r"case b: was made with tumor \[\] instead of \[9\]"):
+        prepare_cases(find_folder_cases(images, labels, LabelValues((6,), (9,))), tmp_path / "store", request)
+
+
+def test_labels_without_orientation_lie_on_scans_without_orientation(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    for path in (*images.iterdir(), *labels.iterdir()):
+        path.write_bytes(unplaced(gzip.decompress(path.read_bytes())))
+    reading = ScanOptions(assume_orientation="LPS")
+    listing = find_folder_cases(images, labels, LabelValues((6, 9)), reading)
+    prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5))
+    hu, label = anatomy(0, tumor=True)
+    (case,) = open_cases(tmp_path / "store", ["a"])
+    np.testing.assert_array_equal(case.label > 0, label > 0)
+    np.testing.assert_array_equal(case.image, hu)
+
+
+def test_scans_are_checked_as_they_will_be_read(tmp_path: Path) -> None:
+    images, labels = write_pairs(tmp_path / "data", ("a", "b"))
+    for path in images.iterdir():
+        hu = np.asarray(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(np.stack([hu, hu], axis=-1), nib.load(path).affine), path)
+    listing = find_folder_cases(images, labels, LabelValues((6, 9)), ScanOptions(volume=1))
+    assert prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5)).converted == ["a", "b"]
+
+
 def test_a_label_on_another_grid_stops_before_anything_is_converted(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     _, label = anatomy(1)
@@ -98,6 +155,58 @@ def test_a_pattern_that_names_no_patient_is_refused() -> None:
         draw_split("folder", NAMES, 1, 0, patients="(")
 
 
+def test_a_pattern_that_matches_nothing_of_a_name_is_refused() -> None:
+    with pytest.raises(UsageError, match="does not match the name of case q"):
+        draw_split("folder", ("p1_a", "p2_a", "q"), 1, 0, patients=r"(p\d)?")
+
+
+def prepared(root: Path, request: SplitRequest) -> Split:
+    images, labels = root / "data" / "images", root / "data" / "labels"
+    if not images.exists():
+        write_pairs(root / "data")
+    return prepare_cases(find_folder_cases(images, labels, LabelValues((6, 9))), root / "store", request).split
+
+
+def test_a_split_knows_what_its_patients_are(tmp_path: Path) -> None:
+    drawn = prepared(tmp_path, SplitRequest("folder", 0.2, patients=r"p\d"))
+    assert read_split(tmp_path / "store", "folder") == drawn
+    assert drawn.patients == r"p\d"
+
+
+def test_a_split_that_is_there_is_refused_where_it_tears_a_patient_apart(tmp_path: Path) -> None:
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps({"train": ["p3_b", "p1_a", "p1_b"], "test": ["p2_a", "p3_a"]}))
+    prepared(tmp_path, SplitRequest("folder", 0.2, given=given))
+    with pytest.raises(UsageError, match=r"split.json: patient p3 is in both .* p3_b \(train\) and p3_a \(test\)"):
+        prepared(tmp_path, SplitRequest("folder", 0.2, patients=r"p\d"))
+
+
+def test_a_split_of_ones_own_is_refused_where_it_tears_a_patient_apart(tmp_path: Path) -> None:
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps({"train": ["p3_b", "p1_a", "p1_b"], "test": ["p2_a", "p3_a"]}))
+    with pytest.raises(UsageError, match=r"mine.json: patient p3 is in both parts"):
+        prepared(tmp_path, SplitRequest("folder", 0.2, given=given, patients=r"p\d"))
+
+
+def test_another_number_of_test_patients_is_refused(tmp_path: Path) -> None:
+    prepared(tmp_path, SplitRequest("folder", 0.2, test_cases=1, patients=r"p\d"))
+    with pytest.raises(UsageError, match="not one of 2 test patients"):
+        prepared(tmp_path, SplitRequest("folder", 0.2, test_cases=2, patients=r"p\d"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_no_list_of_cases_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(UsageError, match="is not a plain file but a pipe or a device"):
+        read_case_list(tmp_path / "list.json", "folder", ["a", "b"])
+
+
+def test_a_list_written_on_windows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('{"train": ["a"], "test": ["b"]}', encoding="utf-8-sig")
+    assert read_case_list(path, "folder", ["a", "b"]).train == ("a",)
+
+
 def test_a_split_of_ones_own_is_kept(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data")
     given = tmp_path / "mine.json"
@@ -121,6 +230,9 @@ def test_a_split_of_ones_own_is_kept(tmp_path: Path) -> None:
         ('{"train": ["a", "b", "c"], "test": []}', "a part is empty"),
         ('{"train": ["a", "b", "c"]}', "is no list of cases"),
         ("[]", "is no list of cases"),
+        ('{"train": "ab", "test": ["c"]}', "a part is no list of names"),
+        ('{"train": ["a", "b", 3], "test": ["c"]}', "a part is no list of names"),
+        pytest.param("[" * 100_000, "is no list of cases", id="deep"),
         ("", "is no list of cases"),
     ],
 )

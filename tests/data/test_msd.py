@@ -152,3 +152,70 @@ def test_unknown_label_values_are_named(tmp_path: Path) -> None:
     write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", label)
     with pytest.raises(InputError, match="holds the unknown values 3, 17; a label has 0 background, 1 pancreas, 2"):
         find_msd_cases(tmp_path).cases[1].read()
+
+
+def listed_with_labels(root: Path, labels: dict[str, str]) -> None:
+    entries = [{"image": f"imagesTr/{name}.nii", "label": f"labelsTr/{label}.nii"} for name, label in labels.items()]
+    (root / "dataset.json").write_text(json.dumps({"training": entries}))
+
+
+def test_the_label_that_is_listed_is_that_of_the_case(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, dict(zip(NAMES, reversed(NAMES), strict=True)))
+    listing = find_msd_cases(tmp_path)
+    assert listing.problems == []
+    np.testing.assert_array_equal(listing.cases[0].read().label, anatomy(5, tumor=True)[1])
+
+
+def test_a_listed_label_that_is_missing_is_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, {NAMES[0]: NAMES[0], NAMES[1]: "corrected_004"})
+    assert only_problem(tmp_path).startswith("case pancreas_004: has no label in labelsTr")
+
+
+def test_a_label_that_is_listed_for_two_cases_is_a_problem(tmp_path: Path) -> None:
+    msd_tree(tmp_path)
+    listed_with_labels(tmp_path, {NAMES[0]: NAMES[0], NAMES[1]: NAMES[0]})
+    assert find_msd_cases(tmp_path).problems == [
+        f"case {name}: has the label of another case in dataset.json" for name in NAMES[:2]
+    ]
+
+
+def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path: Path) -> None:
+    msd_tree(tmp_path, listed=False)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder / "pancreas_009.nii.gz").symlink_to(tmp_path / "unmounted")
+    case = find_msd_cases(tmp_path).cases[-1]
+    with pytest.raises(InputError, match=r"pancreas_009\.nii\.gz: there is no such file"):
+        case.check()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"0": "background", "1": "cancer", "2": "pancreas"}, {"background": 0, "tumour": 1, "pancreas": 2}],
+    ids=["as the Decathlon", "as nnU-Net"],
+)
+def test_labels_that_mean_something_else_are_a_problem(tmp_path: Path, labels: dict[str, object]) -> None:
+    msd_tree(tmp_path, listed=False)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert only_problem(tmp_path).startswith("dataset.json says that the label 1 is ")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"0": "background", "1": "pancreas", "2": "cancer"}, {"background": 0, "pancreas": 1, "tumour": 2}],
+    ids=["as the Decathlon", "as nnU-Net"],
+)
+def test_labels_that_mean_pancreas_and_tumour_are_taken(tmp_path: Path, labels: dict[str, object]) -> None:
+    msd_tree(tmp_path, listed=False)
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    assert names(tmp_path) == NAMES
+
+
+@pytest.mark.parametrize(("key", "folder"), [("image", "imagesTr"), ("label", "labelsTr")])
+def test_a_file_that_is_listed_in_another_folder_is_a_problem(tmp_path: Path, key: str, folder: str) -> None:
+    msd_tree(tmp_path)
+    entry = {"image": f"./imagesTr/{NAMES[0]}.nii.gz", "label": f"./labelsTr/{NAMES[0]}.nii.gz"}
+    entry[key] = f"./corrected/{NAMES[0]}.nii.gz"
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
+    assert only_problem(tmp_path).startswith(f"dataset.json lists {entry[key]}, and files are read from {folder}")

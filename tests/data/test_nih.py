@@ -1,5 +1,6 @@
 """NIH Pancreas-CT: series are found in any nesting, and labels are turned the way the scan lies."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,8 @@ def test_labels_below_the_data_are_found_unasked(tmp_path: Path) -> None:
 def test_converted_scans_in_place_of_series_are_read(tmp_path: Path) -> None:
     hu, label = anatomy()
     write_nifti(tmp_path / "scans" / "PANCREAS_0001.nii.gz", hu)
-    write_nifti(tmp_path / "scans" / "pancreas_002_0000.nii.gz", hu)
-    write_nifti(tmp_path / "scans" / "PANCREAS_0003" / "converted" / "pancreas3.nii", hu)
+    write_nifti(tmp_path / "scans" / "nih_pancreas-0002_0000.nii.gz", hu)
+    write_nifti(tmp_path / "scans" / "PANCREAS_0003" / "converted" / "series 7.nii", hu)
     for number in (1, 2, 3):
         write_nifti(tmp_path / "labels" / f"label{number:04d}.nii.gz", label)
     listing = find_nih_cases(tmp_path / "scans", tmp_path / "labels")
@@ -58,6 +59,22 @@ def test_a_scan_without_label_is_a_problem(tmp_path: Path) -> None:
     (labels / "label0002.nii.gz").unlink()
     message = only_problem(data, labels)
     assert message.startswith("case PANCREAS_0002: has no label; put label0002.nii.gz beside the others, or remove")
+
+
+@pytest.mark.parametrize(
+    "name", ["PANCREAS_0001_20130515.nii.gz", "pancreas_002.nii.gz", "scan0002.nii.gz", "PANCREAS_0001_Pancreas_3.nii"]
+)
+def test_a_scan_whose_name_has_other_digits_is_a_problem(tmp_path: Path, name: str) -> None:
+    data, labels = nih_tree(tmp_path)
+    write_nifti(data / name, anatomy()[0])
+    assert f"{name}: its name does not say which case it is; name it as PANCREAS_0001" in only_problem(data, labels)
+
+
+def test_a_scan_in_the_folder_of_another_case_is_a_problem(tmp_path: Path) -> None:
+    data, labels = nih_tree(tmp_path, [1, 2])
+    shutil.rmtree(data / "PANCREAS_0002")
+    write_nifti(data / "PANCREAS_0002" / "PANCREAS_0001.nii.gz", anatomy()[0])
+    assert "is in the folder of case 0002, and its name has another number" in only_problem(data, labels)
 
 
 def test_a_label_without_scan_is_left_out_and_it_is_said(tmp_path: Path) -> None:

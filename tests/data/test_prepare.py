@@ -1,8 +1,11 @@
 """Preparing checks everything first, converts each case once, and ends in a split."""
 
+import gzip
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +18,7 @@ from cascade_rt.data.prepare import Listing, Preparation, SplitRequest, prepare_
 from cascade_rt.data.slices import has_case, is_intact, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.errors import BackendUnavailableError, InputError, OutputError, PartialFailureError, UsageError
+from cascade_rt.nifti.options import ScanOptions
 from tests.data_trees import anatomy, msd_tree, nih_tree, write_nifti
 from tests.dicom_files import axial_slices, write_series
 
@@ -85,10 +89,11 @@ def test_case_json_has_hashes_and_sources_but_no_folders(data: Path, store: Path
     ],
 )
 def test_the_split_has_the_proportion_of_the_paper(
-    store: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, share: float, cases: int, test_cases: int
+    store: Path, dataset: str, share: float, cases: int, test_cases: int
 ) -> None:
-    store.mkdir()
-    monkeypatch.setattr("cascade_rt.data.prepare.has_case", lambda *_: True)
+    for number in range(cases):
+        (store / f"case_{number}").mkdir(parents=True)
+        (store / f"case_{number}" / "case.json").write_text('{"spacing_mm": [1, 1, 1]}')
     listing = Listing([msd.MsdCase(f"case_{number}", store, store) for number in range(cases)])
     assert len(prepare_cases(listing, store, SplitRequest(dataset, share)).split.test) == test_cases
 
@@ -200,7 +205,8 @@ def test_a_split_that_is_there_is_not_drawn_anew(data: Path, store: Path, reques
 
 def test_a_split_of_other_cases_is_noticed_before_converting(data: Path, store: Path) -> None:
     prepare(data, store)
-    msd_tree(data, (1, 4, 5, 6))
+    msd_tree(data, [6], listed=False)
+    (data / "dataset.json").unlink()
     with pytest.raises(UsageError, match="not one of these cases; delete it to draw another one"):
         prepare(data, store)
     assert not has_case(store, "pancreas_006")
@@ -223,3 +229,102 @@ def test_progress_is_told_case_by_case(data: Path, store: Path) -> None:
     converted: list[str] = []
     prepare_cases(find_msd_cases(data), store, REQUEST, on_check=checked.append, on_case=converted.append)
     assert (checked, converted) == (NAMES, NAMES)
+
+
+def rewrite(path: Path) -> None:
+    """Write a NIfTI file anew: other bytes, another time, the same size in all likelihood."""
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1], image.affine), path)
+
+
+@pytest.mark.parametrize(("folder", "what"), [("imagesTr", "image"), ("labelsTr", "label")])
+def test_a_case_is_not_kept_where_its_file_is_another_one(data: Path, store: Path, folder: str, what: str) -> None:
+    prepare(data, store)
+    rewrite(data / folder / "pancreas_004.nii.gz")
+    with pytest.raises(
+        UsageError, match=rf"^case pancreas_004: was made with another {what} than pancreas_004.nii.gz "
+    ):
+        prepare(data, store)
+
+
+def test_a_case_made_from_another_file_is_converted_anew_where_its_folder_is_deleted(data: Path, store: Path) -> None:
+    split = prepare(data, store).split
+    rewrite(data / "labelsTr" / "pancreas_004.nii.gz")
+    shutil.rmtree(store / "pancreas_004")
+    done = prepare(data, store)
+    assert (done.converted, done.split) == (["pancreas_004"], split)
+
+
+def test_files_that_were_copied_or_touched_are_the_same(data: Path, store: Path) -> None:
+    prepare(data, store)
+    os.utime(data / "labelsTr" / "pancreas_004.nii.gz", ns=(1, 1))
+    assert prepare(data, store).converted == []
+
+
+def test_files_that_look_as_they_did_are_not_read_again(data: Path, store: Path) -> None:
+    prepare(data, store)
+    path = data / "labelsTr" / "pancreas_004.nii.gz"
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert prepare(data, store).converted == []
+
+
+def test_a_dicom_series_that_changed_is_noticed(tmp_path: Path, store: Path) -> None:
+    data, labels = nih_tree(tmp_path)
+    request = SplitRequest("nih", nih.TEST_SHARE)
+    prepare_cases(find_nih_cases(data, labels), store, request)
+    assert prepare_cases(find_nih_cases(data, labels), store, request).converted == []
+    shutil.rmtree(data / "PANCREAS_0002")
+    write_series(data / "PANCREAS_0002", axial_slices(anatomy(7)[0]))
+    with pytest.raises(UsageError, match="case PANCREAS_0002: was made with another image than PANCREAS_0002"):
+        prepare_cases(find_nih_cases(data, labels), store, request)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"label_flip": "y"}, "label_flip_asked 'auto' instead of 'y'"),
+        ({"reading": ScanOptions(hu_offset=7)}, "hu_offset 0 instead of 7"),
+        ({"reading": ScanOptions(scattered=True)}, "scattered False instead of True"),
+    ],
+)
+def test_a_case_is_not_kept_where_it_would_be_made_in_another_way(
+    tmp_path: Path, store: Path, options: dict[str, Any], what: str
+) -> None:
+    data, labels = nih_tree(tmp_path)
+    shutil.rmtree(data)
+    for number in (1, 2, 3):
+        write_nifti(data / f"PANCREAS_{number:04d}.nii.gz", anatomy(number)[0])
+    request = SplitRequest("nih", nih.TEST_SHARE)
+    prepare_cases(find_nih_cases(data, labels), store, request)
+    with pytest.raises(UsageError, match=f"case PANCREAS_0001: was made with {what}"):
+        prepare_cases(find_nih_cases(data, labels, **options), store, request)
+
+
+def test_cases_of_earlier_versions_are_kept_and_it_is_said(data: Path, store: Path) -> None:
+    prepare(data, store)
+    path = store / "pancreas_004" / "case.json"
+    facts = json.loads(path.read_text())
+    del facts["source"]["files"]
+    path.write_text(json.dumps(facts))
+    done = prepare(data, store)
+    assert done.kept == NAMES
+    assert any("1 cases of the store were kept without a look" in warning for warning in done.warnings)
+
+
+def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store: Path) -> None:
+    path = data / "labelsTr" / "pancreas_004.nii.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(7)))
+    expected = "case pancreas_004: its label file: something follows the image in the file; it is ignored"
+    assert expected in prepare(data, store).warnings
+
+
+def test_a_scan_that_is_there_twice_is_told(data: Path, store: Path) -> None:
+    scans = data / "imagesTr"
+    shutil.copy(scans / "pancreas_001.nii.gz", scans / "pancreas_005.nii.gz")
+    done = prepare(data, store)
+    expected = "cases pancreas_001 and pancreas_005 have the same scan"
+    torn = ("pancreas_001" in done.split.test) != ("pancreas_005" in done.split.test)
+    (told,) = (warning for warning in done.warnings if warning.startswith(expected))
+    assert ("one to train on and one for the test" in told) is torn

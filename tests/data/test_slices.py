@@ -70,7 +70,15 @@ def test_a_truncated_array_is_refused(tmp_path: Path) -> None:
         open_cases(tmp_path, ["case"])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", "{}", '{"spacing_mm": null}', '{"spacing_mm": "abc"}', '{"spacing_mm": [1, 1]}'),
+        *('{"spacing_mm": [NaN, 1, 1]}', '{"spacing_mm": [1, 1, 0]}', '{"spacing_mm": [1, 1, 1], "source": []}'),
+        *('{"spacing_mm": [1, 1, 1], "arrays": null}', '{"spacing_mm": [1, 1, 1], "arrays": {"image.npy": {}}}'),
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_a_damaged_case_json_is_refused_and_is_not_intact(tmp_path: Path, content: str) -> None:
     add_case(tmp_path)
     (tmp_path / "case" / "case.json").write_text(content)
@@ -79,9 +87,10 @@ def test_a_damaged_case_json_is_refused_and_is_not_intact(tmp_path: Path, conten
         open_cases(tmp_path, ["case"])
 
 
-def test_a_case_without_hashes_is_read_and_is_not_intact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["", ', "arrays": {}'])
+def test_a_case_without_hashes_is_read_and_is_not_intact(tmp_path: Path, more: str) -> None:
     add_case(tmp_path)
-    (tmp_path / "case" / "case.json").write_text('{"spacing_mm": [2.5, 0.8, 0.7]}')
+    (tmp_path / "case" / "case.json").write_text('{"spacing_mm": [2.5, 0.8, 0.7]' + more + "}")
     assert open_cases(tmp_path, ["case"])
     assert not is_intact(tmp_path, "case")
 

@@ -62,8 +62,14 @@ def test_a_store_of_another_data_set_says_which(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"train": ["a", "b"]}, {"test": []}, {"seed": "x"}, {"train": None}],
-    ids=["twice", "empty", "seed", "no list"],
+    [
+        *({"train": ["a", "b"]}, {"test": []}, {"seed": "x"}, {"seed": True}, {"seed": -1}, {"train": None}),
+        *({"train": "cd"}, {"train": ["../../a"]}, {"train": [{}]}, {"patients": 3}, {"dataset": 3}),
+    ],
+    ids=[
+        *("twice", "empty", "seed", "yes for a seed", "seed below 0", "no list"),
+        *("text", "another folder", "no text", "patients", "dataset"),
+    ],
 )
 def test_a_damaged_split_is_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     document = {"dataset": "msd", "seed": 0, "train": ["a"], "test": ["b"]} | changes

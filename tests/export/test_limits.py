@@ -1,5 +1,6 @@
 """Limits of the gate come from a file, and what is no limit is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_what_a_file_leaves_out_is_as_usual(tmp_path: Path) -> None:
     limits = read_limits(tmp_path / "limits.toml")
     assert limits["fp32"] == LIMITS["fp32"]
     assert (limits["fp16"].least_dice, limits["fp16"].mean_error) == (0.99, LIMITS["fp16"].mean_error)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_no_file_of_limits_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "limits.toml")
+    with pytest.raises(UsageError, match=r"limits\.toml: cannot be read \(it is not a plain file but a pipe"):
+        read_limits(tmp_path / "limits.toml")
 
 
 @pytest.mark.parametrize(
