@@ -103,14 +103,15 @@ class Journal:
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lock = threading.Lock()
-        self._size = 0
+        # It is of the first size, and of any up to the second where a signal came while a line was written.
+        self._size = self._longest = 0
         try:
             self.is_locked = _lock_file(self._descriptor, self.path)
             _refuse_other_runs(folder, shard)
             _, intact = _read(self.path)
             if intact < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, intact)
-            self._size = intact
+            self._size = self._longest = intact
         except OutputError:
             self._close()
             raise
@@ -139,6 +140,8 @@ class Journal:
         line = entry.to_line()
         with self._lock:
             self.check()
+            self._settle()
+            self._longest = self._size + len(line)
             try:
                 rest = memoryview(line)
                 while rest:
@@ -146,8 +149,16 @@ class Journal:
                 os.fsync(self._descriptor)
             except OSError as error:
                 os.ftruncate(self._descriptor, self._size)
+                self._longest = self._size
                 raise write_error(self.path, error) from error
-            self._size += len(line)
+            self._size = self._longest
+
+    def _settle(self) -> None:
+        """Of a line during which a signal came: it counts where all of it was written, and else goes."""
+        if os.fstat(self._descriptor).st_size == self._longest:
+            self._size = self._longest
+        else:
+            os.ftruncate(self._descriptor, self._size)
 
     def check(self) -> None:
         """Raise OutputError where the file of that name is not what this run wrote: it would be believed."""
@@ -156,7 +167,7 @@ class Journal:
             is_there = os.path.samestat(os.stat(self.path), status)
         except OSError:
             is_there = False
-        if is_there and status.st_size == self._size:
+        if is_there and self._size <= status.st_size <= self._longest:
             return
         what = "cut or written to by others" if is_there else "removed or exchanged"
         sentence = f"was {what} while it was written; leave the folder alone, and start again with --resume"

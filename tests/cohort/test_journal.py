@@ -214,3 +214,25 @@ def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
         with pytest.raises(OutputError, match="was removed or exchanged") as caught:
             journal.append(DONE)
     assert caught.value.code == "E_JOURNAL"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_line_during_which_a_signal_comes_does_not_keep_the_next_one_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    write = os.write
+
+    def interrupt(descriptor: int, *content: bytes) -> int:
+        if content:
+            write(descriptor, content[0][:10])
+        raise KeyboardInterrupt
+
+    with Journal(tmp_path) as journal:
+        journal.append(STARTED)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                journal.append(DONE)
+        journal.append(Entry("b", "interrupted"))
+    entries = [(entry.case, entry.status) for entry in read_journal(journal.path)]
+    assert entries == [("a", "started"), *([("a", "done")] if call == "fsync" else []), ("b", "interrupted")]

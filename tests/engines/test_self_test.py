@@ -76,7 +76,7 @@ def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle:
     write_manifest(path, replace(bundle.manifest, files=record_files(path)))
     with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* take another --backend") as caught:
         open_cascade(path, "onnxruntime")
-    assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 1)
+    assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 7)
 
 
 def test_inputs_of_the_golden_case_are_those_of_a_phantom_with_tumour(bundle: Bundle) -> None:
