@@ -1,7 +1,7 @@
 """An engine that does not compute what was exported is refused before the first scan."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cascade_rt.engines.base import Array, EngineInfo
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import EngineError
+from cascade_rt.golden import Golden
 from cascade_rt.tensors import PRECISIONS, Precision
 
 
@@ -58,6 +59,24 @@ def test_outputs_too_far_from_those_of_pytorch_are_refused(bundle: Bundle, error
 @pytest.mark.parametrize(("error", "precision"), [(1e-5, "fp32"), (at_one_pixel(0.5), "fp16"), (1e-2, "bf16")])
 def test_rounding_is_allowed(bundle: Bundle, error: Array, precision: str) -> None:
     self_test(_Engine(bundle, error, precision), bundle.read_golden()["stage2"])
+
+
+@pytest.mark.parametrize("mix", [np.mean, np.max, np.flip], ids=["mean", "largest", "swapped"])
+def test_an_engine_that_mixes_the_images_of_a_batch_is_refused(mix: Callable[..., Array]) -> None:
+    image = np.random.default_rng(0).normal(0, 100, (1, 1, 96, 96)).astype(np.float32)
+
+    def probability(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"organ_prob": 1 / (1 + np.exp(-inputs["hu"] / 100))}
+
+    def mixed(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        (found,) = probability(inputs).values()
+        options = {} if mix is np.flip else {"keepdims": True}
+        return {"organ_prob": np.broadcast_to(mix(found, axis=0, **options), found.shape)}
+
+    golden = Golden({"hu": image}, probability({"hu": image}))
+    self_test(FakeEngine("stage1", probability), golden)
+    with pytest.raises(EngineError, match="does not compute what was exported: organ_prob"):
+        self_test(FakeEngine("stage1", mixed), golden)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
