@@ -1,7 +1,8 @@
 """The way of a scan: the one place where the two stages meet."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -48,6 +49,7 @@ class Cascade:
     def __init__(self, bundle: Bundle, engines: Engines) -> None:
         self.bundle = bundle
         self.engines = engines
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +60,8 @@ class Cascade:
         self.close()
 
     def close(self) -> None:
-        """Free both engines; waits for a scan that another thread segments with them."""
+        """Free both engines; waits for a scan that another thread segments with them. It runs no more."""
+        self._is_closed = True
         self.engines.close()
 
     def run(
@@ -81,12 +84,12 @@ class Cascade:
             InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
                 `cascade_rt.pixel_grid.check_pixels`).
             EngineError: An engine returned something that is not a number.
-            UsageError: An argument is of another type, or the cascade was opened in another process.
+            UsageError: An argument is of another type, the cascade is closed, or was opened in another process.
         """
         _check_volume(volume)
         check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
         _check_options(on_slices, search)
-        with self.engines.turns.take():
+        with self._turn():
             pixels = check_grid(volume, self._config)
             run = ScanRun(
                 self.engines,
@@ -127,7 +130,7 @@ class Cascade:
             raise UsageError(f"scan: is {type(scan).__name__}; {sentence}")
         check_function("on_open", on_open, "a function of the scan")
         _check_options(on_slices, search)
-        with self.engines.turns.take():
+        with self._turn():
             return self._run_while_reading(scan, on_open, on_slices, search)
 
     def _run_while_reading(
@@ -152,6 +155,14 @@ class Cascade:
         with stopwatch.step("load"):
             volume = scan.finish()
         return self._conclude(run, volume)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self.engines.turns.take():
+            # Only now: it may be closed while another thread has its turn.
+            if self._is_closed:
+                raise UsageError("the cascade is closed and runs no more; open the bundle again")
+            yield
 
     def _conclude(self, run: ScanRun, volume: "Volume") -> Segmentation:
         config, whole = self._config, not volume.scattered

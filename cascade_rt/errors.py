@@ -107,8 +107,9 @@ class EngineBuildError(CascadeError):
 
 
 class EngineError(CascadeError):
-    """An engine ran and returned something that cannot be a result."""
+    """An engine ran and returned something that cannot be a result, or does not compute what was exported."""
 
+    exit_code = 7
     default_code = "E_ENGINE"
 
 

@@ -111,7 +111,7 @@ def check_output(job: Job, *, overwrite: bool) -> None:
         for path in job.results:
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
-            if not overwrite and path.exists():
+            if not overwrite and os.path.lexists(path):
                 sentence = "is there already; replace it with --overwrite, or name another with -o"
                 raise OutputExistsError(f"{path}: {sentence}")
 

@@ -4,6 +4,8 @@ Numbers are judged by shares of a regular sample of the voxels, never by the low
 may be anything, and so may what a scanner or a program pads slices with. All padding lies below what is dense.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,8 +25,11 @@ _HIGHEST_8_BIT = 255
 _HIGHEST_NORMALISED = 1.5
 _AIR_BELOW_HU = -700
 _SOFT_TISSUE_HU = (-150, 100)
-_LEAST_SOFT_TISSUE = 0.25
+_LEAST_SOFT_TISSUE = 0.45
 """Of what is dense. Scans of abdomens have 0.6 or more."""
+_WATER_TO_ORGANS_HU = (-10, 100)
+_LEAST_WATER_TO_ORGANS = 0.08
+"""Of what is dense. Scans of abdomens have 0.12 or more."""
 _CT_OFFSET = 1024
 _MOST_DENSE_BONE = 0.05
 """The most of what is dense that may lie where soft tissue would lie 1024 too high. Scans of abdomens have 0.001."""
@@ -32,6 +37,8 @@ _THICK_MM = 10.0
 _THIN_MM = 0.2
 _PLAUSIBLE_PIXEL_MM = (0.2, 10.0)
 _SMALL_PIXELS = 32
+_MOST_DEGREES_TURNED = 20.0
+"""Patients lie on their backs. Of one scan turned, Dice is 0.82 upright, 0.76 here and 0.67 at 44 degrees."""
 
 _Sample = npt.NDArray[np.int16]
 
@@ -101,10 +108,12 @@ def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:
         return InputWarning("W_NOT_HU", "nothing in it is as light as fat; are these Hounsfield units?")
     if not _is_share(dense > _SOFT_TISSUE_HU[1]):
         return InputWarning("W_NOT_HU", "nothing in it is as dense as bone; are these Hounsfield units?")
-    soft_tissue = _share(dense, *_SOFT_TISSUE_HU)
-    if soft_tissue >= _LEAST_SOFT_TISSUE:
+    soft_tissue, organs = _share(dense, *_SOFT_TISSUE_HU), _share(dense, *_WATER_TO_ORGANS_HU)
+    if soft_tissue >= _LEAST_SOFT_TISSUE and organs >= _LEAST_WATER_TO_ORGANS:
         return None
     found = f"only {100 * soft_tissue:.0f} % of what is denser than air is soft tissue"
+    if soft_tissue >= _LEAST_SOFT_TISSUE:
+        found = f"only {100 * organs:.0f} % of what is denser than air is as dense as water or organs"
     if _is_share(sample < _AIR_BELOW_HU):
         return InputWarning("W_NOT_HU", f"{found}; are these Hounsfield units?")
     return InputWarning("W_NOT_CT", f"it has no air, and {found}; is it a CT?")
@@ -124,10 +133,20 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
     if not (low <= min(pixel_mm) and max(pixel_mm) <= high):
         sentence = f"its pixels measure {pixel_mm[0]:.3g} x {pixel_mm[1]:.3g} mm; is the unit right, and is it axial?"
         warnings.append(InputWarning("W_SPACING", sentence))
+    turned = _degrees_turned(grid)
+    if turned > _MOST_DEGREES_TURNED:
+        sentence = f"its slices are turned by {turned:.0f} degrees in their plane, which networks have not seen"
+        warnings.append(InputWarning("W_TURNED", f"{sentence}; resample it upright, or look at the mask with care"))
     _, rows, cols = grid.shape
     if min(rows, cols) < _SMALL_PIXELS:
         warnings.append(InputWarning("W_TOO_SMALL", f"its slices have {rows} x {cols} pixels; is it an axial CT?"))
     return tuple(warnings)
+
+
+def _degrees_turned(grid: CanonicalGrid) -> float:
+    """The angle between the rows of the slices and the patient's left and right, seen from above."""
+    to_left, to_posterior = grid.affine[:2, 2]
+    return math.degrees(math.atan2(abs(to_posterior), abs(to_left)))
 
 
 def _sample(voxels: npt.NDArray[np.int16]) -> _Sample:

@@ -126,7 +126,8 @@ def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
     fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
     if not fitting:
         return
-    length = round(fitting[0] * view.pixels_per_mm)
+    # In a panel of many metres the shortest bar is less than a pixel.
+    length = max(1, round(fitting[0] * view.pixels_per_mm))
     right, bottom = side - inset, side - inset
     draw.rectangle((right - length - 1, bottom - 4, right, bottom), fill=(0, 0, 0))
     draw.rectangle((right - length, bottom - 3, right - 1, bottom - 1), fill=TEXT)

@@ -1,5 +1,6 @@
 """The way of a scan, with fake engines that decide pixel by pixel: what comes out is known exactly."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,15 @@ def test_what_is_no_volume_is_refused_with_the_way_to_make_one(given: Any) -> No
 def test_a_backend_or_a_precision_that_does_not_exist_is_refused_with_those_that_do(choice: Any) -> None:
     with pytest.raises(UsageError, match=r"there is no .*; take one of auto, "):
         open_cascade("phantom", **choice)
+
+
+def test_a_closed_cascade_runs_no_more_and_says_so() -> None:
+    with fake_cascade() as cascade:
+        pass
+    with pytest.raises(UsageError, match="the cascade is closed and runs no more; open the bundle again"):
+        cascade.run(scan())
+
+
+def test_an_open_cascade_cannot_be_copied_and_says_so() -> None:
+    with pytest.raises(UsageError, match="cannot be copied; share them"):
+        copy.deepcopy(fake_cascade())

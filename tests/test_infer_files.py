@@ -254,3 +254,13 @@ def test_the_report_names_the_bytes_that_were_read_although_the_file_was_replace
     np.testing.assert_array_equal(written(job), LABELS)
     found = {"sha256": hashlib.sha256(read).hexdigest(), "bytes": len(read)}
     assert json.loads(job.report.read_text())["input"] == found
+
+
+def test_a_result_that_is_a_link_to_nothing_is_told_before_the_scan_is_read(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, "a")
+    job.mask.parent.mkdir()
+    job.mask.symlink_to("nowhere")
+    opened: list[object] = []
+    with pytest.raises(OutputExistsError):
+        infer_file(fake_cascade(), job, on_open=opened.append)
+    assert opened == []

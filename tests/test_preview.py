@@ -349,3 +349,9 @@ def test_slices_stand_in_rows_of_three() -> None:
 def test_the_source_stands_below_however_long() -> None:
     short, long = (compared(empty_mask(), empty_mask(), "source " * count) for count in (1, 100))
     assert long.shape[0] > short.shape[0]
+
+
+@pytest.mark.parametrize("pixel_mm", [10.0, 1000.0, 1e5])
+def test_slices_of_many_metres_have_a_picture(pixel_mm: float) -> None:
+    picture = render_preview(segmented(organ_mask(), (3.0, pixel_mm, pixel_mm)))
+    assert picture.width == panel_corner(2)[0]

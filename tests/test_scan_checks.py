@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cascade_rt.grids import CanonicalGrid
 from cascade_rt.nifti.gate import Refusal
-from cascade_rt.scan_checks import check_content
+from cascade_rt.scan_checks import check_content, geometry_warnings
 from tests.broken_scans import HU, rescaled
-from tests.volume_files import Array
+from tests.volume_files import LPS_AFFINE, Array, rotation
 
 TISSUES = np.where(np.arange(HU.shape[2]) % 2, HU + 60, HU - 100)
 """The body in stripes of muscle and fat, which lie on either side of water."""
@@ -30,6 +31,33 @@ def said_of(voxels: Array) -> list[str]:
         return [warning.code for warning in check_content(whole, (voxels.min(), voxels.max()), assume_hu=False)]
     except Refusal as refusal:
         return [refusal.code]
+
+
+def body(fat: float, organs: float, bone: float) -> Array:
+    """A scan that is half air, half body of these parts of tissue; what is left is muscle streaked with fat."""
+    count = 4000
+    parts = [(-100, fat), (50, organs), (300, bone), (-40, 1 - fat - organs - bone)]
+    tissues = np.concatenate([np.full(round(share * count), hu) for hu, share in parts])
+    noise = np.random.default_rng(0).normal(0, 20, tissues.size)
+    return np.concatenate([np.full(count, -1000), tissues + noise]).reshape(1, 80, -1)
+
+
+LEAN, FAT = body(0.25, 0.6, 0.1), body(0.6, 0.2, 0.05)
+"""What the scans are like that the limits were measured on: from 0.6 of organs and muscle to 0.12."""
+
+
+@pytest.mark.parametrize("voxels", [LEAN, FAT], ids=["lean", "fat"])
+def test_bodies_lean_and_fat_pass(voxels: Array) -> None:
+    assert said_of(voxels) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [LEAN - 200, FAT - 200, FAT - 100, LEAN + 100, LEAN * 2, FAT * 2],
+    ids=["lean - 200", "fat - 200", "fat - 100", "lean + 100", "lean x 2", "fat x 2"],
+)
+def test_shifted_and_scaled_units_are_doubted(changed: Array) -> None:
+    assert said_of(changed) == ["W_NOT_HU"]
 
 
 every_padding = pytest.mark.parametrize("padding", PADDINGS)
@@ -88,3 +116,20 @@ def test_attenuation_is_named_with_its_values_and_not_taken_for_an_empty_scan() 
 @pytest.mark.parametrize("options", [{"assume_hu": True}])
 def test_nothing_is_judged_where_the_user_vouches_for_it(options: dict[str, Any]) -> None:
     assert check_content((HU + 1024).astype(np.int16), (0, 4000), **options) == ()
+
+
+@pytest.mark.parametrize("degrees", [0, 15, 75, 90, 180, 340])
+@pytest.mark.parametrize("lean", [0, 15])
+def test_slices_that_are_nearly_upright_are_not_doubted(degrees: float, lean: float) -> None:
+    assert turned(degrees, lean) == []
+
+
+@pytest.mark.parametrize("degrees", [25, 44, 60, -30, 150])
+@pytest.mark.parametrize("lean", [0, 15])
+def test_slices_that_are_turned_in_their_plane_are_doubted(degrees: float, lean: float) -> None:
+    assert turned(degrees, lean) == ["W_TURNED"]
+
+
+def turned(degrees: float, lean: float) -> list[str]:
+    grid = CanonicalGrid.from_source((64, 64, 8), rotation(lean, degrees) @ LPS_AFFINE)
+    return [warning.code for warning in geometry_warnings(grid)]

@@ -118,6 +118,15 @@ def test_damage_is_an_error_for_those_who_wait_for_what_lies_behind_it(
     assert caught.value.code == "E_TRUNCATED"
 
 
+def test_what_is_missing_is_told_in_bytes_where_it_is_little(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii"
+    write_scan(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"{len(content):,} bytes expected, {len(content) - 1:,} bytes present"):
+        open_scan(path)
+
+
 def test_damage_behind_the_last_slice_is_seen_at_the_end(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     write_scan(tmp_path / "scan.nii.gz")
     content = bytearray((tmp_path / "scan.nii.gz").read_bytes())

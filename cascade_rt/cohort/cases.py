@@ -4,11 +4,12 @@ import codecs
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from cascade_rt.cohort.left_out import OTHER_FORMATS, LeftOut
 from cascade_rt.cohort.own_masks import is_own_mask
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.folders import FolderContent, unreadable_folder, walk_folder
@@ -24,6 +25,19 @@ _ENCODINGS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+_NO_FOLDERS = OTHER_FORMATS | frozenset(
+    f".{ending}"
+    for ending in (
+        *("bval", "bvec", "csv", "docx", "gif", "gz", "html", "ini", "jpeg", "jpg", "json", "log", "mat", "md", "npy"),
+        *("npz", "pdf", "png", "py", "sh", "svg", "tar", "tgz", "tif", "tiff", "toml", "tsv", "txt", "xls", "xlsx"),
+        *("xml", "yaml", "yml", "zip"),
+    )
+)
+"""Endings of files that are no scans. Those of folders may be anything: a date, a number, the parts of a UID."""
+_LONGEST_NUMBER, _LONGEST_SHOWN = 9, 40
+"""Digits of a number of parts, and characters that are shown of a text that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +64,12 @@ class Shard:
     def parse(cls, text: str) -> Self:
         """Read `i/n`; UsageError where that is none."""
         index, slash, count = text.partition("/")
-        if not (slash and index.isascii() and index.isdecimal() and count.isascii() and count.isdecimal()):
-            raise UsageError(f"--shard {text}: is not of the form i/n; write 0/16 for the first of sixteen parts")
+        if not (slash and _is_number(index) and _is_number(count)):
+            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+            raise UsageError(f"--shard {shown}: is not of the form i/n; write 0/16 for the first of sixteen parts")
         if not int(index) < int(count):
-            raise UsageError(
-                f"--shard {text}: parts are counted from 0; of {count} the last is {int(count) - 1}/{count}"
-            )
+            last = f"of {int(count)} the last is {int(count) - 1}/{int(count)}" if int(count) else "0/1 is all of them"
+            raise UsageError(f"--shard {text}: parts are counted from 0; {last}")
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
@@ -63,15 +77,29 @@ class Shard:
         return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % self.count == self.index
 
 
-def plan_cases(sources: Sequence[Path], output: Path, *, pictures: bool = False) -> list[Case]:
+def _is_number(text: str) -> bool:
+    """Whether a text is a number of so few digits that it can be one of parts."""
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+
+
+def plan_cases(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    pictures: bool = False,
+    on_left_out: Callable[[Path, str], None] = lambda *_: None,
+) -> list[Case]:
     """Find the scans of a cohort and decide where their results go.
 
     Args:
         sources: Folders, of which all `.nii` and `.nii.gz` in them are taken, however deep, but for hidden ones and
             for masks of ours that lie beside their report; links are followed, each folder is entered once. Lists,
-            which are text files `.txt` with the path of a scan on each line, relative to the list. And scans.
+            which are text files `.txt` with the path of a scan on each line, relative to the list; a line that begins
+            with # and names no file is a comment. And scans.
         output: The folder of results. Below it they have the folders that their scans have below the source.
         pictures: Whether to draw a preview of each mask.
+        on_left_out: Called with a folder of the sources and a phrase that counts the images in it that are not read,
+            where there are any.
 
     Returns:
         Cases in the order of the sources; inside a folder by name, those behind links last. What may hold scans and
@@ -83,7 +111,7 @@ def plan_cases(sources: Sequence[Path], output: Path, *, pictures: bool = False)
             the same results, or a result would overwrite a scan.
     """
     cases: dict[str, Case] = {}
-    for name, scan, refusal in _named_scans(sources, output):
+    for name, scan, refusal in _named_scans(sources, output, on_left_out):
         if name in cases:
             raise UsageError(
                 f"{cases[name].job.scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
@@ -99,12 +127,15 @@ _Found = tuple[str, Path, InputError | None]
 """The name of a case, its scan, and why it cannot be one."""
 
 
-def _named_scans(sources: Sequence[Path], output: Path) -> Iterator[_Found]:
+def _named_scans(sources: Sequence[Path], output: Path, on_left_out: Callable[[Path, str], None]) -> Iterator[_Found]:
     for source in sources:
         if not holds_many(source):
             yield _stem(source.name), source, None
         elif source.is_dir():
-            yield from _in_folder(source, output)
+            left_out = LeftOut()
+            yield from _in_folder(source, output, left_out)
+            if str(left_out):
+                on_left_out(source, str(left_out))
         else:
             yield from _in_list(source)
 
@@ -114,7 +145,7 @@ def holds_many(source: Path) -> bool:
     return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
 
 
-def _in_folder(root: Path, output: Path) -> Iterator[_Found]:
+def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
     if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"{output}: results would lie among the scans; name another folder with -o")
     skipped, found, refused = os.path.realpath(output), False, []
@@ -130,6 +161,7 @@ def _in_folder(root: Path, output: Path) -> Iterator[_Found]:
         content.folders[:] = [
             each for each in content.folders if not each.startswith(".") and os.path.realpath(here / each) != skipped
         ]
+        left_out.add(content)
         for name, scan, refusal in _in_one_folder(content):
             found = True
             yield (scan.relative_to(root).parent / name).as_posix(), scan, refusal
@@ -145,14 +177,14 @@ def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
         path = content.path / file
         if split_suffix(file)[1] and not is_own_mask(path):
             yield _stem(file), path, None
-        # Nobody can tell whether it was a folder of scans; a file of another kind has an ending.
-        elif not path.suffix and path.is_symlink() and not os.path.exists(path):
+        # Nobody can tell whether it was a folder of scans.
+        elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):
             sentence = "is a link to what is not there; make it be there, or remove the link"
             yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
 
 
 def _in_list(path: Path) -> Iterator[_Found]:
-    scans = [line for line in _lines(path) if line and not line.startswith("#")]
+    scans = [line for line in _lines(path) if line and not _is_comment(line, path.parent)]
     if not scans:
         raise UsageError(f"{path}: names no scan; write the path of one on each line")
     for number, scan in enumerate(scans, start=1):
@@ -164,6 +196,10 @@ def _in_list(path: Path) -> Iterator[_Found]:
             yield f"{path.name}:{number}", path, InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
         else:
             yield name, path.parent / scan, None
+
+
+def _is_comment(line: str, folder: Path) -> bool:
+    return line.startswith("#") and not os.path.lexists(folder / line)
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,8 +8,8 @@ the cases otherwise, or not at all, cannot, for they would compute the same case
 
 Each line is appended in one call and flushed to the disk before the work goes on. What a killed process or a power
 failure leaves is at most a last line that is cut off, which does not count and is removed when the journal is next
-written to. The last line of a case says how it stands. Nothing in a journal is an absolute path, and nothing is from
-the header of a scan.
+written to. The newest line of a case, in whichever journal, says how it stands. Nothing in a journal is an absolute
+path, and nothing is from the header of a scan.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Entry:
 
     case: str
     status: Status
-    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     settings: Mapping[str, Any] | None = None
     """Bundle, version and options that the results depend on."""
     input_sha256: str | None = None
@@ -88,7 +88,7 @@ class Journal:
 
     Raises:
         OutputError: It cannot be written, another run is writing to the folder (`E_LOCKED`), it is damaged, or it was
-            exchanged while it was written (`E_JOURNAL`).
+            exchanged or changed while it was written (`E_JOURNAL`).
     """
 
     is_locked: bool
@@ -103,12 +103,15 @@ class Journal:
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lock = threading.Lock()
+        # It is of the first size, and of any up to the second where a signal came while a line was written.
+        self._size = self._longest = 0
         try:
             self.is_locked = _lock_file(self._descriptor, self.path)
             _refuse_other_runs(folder, shard)
             _, intact = _read(self.path)
             if intact < os.fstat(self._descriptor).st_size:
                 os.ftruncate(self._descriptor, intact)
+            self._size = self._longest = intact
         except OutputError:
             self._close()
             raise
@@ -137,25 +140,38 @@ class Journal:
         line = entry.to_line()
         with self._lock:
             self.check()
-            end = os.fstat(self._descriptor).st_size
+            self._settle()
+            self._longest = self._size + len(line)
             try:
                 rest = memoryview(line)
                 while rest:
                     rest = rest[os.write(self._descriptor, rest) :]
                 os.fsync(self._descriptor)
             except OSError as error:
-                os.ftruncate(self._descriptor, end)
+                os.ftruncate(self._descriptor, self._size)
+                self._longest = self._size
                 raise write_error(self.path, error) from error
+            self._size = self._longest
+
+    def _settle(self) -> None:
+        """Of a line during which a signal came: it counts where all of it was written, and else goes."""
+        if os.fstat(self._descriptor).st_size == self._longest:
+            self._size = self._longest
+        else:
+            os.ftruncate(self._descriptor, self._size)
 
     def check(self) -> None:
-        """Raise OutputError where the file that is written is no longer the one of that name: nobody would read it."""
+        """Raise OutputError where the file of that name is not what this run wrote: it would be believed."""
+        status = os.fstat(self._descriptor)
         try:
-            there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+            is_there = os.path.samestat(os.stat(self.path), status)
         except OSError:
-            there = False
-        if not there:
-            sentence = "was removed or exchanged while it was written; leave the folder alone, and start again with"
-            raise OutputError(f"{self.path}: {sentence} --resume", code="E_JOURNAL")
+            is_there = False
+        if is_there and self._size <= status.st_size <= self._longest:
+            return
+        what = "cut or written to by others" if is_there else "removed or exchanged"
+        sentence = f"was {what} while it was written; leave the folder alone, and start again with --resume"
+        raise OutputError(f"{self.path}: {sentence}", code="E_JOURNAL")
 
 
 def journal_path(folder: Path, shard: Shard | None = None) -> Path:
@@ -168,13 +184,19 @@ def read_journal(path: Path) -> list[Entry]:
     return _read(path)[0]
 
 
-def last_entries(folder: Path) -> dict[str, list[Entry]]:
-    """How each case stands in each journal of a folder that knows it: parts of a cohort may have been cut otherwise."""
-    found: dict[str, list[Entry]] = {}
+def newest_entries(folder: Path) -> dict[str, Entry]:
+    """How each case stands: several journals know it where the cohort was divided otherwise before."""
+    found: dict[str, Entry] = {}
     for path in sorted(folder.glob(_PATTERN)):
         for case, entry in {entry.case: entry for entry in read_journal(path)}.items():
-            found.setdefault(case, []).append(entry)
+            if case not in found or _age(entry) > _age(found[case]):
+                found[case] = entry
     return found
+
+
+def _age(entry: Entry) -> tuple[str, bool]:
+    # Of two of one time, the one that lets no file be removed that may be somebody's work.
+    return entry.time, entry.status == "done"
 
 
 def _open_or_make(path: Path) -> tuple[int, bool]:

@@ -5,12 +5,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from cascade_rt.atomic import remove_leftovers, write_error
 from cascade_rt.cohort.answers import Answer
 from cascade_rt.cohort.cases import Case
-from cascade_rt.cohort.journal import Entry, Journal, last_entries
+from cascade_rt.cohort.journal import Entry, Journal, newest_entries
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
 from cascade_rt.hashing import FileRecord, record_file
 from cascade_rt.plain_file import NotAPlainFileError
@@ -34,9 +34,10 @@ class Outcome:
 class Ledger:
     """Keeps the journal of a run, and decides by the journals of earlier ones.
 
-    A case is done already where a journal says so with the same bytes of the scan, the same settings, and the same
-    bytes of every result. Files are replaced without being asked where a journal shows that they are ours and
-    unchanged, or were being written when a run was killed; anything else only with `overwrite`.
+    A case is done already where the newest entry of it says so with the same bytes of the scan, the same settings, and
+    the same bytes of every result. Files are replaced without being asked where that entry shows that they are ours and
+    unchanged, or were being written when a run was killed; anything else only with `overwrite`. A case that fails has
+    no results afterwards: they would be taken for those of this run.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class Ledger:
         self._journal = journal
         self._settings = dict(settings)
         self._resume = resume
-        self._known = last_entries(folder) if resume else {}
+        self._known = newest_entries(folder) if resume else {}
         self._open: dict[str, tuple[Case, bool]] = {}
         self._attempts: dict[str, int] = {}
-        self._written: list[Path] = []
+        self._written: dict[Path, _Written] = {}
 
     def begin(self, case: Case) -> Outcome | None:
         """Decide whether a case is to be computed, and write down that it begins.
@@ -72,14 +73,14 @@ class Ledger:
         """
         if case.refusal is not None:
             return self._refuse(case, case.refusal)
-        entries = self._known.get(case.name, [])
-        if any(self._is_done(entry, case) for entry in entries):
+        entry = self._known.get(case.name)
+        if entry is not None and self._is_done(entry, case):
             return Outcome(case, "skipped")
         existing = [path for path in case.job.results if os.path.lexists(path)]
-        was_cut_off = any(entry.status in {"started", "interrupted"} for entry in entries)
-        is_ours = was_cut_off or any(self._wrote(entry, existing) for entry in entries)
+        was_cut_off = entry is not None and entry.status in {"started", "interrupted"}
+        is_ours = entry is not None and (was_cut_off or self._wrote(entry, existing))
         if existing and not self.overwrite and not is_ours:
-            return Outcome(case, "failed", error=self._not_ours(existing[0], entries))
+            return Outcome(case, "failed", error=self._not_ours(existing[0], entry))
         try:
             if existing and not self.overwrite:
                 # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
@@ -99,7 +100,8 @@ class Ledger:
         """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
         _, was_new = self._open[case.name]
         attempt = self._attempts[case.name]
-        outputs = {self._relative(path): _sha256(path) for path in case.job.results}
+        written = {path: _Written.look_at(path) for path in case.job.results}
+        outputs = {self._relative(path): each.sha256 for path, each in written.items()}
         if answer.error is None and None in outputs.values():
             error = OutputError(f"{case.job.mask}: cannot be read back; is the disk in order?")
             answer = Answer(error=error, is_transient=True)
@@ -107,6 +109,8 @@ class Ledger:
         if answer.error is not None:
             if isinstance(answer.error, WorkerError):
                 self._clear(case, was_new)
+            if self.overwrite:
+                _unlink(case.job.results)
             entry = self._failure(case, answer.error, attempt)
             outcome = Outcome(case, "failed", error=answer.error, is_transient=answer.is_transient, attempt=attempt)
         else:
@@ -123,7 +127,7 @@ class Ledger:
                 attempt=attempt,
             )
             outcome = Outcome(case, "done", report=answer.report, attempt=attempt)
-            self._written.extend(case.job.results)
+            self._written.update(written)
         self._journal.append(entry)
         del self._open[case.name]
         return outcome
@@ -141,15 +145,18 @@ class Ledger:
         """Find out at the end whether the results of this run are still there.
 
         Raises:
-            OutputError: Somebody has removed some of them meanwhile, or the journal.
+            OutputError: Somebody has removed or changed some of them meanwhile, or the journal.
         """
         self._journal.check()
         gone = [path for path in self._written if not os.path.lexists(path)]
         if gone:
-            more = f" and {len(gone) - 1} more results" if len(gone) > 1 else ""
             raise OutputError(
-                f"{gone[0]}{more}: written by this run and removed by somebody since; compute again with --resume"
+                f"{_and_more(gone)}: written by this run and removed by somebody since; compute again with --resume"
             )
+        changed = [path for path, written in self._written.items() if written.was_changed(path)]
+        if changed:
+            sentence = "written by this run and changed by somebody since; if that was not meant, remove it"
+            raise OutputError(f"{_and_more(changed)}: {sentence} and compute again with --resume", code="E_CHANGED")
 
     def _refuse(self, case: Case, error: CascadeError) -> Outcome:
         self._journal.append(self._failure(case, error, 1))
@@ -170,8 +177,8 @@ class Ledger:
         outputs = entry.outputs or {}
         return all(outputs.get(self._relative(path)) == _sha256(path) is not None for path in paths)
 
-    def _not_ours(self, path: Path, entries: list[Entry]) -> CascadeError:
-        if any(entry.status == "done" for entry in entries):
+    def _not_ours(self, path: Path, entry: Entry | None) -> CascadeError:
+        if entry is not None and entry.status == "done":
             return OutputExistsError(
                 f"{path}: was changed since it was written; keep it elsewhere, or replace it with --overwrite",
                 code="E_CHANGED",
@@ -184,9 +191,7 @@ class Ledger:
         with contextlib.suppress(OutputError):
             _clear_leftovers(case)
         if was_new:
-            for path in case.job.results:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            _unlink(case.job.results)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
@@ -199,6 +204,35 @@ class Ledger:
         for path in (os.path.abspath(folder), folder):
             message = message.replace(path + os.sep, "") if path != os.curdir else message
         return hide_folders(message, ())
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A result as it lay there when it was written down."""
+
+    status: tuple[int, ...]
+    """Which file it was, its length and its time."""
+    sha256: str | None
+
+    @classmethod
+    def look_at(cls, path: Path) -> Self:
+        return cls(_status(path), _sha256(path))
+
+    def was_changed(self, path: Path) -> bool:
+        # Some network file systems give a file another number later, so that only its bytes tell.
+        return _status(path) != self.status and _sha256(path) != self.sha256
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _and_more(paths: list[Path]) -> str:
+    return f"{paths[0]} and {len(paths) - 1} more results" if len(paths) > 1 else f"{paths[0]}"
 
 
 def _look_at(path: Path) -> FileRecord | None:
@@ -220,6 +254,12 @@ def _remove(paths: list[Path]) -> None:
             path.unlink()
         except OSError as error:
             raise write_error(path, error) from error
+
+
+def _unlink(paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _clear_leftovers(case: Case) -> None:

@@ -22,6 +22,8 @@ SECONDS_WITHOUT_PROGRESS = 600.0
 """How long a scan may go without a finished slice, by default."""
 OPENING_SECONDS = 3600.0
 """How long opening the engines may take; TensorRT compiles them then."""
+_LONGEST_WAIT_SECONDS = 3600.0
+"""How long to wait before looking again; systems cannot wait for as long as numbers go."""
 _LAST_WORDS_SECONDS = 5.0
 """How long a worker that was told to end may take to tidy up."""
 
@@ -69,7 +71,7 @@ def run_in_workers(
 def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Job, Answer]]:
     """Wait until something happens to some of the workers."""
     patience = min(worker.patience(timeout) for worker in busy)
-    ready = connection.wait([worker.pipe for worker in busy], timeout=max(0.0, patience))
+    ready = connection.wait([worker.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS))
     for worker in busy:
         job = worker.job
         # One whose message came while others were looked after is not late.

@@ -13,11 +13,13 @@ def nifti_stem(name: str) -> str | None:
 
 
 def nifti_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """The NIfTI files among some paths, in order; two files share a stem where one is compressed and one is not."""
+    """The NIfTI files among some paths, in order; two files share a stem where one is compressed and one is not.
+
+    What only has the name of one, such as a link to what is not there, is among them, so that whoever reads it tells.
+    """
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(paths):
         stem = nifti_stem(path.name)
-        # A link that leads nowhere is a file that is missing, which whoever opens it says.
         if stem is not None and not path.is_dir():
             found[stem].append(path)
     return found

@@ -69,6 +69,9 @@ class Engines:
     def __reduce__(self) -> NoReturn:
         raise another_process()
 
+    def __deepcopy__(self, _: object) -> NoReturn:
+        raise UsageError("open engines cannot be copied; share them, threads take turns, or open the bundle again")
+
     def close(self) -> None:
         """Free both, when nobody runs them any more; a process that did not open them leaves them alone."""
         if self.turns.elsewhere:

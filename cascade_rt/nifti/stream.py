@@ -173,8 +173,11 @@ class NiftiStream:
         return []
 
     def _truncated(self, present: int) -> Refusal:
-        expected = f"{_size(self.header.end)} expected, {_size(present)} present"
-        return Refusal("E_TRUNCATED", f"the file ends too early ({expected}); copy it again")
+        expected, found = _size(self.header.end), _size(present)
+        if expected == found:
+            expected, found = f"{self.header.end:,} bytes", f"{present:,} bytes"
+        sentence = f"the file ends too early ({expected} expected, {found} present)"
+        return Refusal("E_TRUNCATED", f"{sentence}; copy it again")
 
 
 def _open_hashed(path: str) -> HashedFile:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.options import PATH, bundle_option, overwrite_option, scan_options
+from cascade_rt_cli.options import PATH, FiniteFloat, bundle_option, overwrite_option, scan_options
 
 
 @click.command()
@@ -26,7 +26,7 @@ from cascade_rt_cli.options import PATH, bundle_option, overwrite_option, scan_o
 )
 @click.option(
     "--warm-up",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0),
     default=3.0,
     show_default=True,
     metavar="SECONDS",

@@ -18,6 +18,7 @@ from cascade_rt.errors import OutputError, UsageError
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
+from cascade_rt_cli.options import are_one_file
 from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import print_note
 
@@ -40,7 +41,7 @@ class Outputs:
             UsageError: Both are the same file, or one of them is a scan.
             OutputError: One of them cannot be written, or is there already.
         """
-        if self.lines is not None and self.lines == self.chart:
+        if are_one_file(self.lines, self.chart):
             raise UsageError(f"{self.lines}: cannot be lines and picture at once; name two files")
         for path in (self.lines, self.chart):
             if path is None:
@@ -75,7 +76,6 @@ def benchmark_scans(
     print_note(f"measuring {len(scans)} scans in {schedule.rounds} rounds, bundle {opened.manifest.name}, with {names}")
     measurement = _measure_with_progress(scans, arms, opened, schedule, reading, all_must_run=backends is not None)
     machine = describe_machine()
-    print_benchmark(results_console(), measurement, machine, opened)
     if outputs.lines is not None:
         context = {"machine": machine, "bundle": describe_bundle(opened)}
         lines = as_text(measurement_lines(measurement, schedule, context))
@@ -83,6 +83,7 @@ def benchmark_scans(
     if outputs.chart is not None:
         title = "seconds from file to file, mean of all runs"
         save_chart([bar_of(arm) for arm in measurement.arms], title, outputs.chart, overwrite=outputs.overwrite)
+    print_benchmark(results_console(), measurement, machine, opened)
 
 
 def _measure_with_progress(

@@ -20,6 +20,7 @@ from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
+from cascade_rt_cli.options import are_one_file
 from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import print_note
 
@@ -40,7 +41,7 @@ class Outputs:
             OutputError: One of them cannot be written, or is there already.
         """
         inputs = {path.resolve() for pair in pairs for path in (pair.image, pair.label)}
-        if self.report is not None and self.report == self.table:
+        if are_one_file(self.report, self.table):
             raise UsageError(f"{self.report}: cannot be report and table at once; name two files")
         for path in (self.report, self.table):
             if path is None:
@@ -91,8 +92,8 @@ def evaluate_cohort(
         what = f"bundle {cascade.bundle.manifest.name} on {engine.backend} {engine.device} in {engine.precision}"
         print_note(f"evaluating {len(pairs)} cases, {what}{against}")
         evaluation = _evaluate_with_progress(pairs, cascade, reference, reading)
-    print_evaluation(results_console(), evaluation, slices)
     outputs.save(evaluation)
+    print_evaluation(results_console(), evaluation, slices)
     if evaluation.failures:
         files = {pair.name: (pair.image, pair.label) for pair in pairs}
         lines = "\n  ".join(shown_message(text, files[name]) for name, text in evaluation.failures.items())

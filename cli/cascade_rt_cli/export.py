@@ -7,7 +7,7 @@ import click
 
 from cascade_rt.config import CascadeConfig, Islands
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_option, scan_options
+from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_option, limits_option, scan_options
 
 
 @click.command()
@@ -51,7 +51,7 @@ from cascade_rt_cli.options import PATH, EngineChoice, calibrate_option, limits_
 )
 @click.option(
     "--least-island-ml",
-    type=click.FloatRange(min=0),
+    type=FiniteFloat(min=0),
     metavar="ML",
     help="Pieces of less than this are dropped, but at the ends of a scan.  [default: as trained]",
 )

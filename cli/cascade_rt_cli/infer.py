@@ -10,6 +10,7 @@ from cascade_rt.nifti.options import ScanOptions
 from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
     PATH,
+    FiniteFloat,
     backend_option,
     bundle_option,
     overwrite_option,
@@ -57,7 +58,7 @@ from cascade_rt_cli.options import (
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloat(min=0, min_open=True),
     metavar="SECONDS",
     help="With --workers: give a scan up that makes no progress for so long. Default: 600.",
 )
@@ -89,10 +90,10 @@ def infer(
       cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
 
-    Of a FOLDER all scans in it are taken, however deep; a LIST.txt has the path of a scan on each line. OUT then
-    mirrors their folders, and OUT/journal.jsonl says what became of each scan. One bad scan does not stop the others:
-    the command ends with 3 and names those that failed. Stopped, killed, or with new scans in the folder, it goes on
-    with --resume.
+    Of a FOLDER all scans in it are taken, however deep; a LIST.txt has the path of a scan on each line, and comments on
+    lines that begin with #. OUT then mirrors their folders, and OUT/journal.jsonl says what became of each scan. One
+    bad scan does not stop the others: the command ends with 3 and names those that failed. Stopped, killed, or with new
+    scans in the folder, it goes on with --resume.
 
     \b
     Examples:

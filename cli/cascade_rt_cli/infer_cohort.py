@@ -51,7 +51,7 @@ from cascade_rt_cli.console import (
 )
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
-from cascade_rt_cli.verbosity import print_note
+from cascade_rt_cli.verbosity import is_quiet, print_note
 
 _MOST_SHOWN = 20
 """Failures named at the end; the journal has all of them."""
@@ -91,7 +91,8 @@ def infer_cohort(
         CascadeError: Nothing more can be computed or written.
     """
     folder = _folder_of_results(output)
-    cases = of_shard(plan_cases(sources, folder, pictures=pictures), how.shard)
+    planned = plan_cases(sources, folder, pictures=pictures, on_left_out=_tell_left_out)
+    cases = of_shard(planned, how.shard)
     opened = read_bundle(default_bundle_path() if bundle is None else bundle, public_key)
     make_folder(folder)
     probe_folder(folder)
@@ -114,6 +115,11 @@ def infer_cohort(
         ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
         summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
     _conclude(summary, cases, journal.path, opened.manifest.name, opened.manifest.intended_use)
+
+
+def _tell_left_out(folder: Path, what: str) -> None:
+    if not is_quiet():
+        _warn(f"{shown(folder)}: not read, for only .nii and .nii.gz are: {what}")
 
 
 def _warn(message: str) -> None:

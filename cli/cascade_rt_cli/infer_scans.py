@@ -1,5 +1,6 @@
 """Running a cascade over scan files, one failure at a time."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from cascade_rt_cli.console import (
     printable,
     progress_bar,
     results_console,
+    shown,
     shown_message,
 )
 from cascade_rt_cli.log_format import is_json, print_event
 from cascade_rt_cli.plans import plans
+from cascade_rt_cli.verbosity import print_note
 
 
 def infer_scans(
@@ -50,10 +53,12 @@ def infer_scans(
                 outcome = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
             if isinstance(outcome, Segmentation):
                 _print(job, outcome)
-            elif len(jobs) == 1:
+                continue
+            if overwrite and os.path.lexists(job.mask):
+                print_note(f"{shown(job.mask)}: is still that of an earlier run")
+            if len(jobs) == 1:
                 raise outcome
-            else:
-                failures.append(shown_message(str(outcome), (job.scan, *job.results)))
+            failures.append(shown_message(str(outcome), (job.scan, *job.results)))
     if failures:
         raise PartialFailureError(f"{len(failures)} of {len(jobs)} scans failed\n  " + "\n  ".join(failures))
 

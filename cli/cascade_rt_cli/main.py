@@ -101,7 +101,7 @@ def main(log_paths: bool) -> None:
       cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 
     Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
-    writable, 7 engine or device unavailable, 8 output exists, 130 interrupted, 143 terminated.
+    writable, 7 engine or device unavailable or wrong, 8 output exists, 130 interrupted, 143 terminated.
     """  # noqa: D301  \b is click's mark for lines that are not wrapped
 
 

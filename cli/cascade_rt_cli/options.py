@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -22,6 +23,17 @@ class _BundlePath(click.Path):
         from cascade_rt.bundle import find_bundle
 
         return super().convert(find_bundle(value), param, ctx)
+
+
+class FiniteFloat(click.FloatRange):
+    """A number in a range; what is none, or endless, is in no range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number; a failure of click where it is none in the range."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number that can be counted to.", param, ctx)
+        return number
 
 
 PATH = click.Path(path_type=Path)
@@ -86,6 +98,8 @@ scattered_option = click.option(
     is_flag=True,
     help="The slices of a scan are no neighbours: nothing is judged across them, and no islands are dropped.",
 )
+_LARGEST_OFFSET = 1 << 16
+"""As far as the values of 16 bits can be off."""
 _SCAN_OPTIONS = (
     click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Which volume of a 4D file, from 0."),
     click.option(
@@ -94,7 +108,13 @@ _SCAN_OPTIONS = (
         help="Where the axes of a file that does not say it run to, such as LPS: to left, posterior, superior.",
     ),
     click.option("--assume-hu", is_flag=True, help="Take the values for Hounsfield units, whatever they look like."),
-    click.option("--hu-offset", type=int, default=0, metavar="HU", help="Added to every value, such as -1024."),
+    click.option(
+        "--hu-offset",
+        type=click.IntRange(-_LARGEST_OFFSET, _LARGEST_OFFSET),
+        default=0,
+        metavar="HU",
+        help="Added to every value, such as -1024.",
+    ),
     click.option(
         "--max-voxels",
         type=click.IntRange(min=1),
@@ -106,6 +126,11 @@ _SCAN_OPTIONS = (
     click.option("--strict", is_flag=True, help="Refuse files whose qform and sform are more than 5 mm apart."),
     scattered_option,
 )
+
+
+def are_one_file(first: Path | None, second: Path | None) -> bool:
+    """Whether two files that are asked for would be one, also through links."""
+    return first is not None and second is not None and os.path.realpath(first) == os.path.realpath(second)
 
 
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:

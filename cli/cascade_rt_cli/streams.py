@@ -67,8 +67,9 @@ def _lasting(stream: TextIO) -> TextIO:
         return stream
     stream.flush()
     by_line = stream is sys.stderr or file.isatty()
+    # What the encoding of the console lacks is escaped: a name in another script is no reason to end the work.
     return io.TextIOWrapper(
-        io.BufferedWriter(file), encoding=stream.encoding, errors=stream.errors, line_buffering=by_line
+        io.BufferedWriter(file), encoding=stream.encoding, errors="backslashreplace", line_buffering=by_line
     )
 
 

@@ -219,6 +219,22 @@ def test_one_file_for_both_results_is_refused(tmp_path: Path) -> None:
     assert (result.exit_code, "cannot be report and table at once" in result.stderr) == (2, True)
 
 
+def test_one_file_for_both_results_is_refused_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "alias").symlink_to(tmp_path)
+    result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "x", "--csv", tmp_path / "alias" / "x")
+    assert (result.exit_code, "cannot be report and table at once" in result.stderr) == (2, True)
+
+
+def test_results_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the console is gone")
+
+    monkeypatch.setattr("cascade_rt_cli.evaluate_cohort.print_evaluation", fail)
+    with pytest.raises(RuntimeError, match="console"):
+        evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())
+
+
 def test_files_without_a_partner_are_refused_by_name(tmp_path: Path) -> None:
     save_cohort(tmp_path, SOME_TUMOR)
     (tmp_path / "labels" / "b.nii.gz").unlink()

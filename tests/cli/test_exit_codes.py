@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
-from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
 from cascade_rt.errors import BackendUnavailableError
 from cascade_rt_cli.main import main
 from tests.broken_scans import GOOD
@@ -98,11 +99,30 @@ def test_7_is_an_engine_that_cannot_run(scan: Path, tmp_path: Path, monkeypatch:
     assert (result.exit_code, code_of(result)) == (7, "E_BACKEND")
 
 
+def test_7_is_an_engine_that_returns_what_is_no_number(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_engines(*_: object) -> Engines:
+        spoilt = FakeEngine("stage1", lambda inputs: {"organ_prob": np.full_like(inputs["hu"], np.nan)})
+        return Engines(spoilt, tumor_by_salient(0.75))
+
+    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    result = infer(scan, "-o", tmp_path / "out")
+    assert (result.exit_code, code_of(result)) == (7, "E_NONFINITE_OUTPUT")
+
+
 def test_8_is_a_result_that_is_there(scan: Path, tmp_path: Path) -> None:
     infer(scan, "-o", tmp_path / "out")
     result = infer(scan, "-o", tmp_path / "out")
     assert (result.exit_code, code_of(result)) == (8, "E_EXISTS")
     assert infer(scan, "-o", tmp_path / "out", "--overwrite").exit_code == 0
+
+
+def test_a_mask_that_was_to_be_replaced_and_is_not_is_named(scan: Path, tmp_path: Path) -> None:
+    infer(scan, "-o", tmp_path / "out")
+    scan.write_bytes(b"")
+    result = infer(scan, "-o", tmp_path / "out", "--overwrite")
+    assert "scan_seg.nii.gz: is still that of an earlier run" in result.stderr
 
 
 def test_codes_are_in_the_json_as_well(tmp_path: Path) -> None:

@@ -231,3 +231,12 @@ def test_a_real_scan_gets_a_mask_on_its_own_grid(
     assert mask.shape == image.shape == shape
     np.testing.assert_array_equal(mask.affine, image.affine)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--timeout", "inf"), ("--timeout", "nan"), ("--timeout", "1e999"), ("--hu-offset", "9" * 400)],
+)
+def test_a_number_that_cannot_be_counted_to_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    result = infer(tmp_path / "scan.nii.gz", "--workers", 1, option, value, "-o", tmp_path / "out")
+    assert (result.exit_code, f"Invalid value for '{option}'" in result.stderr) == (2, True)

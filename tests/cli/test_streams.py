@@ -68,3 +68,9 @@ def test_an_error_keeps_its_code_where_nobody_can_be_told(tmp_path: Path, closed
     end = "from cascade_rt.errors import InputError; raise InputError('scan.nii: is cut off')"
     assert run_in_shell(tmp_path, f'"$PYTHON" program.py {closed}', end).returncode == 4
     assert (tmp_path / "result").read_text() == "whole"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+def test_what_the_console_has_no_letters_for_is_escaped_and_the_work_goes_on(tmp_path: Path, encoding: str) -> None:
+    done = run_in_shell(tmp_path, f'PYTHONIOENCODING={encoding} "$PYTHON" program.py | tail -1', "click.echo('\u75c5')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\u75c5\n", "")

@@ -70,6 +70,41 @@ def test_a_list_names_scans_relative_to_itself(tmp_path: Path) -> None:
     ]
 
 
+def test_a_line_that_names_a_file_is_no_comment(tmp_path: Path) -> None:
+    touch(tmp_path / "#12.nii")
+    (tmp_path / "list.txt").write_text("#12.nii\n#13.nii\n")
+    assert names([tmp_path / "list.txt"], tmp_path / "out") == ["#12"]
+
+
+def left_out(root: Path) -> list[tuple[Path, str]]:
+    told: list[tuple[Path, str]] = []
+    plan_cases([root], root.parent / "out", on_left_out=lambda folder, what: told.append((folder, what)))
+    return told
+
+
+def test_images_in_other_formats_are_counted_in_one_phrase(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for name in ("a.nii", "b.mha", "s1/c.MHA", "d.img", "d.hdr", "e.nii.bz2", "f.nii.gz.part", ".g.mha", "notes.txt"):
+        touch(root / name)
+    expected = "1 file .hdr, 1 file .img, 2 files .mha, 1 file .nii.bz2, 1 file .nii.gz.part"
+    assert left_out(root) == [(root, expected)]
+
+
+@pytest.mark.parametrize("name", ["IM0001", "1.2.840.113619.2"])
+def test_folders_of_dicom_beside_scans_are_counted(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "in"
+    touch(root / "a.nii")
+    for folder in ("p1", "p2"):
+        touch(root / folder / name).write_bytes(bytes(128) + b"DICM")
+    assert left_out(root) == [(root, "2 folders of DICOM")]
+
+
+def test_where_nothing_is_left_out_nothing_is_told(tmp_path: Path) -> None:
+    for name in ("a.nii", "notes.txt", "README", "p1/a.nii.gz", "report.json"):
+        touch(tmp_path / "in" / name)
+    assert left_out(tmp_path / "in") == []
+
+
 @pytest.mark.parametrize("line", ["../elsewhere/ct.nii.gz", "/data/ct.nii.gz"])
 def test_results_of_a_list_never_leave_their_folder(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
@@ -133,9 +168,12 @@ def test_which_part_a_case_is_of_does_not_change_when_others_come(tmp_path: Path
         ("a/2", "is not of the form"),
         ("-1/2", "not of the form"),
         ("2/2", "from 0"),
-        ("0/0", "from 0"),
+        ("0/0", "from 0; 0/1 is all of them"),
+        ("3/2", "of 2 the last is 1/2"),
+        (f"0/{'9' * 5000}", "--shard 0/999"),
     ],
 )
 def test_a_part_that_is_none_is_refused(text: str, complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(UsageError, match=complaint) as caught:
         Shard.parse(text)
+    assert len(str(caught.value)) < 200

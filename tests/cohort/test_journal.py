@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascade_rt.cohort.cases import Shard
-from cascade_rt.cohort.journal import Entry, Journal, journal_path, last_entries, read_journal
+from cascade_rt.cohort.journal import Entry, Journal, journal_path, newest_entries, read_journal
 from cascade_rt.errors import OutputError
 
 
@@ -66,16 +66,46 @@ def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
 
 def test_the_last_entry_of_a_case_counts(tmp_path: Path) -> None:
     written(tmp_path, STARTED, DONE, Entry("a", "failed", code="E_INPUT"))
-    ((entry,),) = last_entries(tmp_path).values()
+    (entry,) = newest_entries(tmp_path).values()
     assert entry.code == "E_INPUT"
 
 
 def test_the_journals_of_all_parts_are_read(tmp_path: Path) -> None:
-    written(tmp_path, DONE)
+    written(tmp_path, STARTED)
     with Journal(tmp_path, Shard(1, 4)) as journal:
-        journal.append(STARTED)
+        journal.append(Entry("b", "started"))
     assert journal.path.name == "journal.1-of-4.jsonl"
-    assert {entry.status for entry in last_entries(tmp_path)["a"]} == {"done", "started"}
+    assert newest_entries(tmp_path).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("newest", [None, Shard(0, 4), Shard(1, 4)])
+def test_the_newest_entry_of_a_case_counts_whichever_journal_it_is_in(tmp_path: Path, newest: Shard | None) -> None:
+    for shard in (None, Shard(0, 4), Shard(1, 4)):
+        with Journal(tmp_path, shard) as journal:
+            journal.append(Entry("a", "done" if shard == newest else "started", time=_time(shard == newest)))
+    assert newest_entries(tmp_path)["a"].status == "done"
+
+
+def test_of_entries_of_one_time_the_one_that_keeps_the_files_counts(tmp_path: Path) -> None:
+    for shard, status in ((None, "started"), (Shard(0, 2), "done"), (Shard(1, 2), "started")):
+        with Journal(tmp_path, shard) as journal:
+            journal.append(Entry("a", status, time=_time(late=False)))  # type: ignore[arg-type]
+    assert newest_entries(tmp_path)["a"].status == "done"
+
+
+def _time(late: bool) -> str:
+    # Journals of earlier versions have whole seconds.
+    return "2026-01-01T12:00:00.000001+00:00" if late else "2026-01-01T12:00:00+00:00"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"case":"a","status":"failed"}\n'])
+def test_a_journal_that_others_write_to_is_not_gone_on_with(tmp_path: Path, content: bytes) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append(STARTED)
+        journal.path.write_bytes(content)
+        with pytest.raises(OutputError, match="was cut or written to by others") as caught:
+            journal.append(DONE)
+    assert caught.value.code == "E_JOURNAL"
 
 
 def test_two_runs_cannot_write_to_one_journal(tmp_path: Path) -> None:
@@ -184,3 +214,25 @@ def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
         with pytest.raises(OutputError, match="was removed or exchanged") as caught:
             journal.append(DONE)
     assert caught.value.code == "E_JOURNAL"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_line_during_which_a_signal_comes_does_not_keep_the_next_one_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    write = os.write
+
+    def interrupt(descriptor: int, *content: bytes) -> int:
+        if content:
+            write(descriptor, content[0][:10])
+        raise KeyboardInterrupt
+
+    with Journal(tmp_path) as journal:
+        journal.append(STARTED)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                journal.append(DONE)
+        journal.append(Entry("b", "interrupted"))
+    entries = [(entry.case, entry.status) for entry in read_journal(journal.path)]
+    assert entries == [("a", "started"), *([("a", "done")] if call == "fsync" else []), ("b", "interrupted")]

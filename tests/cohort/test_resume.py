@@ -1,6 +1,7 @@
 """What an earlier run did counts only while everything that it depended on is the same."""
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_a_mask_that_somebody_has_changed_is_replaced_if_asked_for(scans: Path, 
     assert (summary.done, summary.skipped, masks(output) == expected) == (1, 2, True)
 
 
+def test_a_corrected_mask_is_kept_where_an_older_part_was_killed(scans: Path, output: Path) -> None:
+    output.mkdir()
+    with Journal(output, Shard(0, 1)) as journal:
+        journal.append(Entry("case01", "started"))
+    run(scans, output)
+    (output / "case01_seg.nii.gz").write_bytes(b"corrected by hand")
+    assert run(scans, output, resume=True).failures["case01"].code == "E_CHANGED"
+    assert (output / "case01_seg.nii.gz").read_bytes() == b"corrected by hand"
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_file_that_no_journal_knows_is_kept_and_told(scans: Path, output: Path, resume: bool) -> None:
     output.mkdir()
@@ -98,6 +109,20 @@ def test_a_scan_that_went_bad_does_not_keep_the_mask_of_the_good_one(scans: Path
     summary = run(scans, output, resume=True)
     assert list(summary.failures) == ["case01"]
     assert [name for name in names(output) if "case01" in name] == []
+
+
+def test_a_scan_that_went_bad_has_no_mask_of_the_good_one_where_masks_are_replaced(scans: Path, output: Path) -> None:
+    run(scans, output)
+    (scans / "case01.nii.gz").write_bytes(b"")
+    run(scans, output, overwrite=True)
+    assert [name for name in names(output) if "case01" in name] == []
+
+
+def test_a_scan_that_went_bad_is_told_to_be_bad_by_the_next_run(scans: Path, output: Path) -> None:
+    run(scans, output)
+    (scans / "case01.nii.gz").write_bytes(b"")
+    run(scans, output, overwrite=True)
+    assert run(scans, output, resume=True).failures["case01"].code == "E_EMPTY"
 
 
 @pytest.mark.parametrize("status", ["started", "interrupted"])
@@ -194,6 +219,39 @@ def test_what_somebody_removes_during_a_run_is_noticed(
     monkeypatch.setattr(Journal, "append", append_and_remove)
     with pytest.raises(OutputError, match=f"{name}.* (removed by somebody since|was removed or exchanged)"):
         run(scans, output)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_result_that_somebody_changes_during_a_run_is_noticed(
+    scans: Path, output: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    append, mask = Journal.append, output / "case00_seg.nii.gz"
+
+    def append_and_change(self: Journal, entry: Entry) -> None:
+        append(self, entry)
+        if (entry.case, entry.status) == ("case02", "done"):
+            if exchange:
+                mask.unlink()
+            mask.write_bytes(b"another")
+
+    monkeypatch.setattr(Journal, "append", append_and_change)
+    with pytest.raises(OutputError, match=r"case00_seg\.nii\.gz: written by this run and changed by some") as caught:
+        run(scans, output)
+    assert caught.value.code == "E_CHANGED"
+
+
+def test_a_result_with_another_time_and_the_same_bytes_is_not_changed(
+    scans: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Journal.append
+
+    def append_and_touch(self: Journal, entry: Entry) -> None:
+        append(self, entry)
+        if (entry.case, entry.status) == ("case02", "done"):
+            os.utime(output / "case00_seg.nii.gz", ns=(0, 0))
+
+    monkeypatch.setattr(Journal, "append", append_and_touch)
+    assert run(scans, output).done == 3
 
 
 def test_the_journal_names_the_bytes_that_were_read(scans: Path, output: Path, tmp_path: Path) -> None:

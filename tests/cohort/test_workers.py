@@ -164,3 +164,7 @@ def wait_for(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_scan_may_be_given_longer_than_systems_can_wait(scans: Path, output: Path) -> None:
+    assert run(scans, output, run_in_workers(open_fake, 1, timeout=1e12)).done == 3

@@ -43,6 +43,13 @@ def test_without_dataset_json_names_are_paired(tmp_path: Path) -> None:
     assert names(msd_tree(tmp_path, listed=False)) == NAMES
 
 
+def test_a_case_of_links_to_nothing_is_not_left_out(tmp_path: Path) -> None:
+    root = msd_tree(tmp_path, listed=False)
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder / "pancreas_009.nii.gz").symlink_to("not_fetched")
+    assert names(root) == [*NAMES, "pancreas_009"]
+
+
 def test_the_dataset_json_of_nnunet_without_a_list_is_passed_over(tmp_path: Path) -> None:
     msd_tree(tmp_path, suffix="_0000", listed=False)
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "numTraining": 3}))

@@ -1,7 +1,7 @@
 """An engine that does not compute what was exported is refused before the first scan."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cascade_rt.engines.base import Array, EngineInfo
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import EngineError
+from cascade_rt.golden import Golden
 from cascade_rt.tensors import PRECISIONS, Precision
 
 
@@ -60,6 +61,24 @@ def test_rounding_is_allowed(bundle: Bundle, error: Array, precision: str) -> No
     self_test(_Engine(bundle, error, precision), bundle.read_golden()["stage2"])
 
 
+@pytest.mark.parametrize("mix", [np.mean, np.max, np.flip], ids=["mean", "largest", "swapped"])
+def test_an_engine_that_mixes_the_images_of_a_batch_is_refused(mix: Callable[..., Array]) -> None:
+    image = np.random.default_rng(0).normal(0, 100, (1, 1, 96, 96)).astype(np.float32)
+
+    def probability(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"organ_prob": 1 / (1 + np.exp(-inputs["hu"] / 100))}
+
+    def mixed(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        (found,) = probability(inputs).values()
+        options = {} if mix is np.flip else {"keepdims": True}
+        return {"organ_prob": np.broadcast_to(mix(found, axis=0, **options), found.shape)}
+
+    golden = Golden({"hu": image}, probability({"hu": image}))
+    self_test(FakeEngine("stage1", probability), golden)
+    with pytest.raises(EngineError, match="does not compute what was exported: organ_prob"):
+        self_test(FakeEngine("stage1", mixed), golden)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_engines_of_an_exported_bundle_pass(bundle: Bundle, precision: Precision) -> None:
     for stage, golden in bundle.read_golden().items():
@@ -76,7 +95,7 @@ def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle:
     write_manifest(path, replace(bundle.manifest, files=record_files(path)))
     with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* take another --backend") as caught:
         open_cascade(path, "onnxruntime")
-    assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 1)
+    assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 7)
 
 
 def test_inputs_of_the_golden_case_are_those_of_a_phantom_with_tumour(bundle: Bundle) -> None:
