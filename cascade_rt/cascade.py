@@ -178,6 +178,8 @@ class Cascade:
                 peaks=Peaks.joined(run.tumor_peaks),
                 across_slices=whole,
             )
+        # Where both stages look for the pancreas, the mask is stage 2's.
+        probs = (run.organ_prob, run.tumor_prob) if config.target == "tumor" else (run.tumor_prob, None)
         return Segmentation(
             volume=volume,
             mask=run.mask,
@@ -198,8 +200,8 @@ class Cascade:
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,
             provenance=self.provenance,
-            organ_prob=run.organ_prob,
-            tumor_prob=run.tumor_prob,
+            organ_prob=probs[0],
+            tumor_prob=probs[1],
         )
 
     @property

@@ -1,12 +1,15 @@
 """Scans and their true labels, two folders of them: paired by name and checked before the work begins."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cascade_rt.errors import CascadeError, InputError
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.errors import CascadeError, InputError, UsageError
 from cascade_rt.grids import CanonicalGrid
-from cascade_rt.labels import TUMOR_LABEL
+from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti import split_suffix
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.shown_paths import plain_text
@@ -18,6 +21,31 @@ _SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
+class LabelValues:
+    """Which numbers of the label files mean what; all others are background."""
+
+    organ: tuple[int, ...] = (ORGAN_LABEL,)
+    """Pancreas."""
+    tumor: tuple[int, ...] = ()
+    """Tumour of the pancreas."""
+
+    def __post_init__(self) -> None:
+        named = (*self.organ, *self.tumor)
+        if not self.organ or min(named) < 1 or max(named) > 255:
+            raise UsageError(f"labels of pancreas and tumour must be numbers from 1 to 255, got {named}")
+        if len(set(named)) != len(named):
+            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumour {self.tumor}")
+
+    def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumour; the shape stays."""
+        table = np.zeros(256, dtype=np.uint8)
+        table[[*self.organ]] = ORGAN_LABEL
+        table[[*self.tumor]] = TUMOR_LABEL
+        translated: npt.NDArray[np.uint8] = table[label]
+        return translated
+
+
+@dataclass(frozen=True, slots=True)
 class CasePair:
     """A scan file and the file of its true labels."""
 
@@ -25,6 +53,8 @@ class CasePair:
     """The name of the label file without its ending."""
     image: Path
     label: Path
+    values: LabelValues | None = None
+    """What the numbers of its labels mean; None: 0 background, 1 pancreas, 2 tumour, and there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +66,16 @@ class Cohort:
     """Whether any label file marks a tumour. Where none does, the labels know no tumours (such as those of NIH)."""
 
 
-def pair_cases(images: Path, labels: Path) -> tuple[CasePair, ...]:
+def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
     """Pair the .nii and .nii.gz files of two folders by name.
 
     An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`; no other likeness is
     guessed. Hidden files are passed over, among them the `._*` that macOS leaves behind.
+
+    Args:
+        images: Folder of the scans.
+        labels: Folder of the labels.
+        values: What the numbers of the labels mean, as in `CasePair`.
 
     Returns:
         Pairs, sorted by name.
@@ -59,7 +94,7 @@ def pair_cases(images: Path, labels: Path) -> tuple[CasePair, ...]:
             continue
         if name in pairs:
             raise InputError(f"{pairs[name].image} and {image} both belong to {label_files[name]}; remove one of them")
-        pairs[name] = CasePair(name, image, label_files[name])
+        pairs[name] = CasePair(name, image, label_files[name], values)
     problems = (("images without a label", alone), ("labels without an image", sorted(label_files.keys() - pairs)))
     if any(names for _, names in problems):
         found = "; ".join(f"{what}: {_shorten(names)}" for what, names in problems if names)
@@ -100,16 +135,33 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumour.
 
     Raises:
-        InputError: As in `read_labels`; or there is another label.
+        InputError: As in `read_labels`; there is another label, or none of those that were named.
     """
     labels = read_labels(pair.label, like=like)
+    if pair.values is not None:
+        return replace(labels, voxels=translate_labels(labels.voxels, pair.values, pair.label))
     highest = labels.voxels.max()
     if highest > TUMOR_LABEL:
         raise InputError(
             f"{pair.label}: holds the label {highest}; "
-            "labels must be 0 (background), 1 (pancreas) and 2 (tumour), bring them into this form first"
+            "labels are 0 (background), 1 (pancreas) and 2 (tumour); name others with --organ and --tumor"
         )
     return labels
+
+
+def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Path) -> npt.NDArray[np.uint8]:
+    """Turn the numbers of a label file into 0, 1 and 2.
+
+    Raises:
+        InputError: It holds labels, and none of those that were named.
+    """
+    translated = values.translate(label)
+    if label.any() and not translated.any():
+        found = ", ".join(str(value) for value in np.unique(label) if value)
+        raise InputError(
+            f"{path}: holds the labels {found}, none of which was named; name that of the pancreas with --organ"
+        )
+    return translated
 
 
 def _nifti_files(folder: Path) -> dict[str, Path]:

@@ -103,9 +103,10 @@ class Segmentation:
     wall_s: float = 0.0
     """Seconds from the scan's turn to its result, whatever was done in them."""
     organ_prob: npt.NDArray[np.float32] | None = None
-    """`[z, row, col]`, where asked for."""
+    """`[z, row, col]`, where asked for: stage 1's; or, where both stages look for the pancreas, stage 2's, which the
+    mask is made of, 0 outside the boxes."""
     tumor_prob: npt.NDArray[np.float32] | None = None
-    """`[z, row, col]`, 0 outside the boxes, where asked for."""
+    """`[z, row, col]`, 0 outside the boxes, where asked for and the bundle looks for tumours."""
 
     @property
     def organ_sought(self) -> bool:
@@ -149,6 +150,10 @@ class Segmentation:
         if which not in {"mask", "organ_prob", "tumor_prob"}:
             raise UsageError(f"which: there is no {which!r}; take mask, organ_prob or tumor_prob")
         array = getattr(self.on_grid(), which)
+        if array is None and which == "tumor_prob" and not self.tumor_sought:
+            raise UsageError(
+                "which: there is no tumor_prob, for this bundle does not look for tumours; take organ_prob"
+            )
         if array is None:
             raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
         header = source_header(self.volume.grid, array.dtype)

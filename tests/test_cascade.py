@@ -147,6 +147,15 @@ def test_probabilities_are_kept_only_when_asked_for() -> None:
     np.testing.assert_array_equal(kept.tumor_prob, (volume.voxels >= TUMOR_HU).astype(np.float32))
 
 
+def test_where_both_stages_look_for_the_pancreas_its_probability_is_what_the_mask_is_made_of() -> None:
+    kept = fake_cascade(target="organ").run(scan(), keep_probabilities=True)
+    assert kept.organ_prob is not None
+    np.testing.assert_array_equal(kept.organ_prob >= 0.5, kept.mask == 1)
+    assert kept.tumor_prob is None
+    with pytest.raises(UsageError, match="this bundle does not look for tumours; take organ_prob"):
+        kept.to_nibabel("tumor_prob")
+
+
 def test_engines_are_called_in_batches() -> None:
     sizes: dict[str, list[int]] = {"stage1": [], "stage2": []}
     cascade = fake_cascade(empty_policy="full")

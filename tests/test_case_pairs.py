@@ -99,7 +99,7 @@ def test_each_pair_checked_is_announced(tmp_path: Path) -> None:
 
 def test_a_label_beyond_2_is_refused(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"odd": (ORGAN, 3 * ORGAN)})
-    with pytest.raises(InputError, match=r"odd\.nii\.gz: holds the label 3; labels must be 0 \(background\), 1"):
+    with pytest.raises(InputError, match=r"odd\.nii\.gz: holds the label 3; labels are 0 \(background\), 1"):
         check_pairs(pairs_of(tmp_path))
 
 

@@ -12,41 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.case_pairs import CasePair, pair_cases
+from cascade_rt.case_pairs import CasePair, LabelValues, pair_cases, translate_labels
 from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
-from cascade_rt.errors import InputError, UsageError
 from cascade_rt.grids import check_same_grid
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class LabelValues:
-    """Which numbers of the label files mean what; all others are background."""
-
-    organ: tuple[int, ...] = (ORGAN_LABEL,)
-    """Pancreas."""
-    tumor: tuple[int, ...] = ()
-    """Tumour of the pancreas."""
-
-    def __post_init__(self) -> None:
-        named = (*self.organ, *self.tumor)
-        if not self.organ or min(named) < 1 or max(named) > 255:
-            raise UsageError(f"labels of pancreas and tumour must be numbers from 1 to 255, got {named}")
-        if len(set(named)) != len(named):
-            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumour {self.tumor}")
-
-    def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumour; the shape stays."""
-        table = np.zeros(256, dtype=np.uint8)
-        table[[*self.organ]] = ORGAN_LABEL
-        table[[*self.tumor]] = TUMOR_LABEL
-        translated: npt.NDArray[np.uint8] = table[label]
-        return translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +28,7 @@ class FolderCase:
 
     pair: CasePair
     values: LabelValues
+    """What the numbers in the label mean; all others are background."""
     reading: ScanOptions
     """How the scan is read; the store keeps whether its slices are independent of one another."""
 
@@ -83,13 +57,7 @@ class FolderCase:
         """Read both; the label must hold some pancreas or tumour, or nothing at all."""
         volume = read_volume(self.pair.image, self.reading)
         labels = read_labels(self.pair.label, like=volume)
-        translated = self.values.translate(labels.voxels)
-        if labels.voxels.any() and not translated.any():
-            found = ", ".join(str(value) for value in np.unique(labels.voxels) if value)
-            raise InputError(
-                f"{self.pair.label}: holds the labels {found}, none of which was named; name that of the pancreas "
-                "with --organ"
-            )
+        translated = translate_labels(labels.voxels, self.values, self.pair.label)
         source = {
             "image": self.pair.image.name,
             "label": self.pair.label.name,

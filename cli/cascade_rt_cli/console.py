@@ -1,7 +1,7 @@
 """What the commands print: progress on stderr, results on stdout."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import click
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cascade_rt.errors import CascadeError
 from cascade_rt.evaluation import Evaluation
 from cascade_rt.inference import Job
 from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
@@ -75,6 +76,16 @@ def typed(path: str | os.PathLike[str], placeholder: str) -> str:
 def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
     """A message on one line, with the paths in it as they are printed (see `shown`)."""
     return printable(message if logs_paths() else hide_folders(message, paths))
+
+
+@contextmanager
+def shown_errors(paths: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
+    """Let errors of what is done inside name these files as they are printed (see `shown`), line by line."""
+    try:
+        yield
+    except CascadeError as error:
+        lines = (shown_message(line, paths) for line in str(error).split("\n"))
+        raise type(error)("\n".join(lines), code=error.code) from error
 
 
 def logs_paths() -> bool:

@@ -19,7 +19,17 @@ from cascade_rt_cli.options import (
 
 @click.command()
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans (.nii, .nii.gz).")
-@click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels: 0, 1 and 2.")
+@click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels.")
+@click.option(
+    "--organ",
+    type=click.IntRange(1, 255),
+    multiple=True,
+    metavar="VALUE",
+    help="Number of the pancreas in the labels; may be given several times. All that is not named is background.",
+)
+@click.option(
+    "--tumor", type=click.IntRange(1, 255), multiple=True, metavar="VALUE", help="Number of the tumour in the labels."
+)
 @click.option(
     "--slices",
     type=click.Choice(SAMPLE_SETS),
@@ -41,6 +51,8 @@ from cascade_rt_cli.options import (
 def evaluate(
     images: Path,
     labels: Path,
+    organ: tuple[int, ...],
+    tumor: tuple[int, ...],
     slices: SampleSet,
     baseline: Backend | None,
     output: Path | None,
@@ -54,13 +66,26 @@ def evaluate(
     """Segment scans whose true labels are known, and score the masks.
 
     A scan and its label have the same name; nnU-Net's _0000 behind the name of a scan is understood. Labels are 0
-    (background), 1 (pancreas) and 2 (tumour). All labels are checked before the first scan is segmented.
+    (background), 1 (pancreas) and 2 (tumour), or what --organ and --tumor say. All labels are checked before the first
+    scan is segmented.
 
     \b
     Example:
       cascade-rt evaluate --images imagesTs --labels labelsTs --bundle bundles/first -o report.json
+      cascade-rt evaluate --images img --labels seg --organ 6
     """  # noqa: D301
+    from cascade_rt.case_pairs import LabelValues, pair_cases
     from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
 
+    values = LabelValues(organ or LabelValues().organ, tumor) if organ or tumor else None
     outputs = Outputs(output, table, overwrite=overwrite)
-    evaluate_cohort(images, labels, bundle, backend, precision, baseline, outputs, slices=slices, reading=reading)
+    evaluate_cohort(
+        pair_cases(images, labels, values),
+        bundle,
+        backend,
+        precision,
+        baseline,
+        outputs,
+        slices=slices,
+        reading=reading,
+    )

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from cascade_rt.atomic import check_target
 from cascade_rt.cascade import Cascade, open_cascade
-from cascade_rt.case_pairs import CasePair, check_pairs, pair_cases
+from cascade_rt.case_pairs import CasePair, check_pairs
 from cascade_rt.engines import Backend, BackendChoice, PrecisionChoice
 from cascade_rt.errors import OutputError, PartialFailureError, UsageError
 from cascade_rt.evaluation import Evaluation, evaluate
@@ -18,7 +18,7 @@ from cascade_rt.evaluation_report import save_case_table, save_report
 from cascade_rt.metrics import SampleSet
 from cascade_rt.nifti.options import ScanOptions
 from cascade_rt.volume import Volume
-from cascade_rt_cli.console import printable, progress_bar, results_console, shown_message
+from cascade_rt_cli.console import printable, progress_bar, results_console, shown_errors, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
 from cascade_rt_cli.options import are_one_file
 from cascade_rt_cli.plans import plans
@@ -61,8 +61,7 @@ class Outputs:
 
 
 def evaluate_cohort(
-    images: Path,
-    labels: Path,
+    pairs: tuple[CasePair, ...],
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
@@ -80,7 +79,6 @@ def evaluate_cohort(
         InputError: A scan has no label, or some cases cannot be evaluated.
         PartialFailureError: Some cases failed; the results are those of the others.
     """
-    pairs = pair_cases(images, labels)
     outputs.check(pairs)
     with (
         open_cascade(bundle, backend, precision, plans) as cascade,
@@ -103,7 +101,7 @@ def evaluate_cohort(
 def _evaluate_with_progress(
     pairs: tuple[CasePair, ...], cascade: Cascade, baseline: Cascade | None, reading: ScanOptions
 ) -> Evaluation:
-    with progress_bar() as bars:
+    with progress_bar() as bars, shown_errors([path for pair in pairs for path in (pair.image, pair.label)]):
         checking = bars.add_task("checking labels", total=len(pairs))
         cohort = check_pairs(pairs, reading=reading, on_pair=lambda: bars.advance(checking))
     runs = 1 if baseline is None else 2

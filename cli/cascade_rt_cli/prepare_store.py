@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from cascade_rt.case_pairs import LabelValues
 from cascade_rt.data import msd, nih
-from cascade_rt.data.folder import TEST_SHARE, LabelValues, find_folder_cases
+from cascade_rt.data.folder import TEST_SHARE, find_folder_cases
 from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
-from cascade_rt.errors import CascadeError, UsageError
+from cascade_rt.errors import UsageError
 from cascade_rt.nifti.options import ScanOptions
-from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, shown_message, typed
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, shown_errors, shown_message, typed
 from cascade_rt_cli.verbosity import print_note
 
 
@@ -58,11 +59,8 @@ def prepare_store(
         folders: Where the cases lie; of what is printed about files in them only the last part is left.
     """
     files = [path for case in listing.cases for path in case.files.values()]
-    try:
+    with shown_errors(files):
         _prepare_and_print(listing, store, request, verify, [*files, *folders])
-    except CascadeError as error:
-        lines = [shown_message(line, files) for line in str(error).split("\n")]
-        raise type(error)("\n".join(lines), code=error.code) from error
 
 
 def _prepare_and_print(

@@ -281,3 +281,38 @@ def test_onnxruntime_agrees_with_its_pytorch_baseline(bundle: Bundle, tmp_path: 
     assert report["baseline"]["engine"]["backend"] == "pytorch"
     assert report["baseline"]["different_voxels_per_100_000"] < 100
     assert abs(report["baseline"]["dice_difference"]["organ"]["mean"]) < 1e-3
+
+
+def other_numbers(root: Path) -> Path:
+    """Labels of which 6 is the pancreas, 9 its tumour and 3 something else."""
+    for label in (root / "labels").iterdir():
+        image = nib.load(label)
+        numbers = np.array([0, 6, 9], dtype=np.uint8)[np.asarray(image.dataobj)]
+        numbers[-1, -1, -1] = 3
+        nib.save(nib.Nifti1Image(numbers, image.affine), label)
+    return root
+
+
+def test_labels_with_other_numbers_are_scored_as_they_are_named(tmp_path: Path) -> None:
+    root = other_numbers(save_cohort(tmp_path, SOME_TUMOR))
+    result = evaluate(root, "--organ", 6, "--tumor", 9, "-o", tmp_path / "report.json")
+    assert result.exit_code == 0, result.output
+    cases = json.loads((tmp_path / "report.json").read_text())["cases"]
+    assert [case["organ_dice"] for case in cases] == [1.0, 1.0, 1.0]
+    assert cases[0]["tumor_dice"] == 1.0
+
+
+def test_labels_of_which_none_was_named_are_refused(tmp_path: Path) -> None:
+    root = other_numbers(save_cohort(tmp_path, SOME_TUMOR))
+    result = evaluate(root, "--organ", 7)
+    assert result.exit_code == 4
+    assert "none of which was named" in result.output
+
+
+def test_a_label_that_cannot_be_used_is_named_without_its_folder(tmp_path: Path) -> None:
+    ward = tmp_path / "DOE JOHN 1970"
+    root = save_cohort(ward, {"odd": (ORGAN, 3 * ORGAN)})
+    result = evaluate(root)
+    assert result.exit_code == 4
+    assert "odd.nii.gz: holds the label 3" in result.output
+    assert "1970" not in result.output

@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cascade_rt.data.folder import LabelValues, find_folder_cases
+from cascade_rt.case_pairs import LabelValues
+from cascade_rt.data.folder import find_folder_cases
 from cascade_rt.data.prepare import SplitRequest, prepare_cases
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import Split, draw_split, read_case_list, read_split
