@@ -29,6 +29,7 @@ from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.metrics import confusion
 from cascade_rt.tumor_recipe import TumorRecipe
+from cascade_rt.volume import Volume
 
 PATH = click.Path(path_type=Path)
 LARGE_MM = 15.0
@@ -109,7 +110,9 @@ def make_tumors(patient: Patient, recipe: TumorRecipe, random: np.random.Generat
 def measure_patient(made: Made, cascade: Cascade) -> Line:
     """Segment the slices of a patient with tumours, and all of its slices without."""
     volume = replace(made.patient.volume, scattered=True)
-    ill = cascade.run(replace(volume, voxels=made.hu)).mask == TUMOR_LABEL
+    # From (z, row, col) to the order of files, (col, row, z).
+    ill_volume = Volume.from_array(made.hu.T, volume.affine[:, [2, 1, 0, 3]], scattered=True)
+    ill = cascade.run(ill_volume).mask == TUMOR_LABEL
     pixel_mm2 = volume.spacing_mm[1] * volume.spacing_mm[2]
     healthy = cascade.run(volume)
     false_mm2 = [lesion.volume_ml / volume.voxel_volume_ml * pixel_mm2 for lesion in healthy.measurements.lesions]

@@ -137,7 +137,8 @@ def segmented(labels: Labels, *, scattered: bool = False, **rule: Any) -> Segmen
 
 
 def told(segmentation: Segmentation) -> dict[str, str]:
-    return {warning.code: warning.message for warning in segmentation.warnings}
+    """The warnings of the result, without those of the scan."""
+    return {warning.code: warning.message for warning in segmentation.warnings[len(segmentation.volume.warnings) :]}
 
 
 def test_the_mask_of_a_scan_is_what_is_kept_and_so_are_its_measurements(mask: Labels) -> None:

@@ -95,7 +95,7 @@ def test_workers_on_a_new_machine_compile_an_engine_once(cache: EngineCache) -> 
 
 
 def test_who_waits_for_another_process_says_so_again_and_again(
-    cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("fcntl")
     monkeypatch.setattr("cascade_rt.engines.engine_cache._SECONDS_BETWEEN_LINES", 0.0)
@@ -103,7 +103,7 @@ def test_who_waits_for_another_process_says_so_again_and_again(
     log = logging.getLogger("cascade_rt.engines.engine_cache")
     handler = logging.handlers.QueueHandler(said)
     monkeypatch.setattr(log, "handlers", [handler])
-    monkeypatch.setattr(log, "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger=log.name)
 
     def wait() -> None:
         with cache.building(KEY):

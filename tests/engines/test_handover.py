@@ -84,15 +84,24 @@ def test_a_scan_is_segmented_as_on_the_host(
         np.testing.assert_array_equal(on_gpu(**crop).run(scan(*shape)).mask, expected.mask)
 
 
-@pytest.mark.parametrize(("keep_probabilities", "pixel"), [(False, 1), (True, 4)], ids=["masks", "probabilities"])
-def test_out_come_maxima_and_a_byte_of_each_pixel_unless_probabilities_are_asked_for(
-    on_gpu: Callable[..., Cascade], gpu: FakeGpu, keep_probabilities: bool, pixel: int
+@pytest.mark.parametrize(
+    ("target", "keep_probabilities", "slice_pixel", "crop_pixel"),
+    [("organ", False, 1, 1), ("tumor", False, 1, 4), ("organ", True, 4, 4), ("tumor", True, 4, 4)],
+)
+def test_out_come_maxima_and_a_byte_of_each_pixel_but_for_probabilities_that_are_kept_or_score_a_lesion(
+    on_gpu: Callable[..., Cascade],
+    gpu: FakeGpu,
+    target: str,
+    keep_probabilities: bool,
+    slice_pixel: int,
+    crop_pixel: int,
 ) -> None:
     slices, rows, cols = 6, 96, 128
-    found = on_gpu(empty_policy="skip").run(scan(slices, rows, cols), keep_probabilities=keep_probabilities)
+    cascade = on_gpu(target=target, empty_policy="skip")
+    found = cascade.run(scan(slices, rows, cols), keep_probabilities=keep_probabilities)
     crops = sum(box.height * box.width for box in found.boxes.values())
     assert gpu.bytes_in == 4 * slices * rows * cols
-    assert gpu.bytes_out == 4 * slices * (rows + cols) + pixel * (slices * rows * cols + crops)
+    assert gpu.bytes_out == 4 * slices * (rows + cols) + slice_pixel * slices * rows * cols + crop_pixel * crops
 
 
 def test_after_a_scan_only_the_memory_of_the_engines_is_left(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
@@ -145,7 +154,7 @@ def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_i
     stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
     cascade = on_gpu()
     cascade = Cascade(cascade.bundle, replace(cascade.engines, stage1=stage1))
-    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are no probabilities in 'tumor_"):
+    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are not numbers in 'tumor_prob'"):
         cascade.run(scan(6, 96, 128))
     stage1.close()
 
