@@ -21,7 +21,7 @@ from benchmarks.patients.measure import plain
 from benchmarks.patients.results import Line, Results, machine_line
 from benchmarks.patients.scores import Bootstrap, ratio_over_patients
 from cascade_rt.atomic import check_target
-from cascade_rt.bundle import read_bundle
+from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.engines import Backend, open_engines
@@ -47,8 +47,13 @@ class Made:
     slices: tuple[int, ...]
     hu: npt.NDArray[np.int16]
     """`[slice, row, col]`, with the tumours."""
-    tumor: npt.NDArray[np.bool_]
-    """`[slice, row, col]`."""
+    label: npt.NDArray[np.uint8]
+    """`[slice, row, col]`: 1 pancreas, 2 tumour."""
+
+    @property
+    def tumor(self) -> npt.NDArray[np.bool_]:
+        """`[slice, row, col]`."""
+        return self.label == TUMOR_LABEL
 
 
 @click.command()
@@ -78,9 +83,7 @@ def run(bundle_path: Path, folder: Path, numbers: str, backend: Backend, seed: i
     Raises:
         CascadeError: A file, the bundle or an engine cannot be used, or the bundle does not look for tumours.
     """
-    bundle = read_bundle(bundle_path)
-    if bundle.manifest.config.target != "tumor":
-        raise UsageError(f"{bundle_path}: looks for the pancreas alone; name a bundle whose second stage finds tumours")
+    bundle = read_tumor_bundle(bundle_path)
     cases = choose_cases(find_slices(folder), numbers)
     with Cascade(bundle, open_engines(bundle, backend)) as cascade:
         results.add(machine_line(bundle, [cascade]))
@@ -94,17 +97,30 @@ def run(bundle_path: Path, folder: Path, numbers: str, backend: Backend, seed: i
         click.echo(line["sentence"])
 
 
+def read_tumor_bundle(path: Path) -> Bundle:
+    """Open a bundle that looks for tumours.
+
+    Raises:
+        BundleError: It is no bundle, or damaged.
+        UsageError: It looks for the pancreas alone.
+    """
+    bundle = read_bundle(path)
+    if bundle.manifest.config.target != "tumor":
+        raise UsageError(f"{path}: looks for the pancreas alone; name a bundle whose second stage finds tumours")
+    return bundle
+
+
 def make_tumors(patient: Patient, recipe: TumorRecipe, random: np.random.Generator) -> Made:
     """Make one tumour in each slice of a patient that has room for it."""
-    slices, images, tumors = [], [], []
+    slices, images, labels = [], [], []
     for z in np.flatnonzero(patient.truth.any(axis=(1, 2))):
         organ = patient.truth[z][None].astype(np.uint8) * ORGAN_LABEL
         grown = add_tumor(patient.volume.voxels[z][None], organ, patient.volume.spacing_mm, recipe, random)
         if grown is not None:
             slices.append(int(z))
             images.append(grown[0][0])
-            tumors.append(grown[1][0] == TUMOR_LABEL)
-    return Made(patient, tuple(slices), np.array(images), np.array(tumors))
+            labels.append(grown[1][0])
+    return Made(patient, tuple(slices), np.array(images), np.array(labels))
 
 
 def measure_patient(made: Made, cascade: Cascade) -> Line:

@@ -125,8 +125,9 @@ def find_peaks(
     rows, cols = pixels.shape
     row, col = np.divmod(_edges(pixels), cols + 1)
     ends = row * cols + col
-    stretches = np.append(values[:rows, :cols].ravel(), -np.inf)
-    peaks = np.maximum.reduceat(stretches, ends)[::2] if len(ends) else np.zeros(0)
+    peaks = np.zeros(0)
+    if len(ends):
+        peaks = np.maximum.reduceat(np.append(values[:rows, :cols].ravel(), -np.inf), ends)[::2]
     slices, all_rows, all_cols = shape
     grid = Runs(np.zeros(0, np.int64), np.zeros(0, np.int64), (slices, all_rows, all_cols))
     z, first_row, first_col = corner

@@ -18,16 +18,16 @@ import numpy as np
 from benchmarks.patients.__main__ import TEST_PATIENTS
 from benchmarks.patients.cases import Patient, choose_cases, find_slices, read_patient
 from benchmarks.patients.results import Line, Results, machine_line
+from benchmarks.synthetic_tumors import read_tumor_bundle
 from benchmarks.tumor_crops.crops import Crop, cut_crops, read_crops
 from benchmarks.tumor_crops.matching import CONFOUNDERS, matched
 from benchmarks.tumor_crops.placing import Placed, fillings
 from benchmarks.tumor_crops.roc import by_patient, figures
 from benchmarks.tumor_crops.scoring import score
 from cascade_rt.atomic import check_target
-from cascade_rt.bundle import read_bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.engines import Backend, open_engines
-from cascade_rt.errors import CascadeError, UsageError
+from cascade_rt.errors import CascadeError
 from cascade_rt.tumor_recipe import TumorRecipe
 
 PATH = click.Path(path_type=Path)
@@ -81,10 +81,8 @@ def run(
     crops = read_crops(zip_path)
     cases = [] if folder is None else choose_cases(find_slices(folder), TEST_PATIENTS)
     patients = [read_patient(case) for case in cases]
-    bundle = read_bundle(bundle_path)
+    bundle = read_tumor_bundle(bundle_path)
     config = bundle.manifest.config
-    if config.target != "tumor":
-        raise UsageError(f"{bundle_path}: looks for the pancreas alone; name a bundle whose second stage finds tumours")
     with ExitStack() as stack:
         engines = stack.enter_context(open_engines(bundle, backend))
         results.add(machine_line(bundle, [Cascade(bundle, engines)]))

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.patients.cases import Patient
-from cascade_rt.data.synthetic_tumor import add_tumor
+from benchmarks.synthetic_tumors import make_tumors
 from cascade_rt.errors import InputError
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.tumor_recipe import TumorRecipe
 
 HuSlice = npt.NDArray[np.float32]
@@ -80,15 +79,12 @@ def cut_crops(
         of the slice as it is.
     """
     for patient in patients:
-        for z in np.flatnonzero(patient.truth.any(axis=(1, 2))):
-            hu, organ = patient.volume.voxels[z][None], patient.truth[z][None].astype(np.uint8) * ORGAN_LABEL
-            made = add_tumor(hu, organ, patient.volume.spacing_mm, recipe, random)
-            if made is None or not (made[1] == TUMOR_LABEL).any():
-                continue
-            box = _box(made[1][0] > 0)
-            for_each = ((made[0][0], True), (hu[0], False))
+        made = make_tumors(patient, recipe, random)
+        for z, hu, label in zip(made.slices, made.hu, made.label, strict=True):
+            box = _box(label > 0)
             ill, healthy = (
-                Crop(patient.case.name, int(z), _as_stored(image[box]), has_tumor) for image, has_tumor in for_each
+                Crop(patient.case.name, z, _as_stored(image[box]), has_tumor)
+                for image, has_tumor in ((hu, True), (patient.volume.voxels[z], False))
             )
             if min(ill.hu.shape) >= LEAST_SIDE:
                 yield ill, healthy
