@@ -256,6 +256,11 @@ def record_files(path: Path) -> dict[str, FileRecord]:
     return {entry.name: record_file(entry) for entry in there}
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a path is meant to be a bundle: a folder with a manifest, whatever that says."""
+    return (path / MANIFEST_NAME).is_file()
+
+
 def is_bundle_only(path: Path) -> bool:
     """Whether a folder holds the files of a bundle and nothing else."""
     names = {entry.name for entry in path.iterdir()}

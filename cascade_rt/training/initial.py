@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cascade_rt.bundle import Bundle, read_bundle
-from cascade_rt.bundle_files import MANIFEST_NAME
+from cascade_rt.bundle import Bundle, is_bundle, read_bundle
 from cascade_rt.config import TrainConfig, from_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.weights import load_model
@@ -17,7 +16,7 @@ def load_initial(path: Path) -> Checkpoint:
     Raises:
         BundleError: It is none of them, or of another version.
     """
-    return _checkpoint_of(read_bundle(path)) if (path / MANIFEST_NAME).is_file() else load_checkpoint(path)
+    return _checkpoint_of(read_bundle(path)) if is_bundle(path) else load_checkpoint(path)
 
 
 def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:

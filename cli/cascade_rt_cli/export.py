@@ -76,11 +76,12 @@ def export(
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
     CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
-    or a bundle, to export it again with this version, or with other --islands or another --corner-grid. Each graph is
-    run beside PyTorch on inputs it has never seen, and the whole cascade on slices of the scans to calibrate on. If a
-    probability of float32 differs by more than 1e-4, or its masks have a Dice below 0.999 with those of PyTorch,
-    nothing is written and the exit code is 5. If the masks of half precision do, the bundle is written without it,
-    with a warning; --fp16 makes that an error too.
+    or a bundle, to export it again with this version, or with other --islands or another --corner-grid; the float32
+    graphs of a bundle that these versions exported are taken as they are. Each graph is run beside PyTorch on inputs it
+    has never seen, and the whole cascade on slices of the scans to calibrate on. If a probability of float32 differs by
+    more than 1e-4, or its masks have a Dice below 0.999 with those of PyTorch, nothing is written and the exit code is
+    5. If the masks of half precision do, the bundle is written without it, with a warning; --fp16 makes that an error
+    too.
 
     \b
     Examples:
@@ -93,6 +94,7 @@ def export(
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("export"):
+        from cascade_rt.bundle import is_bundle, read_bundle
         from cascade_rt.training.initial import load_initial
         from cascade_rt_export.bundle_export import export_bundle
         from cascade_rt_export.calibration import scan_calibration
@@ -117,6 +119,7 @@ def export(
             require_half=half is True,
             search=search,
             calibration=calibration,
+            graphs_of=read_bundle(checkpoint) if is_bundle(checkpoint) else None,
             limits=LIMITS if limits is None else read_limits(limits),
             on_step=say,
         )

@@ -55,6 +55,7 @@ def export_bundle(
     require_half: bool = False,
     search: bool = False,
     calibration: Calibration | None = None,
+    graphs_of: Bundle | None = None,
     limits: Mapping[EnginePrecision, ParityLimits] = LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
@@ -70,6 +71,8 @@ def export_bundle(
         require_half: Raise in place of leaving half precision out.
         search: Keep in float32 only those nodes of the plan without which the masks of the slices change.
         calibration: Slices to plan half precision on and to compare on; none: those of `default_calibration`.
+        graphs_of: A bundle of these weights. Where the versions that exported it are those of now, its float32 graphs
+            are taken, and compared with PyTorch like new ones.
         limits: How far each precision may be from PyTorch.
         on_step: Called with a sentence before each step.
 
@@ -77,6 +80,7 @@ def export_bundle(
         ParityError: A graph in float32 does not compute what PyTorch computes, or finds other masks, or one in half
             precision does, and it is required; nothing is written.
         BundleError: A graph cannot be converted to half precision, and it is required; nothing is written.
+        BundleError: A graph of `graphs_of` is not the one in its manifest; nothing is written.
         OutputExistsError: `path` is there and `overwrite` is off, or it is no bundle.
         OutputError: The folder cannot be written.
     """
@@ -87,7 +91,7 @@ def export_bundle(
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             draft = Path(folder) / path.name
             draft.mkdir()
-            manifest = _write_graphs(checkpoint, draft, name or path.name, on_step)
+            manifest = _write_graphs(checkpoint, draft, name or path.name, graphs_of, on_step)
             manifest = _prove(draft, manifest, slices, "fp32", limits["fp32"], on_step)
             if half:
                 terms = _HalfTerms(slices, limits["fp16"], search=search, required=require_half)
@@ -113,14 +117,21 @@ class _HalfTerms:
     required: bool
 
 
-def _write_graphs(checkpoint: Checkpoint, path: Path, name: str, on_step: Callable[[str], None]) -> Manifest:
+def _write_graphs(
+    checkpoint: Checkpoint, path: Path, name: str, graphs_of: Bundle | None, on_step: Callable[[str], None]
+) -> Manifest:
     """Write the weights and both graphs, and compare each graph with PyTorch."""
     model = checkpoint.build_model()
     save_weights(model, path / WEIGHTS_NAME)
     write_golden(model, path, synthetic=is_synthetic(checkpoint.data))
-    for stage in STAGES:
-        on_step(f"exporting {stage} to ONNX")
-        onnx.save(onnx_from_stage(model, stage), path / graph_name(stage))
+    if graphs_of is not None and graphs_of.manifest.parity.get("versions") == _versions()["versions"]:
+        on_step(f"taking the graphs of {graphs_of.manifest.name}, which these versions exported")
+        for stage in STAGES:
+            (path / graph_name(stage)).write_bytes(graphs_of.graph(stage).read_bytes())
+    else:
+        for stage in STAGES:
+            on_step(f"exporting {stage} to ONNX")
+            onnx.save(onnx_from_stage(model, stage), path / graph_name(stage))
     manifest = Manifest(
         name=name,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,5 +1,6 @@
 """The measurements on a GPU: their logic on the CPU, with the clock on the wall; and a little of all where a GPU is."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -31,7 +33,8 @@ from cascade_rt.engines.onnxruntime_session import open_cpu_session
 from cascade_rt.engines.plans import no_plans
 from cascade_rt.errors import BundleError, OutputError
 from cascade_rt.tensors import STAGE_SPECS, STAGES
-from cascade_rt_export import gate
+from cascade_rt.training.checkpoint import Checkpoint
+from cascade_rt_export import gate, onnx_graph
 from tests.gpu_backends import require_packages
 from tests.parity_limits import small_calibration
 
@@ -71,9 +74,12 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Network:
-    network = random_network(8)
-    add_graphs(network, tmp_path_factory.mktemp("graphs"), lambda _: None)
+def exported(bundle: Bundle, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Network:
+    """The network of the bundle that all tests share, whose export need not be waited for again."""
+    network = Network(checkpoint.build_model().eval())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+        add_graphs(network, tmp_path_factory.mktemp("graphs"), lambda _: None)
     return network
 
 
@@ -363,7 +369,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def on_gpu(exported: Network) -> Network:
     if not torch.cuda.is_available():
         pytest.skip("needs a PyTorch built for CUDA")
-    return replace(exported, model=random_network(8).model.to("cuda"))
+    return replace(exported, model=copy.deepcopy(exported.model).to("cuda"))
 
 
 @pytest.mark.gpu

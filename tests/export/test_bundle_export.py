@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundle import Bundle, read_bundle
 from cascade_rt.cascade import Cascade
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
@@ -18,7 +18,7 @@ from cascade_rt.errors import BundleError, OutputExistsError, ParityError
 from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.volume import Volume
-from cascade_rt_export import bundle_export, parity
+from cascade_rt_export import batch_slots, bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
 from cascade_rt_export.gate import LIMITS
 from cascade_rt_export.parity import MAX_ERROR, check_parity
@@ -118,13 +118,15 @@ def test_the_manifest_says_what_stays_in_float32_and_why(bundle: Bundle, stage: 
     assert planned["calibration"]["source"].startswith("synthetic phantoms")
 
 
-def test_a_search_keeps_fewer_nodes_and_says_how_many(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Bundle
-) -> None:
-    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
-    calibration = small_calibration()
+@pytest.mark.usefixtures("proven_float32")
+def test_a_search_keeps_fewer_nodes_and_says_how_many(checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle) -> None:
     found = export_bundle(
-        checkpoint, tmp_path / "bundle", search=True, calibration=calibration, limits=RANDOM_WEIGHTS
+        checkpoint,
+        tmp_path / "bundle",
+        search=True,
+        calibration=small_calibration(),
+        graphs_of=bundle,
+        limits=RANDOM_WEIGHTS,
     ).manifest.half_precision
     planned = bundle.manifest.half_precision
     for stage in STAGES:
@@ -147,18 +149,18 @@ IMPOSSIBLE = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], mean_error
 
 
 @pytest.fixture
-def exported_float32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The float32 graphs are there and were compared; what follows is about half precision."""
-    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+def proven_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The float32 graphs were compared, the places of a batch too; what follows is about half precision."""
     monkeypatch.setattr(bundle_export, "check_parity", lambda _: [])
+    monkeypatch.setattr(batch_slots, "LARGEST_BATCH", dict.fromkeys(STAGES, 2))
 
 
-@pytest.mark.usefixtures("exported_float32")
+@pytest.mark.usefixtures("proven_float32")
 def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
-    checkpoint: Checkpoint, tmp_path: Path
+    checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
     path = tmp_path / "bundle"
-    found = export_bundle(checkpoint, path, calibration=small_calibration(), limits=IMPOSSIBLE)
+    found = export_bundle(checkpoint, path, calibration=small_calibration(), graphs_of=bundle, limits=IMPOSSIBLE)
     assert found.precisions == ("fp32",)
     assert [file.name for file in path.glob("*fp16*")] == []
     reason = found.manifest.parity["half_precision_left_out"]
@@ -166,41 +168,50 @@ def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
     assert set(found.manifest.parity["gate"]) == {"fp32"}
 
 
-@pytest.mark.usefixtures("exported_float32")
+@pytest.mark.usefixtures("proven_float32")
 def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on(
-    checkpoint: Checkpoint, tmp_path: Path
+    checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
     with pytest.raises(ParityError, match=r"--calibrate .*, --limits .*, --no-fp16 exports float32 alone"):
         export_bundle(
-            checkpoint, tmp_path / "bundle", require_half=True, calibration=small_calibration(), limits=IMPOSSIBLE
+            checkpoint,
+            tmp_path / "bundle",
+            require_half=True,
+            calibration=small_calibration(),
+            graphs_of=bundle,
+            limits=IMPOSSIBLE,
         )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("exported_float32")
+@pytest.mark.usefixtures("proven_float32")
 def test_a_stage_that_cannot_be_converted_leaves_float32_as_it_is(
-    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(graph: onnx.ModelProto, *_: object, **__: object) -> None:
         raise BundleError(f"{graph.graph.name}: computes something that is not a number")
 
     monkeypatch.setattr(bundle_export, "half_precision_graph", refuse)
-    found = export_bundle(checkpoint, tmp_path / "bundle", calibration=small_calibration(), limits=RANDOM_WEIGHTS)
+    found = export_bundle(
+        checkpoint, tmp_path / "bundle", calibration=small_calibration(), graphs_of=bundle, limits=RANDOM_WEIGHTS
+    )
     assert found.precisions == ("fp32",)
     assert "not a number" in found.manifest.parity["half_precision_left_out"]
 
 
-def test_a_bundle_that_is_there_is_replaced_when_asked(
-    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundle_export, "onnx_from_stage", lambda _, stage: onnx.load(bundle.graph(stage)))
+@pytest.mark.usefixtures("proven_float32")
+def test_a_bundle_that_is_there_is_replaced_when_asked(checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
-    assert (
-        export_bundle(
-            checkpoint, folder, name="second", overwrite=True, half=False, calibration=small_calibration()
-        ).manifest.name
-        == "second"
+    replaced = export_bundle(
+        checkpoint,
+        folder,
+        name="second",
+        overwrite=True,
+        half=False,
+        calibration=small_calibration(),
+        graphs_of=bundle,
     )
+    assert replaced.manifest.name == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
@@ -208,3 +219,54 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Checkpoint, tm
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="is there and is not just a bundle"):
         export_bundle(checkpoint, tmp_path, overwrite=True)
+
+
+# Exported again
+
+
+@pytest.mark.usefixtures("proven_float32")
+def test_the_graphs_of_a_bundle_that_these_versions_exported_are_taken(
+    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(bundle_export, "onnx_from_stage")
+    calibration = small_calibration()
+    again = export_bundle(checkpoint, tmp_path / "again", half=False, calibration=calibration, graphs_of=bundle)
+    assert all(again.graph(stage).read_bytes() == bundle.graph(stage).read_bytes() for stage in STAGES)
+
+
+@pytest.mark.usefixtures("proven_float32")
+def test_graphs_that_other_versions_exported_are_made_anew(
+    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parity = bundle.manifest.parity
+    older = {**parity, "versions": {**parity["versions"], "onnxscript": "0.1"}}
+    made: list[Stage] = []
+
+    def make(_: object, stage: Stage) -> onnx.ModelProto:
+        made.append(stage)
+        return onnx.load(bundle.graph(stage))
+
+    monkeypatch.setattr(bundle_export, "onnx_from_stage", make)
+    old = replace(bundle, manifest=replace(bundle.manifest, parity=older))
+    export_bundle(checkpoint, tmp_path / "again", half=False, calibration=small_calibration(), graphs_of=old)
+    assert made == list(STAGES)
+
+
+@pytest.mark.usefixtures("proven_float32")
+def test_a_graph_that_was_changed_is_not_taken(checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "changed"))
+    spoil(folder / "stage2_fp32.onnx")
+    with pytest.raises(BundleError, match=r"stage2_fp32\.onnx") as caught:
+        export_bundle(checkpoint, tmp_path / "again", graphs_of=read_bundle(folder))
+    assert caught.value.code == "E_HASH"
+    assert [path.name for path in tmp_path.iterdir()] == ["changed"]
+
+
+def test_graphs_of_other_weights_are_not_taken_for_these(
+    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path
+) -> None:
+    other = {name: tensor * 1.1 if tensor.dim() == 4 else tensor for name, tensor in checkpoint.model.items()}
+    with pytest.raises(ParityError, match="differs from PyTorch"):
+        export_bundle(
+            replace(checkpoint, model=other), tmp_path / "again", calibration=small_calibration(), graphs_of=bundle
+        )
