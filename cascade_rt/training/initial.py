@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cascade_rt.bundle import Bundle, is_bundle, read_bundle
-from cascade_rt.config import TrainConfig, from_mapping
+from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.weights import load_model
 from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
+
+_AFTER_STAGE_1 = frozenset({"target", "islands", "least_island_ml"})
 
 
 def load_initial(path: Path) -> Checkpoint:
@@ -22,10 +25,12 @@ def load_initial(path: Path) -> Checkpoint:
 def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
     """Stage 1 and saliency of one run with stage 2 of another: step S done in two runs, which can go on side by side.
 
+    What stage 2 finds and which islands are kept may differ: they say nothing of stage 1.
+
     Raises:
         UsageError: The runs are not of one and the same cascade.
     """
-    if stage1.cascade != stage2.cascade:
+    if _shared(stage1.cascade) != _shared(stage2.cascade):
         raise UsageError("stage 1 and stage 2 are from runs of different cascades; train both with one [cascade]")
     taken = {name: tensor for name, tensor in stage2.model.items() if name.startswith("stage2.")}
     return replace(
@@ -34,6 +39,11 @@ def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
         model={**stage1.model, **taken},
         optimizer={},
     )
+
+
+def _shared(config: CascadeConfig) -> dict[str, Any]:
+    """A config without what stage 1 has nothing to do with."""
+    return {name: value for name, value in to_mapping(config).items() if name not in _AFTER_STAGE_1}
 
 
 def _checkpoint_of(bundle: Bundle) -> Checkpoint:

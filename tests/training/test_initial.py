@@ -60,3 +60,14 @@ def test_stages_of_different_cascades_are_not_joined(checkpoint: Checkpoint) -> 
     other = replace(checkpoint, cascade=replace(checkpoint.cascade, window_hu=(0.0, 240.0)))
     with pytest.raises(UsageError, match="runs of different cascades"):
         join_stages(checkpoint, other)
+
+
+def test_stage_1_of_a_run_for_the_pancreas_is_joined_with_stage_2_of_a_run_for_tumours(checkpoint: Checkpoint) -> None:
+    for_pancreas = replace(checkpoint.cascade, target="organ", islands="largest", least_island_ml=2.0)
+    other = other_run(checkpoint)
+    joined = join_stages(replace(checkpoint, cascade=for_pancreas), other)
+    assert joined.cascade == for_pancreas
+    assert torch.equal(
+        joined.model["stage2.encoder.blocks.0.branch1.0.0.weight"],
+        other.model["stage2.encoder.blocks.0.branch1.0.0.weight"],
+    )
