@@ -13,7 +13,6 @@ from cascade_rt.crop import Box
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import UsageError
 from cascade_rt.search import WHOLE_SCAN, SearchOptions, SearchRecord, find_body, first_slices, neighbourhood
-from cascade_rt.search_price import price_of_search
 from cascade_rt.segmentation import Segmentation
 from cascade_rt.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
@@ -162,17 +161,3 @@ def test_with_corners_on_a_grid_the_crops_in_the_box_around_the_body_are_those_w
         for search in (SearchOptions(body_box=True), WHOLE_SCAN)
     ]
     assert boxes == [dict.fromkeys(range(5, 15), Box(16, 32, 64, 64))] * 2
-
-
-def test_the_price_of_a_search_is_that_of_its_masks() -> None:
-    price = price_of_search(fake_cascade(), scan(8, 12), SearchOptions(4))
-    assert (price.dice["organ"], price.agreement.different, price.search.slices_left_out) == (1.0, 0, 17)
-
-
-def test_an_organ_that_is_missed_has_its_price() -> None:
-    volume = scan(8, 12)
-    voxels = volume.voxels.copy()
-    voxels[21] = np.where(voxels[21] == FAT, ORGAN, voxels[21])
-    price = price_of_search(fake_cascade(), Volume.from_array(voxels.T, AFFINE), SearchOptions(4))
-    assert price.dice["organ"] < 1
-    assert price.to_json()["voxels_different"] == 50 * 60
