@@ -4,7 +4,8 @@
 
 Times both stages on each CPU engine in batches of 1, 2, 4 and 8, interleaved, and how much memory each takes in a
 process of its own. A bundle of a base width is made of random weights, which cost what trained ones cost. One JSON line
-for each engine, stage and batch; the first line is the machine. `CPU_BATCH` in `cascade_rt/tensors.py` is chosen by it.
+for each engine, stage and batch; the first line is the machine. `CPU_BATCH` in `cascade_rt/common/tensors.py` is chosen
+by it.
 """
 
 import argparse
@@ -24,12 +25,12 @@ from typing import cast
 import numpy as np
 from machine import commit, processor_name
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
-from cascade_rt.doctor import package_versions
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.processors import available_cpus
+from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Stage
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import StageEngine
-from cascade_rt.processors import available_cpus
-from cascade_rt.tensors import STAGE_SPECS, STAGES, EnginePrecision, Stage
+from cascade_rt.engines.doctor import package_versions
 
 BATCHES = (1, 2, 4, 8)
 SIDES: dict[Stage, int] = {"stage1": 512, "stage2": 160}

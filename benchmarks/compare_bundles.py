@@ -17,11 +17,11 @@ import numpy as np
 from machine import commit, processor_name
 from phantom_accuracy import FIRST_SEED
 
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
-from cascade_rt.cascade import Found, find
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.metrics import dice
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
-from cascade_rt.metrics import dice
+from cascade_rt.run.cascade import Found, find
 
 
 def main() -> None:

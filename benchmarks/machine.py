@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from cascade_rt.benchmarking.machine import processor_name
+from cascade_rt.measuring.benchmarking.machine import processor_name
 
 __all__ = ["commit", "processor_name"]
 

@@ -25,15 +25,15 @@ from typing import Any, cast
 import numpy as np
 from machine import commit, processor_name
 
-from cascade_rt.agreement import mask_agreement
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.metrics import dice
+from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engines
-from cascade_rt.metrics import dice
-from cascade_rt.segmentation import Segmentation
-from cascade_rt.tensors import EnginePrecision
-from cascade_rt.volume import Volume
+from cascade_rt.measuring.agreement import mask_agreement
+from cascade_rt.results.segmentation import Segmentation
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 
 FIRST_SEED = 10_000
 """Held out: training uses seeds far below."""

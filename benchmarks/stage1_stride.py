@@ -23,14 +23,14 @@ import torch
 from machine import commit, processor_name
 from torch.nn import functional as F
 
-from cascade_rt.benchmarking.statistics import paired_ratio
-from cascade_rt.bundle import find_bundle, read_bundle
-from cascade_rt.doctor import package_versions
-from cascade_rt.metrics import dice
+from cascade_rt.bundles.bundle import find_bundle, read_bundle
+from cascade_rt.common.metrics import dice
+from cascade_rt.common.processors import available_cpus
+from cascade_rt.engines.doctor import package_versions
+from cascade_rt.measuring.benchmarking.statistics import paired_ratio
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import load_model
-from cascade_rt.processors import available_cpus
-from cascade_rt.volume import read_mask
+from cascade_rt.scans.volume import read_mask
 from cascade_rt_export.onnx_graph import onnx_from_stage
 
 ROUNDS = 20

@@ -13,11 +13,11 @@ from PIL import Image
 from benchmarks.patients.cases import choose_cases, find_slices, read_patient
 from benchmarks.patients.pictures import contact_sheet
 from benchmarks.synthetic_tumors import Made, make_tumors
-from cascade_rt.atomic import check_target
+from cascade_rt.common.atomic import check_target
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.errors import CascadeError
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.slice_panel import around_organ, slice_panel, view_of
-from cascade_rt.tumor_recipe import TumorRecipe
+from cascade_rt.results.slice_panel import around_organ, slice_panel, view_of
 
 PATH = click.Path(path_type=Path)
 _SIDE = 260

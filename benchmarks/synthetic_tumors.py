@@ -20,16 +20,16 @@ from benchmarks.patients.cases import Patient, choose_cases, find_slices, read_p
 from benchmarks.patients.measure import plain
 from benchmarks.patients.results import Line, Results, machine_line
 from benchmarks.patients.scores import Bootstrap, ratio_over_patients
-from cascade_rt.atomic import check_target
-from cascade_rt.bundle import Bundle, read_bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle, read_bundle
+from cascade_rt.common.atomic import check_target
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.common.metrics import confusion
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.engines import Backend, open_engines
 from cascade_rt.errors import CascadeError, UsageError
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.metrics import confusion
-from cascade_rt.tumor_recipe import TumorRecipe
-from cascade_rt.volume import Volume
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 
 PATH = click.Path(path_type=Path)
 LARGE_MM = 15.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.config import TrainConfig
 from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel

@@ -16,32 +16,32 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cascade_rt.version import __version__
+from cascade_rt.common.version import __version__
 
 if TYPE_CHECKING:
-    from cascade_rt.bundle import Bundle, Manifest, read_bundle
-    from cascade_rt.cascade import Cascade, open_cascade
+    from cascade_rt.bundles.bundle import Bundle, Manifest, read_bundle
     from cascade_rt.config import CascadeConfig, CropConfig, TrainConfig, load_config
     from cascade_rt.errors import CascadeError
-    from cascade_rt.segmentation import Segmentation
-    from cascade_rt.volume import Volume, read_mask, read_volume, write_mask
+    from cascade_rt.results.segmentation import Segmentation
+    from cascade_rt.run.cascade import Cascade, open_cascade
+    from cascade_rt.scans.volume import Volume, read_mask, read_volume, write_mask
 
 _HOMES = {
-    "Bundle": "bundle",
-    "Cascade": "cascade",
+    "Bundle": "bundles.bundle",
+    "Cascade": "run.cascade",
     "CascadeConfig": "config",
     "CascadeError": "errors",
     "CropConfig": "config",
-    "Manifest": "bundle",
-    "Segmentation": "segmentation",
+    "Manifest": "bundles.bundle",
+    "Segmentation": "results.segmentation",
     "TrainConfig": "config",
-    "Volume": "volume",
+    "Volume": "scans.volume",
     "load_config": "config",
-    "open_cascade": "cascade",
-    "read_bundle": "bundle",
-    "read_mask": "volume",
-    "read_volume": "volume",
-    "write_mask": "volume",
+    "open_cascade": "run.cascade",
+    "read_bundle": "bundles.bundle",
+    "read_mask": "scans.volume",
+    "read_volume": "scans.volume",
+    "write_mask": "scans.volume",
 }
 
 __all__ = [

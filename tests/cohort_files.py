@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.bundle import Bundle, Manifest
-from cascade_rt.bundle_files import FILE_NAMES
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle, Manifest
+from cascade_rt.bundles.files import FILE_NAMES
+from cascade_rt.common.hashing import FileRecord
 from cascade_rt.config import CascadeConfig, CropConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
-from cascade_rt.hashing import FileRecord
+from cascade_rt.run.cascade import Cascade
 
 Array = npt.NDArray[Any]
 

@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.cascade import Cascade
-from cascade_rt.cohort.cases import Case, Shard, plan_cases
-from cascade_rt.cohort.here import Runner, run_here
-from cascade_rt.cohort.journal import Journal
-from cascade_rt.cohort.ledger import Ledger, Outcome
-from cascade_rt.cohort.run import Summary, run_cohort
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineOutOfMemoryError
-from cascade_rt.ladder import LadderCascade
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.cohort.cases import Case, Shard, plan_cases
+from cascade_rt.run.cohort.here import Runner, run_here
+from cascade_rt.run.cohort.journal import Journal
+from cascade_rt.run.cohort.ledger import Ledger, Outcome
+from cascade_rt.run.cohort.run import Summary, run_cohort
+from cascade_rt.run.ladder import LadderCascade
 from tests.cohort_files import HU, fake_cascade, save_labels
 
 SETTINGS = {"bundle": "fake", "backend": "auto"}

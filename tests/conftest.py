@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cascade_rt.bundle import read_bundle
+from cascade_rt.bundles.bundle import read_bundle
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.graph_checks import check_graph
+from cascade_rt.common.hashing import FileRecord
 from cascade_rt.engines import open_engine
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import CascadeError
-from cascade_rt.graph_checks import check_graph
-from cascade_rt.hashing import FileRecord
 
 MEMORY, CPU_SECONDS = 4 << 30, 240
 _HUGE = [0, 1, -1, 3, 1 << 20, 1 << 31, -(1 << 31), 1 << 40, (1 << 63) - 1, -(1 << 63)]

@@ -1,4 +1,4 @@
-"""DICOM series that the tests of `cascade_rt.dicom` and of the data sets share; written by pydicom, uncompressed."""
+"""DICOM series that several tests share; written by pydicom, uncompressed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from cascade_rt.tensors import STAGE_SPECS, Stage
+from cascade_rt.common.tensors import STAGE_SPECS, Stage
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.half_precision import HalfPrecision
 

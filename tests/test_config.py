@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade_rt.common.tensors import SHORTEST_SIDE
 from cascade_rt.config import (
     COMPARATORS,
     PRESETS,
@@ -24,7 +25,6 @@ from cascade_rt.config import (
     to_mapping,
 )
 from cascade_rt.errors import UsageError
-from cascade_rt.tensors import SHORTEST_SIDE
 
 Config = TypeVar("Config", CascadeConfig, TrainConfig)
 

@@ -1,4 +1,4 @@
-"""NIfTI files and orientations that the tests of `cascade_rt.volume` share."""
+"""NIfTI files and orientations that the tests of `cascade_rt.scans.volume` share."""
 
 import gzip
 import itertools

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from benchmarks.gpu.clock import Run
 from benchmarks.gpu.network import Network, Task
+from cascade_rt.common.tensors import STAGE_SPECS, Precision, Stage
 from cascade_rt.engines.onnxruntime_session import CUDA, open_gpu_session
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.tensorrt_api import tensorrt_log
 from cascade_rt.engines.tensorrt_engine import batch_parts
 from cascade_rt.errors import BackendUnavailableError, EngineError
-from cascade_rt.tensors import STAGE_SPECS, Precision, Stage
 
 
 def open_onnxruntime_cuda(

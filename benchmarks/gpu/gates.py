@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.gpu.lines import reason_of
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import PRECISIONS, Precision
 from cascade_rt.engines import GPU_BACKENDS, Backend, Engines, open_engines
 from cascade_rt.engines.plans import PlanSource
 from cascade_rt.errors import ParityError
-from cascade_rt.tensors import PRECISIONS, Precision
 from cascade_rt_export.calibration import Calibration
 from cascade_rt_export.gate import LIMITS, GateResult, judge, run_gate
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import commit, processor_name
-from cascade_rt.atomic import check_target
-from cascade_rt.doctor import package_versions
+from cascade_rt.common.atomic import check_target
+from cascade_rt.engines.doctor import package_versions
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.errors import OutputError
 

@@ -23,10 +23,10 @@ from benchmarks.gpu.lines import Lines, describe_machine, reason_of
 from benchmarks.gpu.network import Task, add_graphs, random_network, usual_side
 from benchmarks.gpu.peaks import measure_peaks
 from benchmarks.gpu.timings import measure_timings
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import PRECISIONS, STAGES
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError, CascadeError
-from cascade_rt.tensors import PRECISIONS, STAGES
 
 DEVICE = "cuda"
 PARTS = ("peaks", "gate", "timings")

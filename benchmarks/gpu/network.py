@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.lines import reason_of
-from cascade_rt.bundle_files import graph_name
+from cascade_rt.bundles.files import graph_name
+from cascade_rt.common.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.shape_profiles import shape_profiles
 from cascade_rt.errors import BundleError
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.tensors import PRECISIONS, STAGE_SPECS, STAGES, Precision, Stage
 
 SEED = 0
 CALIBRATION_SIDE = 128

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade_rt.bundle import Bundle, read_bundle
+from cascade_rt.bundles.bundle import Bundle, read_bundle
+from cascade_rt.common.processors import available_cpus
+from cascade_rt.common.tensors import CPU_BATCH, STAGE_SPECS, Stage
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.openvino_session import openvino_core
-from cascade_rt.processors import available_cpus
-from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
 RUNS, WARM_UPS = 5, 2
 Seconds = dict[str, float]

@@ -11,9 +11,9 @@ import onnx
 
 from benchmarks.limit.operators import stage_images
 from benchmarks.limit.work import Work, work_of
-from cascade_rt.benchmarking.measure import ArmResult
-from cascade_rt.bundle import Bundle
-from cascade_rt.tensors import STAGES, Stage, padded_side
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES, Stage, padded_side
+from cascade_rt.measuring.benchmarking.measure import ArmResult
 
 Size = tuple[int, int]
 

@@ -27,10 +27,10 @@ from benchmarks.patients.measure import (
 from benchmarks.patients.results import Line, Results, machine_line
 from benchmarks.patients.scores import Bootstrap
 from benchmarks.patients.table import model_card
-from cascade_rt.atomic import check_target
-from cascade_rt.bundle import read_bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import read_bundle
+from cascade_rt.common.atomic import check_target
 from cascade_rt.errors import CascadeError, UsageError
+from cascade_rt.run.cascade import Cascade
 
 PATH = click.Path(path_type=Path)
 TEST_PATIENTS = "51-62"

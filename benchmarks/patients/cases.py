@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.case_pairs import pair_cases
+from cascade_rt.data.case_pairs import pair_cases
 from cascade_rt.errors import InputError, UsageError
-from cascade_rt.nifti import split_suffix
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import Volume, read_mask, read_volume
+from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.volume import Volume, read_mask, read_volume
 
 Mask = npt.NDArray[np.bool_]
 CaseSet = Literal["slices", "scans"]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.patients.nih_slices import PIXEL_MM, cases_of, read_slices
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
 from cascade_rt.data.demo_patient import ATTRIBUTION, LABEL, SCAN
 
 PATIENTS = (52, 54, 56, 58, 60, 62)

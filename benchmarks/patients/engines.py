@@ -8,13 +8,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.agreement import MaskAgreement, mask_agreement
-from cascade_rt.bundle import Bundle
-from cascade_rt.cascade import Cascade, open_cascade
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.metrics import dice
+from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.engines import BACKENDS, Backend
 from cascade_rt.errors import CascadeError, UsageError
-from cascade_rt.metrics import dice
-from cascade_rt.tensors import EnginePrecision
+from cascade_rt.measuring.agreement import MaskAgreement, mask_agreement
+from cascade_rt.run.cascade import Cascade, open_cascade
 
 Labels = npt.NDArray[np.uint8]
 REFERENCE = "pytorch:fp32"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from benchmarks.patients.cases import Mask, Patient
 from benchmarks.patients.pictures import WORST_CASES, contact_sheet, draw_patient
+from cascade_rt.common.metrics import dice
 from cascade_rt.errors import OutputError
-from cascade_rt.metrics import dice
-from cascade_rt.preview import save_picture
+from cascade_rt.results.preview import save_picture
 
 
 class Gallery:

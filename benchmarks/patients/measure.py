@@ -22,9 +22,9 @@ from benchmarks.patients.scores import (
     three_aggregations,
 )
 from benchmarks.patients.shapes import largest_component, surface_scores
-from cascade_rt.cascade import Cascade
-from cascade_rt.metrics import Confusion, pool
-from cascade_rt.volume import Volume
+from cascade_rt.common.metrics import Confusion, pool
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 
 Kept = Literal["all", "largest"]
 Line = dict[str, Any]

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.patients.cases import Mask, Patient
-from cascade_rt.metrics import dice
-from cascade_rt.slice_panel import TEXT, View, around_organ, covered, load_font, outline, slice_panel, view_of
+from cascade_rt.common.metrics import dice
+from cascade_rt.results.slice_panel import TEXT, View, around_organ, covered, load_font, outline, slice_panel, view_of
 
 TRUE_COLOR, FOUND_COLOR = (110, 230, 120), (255, 120, 70)
 EVEN_SLICES = 4

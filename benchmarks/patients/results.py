@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import commit
-from cascade_rt.benchmarking.machine import describe_machine
-from cascade_rt.bundle import Bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.measuring.benchmarking.machine import describe_machine
+from cascade_rt.run.cascade import Cascade
 
 Line = dict[str, Any]
 

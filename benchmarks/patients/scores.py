@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.patients.cases import Mask
-from cascade_rt.agreement import bootstrap_interval
-from cascade_rt.metrics import Confusion, confusion, pool
+from cascade_rt.common.metrics import Confusion, confusion, pool
+from cascade_rt.measuring.agreement import bootstrap_interval
 
 METRICS = ("dice", "sensitivity", "specificity")
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.patients.cases import Mask
+from cascade_rt.common.packages import pip_install
 from cascade_rt.errors import UsageError
-from cascade_rt.packages import pip_install
 
 TOLERANCE_MM = 2.0
 _NEIGHBOURS = np.ones((3, 3, 3))

@@ -15,12 +15,12 @@ import click
 from benchmarks.peers.arms import PEERS, PLAIN, Peer, our_arms
 from benchmarks.peers.comparison import Options, measure_bundle
 from benchmarks.peers.scans import make_scans
-from cascade_rt.atomic import check_target, write_bytes
-from cascade_rt.benchmarking.arms import parse_arms
-from cascade_rt.benchmarking.measure import Schedule
-from cascade_rt.benchmarking.report import as_text
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.atomic import check_target, write_bytes
 from cascade_rt.errors import CascadeError, UsageError
+from cascade_rt.measuring.benchmarking.arms import parse_arms
+from cascade_rt.measuring.benchmarking.measure import Schedule
+from cascade_rt.measuring.benchmarking.report import as_text
 
 PATH = click.Path(path_type=Path)
 DEFAULT_OUTPUT = Path(__file__).parents[1] / "results" / "peers.jsonl"

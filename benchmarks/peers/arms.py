@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from cascade_rt.benchmarking.arms import Arm, all_arms
-from cascade_rt.benchmarking.cascade_runner import open_arm
-from cascade_rt.benchmarking.worker import OpenRunner, Runner
 from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import BackendUnavailableError
+from cascade_rt.measuring.benchmarking.arms import Arm, all_arms
+from cascade_rt.measuring.benchmarking.cascade_runner import open_arm
+from cascade_rt.measuring.benchmarking.worker import OpenRunner, Runner
 
 PLAIN, TORCH_BEST, MONAI, ONNXRUNTIME = "plain", "torch-best", "monai", "onnxruntime-default"
 """Peers (a), (b), (c) and (d)."""

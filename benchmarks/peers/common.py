@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 
-from cascade_rt.bundle import Bundle, read_bundle
+from cascade_rt.bundles.bundle import Bundle, read_bundle
 from cascade_rt.config import CropConfig
 from cascade_rt.errors import UsageError
 

@@ -16,15 +16,23 @@ from benchmarks.machine import commit
 from benchmarks.peers.arms import OURS, PLAIN, Peer, open_plain, openers
 from benchmarks.peers.table import arm_table, limit_table, operator_table, step_table, target_table
 from benchmarks.peers.targets import Target, folder_target, memory_target, speed_targets, stage_target
-from cascade_rt.benchmarking.arms import Arm
-from cascade_rt.benchmarking.cascade_runner import open_arm, report_path
-from cascade_rt.benchmarking.machine import describe_machine
-from cascade_rt.benchmarking.measure import ArmResult, Measurement, Progress, Reference, Schedule, mask_paths, measure
-from cascade_rt.benchmarking.report import describe_bundle, measurement_lines
-from cascade_rt.benchmarking.worker import Worker
-from cascade_rt.bundle import Bundle
-from cascade_rt.tensors import STAGES
-from cascade_rt.volume import read_grid
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES
+from cascade_rt.measuring.benchmarking.arms import Arm
+from cascade_rt.measuring.benchmarking.cascade_runner import open_arm, report_path
+from cascade_rt.measuring.benchmarking.machine import describe_machine
+from cascade_rt.measuring.benchmarking.measure import (
+    ArmResult,
+    Measurement,
+    Progress,
+    Reference,
+    Schedule,
+    mask_paths,
+    measure,
+)
+from cascade_rt.measuring.benchmarking.report import describe_bundle, measurement_lines
+from cascade_rt.measuring.benchmarking.worker import Worker
+from cascade_rt.scans.volume import read_grid
 
 STAGE_TARGET_WIDTH = 16
 Say = Callable[[str], None]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cascade_rt.benchmarking.arms import Arm
-from cascade_rt.cascade import open_cascade
 from cascade_rt.errors import CascadeError
-from cascade_rt.inference import infer_file, infer_files, plan_jobs
+from cascade_rt.measuring.benchmarking.arms import Arm
+from cascade_rt.run.cascade import open_cascade
+from cascade_rt.run.inference import infer_file, infer_files, plan_jobs
 
 
 class FolderRunner:

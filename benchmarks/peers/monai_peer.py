@@ -20,8 +20,8 @@ from monai.transforms import (
 from torch import Tensor
 
 from benchmarks.peers.common import PANCREAS, THRESHOLD, TUMOR, check_sides, find_crop, open_bundle, write_lesions
+from cascade_rt.common.timing import Stopwatch
 from cascade_rt.models.weights import load_model
-from cascade_rt.timing import Stopwatch
 
 SLICES = 4
 """Slices of a batch, MONAI's usual `sw_batch_size`."""

@@ -19,7 +19,7 @@ from benchmarks.peers.common import (
     to_slices,
     write_lesions,
 )
-from cascade_rt.timing import Stopwatch
+from cascade_rt.common.timing import Stopwatch
 
 
 class OnnxRuntimeScript:

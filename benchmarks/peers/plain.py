@@ -19,8 +19,8 @@ from benchmarks.peers.common import (
     to_slices,
     write_lesions,
 )
+from cascade_rt.common.timing import Stopwatch
 from cascade_rt.models.weights import load_model
-from cascade_rt.timing import Stopwatch
 
 
 class PlainScript:

@@ -5,8 +5,8 @@ from typing import Any
 
 from benchmarks.peers.arms import PLAIN
 from benchmarks.peers.targets import Target, ratio_text
-from cascade_rt.benchmarking.measure import Measurement
-from cascade_rt.benchmarking.statistics import Ratio
+from cascade_rt.measuring.benchmarking.measure import Measurement
+from cascade_rt.measuring.benchmarking.statistics import Ratio
 
 _MOST_OPERATORS = 10
 

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.peers.arms import MONAI, ONNXRUNTIME, OURS, PLAIN, TORCH_BEST
-from cascade_rt.benchmarking.measure import ArmResult, Measurement
-from cascade_rt.benchmarking.report import ratio_json
-from cascade_rt.benchmarking.statistics import Ratio
+from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement
+from cascade_rt.measuring.benchmarking.report import ratio_json
+from cascade_rt.measuring.benchmarking.statistics import Ratio
 
 DIFFERENT_PER_100_000 = 1.0
 """Voxels by which masks in float32 may differ from those of peer (a)."""

@@ -21,9 +21,9 @@ from benchmarks.peers.common import (
     to_slices,
     write_lesions,
 )
+from cascade_rt.common.timing import Stopwatch
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, tumor_maps
 from cascade_rt.models.weights import load_model
-from cascade_rt.timing import Stopwatch
 
 SLICES, CROPS = 4, 8
 """Slices of a batch of stage 1, crops of one of stage 2."""

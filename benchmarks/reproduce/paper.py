@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cascade_rt.common.labels import Target
 from cascade_rt.config import Comparator, Variant
-from cascade_rt.labels import Target
 
 TableName = Literal["table1", "table2", "table3", "figure10"]
 

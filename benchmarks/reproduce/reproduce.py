@@ -30,16 +30,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from cascade_rt.agreement import MaskAgreement, mask_agreement
-from cascade_rt.cascade import find_mask
+from cascade_rt.common.labels import LOWEST_LABEL, Target
+from cascade_rt.common.metrics import average_scores, confusion, pool
 from cascade_rt.config import PRESETS, CascadeConfig, Preset, TrainConfig, load_config, to_mapping
 from cascade_rt.data.phantom_store import describe_phantoms, prepare_phantoms
 from cascade_rt.data.slices import Case, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.engines import Engines, open_engines
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.labels import LOWEST_LABEL, Target
-from cascade_rt.metrics import average_scores, confusion, pool
+from cascade_rt.measuring.agreement import MaskAgreement, mask_agreement
+from cascade_rt.run.cascade import find_mask
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.training.loop import train
 from cascade_rt_export.bundle_export import export_bundle

@@ -24,11 +24,11 @@ from benchmarks.tumor_crops.matching import CONFOUNDERS, matched
 from benchmarks.tumor_crops.placing import Placed, fillings
 from benchmarks.tumor_crops.roc import by_patient, figures
 from benchmarks.tumor_crops.scoring import score
-from cascade_rt.atomic import check_target
-from cascade_rt.cascade import Cascade
+from cascade_rt.common.atomic import check_target
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.engines import Backend, open_engines
 from cascade_rt.errors import CascadeError
-from cascade_rt.tumor_recipe import TumorRecipe
+from cascade_rt.run.cascade import Cascade
 
 PATH = click.Path(path_type=Path)
 Say = Callable[[str], None]

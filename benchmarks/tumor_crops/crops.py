@@ -19,8 +19,8 @@ from PIL import Image
 
 from benchmarks.patients.cases import Patient
 from benchmarks.synthetic_tumors import make_tumors
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.errors import InputError
-from cascade_rt.tumor_recipe import TumorRecipe
 
 HuSlice = npt.NDArray[np.float32]
 LOWEST_HU, HIGHEST_HU = -150.0, 250.0

@@ -6,11 +6,11 @@ import numpy as np
 
 from benchmarks.tumor_crops.crops import Crop
 from benchmarks.tumor_crops.placing import Placed
+from cascade_rt.common.tensors import PADDING_HU, padded_side
 from cascade_rt.config import CascadeConfig
-from cascade_rt.crop import crop as cut
-from cascade_rt.crop import plan_mask_box
 from cascade_rt.engines import Engines
-from cascade_rt.tensors import PADDING_HU, padded_side
+from cascade_rt.models.crop import crop as cut
+from cascade_rt.models.crop import plan_mask_box
 
 
 def score(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from cascade_rt.common.tensors import PADDING_HU
 from cascade_rt.config import Augmentation
-from cascade_rt.tensors import PADDING_HU
 
 Scalar = TypeVar("Scalar", np.float32, np.uint8)
 Window = tuple[slice, slice]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 
 FOLDER = Path(__file__).parents[1] / "assets" / "demo_patient"
 SCAN, LABEL, ATTRIBUTION = (FOLDER / name for name in ("scan.nii.gz", "label.nii.gz", "ATTRIBUTION.md"))

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.case_pairs import CasePair, LabelValues, pair_cases, translate_labels
+from cascade_rt.data.case_pairs import CasePair, LabelValues, pair_cases, translate_labels
 from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
-from cascade_rt.grids import check_same_grid
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.grids import check_same_grid
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 0.2
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cascade_rt.dicom import is_dicom
+from cascade_rt.common.folders import raise_unreadable, walk_folder
+from cascade_rt.common.hashing import file_sha256
+from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError
-from cascade_rt.folders import raise_unreadable, walk_folder
-from cascade_rt.hashing import file_sha256
-from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.plain_file import NotAPlainFileError
+from cascade_rt.scans.dicom import is_dicom
+from cascade_rt.scans.nifti.options import ScanOptions
 
 _FILES = "files"
 

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
-from cascade_rt.grids import check_same_grid
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.grids import check_same_grid
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 cases that have labels."""

@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from cascade_rt.common.folders import raise_unreadable, walk_folder
+from cascade_rt.common.labels import ORGAN_LABEL
 from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FlipChoice
 from cascade_rt.data.nifti_names import nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
-from cascade_rt.dicom import find_series, is_dicom, read_series
 from cascade_rt.errors import InputError, UsageError
-from cascade_rt.folders import raise_unreadable, walk_folder
-from cascade_rt.labels import ORGAN_LABEL
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.dicom import find_series, is_dicom, read_series
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 20 / 82
 """The paper tests on 20 of 82 cases; of the 80 that are left today, that is 20 as well."""

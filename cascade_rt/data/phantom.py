@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.data.phantom_anatomy import Anatomy, draw_anatomy
 from cascade_rt.data.phantom_frame import FAT_HU
 from cascade_rt.data.phantom_shapes import Blob, Float32Array, Grid, Region, SmoothNoise, Solid
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
 
 _AIR_HU = -1000.0
 _GAS_HU = -920.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
 from cascade_rt.data.phantom import Phantom
 
 

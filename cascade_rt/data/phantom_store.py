@@ -7,9 +7,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from cascade_rt.common.processors import available_cpus
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.slices import has_case, write_case
-from cascade_rt.processors import available_cpus
 
 _DESCRIPTION = "synthetic phantoms"
 

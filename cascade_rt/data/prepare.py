@@ -25,7 +25,7 @@ from cascade_rt.data.split import (
     write_split,
 )
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
-from cascade_rt.volume import LabelImage, Volume
+from cascade_rt.scans.volume import LabelImage, Volume
 
 _MOST_SHOWN = 10
 

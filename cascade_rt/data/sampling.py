@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.common.tensors import PADDING_HU, SHORTEST_SIDE
 from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.data.augmentation import Window, change_slice, draw_change
 from cascade_rt.data.slices import Case, SliceRef
 from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.errors import InputError
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.tensors import PADDING_HU, SHORTEST_SIDE
 
 HuSlice = npt.NDArray[np.int16]
 LabelSlice = npt.NDArray[np.uint8]

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.atomic import atomic_write, write_bytes
+from cascade_rt.common.atomic import atomic_write, write_bytes
+from cascade_rt.common.hashing import file_sha256
+from cascade_rt.common.labels import TUMOR_LABEL
+from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError, OutputError
-from cascade_rt.hashing import file_sha256
-from cascade_rt.labels import TUMOR_LABEL
-from cascade_rt.plain_file import NotAPlainFileError
 
 _ARRAYS = ("image.npy", "label.npy")
 

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.plain_file import read_plain_file
 from cascade_rt.errors import InputError, UsageError
-from cascade_rt.plain_file import read_plain_file
 
 FILE_NAME = "split.json"
 _MOST_BYTES = 64 << 20

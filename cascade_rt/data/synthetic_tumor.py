@@ -6,7 +6,7 @@ Between it and the tail the duct may be wide and the gland thin. The same code s
 volumes.
 
 The idea is that of Hu et al. 2023 (arXiv 2303.14869) and Li et al. 2023 (arXiv 2308.03008); which parts matter is
-the question of Lai et al. 2024 (arXiv 2407.19284). The numbers are in `cascade_rt.tumor_recipe`.
+the question of Lai et al. 2024 (arXiv 2407.19284). The numbers are in `cascade_rt.config.tumor_recipe`.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from scipy.ndimage import (
     zoom,
 )
 
-from cascade_rt.labels import ORGAN_LABEL, TUMOR_LABEL
-from cascade_rt.tumor_recipe import TumorRecipe
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.config.tumor_recipe import TumorRecipe
 
 Hu = npt.NDArray[np.int16]
 Label = npt.NDArray[np.uint8]

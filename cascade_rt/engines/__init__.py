@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, cast, get_args
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
@@ -25,7 +26,6 @@ from cascade_rt.errors import (
     OutputError,
     UsageError,
 )
-from cascade_rt.tensors import EnginePrecision, Precision, Stage
 
 _log = logging.getLogger(__name__)
 

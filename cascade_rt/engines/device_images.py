@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.crop import Box
+from cascade_rt.models.crop import Box
 
 _PIXEL = np.dtype(np.float32)
 
@@ -101,7 +101,7 @@ class DeviceImages:
             self._idle[image.nbytes].append(image.memory)
 
     def crop(self, image: DeviceImage, image_shape: tuple[int, int], box: Box) -> DeviceImage:
-        """Cut a box out of an image: on the device what `cascade_rt.crop.crop` is on the host.
+        """Cut a box out of an image: on the device what `cascade_rt.models.crop.crop` is on the host.
 
         Args:
             image: The image, perhaps padded below and to the right.

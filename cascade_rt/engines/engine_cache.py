@@ -28,13 +28,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
 from cascade_rt.engines.tensorrt_api import Flavour, import_tensorrt
 from cascade_rt.errors import OutputError
-from cascade_rt.tensors import Precision, Stage
 
 CACHE_VARIABLE = "CASCADE_RT_CACHE"
 """Environment variable that names another folder."""

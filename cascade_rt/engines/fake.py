@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from cascade_rt.common.tensors import GPU_BATCH, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
-from cascade_rt.tensors import GPU_BATCH, Stage
 
 Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 

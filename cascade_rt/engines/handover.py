@@ -6,9 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from cascade_rt.crop import Box, Patch, crop
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.errors import EngineError
+from cascade_rt.models.crop import Box, Patch, crop
 
 MASK_THRESHOLD = 0.5
 """A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.bundle import Bundle
-from cascade_rt.bundle_files import BundleFile
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.bundles.files import BundleFile
+from cascade_rt.common.processors import available_cpus
+from cascade_rt.common.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Precision, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import (
@@ -21,8 +23,6 @@ from cascade_rt.engines.onnxruntime_session import (
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.streams import share_out, streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError
-from cascade_rt.processors import available_cpus
-from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Precision, Stage
 
 _LONGEST_NAMES = 200
 """Characters of names from a graph that a message has."""

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from cascade_rt.common.packages import pip_install
+from cascade_rt.common.processors import available_cpus
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError
-from cascade_rt.packages import pip_install
-from cascade_rt.processors import available_cpus
 
 _FATAL_ONLY, _WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; warnings is where it stands by default."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import CPU_BATCH, STAGE_SPECS, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.openvino_session import (
     OpenVinoPrecision,
@@ -17,7 +18,6 @@ from cascade_rt.engines.openvino_session import (
     open_parts,
 )
 from cascade_rt.engines.streams import share_out, streams_here
-from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, Stage
 
 
 def parts_of(graph: bytes, what: str, stage: Stage, precision: OpenVinoPrecision) -> list[Part]:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+from cascade_rt.common.packages import pip_install
+from cascade_rt.common.processors import available_cpus
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
-from cascade_rt.packages import pip_install
-from cascade_rt.processors import available_cpus
 
 OpenVinoPrecision = Literal["fp32", "bf16"]
 _HINTS: Mapping[OpenVinoPrecision, str] = {"fp32": "f32", "bf16": "bf16"}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cascade_rt import packages
+from cascade_rt.common import packages
 
 
 def import_package(name: str, *, backend: str, extra: str) -> Any:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.packages import pip_install
+from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.errors import BackendUnavailableError
-from cascade_rt.packages import pip_install
-from cascade_rt.tensors import Precision, Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 import torch
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.errors import BackendUnavailableError
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.tensors import CPU_BATCH, GPU_BATCH, STAGE_SPECS, Stage
 
 _one_at_a_time = threading.Lock()
 _ran_in: int | None = None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cascade_rt.bundles.golden import Golden
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.errors import EngineError
-from cascade_rt.golden import Golden
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,7 @@ what nearly every scan has, in full batches, and one for whatever else the stage
 
 from dataclasses import dataclass
 
-from cascade_rt.config import CascadeConfig
-from cascade_rt.crop import grid_size
-from cascade_rt.tensors import (
+from cascade_rt.common.tensors import (
     CROPS_PER_BATCH,
     LONGEST_SIDE,
     SHORTEST_SIDE,
@@ -16,6 +14,8 @@ from cascade_rt.tensors import (
     Stage,
     padded_side,
 )
+from cascade_rt.config import CascadeConfig
+from cascade_rt.models.crop import grid_size
 
 SLICE_SIDE = 512
 """Height and width of nearly every CT slice, in pixels."""

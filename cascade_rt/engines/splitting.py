@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from cascade_rt.common.tensors import Stage
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import EngineOutOfMemoryError
-from cascade_rt.tensors import Stage
 
 
 class SplittingEngine:

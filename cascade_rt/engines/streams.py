@@ -1,6 +1,6 @@
 """Images computed side by side on a CPU: with a part of the processors each, threads wait for one another less."""
 
-from cascade_rt.processors import available_cpus
+from cascade_rt.common.processors import available_cpus
 
 _MOST = 4
 """Each stream has memory of its own for the values inside the network."""

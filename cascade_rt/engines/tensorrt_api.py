@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol, cast, get_args
 
+from cascade_rt.common.packages import pip_install
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError
-from cascade_rt.packages import pip_install
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)

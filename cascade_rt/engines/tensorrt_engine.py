@@ -5,7 +5,8 @@ from typing import Self
 
 import numpy as np
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import GPU_BATCH, STAGE_SPECS, Precision, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import Gpu, require_gpu
@@ -13,7 +14,6 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import Plan, PlanSource
 from cascade_rt.engines.tensorrt_session import TensorRtSession
 from cascade_rt.errors import BackendUnavailableError
-from cascade_rt.tensors import GPU_BATCH, STAGE_SPECS, Precision, Stage
 
 
 class TensorRtEngine:

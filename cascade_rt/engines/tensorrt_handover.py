@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cascade_rt.crop import Box
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.device_images import DeviceBatch, DeviceImage, DeviceImages
 from cascade_rt.engines.device_masks import NOT_A_PROBABILITY, DeviceMasks
 from cascade_rt.engines.handover import check_finite, not_a_probability
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+from cascade_rt.models.crop import Box
 
 
 class DeviceHandover:

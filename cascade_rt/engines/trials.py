@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cascade_rt.common.packages import pip_install
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import (
@@ -23,7 +24,6 @@ from cascade_rt.engines.onnxruntime_session import (
 from cascade_rt.engines.openvino_session import Part, open_parts
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
-from cascade_rt.packages import pip_install
 
 SIDE = 8
 """Rows and columns of the image."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascade_rt.config import CascadeConfig
-from cascade_rt.crop import Box
+from cascade_rt.models.crop import Box
 from cascade_rt.models.multiscale_unet import MultiscaleUNet
 from cascade_rt.models.saliency import SaliencyModule
 from cascade_rt.models.stage2 import build_stage2

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cascade_rt.common.packages import import_package
 from cascade_rt.config import COMPARATORS, Comparator
 from cascade_rt.errors import UsageError
 from cascade_rt.models.blocks import Norm, conv_block
-from cascade_rt.packages import import_package
 
 NORMS: Mapping[Comparator, tuple[Norm, ...]] = {
     "unet": ("batch", "instance", "group"),

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import BundleError
 from cascade_rt.models.cascade_model import CascadeModel

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
 from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel

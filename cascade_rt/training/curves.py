@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from cascade_rt.atomic import atomic_write
+from cascade_rt.common.atomic import atomic_write
 from cascade_rt.training.validation import best_epoch
 
 History = Sequence[Mapping[str, float | str]]

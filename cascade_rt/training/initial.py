@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cascade_rt.bundle import Bundle, is_bundle, read_bundle
+from cascade_rt.bundles.bundle import Bundle, is_bundle, read_bundle
 from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.weights import load_model

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cascade_rt.common.labels import LOWEST_LABEL
 from cascade_rt.config import CropConfig, TrainConfig
-from cascade_rt.crop import Box, full_box, grow, plan_mask_box
 from cascade_rt.data.sampling import Batch
-from cascade_rt.labels import LOWEST_LABEL
-from cascade_rt.losses.segmentation import tumor_loss
-from cascade_rt.losses.total import Losses, boundary_loss, organ_loss, total_loss
 from cascade_rt.models.cascade_model import CascadeModel, OrganPass, paste_crops
+from cascade_rt.models.crop import Box, full_box, grow, plan_mask_box
+from cascade_rt.training.losses.segmentation import tumor_loss
+from cascade_rt.training.losses.total import Losses, boundary_loss, organ_loss, total_loss
 from cascade_rt.training.schedule import Step, has_boundary_loss
 
 

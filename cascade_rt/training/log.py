@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cascade_rt.atomic import write_bytes
+from cascade_rt.common.atomic import write_bytes
 
 
 def write_log(history: Sequence[Mapping[str, float | str]], path: Path) -> None:

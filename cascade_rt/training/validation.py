@@ -7,16 +7,16 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.cascade import find_mask
+from cascade_rt.common.labels import LOWEST_LABEL
+from cascade_rt.common.metrics import Confusion, average_scores, confusion
 from cascade_rt.config import CascadeConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.errors import EngineError, UsageError
-from cascade_rt.islands import keep_islands
-from cascade_rt.labels import LOWEST_LABEL
-from cascade_rt.metrics import Confusion, average_scores, confusion
 from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.results.islands import keep_islands
+from cascade_rt.run.cascade import find_mask
 
 DICE = ("organ_dice", "tumor_dice")
 """What `validate` returns, and what the history of a run calls it."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.options import PATH, FiniteFloat, bundle_option, overwrite_option, scan_options
 
 
@@ -66,7 +66,7 @@ def benchmark(
       cascade-rt benchmark scans/*.nii.gz --bundle bundles/first -o results.jsonl
       cascade-rt demo && cascade-rt benchmark out/demo/phantom.nii.gz --bundle phantom
     """  # noqa: D301
-    from cascade_rt.benchmarking.measure import Schedule
+    from cascade_rt.measuring.benchmarking.measure import Schedule
     from cascade_rt_cli.benchmark_scans import Outputs, benchmark_scans
 
     outputs = Outputs(output, chart, overwrite=overwrite)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade_rt.atomic import check_target, write_bytes
-from cascade_rt.benchmarking.arms import Arm, all_arms, parse_arms
-from cascade_rt.benchmarking.cascade_runner import runners
-from cascade_rt.benchmarking.chart import bar_of, save_chart
-from cascade_rt.benchmarking.machine import describe_machine
-from cascade_rt.benchmarking.measure import Measurement, Progress, Reference, Schedule, measure
-from cascade_rt.benchmarking.report import as_text, describe_bundle, measurement_lines
-from cascade_rt.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.common.atomic import check_target, write_bytes
 from cascade_rt.errors import OutputError, UsageError
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.measuring.benchmarking.arms import Arm, all_arms, parse_arms
+from cascade_rt.measuring.benchmarking.cascade_runner import runners
+from cascade_rt.measuring.benchmarking.chart import bar_of, save_chart
+from cascade_rt.measuring.benchmarking.machine import describe_machine
+from cascade_rt.measuring.benchmarking.measure import Measurement, Progress, Reference, Schedule, measure
+from cascade_rt.measuring.benchmarking.report import as_text, describe_bundle, measurement_lines
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
 from cascade_rt_cli.options import are_one_file

@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cascade_rt.benchmarking.chart import bar_of
-from cascade_rt.benchmarking.measure import ArmResult, Measurement
-from cascade_rt.benchmarking.statistics import FEWEST_RUNS
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.measuring.benchmarking.chart import bar_of
+from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement
+from cascade_rt.measuring.benchmarking.statistics import FEWEST_RUNS
 from cascade_rt_cli.console import print_rows
 
 _MIB = 1 << 20

@@ -27,7 +27,7 @@ def bundle() -> None:
 @click.argument("key", type=PATH, metavar="KEY.pem")
 def keygen(key: Path) -> None:
     """Make an Ed25519 key pair: KEY.pem, for you alone (mode 0600), and KEY.pub.pem, for everybody."""
-    from cascade_rt.signature import generate_key_pair
+    from cascade_rt.bundles.signature import generate_key_pair
     from cascade_rt_cli.console import printable, shown
 
     public_key = key.with_name(f"{key.stem}.pub.pem")
@@ -41,7 +41,7 @@ def keygen(key: Path) -> None:
 @click.option("--key", type=PATH, required=True, metavar="KEY.pem", help="Ed25519 private key, without a password.")
 def sign(bundle_path: Path, key: Path) -> None:
     """Check all of BUNDLE, and sign its manifest: the signature is manifest.json.sig beside it."""
-    from cascade_rt.bundle import sign_bundle
+    from cascade_rt.bundles.bundle import sign_bundle
     from cascade_rt_cli.console import printable, shown
 
     signed = sign_bundle(bundle_path, key)
@@ -56,7 +56,7 @@ def verify(bundle_path: Path, public_key: Path | None) -> None:
 
     The exit code is 5 where it is refused.
     """
-    from cascade_rt.bundle import read_bundle
+    from cascade_rt.bundles.bundle import read_bundle
     from cascade_rt_cli.console import printable, shown
 
     opened = read_bundle(bundle_path, public_key)

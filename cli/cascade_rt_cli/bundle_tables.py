@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt_cli.console import print_rows, results_console
 
 

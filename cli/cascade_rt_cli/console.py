@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cascade_rt.common.shown_paths import hide_folders, plain_text, shown_path
 from cascade_rt.errors import CascadeError
-from cascade_rt.evaluation import Evaluation
-from cascade_rt.inference import Job
-from cascade_rt.segmentation import STATUS_SENTENCES, Segmentation
-from cascade_rt.shown_paths import hide_folders, plain_text, shown_path
+from cascade_rt.measuring.evaluation import Evaluation
+from cascade_rt.results.segmentation import STATUS_SENTENCES, Segmentation
+from cascade_rt.run.inference import Job
 from cascade_rt_cli.progress_lines import lines_while, progress_line
 from cascade_rt_cli.verbosity import is_quiet
 

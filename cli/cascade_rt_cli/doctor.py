@@ -12,9 +12,9 @@ def doctor(as_json: bool) -> None:
     """
     import json
 
-    from cascade_rt.doctor import examine
+    from cascade_rt.common.packages import pip_install
+    from cascade_rt.engines.doctor import examine
     from cascade_rt.errors import BackendUnavailableError
-    from cascade_rt.packages import pip_install
     from cascade_rt_cli.console import spinner
     from cascade_rt_cli.doctor_tables import print_diagnosis
     from cascade_rt_cli.plans import plans

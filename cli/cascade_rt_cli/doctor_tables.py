@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from cascade_rt.doctor import Diagnosis, Finding
+from cascade_rt.engines.doctor import Diagnosis, Finding
 from cascade_rt_cli.console import printable, results_console
 
 

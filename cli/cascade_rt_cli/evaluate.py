@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from cascade_rt.common.metrics import SAMPLE_SETS, SampleSet
 from cascade_rt.engines import BACKENDS, Backend, BackendChoice, PrecisionChoice
-from cascade_rt.metrics import SAMPLE_SETS, SampleSet
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.options import (
     PATH,
     backend_option,
@@ -74,7 +74,7 @@ def evaluate(
       cascade-rt evaluate --images imagesTs --labels labelsTs --bundle bundles/first -o report.json
       cascade-rt evaluate --images img --labels seg --organ 6
     """  # noqa: D301
-    from cascade_rt.case_pairs import LabelValues, pair_cases
+    from cascade_rt.data.case_pairs import LabelValues, pair_cases
     from cascade_rt_cli.evaluate_cohort import Outputs, evaluate_cohort
 
     values = LabelValues(organ or LabelValues().organ, tumor) if organ or tumor else None

@@ -8,16 +8,16 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cascade_rt.atomic import check_target
-from cascade_rt.cascade import Cascade, open_cascade
-from cascade_rt.case_pairs import CasePair, check_pairs
+from cascade_rt.common.atomic import check_target
+from cascade_rt.common.metrics import SampleSet
+from cascade_rt.data.case_pairs import CasePair, check_pairs
 from cascade_rt.engines import Backend, BackendChoice, PrecisionChoice
 from cascade_rt.errors import OutputError, PartialFailureError, UsageError
-from cascade_rt.evaluation import Evaluation, evaluate
-from cascade_rt.evaluation_report import save_case_table, save_report
-from cascade_rt.metrics import SampleSet
-from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.volume import Volume
+from cascade_rt.measuring.evaluation import Evaluation, evaluate
+from cascade_rt.measuring.evaluation_report import save_case_table, save_report
+from cascade_rt.run.cascade import Cascade, open_cascade
+from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console, shown_errors, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
 from cascade_rt_cli.options import are_one_file

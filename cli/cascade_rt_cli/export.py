@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.config import CascadeConfig, Islands
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_option, limits_option, scan_options
 
 
@@ -94,7 +94,7 @@ def export(
     from cascade_rt_cli.missing import needs_extra
 
     with needs_extra("export"):
-        from cascade_rt.bundle import is_bundle, read_bundle
+        from cascade_rt.bundles.bundle import is_bundle, read_bundle
         from cascade_rt.training.initial import load_initial
         from cascade_rt_export.bundle_export import export_bundle
         from cascade_rt_export.calibration import scan_calibration

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES
 from cascade_rt.engines.engine_cache import BuildOptions
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.tensorrt_api import import_tensorrt
 from cascade_rt.errors import UsageError
-from cascade_rt.tensors import STAGES
 from cascade_rt_cli.console import print_rows, results_console, shown
 from cascade_rt_cli.options import EngineChoice
 from cascade_rt_cli.plans import plans, shown_builds

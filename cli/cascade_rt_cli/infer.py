@@ -6,7 +6,7 @@ import click
 
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import UsageError
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
     PATH,
@@ -106,8 +106,8 @@ def infer(
       #SBATCH --array=0-15
       cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
-    from cascade_rt.cohort.cases import Shard, holds_many
-    from cascade_rt.search import SearchOptions
+    from cascade_rt.run.cohort.cases import Shard, holds_many
+    from cascade_rt.scans.search import SearchOptions
 
     search = SearchOptions(z_search, body_box)
     if reading.scattered and z_search > 1:
@@ -122,7 +122,7 @@ def infer(
             scans, output, bundle, backend, precision, how, reading, search, public_key=public_key, pictures=preview
         )
         return
-    from cascade_rt.inference import plan_jobs
+    from cascade_rt.run.inference import plan_jobs
     from cascade_rt_cli.infer_scans import infer_scans
 
     jobs = plan_jobs(scans, output, pictures=preview)

@@ -23,23 +23,23 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from cascade_rt.atomic import probe_folder
-from cascade_rt.bundle import default_bundle_path, read_bundle
-from cascade_rt.cohort.cases import Case, Shard, of_shard, plan_cases
-from cascade_rt.cohort.here import Runner, run_here
-from cascade_rt.cohort.journal import Journal
-from cascade_rt.cohort.ledger import Ledger, Outcome
-from cascade_rt.cohort.run import Summary, run_cohort
-from cascade_rt.cohort.workers import run_in_workers
+from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
+from cascade_rt.common.atomic import probe_folder
+from cascade_rt.common.version import __version__
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import PartialFailureError, UsageError
-from cascade_rt.inference import make_folder
-from cascade_rt.ladder import open_ladder_cascade
-from cascade_rt.nifti import split_suffix
-from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.search import SearchOptions
-from cascade_rt.segmentation import STATUS_SENTENCES
-from cascade_rt.version import __version__
+from cascade_rt.results.segmentation import STATUS_SENTENCES
+from cascade_rt.run.cohort.cases import Case, Shard, of_shard, plan_cases
+from cascade_rt.run.cohort.here import Runner, run_here
+from cascade_rt.run.cohort.journal import Journal
+from cascade_rt.run.cohort.ledger import Ledger, Outcome
+from cascade_rt.run.cohort.run import Summary, run_cohort
+from cascade_rt.run.cohort.workers import run_in_workers
+from cascade_rt.run.inference import make_folder
+from cascade_rt.run.ladder import open_ladder_cascade
+from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.search import SearchOptions
 from cascade_rt_cli.console import (
     print_rows,
     printable,

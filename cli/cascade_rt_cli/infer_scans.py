@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress
 
-from cascade_rt.cohort.here import segment_files
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
-from cascade_rt.inference import Job
-from cascade_rt.ladder import LadderCascade, open_ladder_cascade
-from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.search import WHOLE_SCAN, SearchOptions
-from cascade_rt.segmentation import Segmentation
+from cascade_rt.results.segmentation import Segmentation
+from cascade_rt.run.cohort.here import segment_files
+from cascade_rt.run.inference import Job
+from cascade_rt.run.ladder import LadderCascade, open_ladder_cascade
+from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from cascade_rt_cli.console import (
     print_intended_use,
     print_segmentation,

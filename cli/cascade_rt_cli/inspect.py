@@ -18,8 +18,8 @@ def inspect(bundle: Path | None, as_json: bool, report_schema: bool) -> None:
     """
     import json
 
-    from cascade_rt.bundle import default_bundle_path, read_bundle
-    from cascade_rt.segmentation import report_schema_path
+    from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
+    from cascade_rt.results.segmentation import report_schema_path
     from cascade_rt_cli.bundle_tables import print_bundle
 
     if report_schema:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError
-from cascade_rt.shown_paths import plain_text
 
 _FORMAT = f"{__name__}.format"
 

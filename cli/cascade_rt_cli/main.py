@@ -62,7 +62,7 @@ class _LazyGroup(click.Group):
 
 def _without_folders(ctx: click.Context, message: str) -> str:
     """Shorten the paths of the command line inside a message."""
-    from cascade_rt.shown_paths import hide_folders
+    from cascade_rt.common.shown_paths import hide_folders
 
     arguments: list[str] = ctx.meta[_ARGUMENTS]
     values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cascade_rt.common.packages import pip_install
 from cascade_rt.errors import BackendUnavailableError
-from cascade_rt.packages import pip_install
 
 _OURS = ("cascade_rt", "cascade_rt_export", "cascade_rt_cli")
 

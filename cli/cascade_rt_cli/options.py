@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import click
 
+from cascade_rt.common.tensors import ENGINE_PRECISIONS
 from cascade_rt.engines import BACKENDS
-from cascade_rt.nifti.options import MAX_VOXELS, ScanOptions
-from cascade_rt.tensors import ENGINE_PRECISIONS
+from cascade_rt.scans.nifti.options import MAX_VOXELS, ScanOptions
 
 
 class _BundlePath(click.Path):
@@ -20,7 +20,7 @@ class _BundlePath(click.Path):
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
-        from cascade_rt.bundle import find_bundle
+        from cascade_rt.bundles.bundle import find_bundle
 
         return super().convert(find_bundle(value), param, ctx)
 

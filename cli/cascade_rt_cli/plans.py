@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.engines.plans import Plan
-from cascade_rt.tensors import Precision, Stage
 from cascade_rt_cli.console import progress_bar
 from cascade_rt_cli.missing import needs_extra
 

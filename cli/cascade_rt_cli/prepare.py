@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.data.names import DATASETS, FLIP_CHOICES, Dataset, FlipChoice
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.options import PATH, scan_options
 
 

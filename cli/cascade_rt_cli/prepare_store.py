@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cascade_rt.case_pairs import LabelValues
 from cascade_rt.data import msd, nih
+from cascade_rt.data.case_pairs import LabelValues
 from cascade_rt.data.folder import TEST_SHARE, find_folder_cases
 from cascade_rt.data.names import Dataset, FlipChoice
 from cascade_rt.data.prepare import Listing, SplitRequest, prepare_cases
 from cascade_rt.errors import UsageError
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown, shown_errors, shown_message, typed
 from cascade_rt_cli.verbosity import print_note
 

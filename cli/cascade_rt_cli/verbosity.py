@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cascade_rt.shown_paths import plain_text
+from cascade_rt.common.shown_paths import plain_text
 from cascade_rt_cli.log_format import is_json, print_event
 
 _QUIET, _VERBOSE, _SHOWN = f"{__name__}.quiet", f"{__name__}.verbose", f"{__name__}.shown"

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import click
 
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
+from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
-from cascade_rt.nifti.options import ScanOptions
-from cascade_rt.tensors import EnginePrecision
+from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.plans import plans

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cascade_rt.common.tensors import CROPS_PER_BATCH, SHORTEST_SIDE, SLICES_PER_BATCH, STAGE_SPECS, Stage
 from cascade_rt.engines.base import Array, StageEngine
-from cascade_rt.tensors import CROPS_PER_BATCH, SHORTEST_SIDE, SLICES_PER_BATCH, STAGE_SPECS, Stage
 
 LARGEST_BATCH: Mapping[Stage, int] = {"stage1": SLICES_PER_BATCH, "stage2": CROPS_PER_BATCH}
 SIDES: Mapping[Stage, Sequence[tuple[int, int]]] = {

@@ -17,17 +17,17 @@ from typing import Any
 import onnx
 import torch
 
-from cascade_rt.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
-from cascade_rt.bundle_files import WEIGHTS_NAME, graph_name
+from cascade_rt.bundles.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
+from cascade_rt.bundles.files import WEIGHTS_NAME, graph_name
+from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
+from cascade_rt.common.version import __version__
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import BundleError, OutputError, OutputExistsError, ParityError
 from cascade_rt.models.weights import save_weights
-from cascade_rt.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.training.checkpoint import Checkpoint
-from cascade_rt.version import __version__
 from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.gate import LIMITS, ParityLimits, judge, run_gate

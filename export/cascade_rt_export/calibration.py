@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.cascade import find
+from cascade_rt.common.labels import TUMOR_LABEL
+from cascade_rt.common.tensors import Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
@@ -15,9 +16,8 @@ from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import InputError
-from cascade_rt.labels import TUMOR_LABEL
-from cascade_rt.nifti.options import AS_IT_IS, ScanOptions
-from cascade_rt.tensors import Stage
+from cascade_rt.run.cascade import find
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
 
 SLICES_PER_SCAN = 8
 PHANTOM_SEEDS = (20_000, 20_001, 20_002, 20_003)
@@ -88,7 +88,7 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = AS_IT_IS) -> 
     Raises:
         InputError: A scan cannot be read, or there is none.
     """
-    from cascade_rt.volume import read_volume
+    from cascade_rt.scans.volume import read_volume
 
     scans = []
     for path in paths:

@@ -3,7 +3,7 @@
 import onnxruntime
 from onnx import ModelProto
 
-from cascade_rt.processors import available_cpus
+from cascade_rt.common.processors import available_cpus
 
 
 def cpu_session(graph: ModelProto, *, optimised: bool = True) -> onnxruntime.InferenceSession:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.cascade import Found, find
+from cascade_rt.common.metrics import Confusion, confusion, pool
+from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.config import CascadeConfig, from_mapping, read_toml
 from cascade_rt.engines import Engines
 from cascade_rt.engines.handover import MASK_THRESHOLD
 from cascade_rt.errors import EngineError, ParityError, UsageError
-from cascade_rt.metrics import Confusion, confusion, pool
-from cascade_rt.tensors import EnginePrecision
+from cascade_rt.run.cascade import Found, find
 from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 

@@ -1,4 +1,4 @@
-"""The golden case of a bundle: made when it is exported, run whenever it is opened (see `cascade_rt.golden`)."""
+"""The golden case of a bundle: made on export, run whenever it is opened (see `cascade_rt.bundles.golden`)."""
 
 import hashlib
 import json
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.atomic import write_bytes
-from cascade_rt.bundle import Bundle, read_bundle, read_manifest_bytes
-from cascade_rt.bundle_files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile
+from cascade_rt.bundles.bundle import Bundle, read_bundle, read_manifest_bytes
+from cascade_rt.bundles.files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile
+from cascade_rt.bundles.golden import SIDE, Golden, golden_bytes
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.hashing import FileRecord
+from cascade_rt.common.labels import TUMOR_LABEL
+from cascade_rt.common.strict_json import parse_strict_json
+from cascade_rt.common.tensors import Stage
 from cascade_rt.config import CascadeConfig, from_mapping
 from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.golden import SIDE, Golden, golden_bytes
-from cascade_rt.hashing import FileRecord
-from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.models.weights import load_weights
-from cascade_rt.strict_json import parse_strict_json
-from cascade_rt.tensors import Stage
 
 PHANTOM_SEED = 20_003
 """Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumour in the piece."""
@@ -88,7 +88,7 @@ def _phantom_piece() -> Array:
 
 def _patient_piece() -> Array:
     """`[1, 1, SIDE, SIDE]`, HU: around the pancreas, in the slice that has most of it."""
-    from cascade_rt.volume import read_mask, read_volume
+    from cascade_rt.scans.volume import read_mask, read_volume
 
     scan = read_volume(demo_patient.SCAN, demo_patient.READING)
     return _piece_around(scan.voxels, read_mask(demo_patient.LABEL, like=scan) > 0)

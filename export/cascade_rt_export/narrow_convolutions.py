@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from cascade_rt.common.tensors import SHORTEST_SIDE, SIDE_MULTIPLE
 from cascade_rt.engines.base import Array
-from cascade_rt.tensors import SHORTEST_SIDE, SIDE_MULTIPLE
 from cascade_rt_export.cpu_session import cpu_session
 
 VECTOR = 16

@@ -12,8 +12,8 @@ import torch._dynamo.config
 from onnx import ModelProto
 from torch import nn
 
+from cascade_rt.common.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, StageSpec
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
-from cascade_rt.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, StageSpec
 from cascade_rt_export.batch_norms import with_folded_norms
 from cascade_rt_export.narrow_convolutions import fill_vectors
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.agreement import max_errors
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import ParityError
-from cascade_rt.tensors import STAGES, Stage
+from cascade_rt.measuring.agreement import max_errors
 
 MAX_ERROR = 1e-4
 """Largest difference of a probability that still counts as the same."""

@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cascade_rt.atomic import check_target, write_bytes
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.atomic import check_target, write_bytes
+from cascade_rt.common.tensors import STAGES, Precision, Stage
 from cascade_rt.engines.engine_cache import BuildOptions, EngineCache, Machine
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.plans import Plan, PlanSource
 from cascade_rt.errors import OutputError
-from cascade_rt.tensors import STAGES, Precision, Stage
 from cascade_rt_export.trt_build import EngineFacts, OnBuild, build_engine, cached_engine, say_nothing
 from cascade_rt_export.trt_layers import layers_to_json
 

@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from cascade_rt.bundle_files import BundleFile
+from cascade_rt.bundles.files import BundleFile
+from cascade_rt.common.tensors import SHORTEST_SIDE, STAGE_SPECS, Precision, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.engine_cache import BuildOptions, CachedEngine, EngineCache, Machine, engine_key
 from cascade_rt.engines.shape_profiles import ShapeProfile, shape_profiles
@@ -32,7 +33,6 @@ from cascade_rt.engines.tensorrt_api import (
     tensorrt_log,
 )
 from cascade_rt.errors import EngineBuildError, UsageError
-from cascade_rt.tensors import SHORTEST_SIDE, STAGE_SPECS, Precision, Stage
 from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.trt_layers import EngineLayer, layers_from_json, layers_from_log, layers_to_json
 from cascade_rt_export.trt_precision import Convolution, WorkShares, check_precision, work_shares

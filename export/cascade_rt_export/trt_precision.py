@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cascade_rt.common.tensors import Precision
 from cascade_rt.errors import EngineBuildError
-from cascade_rt.tensors import Precision
 from cascade_rt_export.trt_layers import EngineLayer, NumberType
 
 LEAST_SHARE = 0.95

@@ -26,13 +26,13 @@ from benchmarks.gpu.lines import Lines, describe_machine
 from benchmarks.gpu.network import Network, Task, add_graphs, noise, random_network, usual_side
 from benchmarks.gpu.peaks import PEAKS, TFLOPS, Peak, matrix_product, measure_peaks
 from benchmarks.gpu.timings import measure_timings
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGE_SPECS, STAGES
 from cascade_rt.engines.engine_cache import CACHE_VARIABLE
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.onnxruntime_session import open_cpu_session
 from cascade_rt.engines.plans import no_plans
 from cascade_rt.errors import BundleError, OutputError
-from cascade_rt.tensors import STAGE_SPECS, STAGES
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export import gate, onnx_graph
 from tests.gpu_backends import require_packages

@@ -12,9 +12,9 @@ from benchmarks.limit.operators import PROFILERS, profile, stage_images
 from benchmarks.limit.peaks import best, convolution
 from benchmarks.limit.stages import Images, images_of, stage_lines, work_of_stage
 from benchmarks.limit.work import Work, work_of
-from cascade_rt.benchmarking.measure import ArmResult, Scan, TimedRun
-from cascade_rt.benchmarking.worker import Opened, Run
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.measuring.benchmarking.measure import ArmResult, Scan, TimedRun
+from cascade_rt.measuring.benchmarking.worker import Opened, Run
 
 
 def graph_of(

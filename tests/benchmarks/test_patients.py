@@ -35,9 +35,9 @@ from benchmarks.patients.scores import (
 )
 from benchmarks.patients.shapes import largest_component, surface_scores
 from benchmarks.patients.table import model_card
-from cascade_rt.bundle import default_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
 from cascade_rt.errors import InputError, UsageError
-from cascade_rt.volume import Volume
+from cascade_rt.scans.volume import Volume
 
 SPACING_MM = (2.5, 0.8, 0.8)
 Bools = npt.NDArray[np.bool_]

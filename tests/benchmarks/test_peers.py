@@ -16,18 +16,18 @@ from benchmarks.peers.common import find_crop
 from benchmarks.peers.comparison import profiler_of
 from benchmarks.peers.scans import make_scans, write_tall
 from benchmarks.peers.targets import Target, folder_target, memory_target, ratio_text, speed_targets
-from cascade_rt.benchmarking.arms import Arm
-from cascade_rt.benchmarking.masks import compare_masks
-from cascade_rt.benchmarking.measure import ArmResult, Measurement, Reference, Schedule, measure
-from cascade_rt.benchmarking.statistics import Ratio
-from cascade_rt.benchmarking.worker import Opened, Run
-from cascade_rt.bundle import embedded_bundle_path
+from cascade_rt.bundles.bundle import embedded_bundle_path
 from cascade_rt.config import CropConfig
-from cascade_rt.crop import plan_box
 from cascade_rt.data.phantom import Phantom, make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import UsageError
+from cascade_rt.measuring.benchmarking.arms import Arm
+from cascade_rt.measuring.benchmarking.masks import compare_masks
+from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement, Reference, Schedule, measure
+from cascade_rt.measuring.benchmarking.statistics import Ratio
+from cascade_rt.measuring.benchmarking.worker import Opened, Run
+from cascade_rt.models.crop import plan_box
 from tests.benchmark_runners import CopyRunner
 
 EAGER = [peer.name for peer in PEERS if "compiled" not in peer.name]

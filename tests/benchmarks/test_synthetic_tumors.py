@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from benchmarks.patients.cases import Case, Patient
 from benchmarks.patients.scores import Bootstrap
 from benchmarks.synthetic_tumors import FALSE_LESION_MM2, main, make_tumors, summaries
-from cascade_rt.bundle import embedded_bundle_path
-from cascade_rt.tumor_recipe import TumorRecipe
-from cascade_rt.volume import Volume
+from cascade_rt.bundles.bundle import embedded_bundle_path
+from cascade_rt.config.tumor_recipe import TumorRecipe
+from cascade_rt.scans.volume import Volume
 
 
 def slices_of(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,10 +19,10 @@ from benchmarks.tumor_crops.crops import Crop, cut_crops, read_crops
 from benchmarks.tumor_crops.matching import attenuation_hu, matched, noise_hu
 from benchmarks.tumor_crops.placing import fillings
 from benchmarks.tumor_crops.roc import area_under_roc, figures, sensitivity_at
-from cascade_rt.bundle import embedded_bundle_path
+from cascade_rt.bundles.bundle import embedded_bundle_path
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.errors import InputError
-from cascade_rt.tumor_recipe import TumorRecipe
-from cascade_rt.volume import Volume
+from cascade_rt.scans.volume import Volume
 
 SCORES = st.lists(st.integers(0, 5).map(float), min_size=1, max_size=8)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.wide_bundle import make_wide_bundle, widen
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import UsageError
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph

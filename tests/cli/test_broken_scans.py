@@ -23,7 +23,7 @@ WINDOW = (-100.0, 240.0)
 def engines_without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded bundle, computed by engines that find an organ in everything above 50 HU."""
     engines = Engines(organ_by_hu(50.0, WINDOW), tumor_by_salient(0.75))
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", lambda *_: engines)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", lambda *_: engines)
 
 
 def infer(file: ScanFile, folder: Path) -> tuple[Path, Result]:

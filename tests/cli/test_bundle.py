@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 

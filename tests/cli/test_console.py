@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cascade_rt.inference import Job
-from cascade_rt.islands import IslandRecord
-from cascade_rt.volume import Volume
+from cascade_rt.results.islands import IslandRecord
+from cascade_rt.run.inference import Job
+from cascade_rt.scans.volume import Volume
 from cascade_rt_cli.console import print_segmentation, spinner, volume_text
 from cascade_rt_cli.verbosity import print_note
 from tests.cohort_files import AFFINE, HU, block, fake_cascade

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cascade_rt.bundle import Bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import EngineInfo
 from cascade_rt.engines.fake import FakeEngine
+from cascade_rt.run.cascade import Cascade
 from cascade_rt_cli.main import main
 from tests.cohort_files import block, fake_cascade, save_cohort, save_labels, truncate
 

@@ -27,7 +27,7 @@ def engines_without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_engines(*_: object) -> Engines:
         return Engines(organ_by_hu(50.0, WINDOW), tumor_by_salient(0.75))
 
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", open_engines)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_1_is_a_bug_of_ours_with_its_traceback(scan: Path, tmp_path: Path, monke
     def fail(*_: object, **__: object) -> NoReturn:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cascade_rt.cascade.measure", fail)
+    monkeypatch.setattr("cascade_rt.run.cascade.measure", fail)
     result = infer(scan, "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
@@ -94,7 +94,7 @@ def test_7_is_an_engine_that_cannot_run(scan: Path, tmp_path: Path, monkeypatch:
     def refuse(*_: object) -> NoReturn:
         raise BackendUnavailableError("there is no GPU; take another backend")
 
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", refuse)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", refuse)
     result = infer(scan, "-o", tmp_path / "out")
     assert (result.exit_code, code_of(result)) == (7, "E_BACKEND")
 
@@ -106,7 +106,7 @@ def test_7_is_an_engine_that_returns_what_is_no_number(
         spoilt = FakeEngine("stage1", lambda inputs: {"organ_prob": np.full_like(inputs["hu"], np.nan)})
         return Engines(spoilt, tumor_by_salient(0.75))
 
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", open_engines)
     result = infer(scan, "-o", tmp_path / "out")
     assert (result.exit_code, code_of(result)) == (7, "E_NONFINITE_OUTPUT")
 

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines import GPU_BACKENDS
 from cascade_rt.errors import OutputError
-from cascade_rt.segmentation import Segmentation
+from cascade_rt.results.segmentation import Segmentation
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 

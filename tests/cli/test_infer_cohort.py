@@ -19,7 +19,7 @@ def engines_without_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     def open_engines(*_: object) -> Engines:
         return Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
 
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", open_engines)
     monkeypatch.chdir(tmp_path)
     save_scan(Path("in", "good.nii.gz"))
 

@@ -47,7 +47,7 @@ def test_every_command_takes_both_flags_behind_its_name(command: str) -> None:
 
 def test_the_log_says_which_file_is_read_and_which_engine_opened(scan: Path, tmp_path: Path) -> None:
     lines = infer(scan, tmp_path, "-v").stderr.splitlines()
-    assert any(line.endswith("INFO cascade_rt.volume: reading scan.nii.gz") for line in lines)
+    assert any(line.endswith("INFO cascade_rt.scans.volume: reading scan.nii.gz") for line in lines)
     opened = re.compile(r"INFO cascade_rt\.engines: opened \S*phantom_bundle on onnxruntime .* in fp32")
     assert any(opened.search(line) for line in lines)
 
@@ -61,13 +61,18 @@ def test_the_log_of_programs_is_json(scan: Path, tmp_path: Path) -> None:
     options = ("-v", "--log-format", "json", "--bundle", "phantom", "--backend", "onnxruntime")
     result = cascade_rt("infer", scan, *options, "-o", tmp_path)
     events = [json.loads(line) for line in result.stderr.splitlines()]
-    assert {"event": "log", "level": "INFO", "logger": "cascade_rt.volume", "message": "reading scan.nii.gz"} in events
+    assert {
+        "event": "log",
+        "level": "INFO",
+        "logger": "cascade_rt.scans.volume",
+        "message": "reading scan.nii.gz",
+    } in events
 
 
 def test_what_workers_log_reaches_the_console_without_folders(scan: Path, tmp_path: Path) -> None:
     options = ("-v", "--workers", 1, "--bundle", "phantom", "--backend", "onnxruntime")
     lines = cascade_rt("infer", scan.parent, *options, "-o", tmp_path).stderr.splitlines()
-    assert any(line.endswith("INFO cascade_rt.volume: reading scan.nii.gz") for line in lines)
+    assert any(line.endswith("INFO cascade_rt.scans.volume: reading scan.nii.gz") for line in lines)
     assert not any("Jane_Doe" in line for line in lines)
 
 

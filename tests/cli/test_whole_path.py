@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from cascade_rt.bundle import default_bundle_path, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import default_bundle_path, embedded_bundle_path, read_bundle
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt_cli.main import main

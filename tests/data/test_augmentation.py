@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade_rt.common.tensors import PADDING_HU
 from cascade_rt.config import Augmentation, TrainConfig, load_config
 from cascade_rt.data.augmentation import Change, change_slice, draw_change
 from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
-from cascade_rt.tensors import PADDING_HU
 
 CONFIG = TrainConfig(batch_size=2, slices="organ", augmentation="full")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from cascade_rt.dicom import find_series, read_series
 from cascade_rt.errors import BackendUnavailableError, InputError
-from cascade_rt.volume import Volume, read_mask
+from cascade_rt.scans.dicom import find_series, read_series
+from cascade_rt.scans.volume import Volume, read_mask
 from tests.dicom_files import SliceFile, axial_slices, changed, write_series
 
 HU = (np.arange(6 * 8 * 10).reshape(6, 8, 10) * 4 - 1000).astype(np.int16)

@@ -9,13 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cascade_rt.case_pairs import LabelValues
+from cascade_rt.data.case_pairs import LabelValues
 from cascade_rt.data.folder import find_folder_cases
 from cascade_rt.data.prepare import SplitRequest, prepare_cases
 from cascade_rt.data.slices import has_tumor, open_cases
 from cascade_rt.data.split import Split, draw_split, read_case_list, read_split
 from cascade_rt.errors import InputError, PartialFailureError, UsageError
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from tests.data_trees import anatomy, write_nifti
 from tests.volume_files import unplaced
 

@@ -18,7 +18,7 @@ from cascade_rt.data.prepare import Listing, Preparation, SplitRequest, prepare_
 from cascade_rt.data.slices import has_case, is_intact, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.errors import BackendUnavailableError, InputError, OutputError, PartialFailureError, UsageError
-from cascade_rt.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.options import ScanOptions
 from tests.data_trees import anatomy, msd_tree, nih_tree, write_nifti
 from tests.dicom_files import axial_slices, write_series
 
@@ -117,7 +117,7 @@ def test_a_conversion_that_is_killed_leaves_no_case(data: Path, store: Path, mon
         os.rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cascade_rt.atomic.os.replace", fail_at_the_label)
+        patch.setattr("cascade_rt.common.atomic.os.replace", fail_at_the_label)
         with pytest.raises(KeyboardInterrupt):
             prepare(data, store)
     assert replaced == ["image.npy", "label.npy"]

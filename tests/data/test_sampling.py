@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade_rt.common.tensors import PADDING_HU
 from cascade_rt.config import TrainConfig
 from cascade_rt.data.sampling import SliceSampler, draw_patch, padded_shape
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import InputError
-from cascade_rt.tensors import PADDING_HU
 
 CONFIG = TrainConfig(batch_size=3)
 

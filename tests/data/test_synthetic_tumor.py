@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascade_rt.config import TrainConfig
+from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.sampling import SliceSampler
 from cascade_rt.data.slices import Case
 from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.errors import UsageError
-from cascade_rt.tumor_recipe import TumorRecipe
 
 PLAIN = TumorRecipe(push=(0.0, 0.0), duct_share=0.0, atrophy_share=0.0, overhang=(0.0, 0.0), necrosis_share=0.0)
 """Nothing but a tumour inside the gland."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import EnginePrecision, Stage
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, BackendChoice, open_engines
 from cascade_rt.engines.base import EngineInfo, StageEngine
 from cascade_rt.engines.fake import FakeEngine
@@ -15,7 +16,6 @@ from cascade_rt.errors import (
     OutputError,
     UsageError,
 )
-from cascade_rt.tensors import EnginePrecision, Stage
 from tests.hidden_packages import hide
 
 NO_GPU = "tensorrt and onnxruntime-cuda need an NVIDIA GPU: this machine has no NVIDIA driver (no no_such_driver.so)"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade_rt.crop import Box, crop
 from cascade_rt.engines.device_images import DeviceBatch, DeviceImage, DeviceImages
+from cascade_rt.models.crop import Box, crop
 from tests.fake_gpu import FakeGpu
 
 

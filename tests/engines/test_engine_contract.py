@@ -9,12 +9,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import ENGINE_PRECISIONS, STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.engines.plans import Plan
-from cascade_rt.tensors import ENGINE_PRECISIONS, STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt_export.gate import LIMITS
 from tests.bf16 import require_bf16
 from tests.gpu_backends import require_packages

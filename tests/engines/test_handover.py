@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cascade_rt.cascade import Cascade
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine, organ_by_hu
 from cascade_rt.engines.handover import HostHandover
@@ -15,7 +14,8 @@ from cascade_rt.engines.plans import Plan
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 from cascade_rt.engines.tensorrt_handover import DeviceHandover
 from cascade_rt.errors import EngineError
-from cascade_rt.volume import Volume
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
 from tests.fake_gpu import FakeGpu, Network
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines.base import smallest_inputs
 from cascade_rt.engines.onnxruntime_session import CUDA, check_placement, open_gpu_session, run_bound
 from cascade_rt.errors import BackendUnavailableError

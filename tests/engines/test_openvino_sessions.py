@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascade_rt.agreement import max_errors
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.engines import open_engine, openvino_session
 from cascade_rt.engines.openvino_engine import parts_of
 from cascade_rt.engines.openvino_session import (
@@ -20,7 +20,7 @@ from cascade_rt.engines.openvino_session import (
     open_parts,
 )
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
-from cascade_rt.tensors import STAGES, Stage
+from cascade_rt.measuring.agreement import max_errors
 from tests.bf16 import require_bf16
 
 
@@ -123,7 +123,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 
 import sys
 import numpy as np
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import smallest_inputs
 

@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle, read_bundle, record_files, write_manifest
-from cascade_rt.cascade import open_cascade
+from cascade_rt.bundles.bundle import Bundle, read_bundle, record_files, write_manifest
+from cascade_rt.bundles.golden import Golden
+from cascade_rt.common.tensors import PRECISIONS, Precision
 from cascade_rt.engines import open_engine
 from cascade_rt.engines.base import Array, EngineInfo
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import EngineError
-from cascade_rt.golden import Golden
-from cascade_rt.tensors import PRECISIONS, Precision
+from cascade_rt.run.cascade import open_cascade
 
 
 class _Engine(FakeEngine):

@@ -3,10 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade_rt.common.tensors import (
+    CROPS_PER_BATCH,
+    LONGEST_SIDE,
+    SHORTEST_SIDE,
+    SIDE_MULTIPLE,
+    SLICES_PER_BATCH,
+    STAGES,
+)
 from cascade_rt.config import CascadeConfig, CropConfig
-from cascade_rt.crop import full_box, grid_size
 from cascade_rt.engines.shape_profiles import shape_profiles
-from cascade_rt.tensors import CROPS_PER_BATCH, LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, SLICES_PER_BATCH, STAGES
+from cascade_rt.models.crop import full_box, grid_size
 
 
 @st.composite

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import CPU_BATCH, STAGE_SPECS, STAGES, EnginePrecision, Stage
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.streams import count_streams, share_out
-from cascade_rt.tensors import CPU_BATCH, STAGE_SPECS, STAGES, EnginePrecision, Stage
 from tests.bf16 import require_bf16
 
 Open = Callable[[int], StageEngine]

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cascade_rt.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.engines import open_engine, open_engines
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.plans import Plan
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 from cascade_rt.errors import BackendUnavailableError, OutsideProfileError
-from cascade_rt.tensors import Precision, Stage
 from tests.fake_gpu import FakeGpu, doubling
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from cascade_rt import open_cascade
-from cascade_rt.cascade import Cascade
 from cascade_rt.engines import Backend, Engines
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import UsageError
-from cascade_rt.volume import Volume
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ FORKED = """
 import os
 import numpy as np
 from cascade_rt.errors import CascadeError
-from cascade_rt.volume import Volume
+from cascade_rt.scans.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
 
 cascade = fake_cascade()

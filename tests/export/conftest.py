@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.data.phantom import make_phantom
-from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.half_precision import half_precision_graph
 from tests.half_graphs import Converted, run
 

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle, read_bundle
-from cascade_rt.cascade import Cascade
+from cascade_rt.bundles.bundle import Bundle, read_bundle
+from cascade_rt.common.tensors import PRECISIONS, STAGES, Precision, Stage
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
 from cascade_rt.errors import BundleError, OutputExistsError, ParityError
-from cascade_rt.tensors import PRECISIONS, STAGES, Precision, Stage
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.volume import Volume
 from cascade_rt.training.checkpoint import Checkpoint
-from cascade_rt.volume import Volume
 from cascade_rt_export import batch_slots, bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
 from cascade_rt_export.gate import LIMITS

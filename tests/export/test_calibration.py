@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cascade_rt.common.labels import TUMOR_LABEL
 from cascade_rt.config import CascadeConfig
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.errors import InputError
-from cascade_rt.labels import TUMOR_LABEL
 from cascade_rt_export.calibration import (
     PHANTOM_ORGAN_SLICES,
     PHANTOM_SEEDS,

@@ -10,12 +10,12 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from cascade_rt.bundles.graph_checks import check_graph
+from cascade_rt.common.tensors import STAGE_SPECS
 from cascade_rt.config import COMPARATORS, Comparator
 from cascade_rt.data.phantom import make_phantom
-from cascade_rt.graph_checks import check_graph
 from cascade_rt.models.blocks import Norm
 from cascade_rt.models.comparators import NORMS, build_comparator
-from cascade_rt.tensors import STAGE_SPECS
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.half_precision import half_precision_graph
 from cascade_rt_export.onnx_graph import onnx_from_graph

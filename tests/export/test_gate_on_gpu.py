@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.engines import GPU_BACKENDS, Backend, Engines, open_engines
 from cascade_rt.engines.engine_cache import CACHE_VARIABLE
 from cascade_rt_export.calibration import phantom_calibration

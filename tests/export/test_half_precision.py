@@ -12,12 +12,12 @@ import pytest
 from onnx import ModelProto, TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from cascade_rt.agreement import max_errors
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.config import Variant, load_config
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.errors import BundleError
+from cascade_rt.measuring.agreement import max_errors
 from cascade_rt.models.cascade_model import CascadeModel
-from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.half_precision import half_precision_graph, to_half
 from cascade_rt_export.half_rounding import rounding_graph

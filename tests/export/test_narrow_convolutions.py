@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
-from cascade_rt.tensors import STAGES, Stage
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.narrow_convolutions import fill_vectors
 from tests.narrow_graphs import graph_of

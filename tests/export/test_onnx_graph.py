@@ -5,8 +5,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle
-from cascade_rt.tensors import STAGE_SPECS, STAGES, Stage
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGE_SPECS, STAGES, Stage
 
 
 @pytest.fixture(params=STAGES)

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle, record_files
-from cascade_rt.bundle_files import graph_name
+from cascade_rt.bundles.bundle import Bundle, record_files
+from cascade_rt.bundles.files import graph_name
+from cascade_rt.common.tensors import STAGES
 from cascade_rt.engines.engine_cache import BuildOptions
 from cascade_rt.errors import OutputExistsError
-from cascade_rt.tensors import STAGES
 from cascade_rt_export.plans import write_plans
 from tests.build_reasons import noted
 from tests.half_graphs import convolutions, of_stage

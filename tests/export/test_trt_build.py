@@ -11,12 +11,12 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.engine_cache import PLAN_NAME, BuildOptions, EngineCache, Machine, Precision
 from cascade_rt.engines.shape_profiles import shape_profiles
 from cascade_rt.engines.tensorrt_api import tensorrt_log
 from cascade_rt.errors import EngineBuildError, UsageError
-from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.half_precision import to_half
 from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
 from cascade_rt_export.trt_progress import BuildProgress

@@ -5,11 +5,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.tensors import STAGES, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.engine_cache import EngineCache, Machine
 from cascade_rt.engines.nvidia import find_gpu
-from cascade_rt.tensors import STAGES, Stage
 from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
 from tests.build_reasons import noted
 from tests.half_graphs import Converted

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.errors import BundleError, InputError
 from cascade_rt_export.value_ranges import ValueRange, observe_ranges
 from tests.half_graphs import model, node

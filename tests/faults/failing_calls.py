@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cascade_rt.hashing import HashedFile
+from cascade_rt.common.hashing import HashedFile
 
 
 @dataclass

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.cohort.journal import journal_path, read_journal
 from cascade_rt.errors import CascadeError
+from cascade_rt.run.cohort.journal import journal_path, read_journal
 from tests.cohort_runs import masks, names, run, save_scans, without_times
 from tests.faults.failing_calls import failing
 

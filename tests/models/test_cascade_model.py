@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from cascade_rt.crop import Box, paste
 from cascade_rt.models.cascade_model import paste_crops
+from cascade_rt.models.crop import Box, paste
 
 SLICES, BOXES = [2, 0], [Box(4, 8, 6, 5), Box(0, 11, 6, 5)]
 

@@ -3,8 +3,8 @@
 import torch
 
 from cascade_rt.config import CascadeConfig
-from cascade_rt.crop import Box
 from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.models.crop import Box
 from cascade_rt.models.saliency import SaliencyModule
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cascade_rt.cascade import find
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.models.cascade_model import CascadeModel
+from cascade_rt.run.cascade import find
 
 CONFIG = CascadeConfig(base_width=8, stage1_stride=2, window_hu=(0.0, 200.0))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.bundle import Bundle, read_bundle
-from cascade_rt.bundle_files import BundleFile
+from cascade_rt.bundles.bundle import Bundle, read_bundle
+from cascade_rt.bundles.files import BundleFile
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, open_engine
 
 HERE = [backend for backend in BACKENDS if backend not in GPU_BACKENDS]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cascade_rt
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -48,16 +48,16 @@ def test_importing_the_package_imports_nothing_but_itself() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "volume",
-        "cascade",
-        "inference",
-        "evaluation",
+        "scans.volume",
+        "run.cascade",
+        "run.inference",
+        "measuring.evaluation",
         "engines",
-        "segmentation",
-        "crop",
-        "bundle",
+        "results.segmentation",
+        "models.crop",
+        "bundles.bundle",
         "engines.engine_cache",
-        "doctor",
+        "engines.doctor",
     ],
 )
 def test_the_runtime_imports_no_engine_library(module: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt_cli.main import main
@@ -46,7 +46,7 @@ def engines_without_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_engines(*_: object) -> Engines:
         return Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
 
-    monkeypatch.setattr("cascade_rt.cascade.open_engines", open_engines)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_engines", open_engines)
 
 
 def run(*arguments: object) -> Result:

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator, ValidationError
 
-from cascade_rt.bundle import Bundle
-from cascade_rt.hashing import file_sha256
-from cascade_rt.segmentation import REPORT_VERSION, report_schema_path
-from cascade_rt.volume import Volume
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.hashing import file_sha256
+from cascade_rt.results.segmentation import REPORT_VERSION, report_schema_path
+from cascade_rt.scans.volume import Volume
 from cascade_rt_cli.main import main
 from tests.cohort_files import AFFINE, HU, block, fake_cascade, trained_on
 from tests.volume_files import noisy_tissue

@@ -11,11 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cascade_rt.cascade import Cascade
+from cascade_rt.common.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH
 from cascade_rt.engines.fake import FakeEngine
-from cascade_rt.inference import infer_file, infer_files, plan_jobs
-from cascade_rt.search import WHOLE_SCAN, SearchOptions
-from cascade_rt.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.inference import infer_file, infer_files, plan_jobs
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from tests.cohort_files import AFFINE, fake_cascade
 
 SIDE = 256

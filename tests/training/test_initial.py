@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cascade_rt.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.training.checkpoint import FILE_NAME, Checkpoint, save_checkpoint
 from cascade_rt.training.initial import join_stages, load_initial

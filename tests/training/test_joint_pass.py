@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cascade_rt.config import CascadeConfig, CropConfig, TrainConfig
-from cascade_rt.crop import Box
 from cascade_rt.data.sampling import Batch
 from cascade_rt.models.cascade_model import CascadeModel, OrganPass
+from cascade_rt.models.crop import Box
 from cascade_rt.training.joint_pass import CropGroup, batch_losses, plan_training_boxes
 from cascade_rt.training.schedule import INTERMEDIATE, JOINT, SEPARATE, Step
 from tests.training_cases import disc_case

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cascade_rt.cascade import find_mask
+from cascade_rt.common.metrics import dice
 from cascade_rt.config import CascadeConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.metrics import dice
+from cascade_rt.run.cascade import find_mask
 from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 from cascade_rt.training.spacing import with_spacing
 from cascade_rt.training.validation import validate

@@ -11,11 +11,11 @@ import torch
 from click.testing import CliRunner, Result
 
 from cascade_rt import Volume, open_cascade
-from cascade_rt.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.metrics import dice
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import EngineError, UsageError
-from cascade_rt.metrics import dice
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 from cascade_rt.training.loop import train

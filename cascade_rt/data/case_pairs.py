@@ -1,0 +1,196 @@
+"""Scans and their true labels, two folders of them: paired by name and checked before the work begins."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.common.shown_paths import plain_text
+from cascade_rt.errors import CascadeError, InputError, UsageError
+from cascade_rt.scans.grids import CanonicalGrid
+from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
+
+CHANNEL_SUFFIX = "_0000"
+"""What nnU-Net adds to the name of a case's first, and here only, image."""
+_SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """Which numbers of the label files mean what; all others are background."""
+
+    organ: tuple[int, ...] = (ORGAN_LABEL,)
+    """Pancreas."""
+    tumor: tuple[int, ...] = ()
+    """Tumour of the pancreas."""
+
+    def __post_init__(self) -> None:
+        named = (*self.organ, *self.tumor)
+        if not self.organ or min(named) < 1 or max(named) > 255:
+            raise UsageError(f"labels of pancreas and tumour must be numbers from 1 to 255, got {named}")
+        if len(set(named)) != len(named):
+            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumour {self.tumor}")
+
+    def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumour; the shape stays."""
+        table = np.zeros(256, dtype=np.uint8)
+        table[[*self.organ]] = ORGAN_LABEL
+        table[[*self.tumor]] = TUMOR_LABEL
+        translated: npt.NDArray[np.uint8] = table[label]
+        return translated
+
+
+@dataclass(frozen=True, slots=True)
+class CasePair:
+    """A scan file and the file of its true labels."""
+
+    name: str
+    """The name of the label file without its ending."""
+    image: Path
+    label: Path
+    values: LabelValues | None = None
+    """What the numbers of its labels mean; None: 0 background, 1 pancreas, 2 tumour, and there are no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Pairs that have been checked."""
+
+    pairs: tuple[CasePair, ...]
+    tumor_in_labels: bool
+    """Whether any label file marks a tumour. Where none does, the labels know no tumours (such as those of NIH)."""
+
+
+def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
+    """Pair the .nii and .nii.gz files of two folders by name.
+
+    An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`; no other likeness is
+    guessed. Hidden files are passed over, among them the `._*` that macOS leaves behind.
+
+    Args:
+        images: Folder of the scans.
+        labels: Folder of the labels.
+        values: What the numbers of the labels mean, as in `CasePair`.
+
+    Returns:
+        Pairs, sorted by name.
+
+    Raises:
+        InputError: A folder is missing or without NIfTI files, two files have the same name, or a file of either
+            folder has no partner in the other.
+    """
+    image_files, label_files = _nifti_files(images), _nifti_files(labels)
+    pairs: dict[str, CasePair] = {}
+    alone = []
+    for image_name, image in image_files.items():
+        name = _label_name(image_name, label_files)
+        if name is None:
+            alone.append(image_name)
+            continue
+        if name in pairs:
+            raise InputError(f"{pairs[name].image} and {image} both belong to {label_files[name]}; remove one of them")
+        pairs[name] = CasePair(name, image, label_files[name], values)
+    problems = (("images without a label", alone), ("labels without an image", sorted(label_files.keys() - pairs)))
+    if any(names for _, names in problems):
+        found = "; ".join(f"{what}: {_shorten(names)}" for what, names in problems if names)
+        raise InputError(f"{images}, {labels}: {found}; give an image and its label the same name")
+    return tuple(pairs[name] for name in sorted(pairs))
+
+
+def check_pairs(
+    pairs: Sequence[CasePair], *, reading: ScanOptions = AS_IT_IS, on_pair: Callable[[], None] = lambda: None
+) -> Cohort:
+    """Find out before the work begins which pairs cannot be evaluated.
+
+    Of each label file all is read: its numbers, and that it lies on the grid of its scan. Of the scan only the header
+    is read, which costs nothing; damage behind it shows when the scan's turn comes.
+
+    Args:
+        pairs: What `pair_cases` found.
+        reading: What the user says about the scans that they do not say themselves.
+        on_pair: Called after each pair.
+
+    Raises:
+        InputError: Some pairs cannot be evaluated; the message has a line for each.
+    """
+    problems, tumor_in_labels = [], False
+    for pair in pairs:
+        try:
+            tumor_in_labels |= bool((read_truth(pair, read_grid(pair.image, reading)).voxels == TUMOR_LABEL).any())
+        except CascadeError as error:
+            problems.append(plain_text(str(error)))
+        on_pair()
+    if problems:
+        lines = "\n  ".join(problems)
+        raise InputError(f"{len(problems)} of {len(pairs)} cases cannot be evaluated\n  {lines}")
+    return Cohort(tuple(pairs), tumor_in_labels)
+
+
+def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
+    """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumour.
+
+    Raises:
+        InputError: As in `read_labels`; there is another label, or none of those that were named.
+    """
+    labels = read_labels(pair.label, like=like)
+    if pair.values is not None:
+        return replace(labels, voxels=translate_labels(labels.voxels, pair.values, pair.label))
+    highest = labels.voxels.max()
+    if highest > TUMOR_LABEL:
+        raise InputError(
+            f"{pair.label}: holds the label {highest}; "
+            "labels are 0 (background), 1 (pancreas) and 2 (tumour); name others with --organ and --tumor"
+        )
+    return labels
+
+
+def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Path) -> npt.NDArray[np.uint8]:
+    """Turn the numbers of a label file into 0, 1 and 2.
+
+    Raises:
+        InputError: It holds labels, and none of those that were named.
+    """
+    translated = values.translate(label)
+    if label.any() and not translated.any():
+        found = ", ".join(str(value) for value in np.unique(label) if value)
+        raise InputError(
+            f"{path}: holds the labels {found}, none of which was named; name that of the pancreas with --organ"
+        )
+    return translated
+
+
+def _nifti_files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; name the one that holds the .nii or .nii.gz files")
+    files: dict[str, Path] = {}
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        sentence = f"the folder cannot be read ({error.strerror}); check its permissions"
+        raise InputError(f"{folder}: {sentence}", code="E_READ") from error
+    for path in paths:
+        name, suffix = split_suffix(path.name)
+        if path.name.startswith(".") or not suffix:
+            continue
+        if name in files:
+            raise InputError(f"{files[name]} and {path}: both are {name}; remove one of them")
+        files[name] = path
+    if not files:
+        raise InputError(f"{folder}: holds no .nii or .nii.gz file; name another folder")
+    return files
+
+
+def _label_name(image_name: str, labels: Mapping[str, Path]) -> str | None:
+    candidates = (image_name, image_name.removesuffix(CHANNEL_SUFFIX))
+    return next((name for name in candidates if name in labels), None)
+
+
+def _shorten(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - _SHOWN_NAMES} more" if len(listed) > _SHOWN_NAMES else ""
+    return ", ".join(map(plain_text, listed[:_SHOWN_NAMES])) + more

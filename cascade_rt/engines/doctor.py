@@ -1,0 +1,133 @@
+"""What runs on this machine, what does not and why, and the command that mends it."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
+from cascade_rt.common.packages import pip_install
+from cascade_rt.common.version import __version__
+from cascade_rt.engines import BACKENDS, Backend, open_engines
+from cascade_rt.engines.base import smallest_inputs
+from cascade_rt.engines.nvidia import Gpu, find_gpu
+from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.engines.trials import TRIALS, Trial
+from cascade_rt.errors import BackendUnavailableError, CascadeError
+
+DIAGNOSIS_VERSION = 1
+
+_PACKAGES: Mapping[str, Sequence[str]] = {
+    "numpy": ["numpy"],
+    "nibabel": ["nibabel"],
+    "OpenVINO": ["openvino"],
+    "ONNX Runtime": ["onnxruntime-gpu", "onnxruntime"],
+    "PyTorch": ["torch"],
+    "TensorRT": ["tensorrt"],
+    "TensorRT-RTX": ["tensorrt-rtx-cu13", "tensorrt-rtx-cu12"],
+    "pycuda": ["pycuda"],
+    "cuda-bindings": ["cuda-bindings"],
+    "CUDA runtime": ["nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"],
+    "cuDNN": ["nvidia-cudnn-cu13", "nvidia-cudnn-cu12"],
+}
+"""What is asked for its version, and the distributions it may come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Whether one thing works."""
+
+    name: str
+    works: bool
+    text: str
+    """What it ran on, or why it does not run: one sentence."""
+    fix: str = ""
+    """The command that mends it; empty where none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All that was found."""
+
+    versions: Mapping[str, str]
+    """Version of each package; empty where it is not installed."""
+    gpu: Gpu | None
+    no_gpu: str
+    """Why there is no GPU; empty where there is one."""
+    libraries: tuple[Finding, ...]
+    """Each library on a convolution."""
+    backends: tuple[Finding, ...]
+    """Each backend on both stages of the embedded bundle, best first."""
+
+    @property
+    def best(self) -> str | None:
+        """The backend that `auto` takes; None where none runs the embedded bundle."""
+        return next((finding.name for finding in self.backends if finding.works), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The diagnosis as plain values."""
+        return {"diagnosis_version": DIAGNOSIS_VERSION, **asdict(self), "best": self.best}
+
+
+def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> Diagnosis:
+    """Run every library, and every backend on the embedded bundle.
+
+    Args:
+        plans: Where the backend `tensorrt` gets its engines from.
+        trials: The libraries, and how to try them; each backend has one of its name.
+    """
+    gpu, no_gpu = _find_gpu()
+    by_name = {trial.name: trial for trial in trials}
+    on_bundle = [replace(by_name[name], run=partial(_run_bundle, name, plans)) for name in BACKENDS]
+    return Diagnosis(
+        versions=package_versions(),
+        gpu=gpu,
+        no_gpu=no_gpu,
+        libraries=tuple(_try(trial, gpu) for trial in trials),
+        backends=tuple(_try(trial, gpu) for trial in on_bundle),
+    )
+
+
+def _try(trial: Trial, gpu: Gpu | None) -> Finding:
+    if trial.needs_gpu and gpu is None:
+        return Finding(trial.name, works=False, text="needs an NVIDIA GPU, and there is none")
+    try:
+        return Finding(trial.name, works=True, text=trial.run())
+    except CascadeError as error:
+        text, _, fix = str(error).partition("; run: ")
+    except (ImportError, OSError) as error:
+        text, fix = f"it is installed but broken: {error}", pip_install(trial.extra, "--force-reinstall")
+    return Finding(trial.name, works=False, text=" ".join(text.split()), fix=fix)
+
+
+def _run_bundle(backend: Backend, plans: PlanSource) -> str:
+    with open_engines(read_bundle(default_bundle_path()), backend, plans=plans) as engines:
+        for engine in (engines.stage1, engines.stage2):
+            engine.run(smallest_inputs(engine.stage))
+    info = engines.stage1.info
+    return f"{info.version} on {info.device}, {info.precision}"
+
+
+def _find_gpu() -> tuple[Gpu | None, str]:
+    try:
+        return find_gpu(), ""
+    except BackendUnavailableError as error:
+        return None, str(error)
+
+
+def package_versions() -> dict[str, str]:
+    """The version of each package that a result may depend on; empty where it is not installed."""
+    found = {"cascade-rt": __version__, "Python": platform.python_version()}
+    return found | {name: _version(distributions) for name, distributions in _PACKAGES.items()}
+
+
+def _version(distributions: Sequence[str]) -> str:
+    """The version of the first of some distributions that is installed."""
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""

@@ -1,0 +1,1 @@
+"""How good and how fast: evaluation against labels, and benchmarks."""

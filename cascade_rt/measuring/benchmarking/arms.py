@@ -1,0 +1,71 @@
+"""What is measured: a backend in a precision, with or without a search that leaves something out."""
+
+from dataclasses import dataclass, replace
+from typing import cast, get_args
+
+from cascade_rt.engines import BACKENDS, PRECISIONS_OF, Backend, PrecisionChoice
+from cascade_rt.errors import UsageError
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
+
+PRECISION_CHOICES: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to segment a scan."""
+
+    backend: Backend
+    precision: PrecisionChoice = "auto"
+    search: SearchOptions = WHOLE_SCAN
+
+    @property
+    def name(self) -> str:
+        """As it is typed: `onnxruntime`, `onnxruntime:fp32`, `onnxruntime:fp32+z-search=4+body-box`."""
+        precision = "" if self.precision == "auto" else f":{self.precision}"
+        every = f"+z-search={self.search.first_every}" if self.search.first_every > 1 else ""
+        return f"{self.backend}{precision}{every}{'+body-box' if self.search.body_box else ''}"
+
+
+def parse_arms(text: str) -> tuple[Arm, ...]:
+    """Read `onnxruntime,pytorch:fp32+z-search=4`: names with commas between them.
+
+    Each is a backend, with or without a precision and what `infer` calls `--z-search` and `--body-box`.
+
+    Raises:
+        UsageError: A backend, a precision or an option is not known, or an arm is named twice.
+    """
+    arms = tuple(_parse_arm(part.strip()) for part in text.split(","))
+    for arm in arms:
+        if arms.count(arm) > 1:
+            raise UsageError(f"arm {arm.name!r} is named twice; name it once")
+    return arms
+
+
+def all_arms() -> tuple[Arm, ...]:
+    """Every backend in every precision it has; most do not run on any one machine."""
+    return tuple(Arm(backend, precision) for backend in BACKENDS for precision in PRECISIONS_OF[backend])
+
+
+def _parse_arm(text: str) -> Arm:
+    engine, *options = text.split("+")
+    backend, colon, precision = engine.partition(":")
+    if backend not in BACKENDS:
+        raise UsageError(f"arm {text!r}: there is no backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    if colon and precision not in PRECISION_CHOICES:
+        raise UsageError(
+            f"arm {text!r}: there is no precision {precision!r}; choose from {', '.join(PRECISION_CHOICES)}"
+        )
+    return Arm(backend, cast(PrecisionChoice, precision) if colon else "auto", _parse_search(text, options))
+
+
+def _parse_search(text: str, options: list[str]) -> SearchOptions:
+    search = WHOLE_SCAN
+    for option in options:
+        name, _, value = option.partition("=")
+        if name == "z-search" and value.isascii() and value.isdigit():
+            search = replace(search, first_every=int(value))
+        elif option == "body-box":
+            search = replace(search, body_box=True)
+        else:
+            raise UsageError(f"arm {text!r}: there is no option {option!r}; choose from z-search=K, body-box")
+    return search

@@ -1,0 +1,58 @@
+"""The cascade of this package as an arm: what `cascade-rt infer` does with one scan."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.measuring.benchmarking.arms import Arm
+from cascade_rt.measuring.benchmarking.worker import OpenRunner
+from cascade_rt.run.cascade import Cascade, open_cascade
+from cascade_rt.run.inference import Job, infer_file
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
+
+
+class CascadeRunner:
+    """Segments scan files with an open cascade; each report lies beside its mask, as JSON."""
+
+    def __init__(self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN, reading: ScanOptions = AS_IT_IS) -> None:
+        self._cascade = cascade
+        self._reading = reading
+        self._search = search
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """The engine of both stages."""
+        return asdict(self._cascade.engines.stage1.info)
+
+    def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
+        """Segment a scan (see `Runner`)."""
+        job = Job(scan, mask, report_path(mask))
+        return infer_file(self._cascade, job, self._reading, overwrite=True, search=self._search).timings
+
+
+def report_path(mask: Path) -> Path:
+    """Where the report of a mask lies."""
+    return mask.with_name(f"{mask.name}.json")
+
+
+def open_arm(bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = AS_IT_IS) -> CascadeRunner:
+    """Open an arm on a bundle; raises as `open_cascade`."""
+    return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans), arm.search, reading)
+
+
+def runners(
+    bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans, reading: ScanOptions = AS_IT_IS
+) -> dict[str, OpenRunner]:
+    """What opens each arm, by its name.
+
+    Args:
+        bundle: Folder of the bundle.
+        arms: The arms.
+        plans: Where the backend `tensorrt` gets its engines from: a function of a module, as it is sent to processes.
+        reading: What the user says about the scans that they do not say themselves.
+    """
+    return {arm.name: partial(open_arm, bundle, arm, plans, reading) for arm in arms}

@@ -1,0 +1,101 @@
+"""A measurement as lines of JSON: each says on its own what was measured, with what, and when."""
+
+import datetime
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.shown_paths import hide_folders
+from cascade_rt.measuring.benchmarking.masks import MaskComparison
+from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement, Schedule
+from cascade_rt.measuring.benchmarking.statistics import Ratio
+
+BENCHMARK_VERSION = 1
+
+
+def describe_bundle(bundle: Bundle) -> dict[str, Any]:
+    """What every line says of the bundle."""
+    manifest = bundle.manifest
+    return {"name": manifest.name, "sha256": bundle.sha256, "base_width": manifest.config.base_width}
+
+
+def measurement_lines(
+    measurement: Measurement, schedule: Schedule, context: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """A line for each arm, for each that was left out, and for each run.
+
+    Args:
+        measurement: What was measured.
+        schedule: How.
+        context: What every line says: machine, bundle, commit.
+    """
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    common = {"benchmark_version": BENCHMARK_VERSION, "date": now, **context}
+    first = measurement.arms[0]
+    for arm in measurement.arms:
+        ratio = measurement.ratio(first.name, arm.name)
+        yield {
+            "kind": "arm",
+            **_arm(arm),
+            "times_as_fast_as": {"arm": first.name, **ratio_json(ratio)},
+            "masks": {"reference": measurement.reference, **_masks(arm.masks)},
+            "reference_missing": measurement.no_reference or None,
+            "schedule": asdict(schedule),
+            "scans": [{"name": scan.path.name, "slices": scan.slices} for scan in measurement.scans],
+            **common,
+        }
+    for name, reason in measurement.left_out.items():
+        yield {"kind": "left_out", "arm": name, "reason": hide_folders(reason, ()), **common}
+    for arm in measurement.arms:
+        for each in arm.runs:
+            yield {
+                "kind": "run",
+                "arm": arm.name,
+                "round": each.round,
+                "scan": each.scan.path.name,
+                "seconds": each.run.seconds,
+                "steps_s": dict(each.run.steps),
+                **common,
+            }
+
+
+def ratio_json(ratio: Ratio | None) -> dict[str, Any]:
+    """A ratio as plain values; JSON has no NaN."""
+    if ratio is None:
+        return {"ratio": None, "low": None, "high": None, "pairs": 0}
+    return {name: None if math.isnan(value) else value for name, value in asdict(ratio).items()}
+
+
+def as_text(lines: Iterator[dict[str, Any]]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def _arm(arm: ArmResult) -> dict[str, Any]:
+    return {
+        "arm": arm.name,
+        "engine": dict(arm.opened.description),
+        "open_s": arm.opened.seconds,
+        "first_scan_s": arm.first_run.seconds,
+        "seconds": asdict(arm.spread),
+        "slices_per_second": arm.slices_per_second,
+        "steps_s": arm.steps,
+        "beside_networks_s": sum(arm.beside_networks) / len(arm.runs),
+        "peak_memory_bytes": arm.peak_memory_bytes,
+        "gpu_memory_bytes": arm.gpu_memory_bytes,
+    }
+
+
+def _masks(masks: MaskComparison | None) -> dict[str, Any]:
+    if masks is None:
+        return {}
+    return {
+        "voxels": masks.agreement.voxels,
+        "different": masks.agreement.different,
+        "different_per_100_000": masks.agreement.per_100_000,
+        "dice": dict(masks.dice),
+        "found_voxels": dict(masks.found),
+    }

@@ -1,0 +1,216 @@
+"""A picture that lets a person judge a mask at a glance."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from cascade_rt.common.atomic import atomic_write
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.common.metrics import dice
+from cascade_rt.results.segmentation import STATUS_SENTENCES, Segmentation
+from cascade_rt.results.slice_panel import (
+    COLORS,
+    OUTLINE,
+    PANEL_SIDE,
+    TEXT,
+    around_organ,
+    covered,
+    load_font,
+    outline_around,
+    slice_panel,
+    view_of,
+)
+
+TRUTH_COLOR = (255, 190, 60)
+"""Of the outline that an expert drew."""
+_DIM_TEXT, _DOUBT = (165, 165, 165), (255, 205, 90)
+_BACKGROUND = (22, 22, 24)
+_MARGIN, _LINE, _SWATCH = 16, 24, 14
+_COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
+
+
+def render_preview(segmentation: Segmentation) -> Image.Image:
+    """Draw the most telling slice: all of it on the left and, where there is an organ, that enlarged on the right.
+
+    The slice is the one with most tumour; without tumour, the one with most organ; without either, the middle one.
+    Outlines run along the voxels' edges, so that what they enclose is exactly the mask. The picture is as radiologists
+    look at it: the patient's right on the left side. A frame on the left shows what is enlarged on the right.
+    """
+    index = telling_slice(segmentation.mask)
+    image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
+    spacing = segmentation.volume.spacing_mm[1:]
+    whole = view_of(slice(0, mask.shape[0]), slice(0, mask.shape[1]), spacing)
+    if not mask.any():
+        return _page([slice_panel(image, mask, whole, "whole slice")], segmentation, index)
+    close = view_of(*around_organ(mask, spacing), spacing)
+    enlarged = f"enlarged {close.pixels_per_mm / whole.pixels_per_mm:.1f} times"
+    panels = [
+        slice_panel(image, mask, whole, "whole slice", whole.frame(close)),
+        slice_panel(image, mask, close, enlarged),
+    ]
+    return _page(panels, segmentation, index)
+
+
+def render_comparison(segmentation: Segmentation, truth: npt.NDArray[np.uint8], source: str) -> Image.Image:
+    """Draw every slice of a scan that has few, around the pancreas, with the outline found and that of an expert.
+
+    The outline found runs inside the edge of what it encloses and the expert's outside, so that both are seen where
+    they agree.
+
+    Args:
+        segmentation: What was found.
+        truth: `[z, row, col]`, what the expert drew: 0, or 1 where there is pancreas.
+        source: Where the scan and the truth come from; stands below.
+    """
+    shown = range(len(truth))
+    panels = [_compared_slice(segmentation, truth[index], index) for index in shown]
+    mean = np.mean([dice(segmentation.mask[index] > 0, truth[index]) for index in shown])
+    return _compared_page(panels, segmentation, f"mean Dice {mean:.2f}", source)
+
+
+def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
+    """Write the preview as PNG; raises like `Segmentation.save`."""
+    save_picture(render_preview(segmentation), path, overwrite=overwrite)
+
+
+def save_picture(picture: Image.Image, path: Path, *, overwrite: bool = False) -> None:
+    """Write a picture as PNG; raises like `Segmentation.save`."""
+    atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
+
+
+def telling_slice(mask: npt.NDArray[np.uint8]) -> int:
+    """Choose the slice to show, from a mask `[z, row, col]`."""
+    for lowest in (TUMOR_LABEL, ORGAN_LABEL):
+        areas = [np.count_nonzero(labels >= lowest) for labels in mask]
+        if any(areas):
+            return int(np.argmax(areas))
+    return len(mask) // 2
+
+
+def panel_corner(number: int) -> tuple[int, int]:
+    """Where panel 0, on the left, or panel 1 begins in the picture: x and y."""
+    return _MARGIN + number * (PANEL_SIDE + _MARGIN), _MARGIN + _LINE + _MARGIN // 2
+
+
+def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], index: int) -> Image.Image:
+    """Draw one slice `[row, col]` around what was found in it and what was drawn."""
+    image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
+    spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
+    everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
+    rows, cols = around_organ(either, spacing) if either.any() else everything
+    view = view_of(rows, cols, spacing, _COMPARED_SIDE)
+    panel = slice_panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
+    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(outline_around(covered(truth > 0, view))))
+    return panel
+
+
+def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score: str, source: str) -> Image.Image:
+    """Put panels in rows under a title and above a legend."""
+    grid, font, bundle = _in_rows(panels), load_font(15), segmentation.provenance["bundle"]
+    room, top = grid.width - 2 * _MARGIN, panel_corner(0)[1]
+    notes = [line for text in (source, bundle["intended_use"]) for line in _wrapped(text, font, room)]
+    page = Image.new("RGB", (grid.width, top + grid.height + _LINE * (1 + len(notes))), _BACKGROUND)
+    page.paste(grid, (0, top))
+    draw, place, middle = (
+        ImageDraw.Draw(page),
+        _MARGIN // 2 + _LINE // 2 + 2,
+        top + grid.height + _LINE // 2 - _MARGIN // 2,
+    )
+    draw.text((_MARGIN + room, place), score, TEXT, font, anchor="rm")
+    name = _shortened(segmentation.volume.name, load_font(18), room - 2 * _MARGIN - font.getlength(score))
+    draw.text((_MARGIN, place), name, TEXT, load_font(18), anchor="lm")
+    left = _draw_entry(draw, _MARGIN, middle, COLORS[ORGAN_LABEL], f"found by {bundle['name']}")
+    _draw_entry(draw, left, middle, TRUTH_COLOR, "drawn by an expert")
+    for line, text in enumerate(notes, start=1):
+        draw.text((_MARGIN, middle + line * _LINE), text, _DIM_TEXT, font, anchor="lm")
+    return page
+
+
+def _in_rows(panels: list[Image.Image]) -> Image.Image:
+    """Put panels in rows, with a margin on the left and below."""
+    step, across = _COMPARED_SIDE + _MARGIN, min(len(panels), _COMPARED_ACROSS)
+    grid = Image.new("RGB", (across * step + _MARGIN, -(-len(panels) // across) * step), _BACKGROUND)
+    for number, panel in enumerate(panels):
+        row, col = divmod(number, across)
+        grid.paste(panel, (_MARGIN + col * step, row * step))
+    return grid
+
+
+def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> Image.Image:
+    """Put panels side by side under a title and above a legend."""
+    width, font = panel_corner(len(panels))[0], load_font(15)
+    intended_use = _wrapped(segmentation.provenance["bundle"]["intended_use"], font, width - 2 * _MARGIN)
+    legend_lines = 1 if segmentation.measurements.organ_ml else 0
+    legend_top = panel_corner(0)[1] + PANEL_SIDE + _MARGIN // 2
+    height = legend_top + _LINE * (legend_lines + len(intended_use)) + _MARGIN // 2
+    page = Image.new("RGB", (width, height), _BACKGROUND)
+    for number, panel in enumerate(panels):
+        page.paste(panel, panel_corner(number))
+    draw, middle = ImageDraw.Draw(page), legend_top + _LINE // 2
+    _draw_title(draw, segmentation, index, width)
+    _draw_legend(draw, segmentation, middle)
+    for line, text in enumerate(intended_use, start=legend_lines):
+        draw.text((_MARGIN, middle + line * _LINE), text, _DIM_TEXT, font, anchor="lm")
+    return page
+
+
+def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: int, width: int) -> None:
+    """The case and the slice on the left, what was found on the right; a long name is shortened."""
+    middle = _MARGIN // 2 + _LINE // 2 + 2
+    status, doubtful = (
+        STATUS_SENTENCES[segmentation.status],
+        segmentation.status not in ("ok", "no_tumor", "organ_only", "tumor_only", "no_tumor_only"),
+    )
+    draw.text((width - _MARGIN, middle), status, _DOUBT if doubtful else TEXT, load_font(15), anchor="rm")
+    place = f", slice {index + 1} of {len(segmentation.mask)} from below"
+    font = load_font(18)
+    room = width - 3 * _MARGIN - load_font(15).getlength(status) - font.getlength(place)
+    draw.text((_MARGIN, middle), _shortened(segmentation.volume.name, font, room) + place, TEXT, font, anchor="lm")
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
+    """What each outline is, with the volume in the whole scan."""
+    found = segmentation.measurements
+    organ = "pancreas with tumour" if segmentation.tumor_sought else "pancreas"
+    entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
+    left = float(_MARGIN)
+    for label, name, volume_ml in entries:
+        if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):
+            continue
+        left = _draw_entry(draw, left, middle, COLORS[label], f"{name} {volume_ml:.1f} ml")
+
+
+def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tuple[int, int, int], text: str) -> float:
+    """Draw an entry of a legend, and return where the next one begins."""
+    swatch, font = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1), load_font(15)
+    draw.rectangle(swatch, outline=color, width=OUTLINE)
+    draw.text((left + _SWATCH + 8, middle), text, TEXT, font, anchor="lm")
+    return left + _SWATCH + 8 + font.getlength(text) + 2 * _MARGIN
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """A text on one line, with an ellipsis for what does not fit."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(f"{text}…") > room:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    """Break a text into lines between words, and inside a word that fills a line."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines.append("")
+        for character in word:
+            if font.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines if lines[0] else lines[1:]

@@ -1,0 +1,148 @@
+"""A slice as radiologists look at it: in their window, with the sides of the patient, a scale and outlines."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+
+WINDOW_HU = (-160.0, 240.0)
+"""The abdominal window that radiologists read with."""
+PANEL_SIDE = 640
+"""Side of a square panel, in pixels, where no other is asked for."""
+COLORS = {ORGAN_LABEL: (80, 200, 255), TUMOR_LABEL: (255, 90, 60)}
+"""Of the outlines and their legend, and of nothing else in the picture."""
+TEXT = (235, 235, 235)
+OUTLINE = 2
+"""Width of outlines, in pixels."""
+_BACKGROUND = (0, 0, 0)
+_CONTEXT_MM = 30.0
+_SCALE_BARS_MM = (50, 20, 10, 5)
+_PANELS_PER_SCALE_BAR = 3
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of a slice, enlarged to true proportions in the middle of a panel."""
+
+    rows: slice
+    cols: slice
+    pixels_per_mm: float
+    size: tuple[int, int]
+    """Pixels across and down."""
+    side: int = PANEL_SIDE
+    """Pixels along each side of the panel."""
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where the image begins in the panel: x and y."""
+        return (self.side - self.size[0]) // 2, (self.side - self.size[1]) // 2
+
+    def frame(self, part: "View") -> tuple[float, float, float, float]:
+        """The rectangle of another view of the same slice in this panel: left, top, right, bottom."""
+        (left, top), (width, height) = self.corner, self.size
+        across, down = width / (self.cols.stop - self.cols.start), height / (self.rows.stop - self.rows.start)
+        return (
+            left + (part.cols.start - self.cols.start) * across,
+            top + (part.rows.start - self.rows.start) * down,
+            left + (part.cols.stop - self.cols.start) * across - 1,
+            top + (part.rows.stop - self.rows.start) * down - 1,
+        )
+
+
+def around_organ(mask: npt.NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[slice, slice]:
+    """A square of tissue around the organ with some context; oblong where the image ends."""
+    present = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
+    extents_mm = [(int(p[-1]) + 1 - int(p[0])) * step for p, step in zip(present, spacing, strict=True)]
+    side_mm = max(extents_mm) + 2 * _CONTEXT_MM
+    window = []
+    for axis, length in enumerate(mask.shape):
+        side = min(length, round(side_mm / spacing[axis]))
+        middle = (int(present[axis][0]) + int(present[axis][-1]) + 1) // 2
+        start = min(max(0, middle - side // 2), length - side)
+        window.append(slice(start, start + side))
+    return window[0], window[1]
+
+
+def view_of(rows: slice, cols: slice, spacing: tuple[float, float], side: int = PANEL_SIDE) -> View:
+    """Enlarge a window of a slice as far as a panel of `side` pixels holds it; `spacing` in mm along row and col."""
+    rows_mm, cols_mm = (rows.stop - rows.start) * spacing[0], (cols.stop - cols.start) * spacing[1]
+    scale = side / max(rows_mm, cols_mm)
+    return View(rows, cols, scale, (max(1, round(cols_mm * scale)), max(1, round(rows_mm * scale))), side)
+
+
+def slice_panel(
+    image: npt.NDArray[np.int16],
+    mask: npt.NDArray[np.uint8],
+    view: View,
+    caption: str,
+    frame: tuple[float, float, float, float] | None = None,
+) -> Image.Image:
+    """Enlarge a window of a slice `[row, col]` and write on it what it takes to read it."""
+    low, high = WINDOW_HU
+    window = (view.rows, view.cols)
+    grey = np.clip((image[window].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+    panel = Image.new("RGB", (view.side, view.side), _BACKGROUND)
+    panel.paste(Image.fromarray(grey).resize(view.size, Image.Resampling.BICUBIC), view.corner)
+    if frame is not None:
+        ImageDraw.Draw(panel).rectangle(frame, outline=TEXT)
+    _draw_annotations(panel, view, caption)
+    for label, color in COLORS.items():
+        panel.paste(color, view.corner, Image.fromarray(outline(covered(mask >= label, view))))
+    return panel
+
+
+def covered(region: npt.NDArray[np.bool_], view: View) -> npt.NDArray[np.bool_]:
+    """Pixels of a view that a region of the slice covers."""
+    window = Image.fromarray(region[view.rows, view.cols].astype(np.uint8) * 255)
+    # The box filter enlarges like the nearest neighbour, and does not lose a voxel where it has to reduce.
+    return np.asarray(window.resize(view.size, Image.Resampling.BOX)) > 0
+
+
+def outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels of a region within two pixels of its edge."""
+    padded = np.pad(region, OUTLINE)
+    eroded = region.copy()
+    for row in range(2 * OUTLINE + 1):
+        for col in range(2 * OUTLINE + 1):
+            eroded &= padded[row : row + region.shape[0], col : col + region.shape[1]]
+    return region & ~eroded
+
+
+def outline_around(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels outside a region within two pixels of its edge."""
+    outside = outline(np.pad(~region, OUTLINE, constant_values=True))
+    return outside[OUTLINE:-OUTLINE, OUTLINE:-OUTLINE]
+
+
+def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
+    """Sides of the patient, scale bar and caption, readable on any tissue."""
+    draw, side, inset = ImageDraw.Draw(panel), view.side, 12
+    _draw_on_tissue(draw, (inset, side // 2), "R", "lm", 22)
+    _draw_on_tissue(draw, (side - inset, side // 2), "L", "rm", 22)
+    _draw_on_tissue(draw, (inset, inset), caption, "lt")
+    fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
+    if not fitting:
+        return
+    # In a panel of many metres the shortest bar is less than a pixel.
+    length = max(1, round(fitting[0] * view.pixels_per_mm))
+    right, bottom = side - inset, side - inset
+    draw.rectangle((right - length - 1, bottom - 4, right, bottom), fill=(0, 0, 0))
+    draw.rectangle((right - length, bottom - 3, right - 1, bottom - 1), fill=TEXT)
+    name = f"{fitting[0] // 10} cm" if fitting[0] >= 10 else f"{fitting[0]} mm"
+    _draw_on_tissue(draw, (right - length // 2, bottom - 9), name, "mb")
+
+
+def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 16) -> None:
+    """Write on a dark plate: thin letters drown in the grain of the image."""
+    font = load_font(size)
+    left, top, right, bottom = draw.textbbox(place, text, font, anchor=anchor)
+    draw.rectangle((left - 5, top - 4, right + 4, bottom + 3), fill=_BACKGROUND)
+    draw.text(place, text, TEXT, font, anchor=anchor)
+
+
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pictures."""
+    return ImageFont.load_default(size)

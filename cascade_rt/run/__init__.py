@@ -1,0 +1,1 @@
+"""Runs: from scans to results, one scan or many."""

@@ -1,0 +1,372 @@
+"""The way of a scan: the one place where the two stages meet."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade_rt.bundles.bundle import Bundle, find_bundle, read_bundle
+from cascade_rt.common.arguments import as_path, check_argument, check_function
+from cascade_rt.common.pixel_runs import Peaks
+from cascade_rt.common.tensors import LONGEST_SIDE
+from cascade_rt.common.timing import Stopwatch
+from cascade_rt.config import CascadeConfig
+from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.errors import InputError, InputWarning, UsageError
+from cascade_rt.models.crop import Box, full_box
+from cascade_rt.results.islands import IslandRecord, keep_islands
+from cascade_rt.results.measurements import Measurements, measure
+from cascade_rt.results.provenance import provenance
+from cascade_rt.results.segmentation import Segmentation, judge
+from cascade_rt.run.scan_run import ScanRun
+from cascade_rt.scans.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord
+
+if TYPE_CHECKING:
+    # Engines are compared on arrays, also where nibabel is not installed.
+    from cascade_rt.scans.source import ScanSource
+    from cascade_rt.scans.volume import Volume
+
+
+class Cascade:
+    """Both stages of a bundle, opened once and run on any number of scans.
+
+    Threads may share one; their scans are then segmented one after the other. Another process may not: what it is asked
+    to run there is a UsageError (`E_OTHER_PROCESS`).
+
+    Example:
+        with open_cascade() as cascade:
+            segmentation = cascade.run(read_volume("scan.nii.gz"))
+        segmentation.save("scan_seg.nii.gz")
+    """
+
+    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+        self.bundle = bundle
+        self.engines = engines
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free both engines; waits for a scan that another thread segments with them. It runs no more."""
+        self._is_closed = True
+        self.engines.close()
+
+    def run(
+        self,
+        volume: "Volume",
+        *,
+        keep_probabilities: bool = False,
+        on_slices: Callable[[int], None] = lambda _: None,
+        search: SearchOptions = WHOLE_SCAN,
+    ) -> Segmentation:
+        """Segment a scan.
+
+        Args:
+            volume: The scan, in the canonical frame.
+            keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
+            on_slices: Called with the number of slices that are just finished.
+            search: Where stage 1 looks; anything but the whole scan may change the mask.
+
+        Raises:
+            InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
+                `cascade_rt.scans.pixel_grid.check_pixels`).
+            EngineError: An engine returned something that is not a number.
+            UsageError: An argument is of another type, the cascade is closed, or was opened in another process.
+        """
+        _check_volume(volume)
+        check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
+        _check_options(on_slices, search)
+        with self._turn():
+            pixels = check_grid(volume, self._config)
+            run = ScanRun(
+                self.engines,
+                self._config,
+                volume.voxels.shape,
+                pixels.pixel_mm,
+                keep_probabilities=keep_probabilities,
+            )
+            run.segment(volume.voxels, on_slices=on_slices, search=search)
+            return self._conclude(run, volume)
+
+    def run_while_reading(
+        self,
+        scan: "ScanSource",
+        *,
+        on_open: Callable[["ScanSource"], None] = lambda _: None,
+        on_slices: Callable[[int], None] = lambda _: None,
+        search: SearchOptions = WHOLE_SCAN,
+    ) -> Segmentation:
+        """Segment a scan whose slices are still being read.
+
+        The step `load` of its timings is the time that the networks had nothing to work on, not the time that reading
+        took. Nothing is returned, so that nothing can be written, before the scan was read to its end and found intact.
+
+        Args:
+            scan: The scan; who passes it closes it.
+            on_open: Called with the scan when its header is read.
+            on_slices: As in `run`.
+            search: As in `run`.
+
+        Raises:
+            InputError: As in `run`, and what reading raises.
+            EngineError: As in `run`.
+            UsageError: As in `run`.
+        """
+        if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
+            sentence = "pass a ScanSource, such as ScanInBackground; a Volume is for run"
+            raise UsageError(f"scan: is {type(scan).__name__}; {sentence}")
+        check_function("on_open", on_open, "a function of the scan")
+        _check_options(on_slices, search)
+        with self._turn():
+            return self._run_while_reading(scan, on_open, on_slices, search)
+
+    def _run_while_reading(
+        self,
+        scan: "ScanSource",
+        on_open: Callable[["ScanSource"], None],
+        on_slices: Callable[[int], None],
+        search: SearchOptions,
+    ) -> Segmentation:
+        stopwatch = Stopwatch()
+
+        def wait_for(part: slice) -> None:
+            with stopwatch.step("load"):
+                scan.wait_for(part)
+
+        with stopwatch.step("load"):
+            voxels = scan.voxels
+        on_open(scan)
+        pixels = check_grid(scan, self._config)
+        run = ScanRun(self.engines, self._config, voxels.shape, pixels.pixel_mm, stopwatch=stopwatch)
+        run.segment(voxels, wait_for=wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
+        with stopwatch.step("load"):
+            volume = scan.finish()
+        return self._conclude(run, volume)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self.engines.turns.take():
+            # Only now: it may be closed while another thread has its turn.
+            if self._is_closed:
+                raise UsageError("the cascade is closed and runs no more; open the bundle again")
+            yield
+
+    def _conclude(self, run: ScanRun, volume: "Volume") -> Segmentation:
+        config, whole = self._config, not volume.scattered
+        with run.stopwatch.step("measure"):
+            islands = IslandRecord()
+            if whole:
+                islands = keep_islands(run.mask, config, volume.voxel_volume_ml)
+            found = measure(
+                run.mask,
+                volume.affine,
+                volume.voxel_volume_ml,
+                organ_sought=config.finds_organ,
+                peaks=Peaks.joined(run.tumor_peaks),
+                across_slices=whole,
+            )
+        # Where both stages look for the pancreas, the mask is stage 2's.
+        probs = (run.organ_prob, run.tumor_prob) if config.target == "tumor" else (run.tumor_prob, None)
+        return Segmentation(
+            volume=volume,
+            mask=run.mask,
+            status=judge(run.mask, found, config, across_slices=whole),
+            measurements=found,
+            boxes=run.boxes,
+            slices_without_organ=run.slices_without_organ,
+            search=run.search,
+            tumor_sought=config.target == "tumor",
+            islands=islands,
+            working_grid=run.working_grid,
+            warnings=(
+                *volume.warnings,
+                *_resampling(volume, run.working_grid, self._config),
+                *_doubts(run.search, len(run.mask)),
+                *_doubts_of_pieces(islands, found),
+            ),
+            timings=run.stopwatch.seconds,
+            wall_s=run.stopwatch.elapsed,
+            provenance=self.provenance,
+            organ_prob=probs[0],
+            tumor_prob=probs[1],
+        )
+
+    @property
+    def _config(self) -> CascadeConfig:
+        return self.bundle.manifest.config
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Bundle, engine and versions, as reports have them."""
+        return provenance(self.bundle, self.engines)
+
+
+def open_cascade(
+    bundle: str | os.PathLike[str] | None = None,
+    backend: BackendChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    plans: PlanSource = no_plans,
+    public_key: str | os.PathLike[str] | None = None,
+) -> Cascade:
+    """Open a bundle, ready to segment scans.
+
+    Args:
+        bundle: Folder of the bundle, or the name of an embedded one, `patients` or `phantom` (see
+            `cascade_rt.bundles.bundle.find_bundle`); none: the default one of these.
+        backend: Which library computes; `auto` takes the best that runs here.
+        precision: Which type it computes in; `auto` takes the fastest on the backend.
+        plans: Where the backend `tensorrt` gets its engines from.
+        public_key: A PEM file; a bundle that the owner of this key has not signed is refused.
+
+    Raises:
+        BundleError: The bundle is refused, or has no graphs of this precision.
+        BackendUnavailableError: The backend cannot run on this machine.
+        EngineError: An engine does not compute what was exported.
+        UsageError: There is no such backend or precision, the backend has not this precision, or an argument is of
+            another type.
+    """
+    if bundle is not None:
+        as_path("bundle", bundle)
+    check_function("plans", plans, "a function of bundle, stage and precision")
+    for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
+        if given not in get_args(choice):
+            raise UsageError(f"{name}: there is no {given!r}; take one of {', '.join(get_args(choice))}")
+    opened = read_bundle(find_bundle(bundle), public_key)
+    return Cascade(opened, open_engines(opened, backend, precision, plans))
+
+
+def find_mask(
+    engines: Engines,
+    config: CascadeConfig,
+    voxels: npt.NDArray[np.int16],
+    pixel_mm: tuple[float, float] | None,
+) -> npt.NDArray[np.uint8]:
+    """Segment the voxels of a scan to labels of the same shape and nothing else.
+
+    Args:
+        engines: Both stages.
+        config: The networks and the glue.
+        voxels: `[z, row, col]`, HU.
+        pixel_mm: Distance in mm between rows and columns; None: not known, slices are taken as they are.
+
+    All islands are kept, for the slices may be no neighbours (see `keep_islands`).
+
+    Raises:
+        EngineError: An engine returned something that is not a number.
+    """
+    with engines.turns.take():
+        run = ScanRun(engines, config, voxels.shape, pixel_mm)
+        run.segment(voxels)
+    return run.mask
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Found:
+    """What both stages find in a scan, before anything is made of it."""
+
+    mask: npt.NDArray[np.uint8]
+    """`[z, row, col]`, labels."""
+    organ_prob: npt.NDArray[np.float32]
+    """`[z, row, col]`."""
+    tumor_prob: npt.NDArray[np.float32]
+    """`[z, row, col]`, 0 outside the crops."""
+    boxes: dict[int, Box]
+    """The crop of each slice that has one."""
+
+
+def find(
+    engines: Engines,
+    config: CascadeConfig,
+    voxels: npt.NDArray[np.int16],
+    pixel_mm: tuple[float, float] | None,
+) -> Found:
+    """Segment the voxels of a scan, and keep what the mask is made of; all else is as of `find_mask`."""
+    organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
+    with engines.turns.take():
+        run = ScanRun(engines, config, voxels.shape, pixel_mm)
+        run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
+        run.segment(voxels)
+    return Found(run.mask, organ_prob, tumor_prob, run.boxes)
+
+
+def _check_volume(volume: object) -> None:
+    from cascade_rt.scans.volume import Volume
+
+    if not isinstance(volume, Volume):
+        remedy = "read a file with read_volume(path), or take an array with Volume.from_array(array, affine)"
+        raise UsageError(f"run segments a Volume, not {type(volume).__name__}; {remedy}")
+
+
+def _check_options(on_slices: object, search: object) -> None:
+    check_function("on_slices", on_slices, "a function of a number of slices")
+    check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
+
+
+def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:
+    """Return the pixels of a scan's slices, or refuse it where the networks cannot see them.
+
+    Raises:
+        InputError: The slices, or the box of all of one, are larger than the networks take; or as of `check_pixels`.
+    """
+    grid = scan.canonical_grid
+    _, rows, cols = grid.shape
+    own = PixelGrid((rows, cols), grid.spacing_mm[1:])
+    check_pixels(scan.name, grid.affine, own, config.pixel_mm, config.target)
+    working = working_grid(own, config.pixel_mm)
+    if max(full_box((working or own).shape, config.crop).size) <= LONGEST_SIDE:
+        return own
+    resampled = "" if working is None else f", resampled to {working.shape[0]} x {working.shape[1]},"
+    raise InputError(
+        f"{scan.name}: slices of {rows} x {cols} pixels{resampled} are larger than {LONGEST_SIDE} x {LONGEST_SIDE}; "
+        "is this an axial CT? resample it"
+    )
+
+
+def _resampling(volume: "Volume", working: PixelGrid | None, config: CascadeConfig) -> list[InputWarning]:
+    """What was done to slices whose pixels the networks do not know."""
+    if working is None or config.pixel_mm is None:
+        return []
+    return [resampled_warning(volume.spacing_mm[1:], working, config.pixel_mm)]
+
+
+def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
+    """What a search of less than the whole scan may have missed."""
+    may_differ = "the mask may differ from that of a whole search"
+    doubts = []
+    if search.slices_left_out:
+        left_out = f"{search.slices_left_out} of {slices} slices were left out of the search for the pancreas"
+        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as asked for; {may_differ}"))
+    if search.body_box is not None:
+        confined = "the pancreas was searched for in a box around the body"
+        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as asked for; {may_differ}"))
+    return doubts
+
+
+def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputWarning]:
+    """What is doubtful about pieces that were all dropped, or lie apart from the pancreas."""
+    doubts = []
+    if islands.nothing_left:
+        dropped = f"all that was found, {islands.ml_dropped:.2f} ml, was dropped"
+        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: its pieces are smaller than {islands.least_ml:g} ml"))
+    # One sentence for all of them: a mask of speckle has thousands.
+    apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
+    if apart:
+        first = apart[0]
+        place = f"{first.volume_ml:.2f} ml in slices {first.first_slice} to {first.last_slice}"
+        told = f"the lesion of {place} lies" if len(apart) == 1 else f"{len(apart)} lesions lie"
+        largest = "" if len(apart) == 1 else f", the largest of {place}"
+        doubts.append(InputWarning("W_LESION_APART", f"{told} apart from the pancreas that was found{largest}"))
+    return doubts

@@ -1,0 +1,227 @@
+"""Which scans a cohort has, which of them are this shard's, and where their results go."""
+
+import codecs
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from cascade_rt.common.folders import FolderContent, unreadable_folder, walk_folder
+from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
+from cascade_rt.errors import InputError, UsageError
+from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
+from cascade_rt.run.cohort.own_masks import is_own_mask
+from cascade_rt.run.inference import Job, job_in_folder, refuse_scans_as_results
+from cascade_rt.scans.nifti import split_suffix
+
+_LONGEST_LIST = 1 << 30
+_ENCODINGS = (
+    # The mark of UTF-32 begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+_NO_FOLDERS = OTHER_FORMATS | frozenset(
+    f".{ending}"
+    for ending in (
+        *("bval", "bvec", "csv", "docx", "gif", "gz", "html", "ini", "jpeg", "jpg", "json", "log", "mat", "md", "npy"),
+        *("npz", "pdf", "png", "py", "sh", "svg", "tar", "tgz", "tif", "tiff", "toml", "tsv", "txt", "xls", "xlsx"),
+        *("xml", "yaml", "yml", "zip"),
+    )
+)
+"""Endings of files that are no scans. Those of folders may be anything: a date, a number, the parts of a UID."""
+_LONGEST_NUMBER, _LONGEST_SHOWN = 9, 40
+"""Digits of a number of parts, and characters that are shown of a text that is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A scan of a cohort."""
+
+    name: str
+    """What the journal calls it, relative to the folder of results and the same on every machine: `a/b` has the mask
+    `a/b_seg.nii.gz`."""
+    job: Job
+    refusal: InputError | None = None
+    """Why there is nothing to compute: it is a folder that cannot be read, or a path that cannot be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One part of a cohort that is divided between machines."""
+
+    index: int
+    """From 0 to `count` - 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `i/n`; UsageError where that is none."""
+        index, slash, count = text.partition("/")
+        if not (slash and _is_number(index) and _is_number(count)):
+            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+            raise UsageError(f"--shard {shown}: is not of the form i/n; write 0/16 for the first of sixteen parts")
+        if not int(index) < int(count):
+            last = f"of {int(count)} the last is {int(count) - 1}/{int(count)}" if int(count) else "0/1 is all of them"
+            raise UsageError(f"--shard {text}: parts are counted from 0; {last}")
+        return cls(int(index), int(count))
+
+    def has(self, name: str) -> bool:
+        """Whether a case is of this part, which does not depend on what other cases there are."""
+        return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % self.count == self.index
+
+
+def _is_number(text: str) -> bool:
+    """Whether a text is a number of so few digits that it can be one of parts."""
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+
+
+def plan_cases(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    pictures: bool = False,
+    on_left_out: Callable[[Path, str], None] = lambda *_: None,
+) -> list[Case]:
+    """Find the scans of a cohort and decide where their results go.
+
+    Args:
+        sources: Folders, of which all `.nii` and `.nii.gz` in them are taken, however deep, but for hidden ones and
+            for masks of ours that lie beside their report; links are followed, each folder is entered once. Lists,
+            which are text files `.txt` with the path of a scan on each line, relative to the list; a line that begins
+            with # and names no file is a comment. And scans.
+        output: The folder of results. Below it they have the folders that their scans have below the source.
+        pictures: Whether to draw a preview of each mask.
+        on_left_out: Called with a folder of the sources and a phrase that counts the images in it that are not read,
+            where there are any.
+
+    Returns:
+        Cases in the order of the sources; inside a folder by name, those behind links last. What may hold scans and
+        cannot be read is a case with a refusal, so that no scan is left out without a word.
+
+    Raises:
+        InputError: A list, or a folder that was named, cannot be read.
+        UsageError: A folder or a list has no scans, results would lie among the scans of a folder, two scans would have
+            the same results, or a result would overwrite a scan.
+    """
+    cases: dict[str, Case] = {}
+    for name, scan, refusal in _named_scans(sources, output, on_left_out):
+        if name in cases:
+            raise UsageError(
+                f"{cases[name].job.scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
+                "or segment them apart"
+            )
+        folder, _, stem = name.rpartition("/")
+        cases[name] = Case(name, job_in_folder(scan, output / folder, stem, pictures=pictures), refusal)
+    refuse_scans_as_results([case.job for case in cases.values() if case.refusal is None])
+    return list(cases.values())
+
+
+_Found = tuple[str, Path, InputError | None]
+"""The name of a case, its scan, and why it cannot be one."""
+
+
+def _named_scans(sources: Sequence[Path], output: Path, on_left_out: Callable[[Path, str], None]) -> Iterator[_Found]:
+    for source in sources:
+        if not holds_many(source):
+            yield _stem(source.name), source, None
+        elif source.is_dir():
+            left_out = LeftOut()
+            yield from _in_folder(source, output, left_out)
+            if str(left_out):
+                on_left_out(source, str(left_out))
+        else:
+            yield from _in_list(source)
+
+
+def holds_many(source: Path) -> bool:
+    """Whether a path is that of a folder or a list of scans; a folder with the name of a scan is a mistake."""
+    return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
+
+
+def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
+    if os.path.realpath(output) == os.path.realpath(root):
+        raise UsageError(f"{output}: results would lie among the scans; name another folder with -o")
+    skipped, found, refused = os.path.realpath(output), False, []
+
+    def refuse(error: OSError) -> None:
+        if error.filename == os.fspath(root):
+            raise unreadable_folder(error) from error
+        folder = Path(error.filename)
+        refused.append((f"{folder.relative_to(root).as_posix()}/", folder, unreadable_folder(error)))
+
+    for content in walk_folder(root, refuse):
+        here = content.path
+        content.folders[:] = [
+            each for each in content.folders if not each.startswith(".") and os.path.realpath(here / each) != skipped
+        ]
+        left_out.add(content)
+        for name, scan, refusal in _in_one_folder(content):
+            found = True
+            yield (scan.relative_to(root).parent / name).as_posix(), scan, refusal
+    yield from refused
+    if not found and not refused:
+        advice = "name the folder of the scans, and convert DICOM first, with dcm2niix"
+        raise UsageError(f"{root}: has no .nii or .nii.gz in it; {advice}")
+
+
+def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
+    # Files that begin with a dot are what macOS leaves beside the true ones, in MSD too.
+    for file in (each for each in content.files if not each.startswith(".")):
+        path = content.path / file
+        if split_suffix(file)[1] and not is_own_mask(path):
+            yield _stem(file), path, None
+        # Nobody can tell whether it was a folder of scans.
+        elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):
+            sentence = "is a link to what is not there; make it be there, or remove the link"
+            yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
+
+
+def _in_list(path: Path) -> Iterator[_Found]:
+    scans = [line for line in _lines(path) if line and not _is_comment(line, path.parent)]
+    if not scans:
+        raise UsageError(f"{path}: names no scan; write the path of one on each line")
+    for number, scan in enumerate(scans, start=1):
+        # A path that leads out of the list's folder would take its results out of theirs.
+        inside = not Path(scan).is_absolute() and ".." not in Path(scan).parts
+        name = _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name)
+        if "\0" in scan or PurePosixPath(name).name in ("", ".."):
+            sentence = "is no path of a file; write one path on each line, in UTF-8 or UTF-16"
+            yield f"{path.name}:{number}", path, InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
+        else:
+            yield name, path.parent / scan, None
+
+
+def _is_comment(line: str, folder: Path) -> bool:
+    return line.startswith("#") and not os.path.lexists(folder / line)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        content = read_plain_file(path, _LONGEST_LIST, follow_links=True)
+    except NotAPlainFileError as error:
+        raise InputError(f"{path}: the list {error}; name a text file", code="E_NOT_A_FILE") from error
+    except OSError as error:
+        raise InputError(f"{path}: the list cannot be read ({error.strerror}); check the path") from error
+    encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), None)
+    try:
+        # Names of files need not be text in UTF-8.
+        text = content.decode(encoding) if encoding else content.decode("utf-8-sig", errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: begins as a list in {encoding} and does not go on so; save it in UTF-8") from error
+    return [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
+
+
+def _stem(name: str) -> str:
+    return split_suffix(name)[0] if split_suffix(name)[1] else name
+
+
+def of_shard(cases: Iterable[Case], shard: Shard | None) -> list[Case]:
+    """The cases of one part; without one, all. What is refused is of every part, which may lack scans for it."""
+    return [case for case in cases if shard is None or case.refusal is not None or shard.has(case.name)]

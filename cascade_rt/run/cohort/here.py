@@ -1,0 +1,61 @@
+"""Scans in this process, one after the other."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from itertools import chain
+from typing import Any
+
+from cascade_rt.errors import CascadeError, EngineOutOfMemoryError
+from cascade_rt.results.segmentation import Segmentation
+from cascade_rt.run.cohort.answers import Answer
+from cascade_rt.run.inference import Job, infer_files
+from cascade_rt.run.ladder import LadderCascade
+
+Runner = Callable[[Iterable[Job]], Generator[tuple[Job, Answer]]]
+"""Computes jobs, in any order, and takes each only when it can begin."""
+
+
+def run_here(open_cascade: Callable[[], LadderCascade], **options: Any) -> Runner:
+    """Compute in this process; the cascade is opened when there is something to do.
+
+    Args:
+        open_cascade: Opens the cascade.
+        options: As of `infer_files`.
+    """
+
+    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, Answer]]:
+        waiting = iter(jobs)
+        for first in waiting:
+            with open_cascade() as cascade:
+                for job, outcome in segment_files(cascade, chain([first], waiting), **options):
+                    yield job, Answer.of(outcome)
+
+    return run
+
+
+def segment_files(
+    cascade: LadderCascade, jobs: Iterable[Job], **options: Any
+) -> Generator[tuple[Job, Segmentation | CascadeError]]:
+    """Segment scan files one after the other; one that does not fit into memory is tried again with less.
+
+    Args:
+        cascade: An open cascade.
+        jobs: The scans and where their results go.
+        options: As of `infer_files`.
+    """
+    for job, outcome in infer_files(cascade, jobs, **options):
+        if isinstance(outcome, EngineOutOfMemoryError):
+            yield job, _with_less_memory(cascade, job, outcome, **options)
+        else:
+            yield job, outcome
+
+
+def _with_less_memory(
+    cascade: LadderCascade, job: Job, outcome: Segmentation | CascadeError, **options: Any
+) -> Segmentation | CascadeError:
+    with closing(cascade.rungs_below()) as rungs:
+        for _ in rungs:
+            ((_, outcome),) = infer_files(cascade, [job], **options)
+            if not isinstance(outcome, EngineOutOfMemoryError):
+                break
+    return outcome

@@ -1,0 +1,96 @@
+"""What runs in a worker: one process that segments the scans it is sent, and gives a sign of life with each slice."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from typing import Any
+
+from cascade_rt.common.worker_logs import Logged, send_log
+from cascade_rt.errors import CascadeError
+from cascade_rt.run.cohort.answers import Answer
+from cascade_rt.run.cohort.here import segment_files
+from cascade_rt.run.inference import Job
+from cascade_rt.run.ladder import LadderCascade
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The engines are open."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotOpened:
+    """The engines cannot be opened, here and in any other worker."""
+
+    error: CascadeError
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """The worker is alive."""
+
+
+Message = Opened | NotOpened | AtWork | Answer | Logged
+Pipe = connection.Connection
+"""Jobs go in, messages come out."""
+
+
+def work(
+    pipe: Pipe,
+    open_cascade: Callable[[], LadderCascade],
+    options: Mapping[str, Any],
+    cpus: Sequence[int],
+    level: int = logging.WARNING,
+) -> None:
+    """Segment scans until the pipe is closed.
+
+    Args:
+        pipe: The end of the worker.
+        open_cascade: Opens the cascade.
+        options: As of `infer_file`.
+        cpus: The processors to run on; none: any.
+        level: What is logged; the records go through the pipe.
+    """
+    # Ctrl-C reaches all processes of a terminal; the one that started this one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    send = send_log(pipe, level)
+    try:
+        cascade = open_cascade()
+    except CascadeError as error:
+        send(NotOpened(error))
+        return
+    with cascade:
+        send(Opened())
+        for job in _jobs(pipe):
+            ((_, outcome),) = segment_files(cascade, [job], on_slices=lambda _: send(AtWork()), **options)
+            send(Answer.of(outcome))
+
+
+def _jobs(pipe: Pipe) -> Generator[Job]:
+    while True:
+        try:
+            yield pipe.recv()
+        except EOFError:
+            return
+
+
+def _end(number: int, _: object) -> None:
+    """End as after an error, so that temporary files go."""
+    sys.exit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """End at once where the process that started this one is gone: nobody would write down what becomes of the scan."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

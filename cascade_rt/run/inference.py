@@ -1,0 +1,288 @@
+"""From a scan file to its mask and report."""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cascade_rt.common.arguments import check_argument
+from cascade_rt.common.atomic import probe_folder, write_error
+from cascade_rt.common.hashing import record_file
+from cascade_rt.common.timing import Stopwatch
+from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
+from cascade_rt.results.preview import save_preview
+from cascade_rt.results.segmentation import Segmentation
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
+from cascade_rt.scans.source import ScanInBackground, ScanSource
+from cascade_rt.scans.volume import ScanReader, open_scan
+
+_FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One scan and where its results go."""
+
+    scan: Path
+    mask: Path
+    report: Path
+    picture: Path | None = None
+    """Preview of the most telling slice, where asked for."""
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All files that the job writes."""
+        return (self.mask, self.report) if self.picture is None else (self.mask, self.report, self.picture)
+
+
+def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = False) -> list[Job]:
+    """Decide where the results of each scan go.
+
+    Args:
+        scans: Scan files.
+        output: A mask file for a single scan (`.nii` or `.nii.gz`), or a folder; none: the current folder.
+        pictures: Whether to draw a preview of each mask.
+
+    Returns:
+        A job for each scan. In a folder its mask is `<name>_seg.nii.gz`, its report `<name>_seg.json` and its picture
+        `<name>_seg.png`.
+
+    Raises:
+        UsageError: Several scans for one file, two scans whose results would have the same name, a result that would
+            overwrite a scan, or a file that is not NIfTI.
+    """
+    if output is not None and _is_file_name(output):
+        if len(scans) > 1:
+            raise UsageError(f"{output}: is one file for {len(scans)} scans; name a folder")
+        jobs = [_job(scans[0], output, pictures)]
+    else:
+        jobs = _jobs_in_folder(scans, output or Path(), pictures)
+    refuse_scans_as_results(jobs)
+    return jobs
+
+
+def job_in_folder(scan: Path, folder: Path, name: str, *, pictures: bool) -> Job:
+    """The job whose results go into a folder: `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png`."""
+    return _job(scan, folder / f"{name}_seg.nii.gz", pictures)
+
+
+def refuse_scans_as_results(jobs: Sequence[Job]) -> None:
+    """Raise UsageError where a result would go over a scan, also through a link."""
+    inputs = {identity for job in jobs for identity in _identities(job.scan)}
+    for result in (path for job in jobs for path in job.results):
+        if not inputs.isdisjoint(_identities(result)):
+            raise UsageError(
+                f"{result}: is one of the scans and would be overwritten; name another folder with -o",
+                code="E_SAME_FILE",
+            )
+
+
+def _identities(path: Path) -> Iterator[Path | tuple[int, int]]:
+    """What tells whether two paths are one file: where they lead and, where there is one, the file itself."""
+    try:
+        yield Path(os.path.realpath(path))
+        status = path.stat()
+    except OSError:
+        # Whoever opens it is told what is wrong with it.
+        return
+    yield status.st_dev, status.st_ino
+
+
+def check_output(job: Job, *, overwrite: bool) -> None:
+    """Find out before the work begins whether its results can be written; what is made for that is removed again.
+
+    Raises:
+        OutputExistsError: A result is there and `overwrite` is off.
+        OutputError: The folder, or the one it would be made in, cannot be written to, or a result is a folder.
+    """
+    with _output_gate(job):
+        folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: is no folder; name another one with -o")
+        probe_folder(folder)
+        for path in job.results:
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
+            if not overwrite and os.path.lexists(path):
+                sentence = "is there already; replace it with --overwrite, or name another with -o"
+                raise OutputExistsError(f"{path}: {sentence}")
+
+
+@contextmanager
+def _output_gate(job: Job) -> Iterator[None]:
+    """Whatever the system says of the results of a scan ends this scan and no other."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sentence = "the name is too long for this file system; give the scan a shorter one"
+            raise OutputError(f"{job.mask}: {sentence}") from error
+        raise write_error(job.mask, error) from error
+
+
+def infer_file(
+    cascade: Cascade,
+    job: Job,
+    reading: ScanOptions = AS_IT_IS,
+    *,
+    overwrite: bool = False,
+    search: SearchOptions = WHOLE_SCAN,
+    on_open: Callable[[ScanSource], None] = lambda _: None,
+    on_slices: Callable[[int], None] = lambda _: None,
+) -> Segmentation:
+    """Segment one scan file and write its mask, its report and, where asked for, its picture.
+
+    Arguments, and when they are called, are those of `infer_files`.
+
+    Returns:
+        The segmentation; its timings cover loading and saving.
+
+    Raises:
+        InputError: The scan cannot be used. Nothing is written.
+        OutputError: A result cannot be written; then none is left.
+        EngineError: An engine returned something that cannot be a result.
+    """
+    ((_, outcome),) = infer_files(
+        cascade, [job], reading, overwrite=overwrite, search=search, on_open=on_open, on_slices=on_slices
+    )
+    if isinstance(outcome, CascadeError):
+        raise outcome
+    return outcome
+
+
+def infer_files(
+    cascade: Cascade,
+    jobs: Iterable[Job],
+    reading: ScanOptions = AS_IT_IS,
+    *,
+    overwrite: bool = False,
+    search: SearchOptions = WHOLE_SCAN,
+    on_open: Callable[[ScanSource], None] = lambda _: None,
+    on_slices: Callable[[int], None] = lambda _: None,
+) -> Iterator[tuple[Job, Segmentation | CascadeError]]:
+    """Segment scan files one after the other, while the next one is read and the last one is written.
+
+    Networks run in the thread of the caller, reading and writing in one other thread each, which end with the iterator.
+    At any time at most one scan is being read, one computed and one written, so memory holds three scans and two masks,
+    and what the caller keeps.
+
+    Args:
+        cascade: An open cascade.
+        jobs: The scans and where their results go; one is taken ahead of the scan that is computed.
+        reading: What the user says about the files that they do not say themselves.
+        overwrite: Replace results that are there.
+        search: Where stage 1 looks; anything but the whole scan may change the mask.
+        on_open: Called when it is a scan's turn, once its header is read; its voxels may still be missing.
+        on_slices: Called with the number of slices of that scan just finished.
+
+    Yields:
+        Each job, in order, with its segmentation or with the error that its scan ended in; such a scan has left no
+        file, and the others go on. An outcome comes when its results are written, which is after the next scan was
+        computed. Errors that are not a `CascadeError` are raised.
+    """
+    check_argument("reading", reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
+    with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, reading, overwrite=overwrite)) as scans:
+        last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
+        for job, scan in scans:
+            stopwatch = Stopwatch()
+            found = _attempt(
+                partial(cascade.run_while_reading, scan, search=search, on_open=on_open, on_slices=on_slices)
+            )
+            if last is not None:
+                yield last[0], last[1].result()
+            last = job, writer.submit(_attempt, partial(_write, job, found, stopwatch, overwrite=overwrite))
+        if last is not None:
+            yield last[0], last[1].result()
+
+
+def _read_ahead(
+    jobs: Iterable[Job], reading: ScanOptions, *, overwrite: bool
+) -> Generator[tuple[Job, ScanInBackground]]:
+    """Yield scans that are being read, and begin to read the next one meanwhile; each is closed behind its turn."""
+
+    def open_checked(job: Job) -> ScanReader:
+        check_output(job, overwrite=overwrite)
+        return open_scan(job.scan, reading)
+
+    ahead: deque[tuple[Job, ScanInBackground]] = deque()
+    with ThreadPoolExecutor(1, "read") as reader:
+        try:
+            for job in jobs:
+                ahead.append((job, ScanInBackground(partial(open_checked, job), reader)))
+                if len(ahead) == 2:
+                    yield ahead[0]
+                    ahead.popleft()[1].close()
+            while ahead:
+                yield ahead[0]
+                ahead.popleft()[1].close()
+        finally:
+            for _, scan in ahead:
+                scan.close()
+
+
+def _attempt(work: Callable[[], Segmentation]) -> Segmentation | CascadeError:
+    try:
+        return work()
+    except CascadeError as error:
+        return error
+
+
+def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, overwrite: bool) -> Segmentation:
+    """Write all results of a scan or none."""
+    if isinstance(found, CascadeError):
+        raise found
+    stopwatch = Stopwatch()
+    with _output_gate(job), ExitStack() as undo:
+        make_folder(job.mask.parent)
+        with stopwatch.step("save"):
+            found.save(job.mask, overwrite=overwrite)
+            undo.callback(job.mask.unlink, missing_ok=True)
+            found = found.with_files(input_file=found.volume.file, mask_file=record_file(job.mask))
+        segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
+        segmentation.save_report(job.report, overwrite=overwrite)
+        undo.callback(job.report.unlink, missing_ok=True)
+        if job.picture is not None:
+            save_preview(segmentation, job.picture, overwrite=overwrite)
+        undo.pop_all()
+    return segmentation
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of results where it is missing; OutputError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from error
+
+
+def _jobs_in_folder(scans: Sequence[Path], folder: Path, pictures: bool) -> list[Job]:
+    jobs: dict[str, Job] = {}
+    for scan in scans:
+        name, _ = split_suffix(scan.name)
+        if name in jobs:
+            raise UsageError(f"{jobs[name].scan} and {scan} would both become {name}_seg.nii.gz; segment them apart")
+        jobs[name] = job_in_folder(scan, folder, name, pictures=pictures)
+    return list(jobs.values())
+
+
+def _is_file_name(output: Path) -> bool:
+    """Whether an output is meant as one mask file rather than as a folder."""
+    if output.is_dir():
+        return False
+    if output.suffix.lower() in _FOREIGN_SUFFIXES and not split_suffix(output.name)[1]:
+        raise UsageError(f"{output}: a mask is written as NIfTI; let the name end in .nii.gz, or name a folder")
+    return bool(split_suffix(output.name)[1])
+
+
+def _job(scan: Path, mask: Path, pictures: bool) -> Job:
+    stem, _ = split_suffix(mask.name)
+    picture = mask.with_name(f"{stem}.png") if pictures else None
+    return Job(scan, mask, mask.with_name(f"{stem}.json"), picture)

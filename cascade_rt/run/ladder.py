@@ -1,0 +1,140 @@
+"""What happens when memory runs out: smaller batches, then another engine, and a record of it in the report.
+
+    rung 0      as planned
+    rung 1 ...  batches halved, down to single images
+    then        the next engine that `--backend auto` would take, again with halved batches
+
+A scan is always computed whole on one engine. Halved batches stay halved for the scans after it; the engine does not
+stay exchanged, so that one huge scan does not slow down ten thousand others.
+"""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cascade_rt.engines import BACKENDS, BackendChoice, Engines, PrecisionChoice, cannot_open, open_engines
+from cascade_rt.engines.plans import PlanSource, no_plans
+from cascade_rt.engines.splitting import SplittingEngine
+from cascade_rt.errors import BundleError, CascadeError, UsageError
+from cascade_rt.run.cascade import Cascade, open_cascade
+
+
+class LadderCascade(Cascade):
+    """A cascade that can be tried again with less memory."""
+
+    def __init__(
+        self,
+        cascade: Cascade,
+        backend: BackendChoice = "auto",
+        precision: PrecisionChoice = "auto",
+        plans: PlanSource = no_plans,
+    ) -> None:
+        """Take over an open cascade.
+
+        Args:
+            cascade: The cascade; closing this one closes it.
+            backend: What was asked for when it was opened; only `auto` leaves a choice of other engines.
+            precision: What was asked for.
+            plans: Where `tensorrt` gets its engines from.
+        """
+        super().__init__(cascade.bundle, cascade.engines)
+        self._backend = backend
+        self._precision = precision
+        self._plans = plans
+        self._engines_passed = 0
+        self._halvings_above = 0
+
+    @property
+    def rung(self) -> int:
+        """How often memory ran out and less of it was tried."""
+        return self._halvings_above + self._engines_passed + _halvings(self.engines)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """As of every cascade, with the rung."""
+        return {**super().provenance, "rung": self.rung}
+
+    def rungs_below(self) -> Generator[None]:
+        """Put each lower rung into `engines`, one after the other; closed, the generator puts the engine back.
+
+        Example:
+            with closing(cascade.rungs_below()) as rungs:
+                for _ in rungs:
+                    ...  # try again; leave the loop when it works
+        """
+        # Not from the start: two stages that share a device hand over on it only as they are.
+        self.engines = _splitting(self.engines)
+        yield
+        if self._backend != "auto":
+            return
+        current = self.engines.stage1.info.backend
+        passed = 0
+        said = [f"{current} ran out of memory"]
+        for backend in BACKENDS[BACKENDS.index(current) + 1 :] if current in BACKENDS else ():
+            try:
+                engines = open_engines(self.bundle, backend, self._precision, self._plans)
+            except CascadeError as error:
+                if not (cannot_open(error) or isinstance(error, BundleError | UsageError)):
+                    raise
+                said.append(str(error))
+                continue
+            passed += 1
+            with self._taking_over(engines, passed, said):
+                yield
+            said.append(f"{backend} ran out of memory")
+
+    @contextmanager
+    def _taking_over(self, engines: Engines, passed: int, said: Sequence[str]) -> Generator[None]:
+        """Compute with other engines inside, the `passed`-th that were opened after the first; `said` is why."""
+        top = self.engines
+        self._halvings_above, self._engines_passed = _halvings(top), passed
+        self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, *said)))
+        try:
+            with engines:
+                yield
+        finally:
+            self.engines, self._halvings_above, self._engines_passed = top, 0, 0
+
+
+def open_ladder_cascade(
+    bundle: str | os.PathLike[str] | None = None,
+    backend: BackendChoice = "auto",
+    precision: PrecisionChoice = "auto",
+    plans: PlanSource = no_plans,
+    public_key: Path | None = None,
+    *,
+    bundle_sha256: str | None = None,
+) -> LadderCascade:
+    """Open a bundle as `open_cascade` does, with a ladder for when memory runs out.
+
+    Args:
+        bundle: As of `open_cascade`, like the next four.
+        backend: See there.
+        precision: See there.
+        plans: See there.
+        public_key: See there.
+        bundle_sha256: Hash that the bundle must have; none: any.
+
+    Raises:
+        BundleError: As in `open_cascade`, or the bundle is not that of the hash.
+        BackendUnavailableError: As in `open_cascade`.
+        UsageError: As in `open_cascade`.
+    """
+    cascade = open_cascade(bundle, backend, precision, plans, public_key)
+    if bundle_sha256 not in {None, cascade.bundle.sha256}:
+        cascade.close()
+        raise BundleError(f"{bundle}: was exchanged while it was used; start again")
+    return LadderCascade(cascade, backend, precision, plans)
+
+
+def _splitting(engines: Engines) -> Engines:
+    if isinstance(engines.stage1, SplittingEngine):
+        return engines
+    return replace(engines, stage1=SplittingEngine(engines.stage1), stage2=SplittingEngine(engines.stage2))
+
+
+def _halvings(engines: Engines) -> int:
+    return sum(each.halvings for each in (engines.stage1, engines.stage2) if isinstance(each, SplittingEngine))

@@ -1,0 +1,1 @@
+"""Scans as they are read: files, headers, checks, the canonical grid."""

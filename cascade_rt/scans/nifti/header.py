@@ -1,0 +1,203 @@
+"""What the header of a NIfTI file promises: shape, type, scaling and where the voxels begin."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from cascade_rt.errors import InputWarning
+from cascade_rt.scans.nifti.foreign import describe
+from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.placement import place, what_places
+
+LONGEST_HEADER = 540
+GEOMETRY_FIELDS = (
+    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+
+_KINDS: dict[bytes, tuple[type[Nifti1Header], Literal["<", ">"]]] = {
+    (348).to_bytes(4, "little"): (Nifti1Header, "<"),
+    (348).to_bytes(4, "big"): (Nifti1Header, ">"),
+    (540).to_bytes(4, "little"): (Nifti2Header, "<"),
+    (540).to_bytes(4, "big"): (Nifti2Header, ">"),
+}
+_TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
+}
+_UNFIT_TYPES = {
+    0: "of unknown type",
+    1: "single bits",
+    32: "complex numbers",
+    128: "colours",
+    1536: "of 128 bits",
+    1792: "complex numbers",
+    2048: "complex numbers",
+    2304: "colours",
+}
+_UNSCALED = (1.0, 0.0)
+# Of NIfTI-2: what copying as text would change; and what some programs leave out.
+_LINE_ENDS = ([13, 10, 26, 10], [0, 0, 0, 0])
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NiftiHeader:
+    """What a header promises of its image, checked: it can be read, and placed in the world."""
+
+    shape: tuple[int, int, int]
+    """Voxels along `[i, j, k]` of one volume."""
+    dtype: np.dtype[Any]
+    """The type in which voxels are stored, with its byte order."""
+    scaling: tuple[float, float]
+    """Slope and intercept, which turn stored numbers into meant ones."""
+    image_offset: int
+    """The byte at which the image begins."""
+    volume: int
+    """Which of the volumes is meant."""
+    volumes: int
+    """How many volumes the file holds."""
+    affine: npt.NDArray[np.float64]
+    """4x4, from the index (i, j, k) to world mm (RAS+)."""
+    geometry: Mapping[str, npt.NDArray[Any]]
+    """The fields that place the voxels in the world, without what is in them and places nothing."""
+    warnings: tuple[InputWarning, ...]
+
+    @property
+    def volume_bytes(self) -> int:
+        """Bytes of one volume."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def voxel_offset(self) -> int:
+        """The byte at which the meant volume begins."""
+        return self.image_offset + self.volume * self.volume_bytes
+
+    @property
+    def end(self) -> int:
+        """The byte behind the last volume."""
+        return self.image_offset + self.volumes * self.volume_bytes
+
+
+def header_length(start: bytes) -> int:
+    """Tell from the first bytes of a file how long its header is.
+
+    Raises:
+        Refusal: The file is not NIfTI.
+    """
+    if start[:4] in _KINDS:
+        return _KINDS[start[:4]][0].sizeof_hdr
+    if start[344:347] in {b"n+1", b"ni1"} or start[4:7] in {b"n+2", b"ni2"}:
+        raise Refusal("E_MAGIC", "its NIfTI header is damaged in the first four bytes; copy or export it again")
+    raise Refusal("E_NOT_NIFTI", f"this is not a NIfTI file ({describe(start)}); convert the scan to .nii.gz")
+
+
+def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
+    """Check a header of `header_length` bytes and take from it what reading needs.
+
+    Args:
+        block: The first bytes of the file.
+        options: What the user says about the file.
+
+    Raises:
+        Refusal: A field makes no sense, or the image is not one that is read here.
+    """
+    header_class, byte_order = _KINDS[block[:4]]
+    fields = header_class(block, byte_order, check=False)
+    _check_magic(fields)
+    warnings: list[InputWarning] = []
+    dtype = _parse_type(fields, byte_order, warnings)
+    shape, volume, volumes = _parse_shape(fields, options, warnings)
+    offset = _parse_offset(fields, dtype, warnings)
+    scaling = _parse_scaling(fields, warnings)
+    affine = place(fields, shape, options, warnings)
+    placing = what_places(fields)
+    geometry = {name: np.array(placing[name]) for name in GEOMETRY_FIELDS}
+    return NiftiHeader(shape, dtype, scaling, offset, volume, volumes, affine, geometry, tuple(warnings))
+
+
+def _check_magic(fields: Nifti1Header) -> None:
+    magic = fields["magic"].item()
+    if magic == fields.pair_magic:
+        raise Refusal("E_MAGIC", "its voxels are in another file (.hdr with .img); convert the scan to .nii.gz")
+    if magic != fields.single_magic:
+        raise Refusal("E_MAGIC", "its NIfTI header is damaged (wrong magic); copy or export it again")
+    if fields.sizeof_hdr == LONGEST_HEADER and fields["eol_check"].tolist() not in _LINE_ENDS:
+        raise Refusal("E_MAGIC", "it was copied as text, which changes its bytes; copy it again as binary")
+
+
+def _parse_type(fields: Nifti1Header, byte_order: Literal["<", ">"], warnings: list[InputWarning]) -> np.dtype[Any]:
+    code = int(fields["datatype"])
+    if code not in _TYPES:
+        found = _UNFIT_TYPES.get(code, f"of unknown type {code}")
+        raise Refusal("E_DTYPE", f"its voxels are {found}; a CT scan has integers or real numbers, export it as int16")
+    dtype = np.dtype(_TYPES[code]).newbyteorder(byte_order)
+    if int(fields["bitpix"]) not in {0, 8 * dtype.itemsize}:
+        sentence = f"the header gives two sizes of a voxel; that of its type, {dtype.name}, is taken"
+        warnings.append(InputWarning("W_BITPIX", sentence))
+    return dtype
+
+
+def _parse_shape(
+    fields: Nifti1Header, options: ScanOptions, warnings: list[InputWarning]
+) -> tuple[tuple[int, int, int], int, int]:
+    """Return the shape of a volume, which of them is meant, and how many there are."""
+    axes = int(fields["dim"][0])
+    sides = tuple(int(side) for side in fields["dim"][1 : axes + 1]) if 1 <= axes <= 7 else ()
+    if not sides or min(sides) < 1:
+        raise Refusal("E_DIMS", "the image has no voxels, or a size that makes no sense; export it again")
+    if len(sides) < 3:
+        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; save one 3D image")
+    volumes, volume = math.prod(sides[3:]), options.volume
+    several_axes = sum(side > 1 for side in sides[3:]) > 1
+    if several_axes or (volumes > 1 and volume is None):
+        remedy = "save one 3D image" if several_axes else "choose one of them with --volume, or save one 3D image"
+        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; {remedy}")
+    if volume is not None and volume >= volumes:
+        raise Refusal("E_NDIM", f"there is no volume {volume}; the file has {volumes}, counted from 0")
+    if len(sides) > 3 and volumes == 1:
+        warnings.append(InputWarning("W_SQUEEZED", f"the image has {len(sides)} axes, those of length 1 are dropped"))
+    return (sides[0], sides[1], sides[2]), volume or 0, volumes
+
+
+def _parse_offset(fields: Nifti1Header, dtype: np.dtype[Any], warnings: list[InputWarning]) -> int:
+    offset = float(fields["vox_offset"])
+    first = fields.single_vox_offset
+    if not (offset >= first and offset.is_integer() and (offset - first) % dtype.itemsize == 0):
+        raise Refusal(
+            "E_OFFSET", f"its header says that the voxels begin at byte {offset:g}, which cannot be; export it again"
+        )
+    if offset % 16 != 0:
+        sentence = f"the voxels begin at byte {offset:g}, where other programs expect a multiple of 16"
+        warnings.append(InputWarning("W_OFFSET", sentence))
+    return int(offset)
+
+
+def _parse_scaling(fields: Nifti1Header, warnings: list[InputWarning]) -> tuple[float, float]:
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 and intercept == 0:
+        return _UNSCALED
+    if slope == 0 or not math.isfinite(slope):
+        sentence = f"its slope of {slope:g} means nothing; the stored numbers are taken as they are"
+        warnings.append(InputWarning("W_SLOPE", sentence))
+        return _UNSCALED
+    if not math.isfinite(intercept):
+        raise Refusal("E_SLOPE", f"its intercept is {intercept:g}, which is no number; export it again")
+    if slope < 0:
+        sentence = f"its slope of {slope:g} turns the stored numbers upside down; is it right?"
+        warnings.append(InputWarning("W_SLOPE", sentence))
+    return slope, intercept

@@ -1,0 +1,53 @@
+"""What a user may say about a file that the file does not say itself."""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+from cascade_rt.common.arguments import check_argument
+from cascade_rt.errors import UsageError
+
+MAX_VOXELS = 1 << 31
+"""More voxels than this are refused: 8000 slices of 512 x 512, where a scan of the whole body has 2000."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """How a scan file is to be read. By default nothing is guessed: a file that leaves a question open is refused."""
+
+    volume: int | None = None
+    """Which volume of a 4D file to take, counted from 0; none: a file with several is refused."""
+    assume_orientation: str | None = None
+    """Where the axes (i, j, k) of a file without qform and sform run to, such as `LPS`; none: it is refused."""
+    assume_hu: bool = False
+    """Take the numbers for the Hounsfield units of a scan, whatever they look like: they are not judged."""
+    hu_offset: int = 0
+    """Added to every voxel, such as -1024 for files that store HU + 1024."""
+    max_voxels: int = MAX_VOXELS
+    """The most voxels that are read."""
+    strict: bool = False
+    """Refuse files whose qform and sform place the scan more than 5 mm apart."""
+    scattered: bool = False
+    """The slices are independent of one another, from anywhere: nothing is judged across them."""
+
+    def __post_init__(self) -> None:
+        if self.volume is not None:
+            check_argument("volume", self.volume, Integral, "a whole number or None")
+        if self.assume_orientation is not None:
+            check_argument("assume_orientation", self.assume_orientation, str, "three letters such as LPS or None")
+        for name in ("hu_offset", "max_voxels"):
+            check_argument(name, getattr(self, name), Integral, "a whole number")
+        for name in ("assume_hu", "strict", "scattered"):
+            check_argument(name, getattr(self, name), bool, "True or False")
+        if self.volume is not None and self.volume < 0:
+            raise UsageError(f"volume: {self.volume} is none; volumes are counted from 0")
+        if self.max_voxels < 1:
+            raise UsageError(f"max_voxels: {self.max_voxels} is too few; allow at least 1")
+        axes = self.assume_orientation
+        if axes is not None and {frozenset(pair) & frozenset(axes) for pair in ("LR", "AP", "IS")} != {
+            frozenset(letter) for letter in axes
+        }:
+            raise UsageError(f"assume_orientation: {axes!r} is none; name three directions such as LPS or RAS")
+
+
+AS_IT_IS = ScanOptions()
+"""Guess nothing, allow nothing."""

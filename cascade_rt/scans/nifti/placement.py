@@ -1,0 +1,267 @@
+"""Where the voxels of a NIfTI file lie in the world: units, spacing, qform and sform.
+
+The sform is taken where there is one, then the qform, as nibabel does. Where neither is there, left and right cannot be
+told apart, and the file is refused.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+
+from cascade_rt.errors import InputWarning
+from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.options import ScanOptions
+
+Affine = npt.NDArray[np.float64]
+
+_KNOWN_CODES = range(6)
+_SPATIAL_UNIT = 7
+"""The bits of `xyzt_units` that are about space."""
+_MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
+_PLAUSIBLE_MM = (0.2, 10.0)
+"""The spacing of a scan; another one in metres or micrometres is a header with the wrong unit."""
+_DISAGREEMENT_MM = 5.0
+_DISAGREEMENT = 0.1
+"""How far qform and sform may place a corner apart without a warning, as a part of the smallest spacing."""
+_SPACING_DISAGREEMENT = 0.01
+"""By which part of it the sform may give voxels another length than `pixdim` does, without a warning."""
+_STRAIGHT_DEGREES = 0.1
+# Nibabel's: rounding to float32 may leave the squares of a unit quaternion this much over 1.
+_QUATERNION_ROUNDING = 3 * float(np.finfo(np.float32).eps)
+_DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+
+
+def place(
+    fields: Nifti1Header,
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+) -> Affine:
+    """Return the affine (4x4, index (i, j, k) to world mm, RAS+), and add to the warnings what is doubtful about it.
+
+    Raises:
+        Refusal: The voxels cannot be placed.
+    """
+    sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
+    if sform_code not in _KNOWN_CODES or qform_code not in _KNOWN_CODES:
+        sentence = (
+            f"its header has the codes {sform_code} and {qform_code} for its orientation, which NIfTI does not know"
+        )
+        raise Refusal("E_ORIENT", f"{sentence}; export it again")
+    spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
+    if sform_code > 0:
+        affine = _sform(fields)
+    else:
+        _check_spacing(spacing)
+        affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings)
+    check_affine(affine)
+    _warn_of_spacing(spacing, affine, warnings)
+    if sform_code == 0 and qform_code > 0:
+        _warn_of_handedness(fields, warnings)
+    affine[:3] *= _unit_mm(fields, affine, warnings)
+    if sform_code > 0 and qform_code > 0:
+        _compare_forms(fields, affine, shape, options, warnings)
+    warnings += shear_warnings(affine)
+    return affine
+
+
+def shear_warnings(affine: Affine) -> tuple[InputWarning, ...]:
+    """Return a warning where the axes of a scan are not perpendicular."""
+    shear = shear_degrees(affine)
+    if shear <= _STRAIGHT_DEGREES:
+        return ()
+    sentence = f"its axes are {shear:.1f} degrees from perpendicular (gantry tilt?); slices are segmented as they are"
+    return (InputWarning("W_SHEAR", sentence),)
+
+
+def what_places(fields: Nifti1Header) -> Nifti1Header:
+    """Return the header of a file that can be placed, with nothing in the fields of its geometry that places nothing.
+
+    Masks have these fields of their scans, and whatever has no meaning may be text about a patient.
+    """
+    placing: Nifti1Header = fields.copy()
+    pixdim = placing["pixdim"]
+    pixdim[1:4] = np.abs(pixdim[1:4])
+    pixdim[4:] = 0
+    placing["xyzt_units"] = int(placing["xyzt_units"]) & _SPATIAL_UNIT
+    has_sform = int(fields["sform_code"]) > 0
+    if not has_sform:
+        for name in ("srow_x", "srow_y", "srow_z"):
+            placing[name] = 0
+    if int(fields["qform_code"]) > 0 and not (has_sform and _sensible_qform(fields) is None):
+        pixdim[0] = -1 if pixdim[0] == -1 else 1
+        return placing
+    pixdim[0] = 1
+    for name in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        placing[name] = 0
+    if has_sform and _is_other_spacing(np.array(pixdim[1:4], dtype=np.float64), _sform(fields)):
+        pixdim[1:4] = np.linalg.norm(_sform(fields)[:3, :3], axis=0)
+    return placing
+
+
+def check_affine(affine: Affine) -> None:
+    """Raise Refusal for what cannot be the affine of a scan."""
+    if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
+        raise Refusal("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
+    if affine[3].tolist() != [0, 0, 0, 1]:
+        raise Refusal("E_AFFINE", "the last row of an affine must be 0, 0, 0, 1; is it transposed?")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    determinant = abs(np.linalg.det(affine[:3, :3]))
+    if lengths.min() < 1e-9 or determinant < 1e-6 * lengths.prod():
+        raise Refusal("E_AFFINE", "the affine is singular, two axes run alike or one has no length; export it again")
+
+
+def shear_degrees(affine: Affine) -> float:
+    """How far the axes are from being perpendicular, in degrees."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)]).max()
+    return math.degrees(math.asin(min(float(cosines), 1.0)))
+
+
+def _sform(fields: Nifti1Header) -> Affine:
+    affine = np.eye(4)
+    affine[:3] = [fields["srow_x"], fields["srow_y"], fields["srow_z"]]
+    return affine
+
+
+def _qform(fields: Nifti1Header) -> Affine:
+    b, c, d = (float(fields[name]) for name in ("quatern_b", "quatern_c", "quatern_d"))
+    squares = b * b + c * c + d * d
+    handedness = float(fields["pixdim"][0])
+    if not squares <= 1 + _QUATERNION_ROUNDING:
+        raise Refusal("E_AFFINE", "its qform is no rotation; export it again")
+    a = math.sqrt(max(0.0, 1 - squares))
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
+    spacing = np.abs(np.array(fields["pixdim"][1:4], dtype=np.float64))
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * (spacing * [1, 1, -1 if handedness == -1 else 1])
+    affine[:3, 3] = [fields["qoffset_x"], fields["qoffset_y"], fields["qoffset_z"]]
+    return affine
+
+
+def _sensible_qform(fields: Nifti1Header) -> Affine | None:
+    try:
+        _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
+        qform = _qform(fields)
+        check_affine(qform)
+    except Refusal:
+        return None
+    return qform
+
+
+def _assumed(
+    spacing: npt.NDArray[np.float64],
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+) -> Affine:
+    """The affine of a file that does not place itself: its middle at the origin of the world."""
+    axes = options.assume_orientation
+    if axes is None:
+        raise Refusal(
+            "E_ORIENT",
+            "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
+            "told apart; export it again, or say it with --assume-orientation, such as LPS",
+        )
+    warnings.append(
+        InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, direction in enumerate(axes):
+        world, sign = _DIRECTIONS[direction]
+        affine[world, axis] = sign * abs(spacing[axis])
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
+    if not (np.isfinite(spacing) & (spacing != 0)).all():
+        raise Refusal("E_SPACING", f"its header says that voxels measure {_shown(spacing)}; export it again")
+
+
+def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings: list[InputWarning]) -> None:
+    if not (np.isfinite(spacing) & (spacing > 0)).all():
+        sentence = (
+            f"its header says that voxels measure {_shown(spacing)}; the sign is ignored, and the sform taken where "
+            "there is one"
+        )
+    elif _is_other_spacing(spacing, affine):
+        taken = _shown(np.linalg.norm(affine[:3, :3], axis=0))
+        sentence = f"its header says that voxels measure {_shown(spacing)}, and its sform {taken}; the sform is taken"
+    else:
+        return
+    warnings.append(InputWarning("W_SPACING", sentence))
+
+
+def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> None:
+    handedness = float(fields["pixdim"][0])
+    if handedness not in {-1.0, 0.0, 1.0}:
+        # As nibabel does; the reference implementation takes -1 for what is negative.
+        sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run; 1 is taken"
+        if handedness < 0:
+            sentence += ", while some programs take -1, which turns the slices around"
+        warnings.append(InputWarning("W_QFAC", sentence))
+
+
+def _is_other_spacing(spacing: npt.NDArray[np.float64], affine: Affine) -> bool:
+    """Whether `pixdim` and the affine of a header give voxels different lengths; no number is another one."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return not (np.abs(np.abs(spacing) - lengths) <= _SPACING_DISAGREEMENT * lengths).all()
+
+
+def _shown(spacing: npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{side:.6g}" for side in spacing)
+
+
+def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning]) -> float:
+    """How many mm the unit of the header has."""
+    code = int(fields["xyzt_units"]) & _SPATIAL_UNIT
+    if code not in _MM_PER_UNIT:
+        warnings.append(InputWarning("W_UNITS", "the file does not name the unit of its spacing; mm are assumed"))
+        return 1.0
+    factor = _MM_PER_UNIT[code]
+    spacing = np.linalg.norm(affine[:3, :3], axis=0) * factor
+    low, high = _PLAUSIBLE_MM
+    if factor != 1 and not (low <= spacing.min() and spacing.max() <= high):
+        shown = " x ".join(f"{side:.3g}" for side in spacing)
+        unit = "metres" if code == 1 else "micrometres"
+        raise Refusal(
+            "E_UNITS", f"its spacing, said to be in {unit}, would be {shown} mm; set the right unit in its header"
+        )
+    return factor
+
+
+def _compare_forms(
+    fields: Nifti1Header,
+    affine: Affine,
+    shape: tuple[int, int, int],
+    options: ScanOptions,
+    warnings: list[InputWarning],
+) -> None:
+    """Warn where the qform, which other programs take, places the scan elsewhere than the sform, taken here."""
+    qform = _sensible_qform(fields)
+    if qform is None:
+        warnings.append(InputWarning("W_FORM_DISAGREE", "its qform makes no sense; the sform is taken"))
+        return
+    qform[:3] *= _MM_PER_UNIT.get(int(fields["xyzt_units"]) & _SPATIAL_UNIT, 1.0)
+    distance = corner_distance_mm(affine, qform, shape)
+    if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
+        sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"
+        if options.strict and distance > _DISAGREEMENT_MM:
+            raise Refusal("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out --strict")
+        warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is taken, and both go into the mask"))
+
+
+def corner_distance_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
+    """How far apart two affines place the corners of a grid of this shape, at most."""
+    corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1.0]
+    return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())

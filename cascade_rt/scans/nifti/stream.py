@@ -1,0 +1,195 @@
+"""The voxels of a NIfTI file in the order in which they are stored, to the end of the file and no further.
+
+gzip verifies its checksum where the stream ends, not where the last voxel does; a flipped bit is seen only by those who
+read on. So a file counts as read when `finish` has returned.
+"""
+
+import io
+import os
+from types import TracebackType
+from typing import Self
+
+from cascade_rt.common.hashing import FileRecord, HashedFile
+from cascade_rt.common.plain_file import NotAPlainFileError
+from cascade_rt.errors import InputWarning
+from cascade_rt.scans.nifti.foreign import describe
+from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gunzip import MAGIC, GunzipStream
+from cascade_rt.scans.nifti.header import NiftiHeader, header_length, parse_header
+from cascade_rt.scans.nifti.names import split_suffix
+from cascade_rt.scans.nifti.options import ScanOptions
+
+_LARGEST_DEFLATE_RATIO = 1032
+_TRAILING_BYTES = 1 << 20
+"""The most that may follow the image: more is another image, or a bomb."""
+# Small enough that what was decompressed is still in the cache when it is copied to its place.
+_STEP_BYTES = 256 << 10
+_SHORTEST_HEADER = 348
+
+
+class NiftiStream:
+    """An open NIfTI file whose header is checked. Used inside `input_gate`, which names the file in every refusal.
+
+    Raises:
+        Refusal, OSError, EOFError and what decompression raises: The file is unfit.
+    """
+
+    header: NiftiHeader
+
+    def __init__(self, path: str | os.PathLike[str], options: ScanOptions) -> None:
+        self._path = os.fspath(path)
+        self._hashed = _open_hashed(self._path)
+        self._file = io.BufferedReader(self._hashed)
+        try:
+            self._size = os.fstat(self._file.fileno()).st_size
+            if self._size == 0:
+                raise Refusal("E_EMPTY", "the file is empty; copy it again")
+            self._compressed = self._file.peek(2)[:2] == MAGIC
+            self._stream = GunzipStream(self._file) if self._compressed else self._file
+            self._position = 0
+            self.header = parse_header(self._read_header(), options)
+            self._check_size(options)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill a buffer of bytes with the next voxels of the volume.
+
+        Raises:
+            Refusal: The file ends before.
+        """
+        if self._position < self.header.voxel_offset:
+            self._skip_to(self.header.voxel_offset)
+        while buffer:
+            count = self._read_some(buffer[:_STEP_BYTES])
+            buffer = buffer[count:]
+
+    def finish(self) -> tuple[InputWarning, ...]:
+        """Read to the end of the file, so that its checksum is verified.
+
+        Returns:
+            What is doubtful about the file, now that all of it was seen.
+
+        Raises:
+            Refusal: Something long follows the image.
+        """
+        self._skip_to(self.header.end)
+        trailing = self._count_trailing()
+        if trailing > _TRAILING_BYTES:
+            sentence = f"more than {_size(_TRAILING_BYTES)} follow the image, so that its header cannot be right"
+            raise Refusal("E_TRAILING", f"{sentence}; export it again")
+        warnings = [*self.header.warnings, *self._extension_warnings()]
+        if trailing:
+            warnings.append(InputWarning("W_TRAILING", "something follows the image in the file; it is ignored"))
+        return tuple(warnings)
+
+    def record(self) -> FileRecord:
+        """Read to the very end of the file, and return hash and size of the bytes that were read."""
+        return self._hashed.record()
+
+    def _read_header(self) -> bytes:
+        start = self._read_up_to(_SHORTEST_HEADER)
+        if not start:
+            raise Refusal("E_EMPTY", "the compressed file holds nothing; copy it again")
+        try:
+            length = header_length(start)
+        except Refusal as refusal:
+            if refusal.code == "E_NOT_NIFTI" and self._path.lower().endswith(".gz") and not self._compressed:
+                sentence = f"the file is named .gz and is not compressed with gzip ({describe(start)})"
+                raise Refusal("E_NOT_GZIP", f"{sentence}; copy the scan again") from None
+            raise
+        block = start + self._read_up_to(length - len(start))
+        if len(block) < length:
+            raise Refusal("E_TRUNCATED", "the file ends too early, inside its header; copy it again")
+        return block
+
+    def _check_size(self, options: ScanOptions) -> None:
+        """Refuse, before any memory is taken, what cannot be in a file of this size."""
+        header = self.header
+        voxels = header.volume_bytes // header.dtype.itemsize
+        if voxels > options.max_voxels:
+            sentence = f"the image has {voxels:,} voxels, {options.max_voxels:,} are allowed"
+            raise Refusal("E_TOO_LARGE", f"{sentence}; crop it, or allow more with --max-voxels")
+        most = self._size * _LARGEST_DEFLATE_RATIO if self._compressed else self._size
+        if header.image_offset > most:
+            raise Refusal("E_OFFSET", "its voxels begin behind the end of the file; copy or export it again")
+        if header.end > most and self._compressed:
+            sentence = f"its header promises {_size(header.end)}, which {_size(self._size)} of gzip cannot hold"
+            raise Refusal("E_SIZE_LIE", f"{sentence}; copy or export it again")
+        if header.end > most:
+            raise self._truncated(self._size)
+
+    def _read_some(self, buffer: memoryview) -> int:
+        try:
+            count = self._stream.readinto(buffer)
+        except EOFError:
+            count = 0
+        if count == 0:
+            raise self._truncated(self._position)
+        self._position += count
+        return count
+
+    def _read_up_to(self, length: int) -> bytes:
+        block = memoryview(bytearray(length))
+        filled = 0
+        while filled < length and (count := self._stream.readinto(block[filled:])):
+            filled += count
+        self._position += filled
+        return bytes(block[:filled])
+
+    def _skip_to(self, position: int) -> None:
+        scratch = memoryview(bytearray(min(_STEP_BYTES, max(position - self._position, 0))))
+        while self._position < position:
+            self._read_some(scratch[: position - self._position])
+
+    def _count_trailing(self) -> int:
+        """Read to the end of the file, unless more than the limit follows the image; return how much that is."""
+        if not isinstance(self._stream, GunzipStream):
+            return self._size - self.header.end
+        scratch = memoryview(bytearray(_STEP_BYTES))
+        trailing = 0
+        while trailing <= _TRAILING_BYTES and (count := self._stream.readinto(scratch)):
+            trailing += count
+        return trailing or int(self._stream.garbage_follows)
+
+    def _extension_warnings(self) -> list[InputWarning]:
+        suffix = split_suffix(self._path)[1].lower()
+        if suffix == (".nii" if self._compressed else ".nii.gz"):
+            how = "compressed" if self._compressed else "not compressed"
+            return [InputWarning("W_EXT_MISMATCH", f"the file is named {suffix} and is {how}; it is read all the same")]
+        return []
+
+    def _truncated(self, present: int) -> Refusal:
+        expected, found = _size(self.header.end), _size(present)
+        if expected == found:
+            expected, found = f"{self.header.end:,} bytes", f"{present:,} bytes"
+        sentence = f"the file ends too early ({expected} expected, {found} present)"
+        return Refusal("E_TRUNCATED", f"{sentence}; copy it again")
+
+
+def _open_hashed(path: str) -> HashedFile:
+    """Open a file; a folder, a pipe or a device is refused, which a reader would wait for or never see the end of."""
+    try:
+        return HashedFile(path)
+    except NotAPlainFileError as error:
+        raise Refusal("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
+
+
+def _size(count: int) -> str:
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= 10 * unit:
+            return f"{count // unit} {name}"
+    return f"{count} bytes"

@@ -1,0 +1,506 @@
+"""CT scans and masks as NIfTI files, in and out of the canonical frame.
+
+The canonical frame is `[z, row, col]`: z toward superior, row toward posterior, col toward the patient's left, like the
+pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations; masks go back on the file's own grid.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from cascade_rt.common.arguments import as_path, check_argument
+from cascade_rt.common.atomic import atomic_write
+from cascade_rt.common.hashing import FileRecord
+from cascade_rt.errors import InputWarning, OutputError, UsageError
+from cascade_rt.scans.checks import check_content, geometry_warnings
+from cascade_rt.scans.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
+from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.blocks import BlockReader
+from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
+from cascade_rt.scans.nifti.gate import Refusal, input_gate
+from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
+from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
+from cascade_rt.scans.nifti.stream import NiftiStream
+
+# On masks a higher level costs more time than the kilobytes are worth.
+_MASK_COMPRESSION = 1
+_GZIP_BITS = 31
+_BLOCK_BYTES = 4 << 20
+# What a label without orientation is taken for, as nibabel does; it has to lie on the grid of its scan all the same.
+_LABEL_ORIENTATION = "LAS"
+_OF_THE_SCAN = ("W_ORIENT", "W_UNITS", "W_SPACING", "W_SHEAR", "W_QFAC")
+"""Warnings that nothing depends on where a label lies on the grid of its scan, which has them too."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT scan in the canonical frame.
+
+    Raises:
+        UsageError: Voxels, affine and grid do not agree, or are of another type.
+    """
+
+    voxels: npt.NDArray[np.int16]
+    """`[z, row, col]`, Hounsfield units, C-contiguous."""
+    affine: Affine
+    """4x4, from the canonical index (z, row, col) to world mm (RAS+, the NIfTI convention)."""
+    grid: SourceGrid
+    """The input's own grid."""
+    name: str
+    """The file name without .nii or .nii.gz; "array" for arrays."""
+    path: Path | None = None
+    """The absolute path of the file it was read from; `write_mask` refuses to write there."""
+    warnings: tuple[InputWarning, ...] = ()
+    """What is doubtful about the scan."""
+    scattered: bool = False
+    """Whether its slices are independent of one another, so that nothing may be judged across them."""
+    file: FileRecord | None = None
+    """Hash and size of the bytes that were read, of a scan that was read to the end of its file."""
+
+    def __post_init__(self) -> None:
+        check_argument("voxels", self.voxels, np.ndarray, "an array [z, row, col] of int16")
+        check_argument("grid", self.grid, SourceGrid, "the SourceGrid of the scan")
+        if self.voxels.dtype != np.int16:
+            raise UsageError(f"voxels: are {self.voxels.dtype}; pass int16, or use Volume.from_array")
+        expected = CanonicalGrid.of(self.grid)
+        if self.voxels.shape != expected.shape:
+            found = f"{self.voxels.shape}, and its grid has {expected.shape}"
+            raise UsageError(f"voxels: the shape is {found}; make a volume of a part with Volume.from_array")
+        if np.shape(self.affine) != (4, 4) or not np.allclose(self.affine, expected.affine):
+            raise UsageError("affine: is not that of the grid; make a volume at another place with Volume.from_array")
+
+    @property
+    def canonical_grid(self) -> CanonicalGrid:
+        """Shape and affine, without the voxels."""
+        return CanonicalGrid(self.voxels.shape, self.affine, self.grid.assumed_orientation)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbours along z, row and col."""
+        return self.canonical_grid.spacing_mm
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """The volume of one voxel in ml, also where the axes are sheared."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @classmethod
+    def from_array(
+        cls, array: npt.ArrayLike, affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
+    ) -> "Volume":
+        """Take a scan from memory. What its numbers mean is the caller's to know: only its geometry is judged.
+
+        Args:
+            array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation; whatever numpy
+                can turn into an array, such as the `dataobj` of a nibabel image or a tensor on the CPU. The volume
+                shares its memory where nothing has to be converted.
+            affine: 4x4, from the index (i, j, k) to world mm (RAS+).
+            name: What messages and reports call the scan.
+            scattered: Whether its slices are independent of one another.
+
+        Raises:
+            InputError: The array or the affine cannot be that of a CT scan.
+        """
+        check_argument("name", name, str, "a text")
+        check_argument("scattered", scattered, bool, "True or False")
+        with input_gate(name):
+            values, matrix = _as_array(array), _as_affine(affine)
+            shape = _check_array(values)
+            check_affine(matrix)
+            grid = SourceGrid.of(shape, matrix, _array_geometry(matrix))
+            voxels, warnings = _to_hu(values.reshape(grid.shape), grid)
+        canonical = CanonicalGrid.of(grid)
+        warnings += (*shear_warnings(matrix), *geometry_warnings(canonical))
+        return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
+
+
+class ScanReader:
+    """A scan file that is being read: slices can be used as they arrive, before the file is at its end.
+
+    Opening checks the header. `volume` has its place in memory at once, but a slice is valid only when `batches` has
+    yielded it or `read_until` has passed it. Only `finish` knows that the file is undamaged (its checksum stands at its
+    end) and that the numbers are those of a CT scan; until it has returned, nothing made of the slices may be kept.
+    Not for several threads at a time.
+
+    Example:
+        with open_scan("scan.nii.gz") as reader:
+            for part in reader.batches(16):
+                segment(reader.volume.voxels[part])
+            volume = reader.finish()
+
+    Raises:
+        InputError: From any method; the file cannot be used.
+    """
+
+    volume: Volume
+    """Shape and geometry are final; voxels as described above; warnings so far."""
+
+    def __init__(self, path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> None:
+        self._shown, self._options = os.fspath(path), options
+        name, _ = split_suffix(os.path.basename(self._shown))
+        with input_gate(self._shown):
+            self._stream = NiftiStream(path, options)
+            header = self._stream.header
+            grid = _source_grid(self._stream)
+            canonical = CanonicalGrid.of(grid)
+            slope, intercept = header.scaling
+            self._conversion = HuConversion(header.dtype, (slope, intercept + options.hu_offset))
+            voxels = np.empty(canonical.shape, dtype=np.int16)
+            self._blocks = BlockReader(self._stream, grid.from_canonical(voxels), self._conversion)
+        location = Path(os.path.abspath(self._shown))
+        self.volume = Volume(
+            voxels, canonical.affine, grid, name, location, header.warnings, scattered=options.scattered
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether slices arrive one after the other; where z is not the slowest axis of the file, all come at once."""
+        return self.volume.grid.slab_direction != 0
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Read the scan and yield `[0, size)`, `[size, 2 size)`, ... of its slices, each as soon as it is valid.
+
+        Each slice comes once, in the same batch whatever the file looks like. Where the file begins at the head, the
+        batches arrive in descending order.
+        """
+        starts = range(0, len(self.volume.voxels), size)
+        for first in starts if self.volume.grid.slab_direction >= 0 else reversed(starts):
+            part = slice(first, min(first + size, len(self.volume.voxels)))
+            self._read(part.start, part.stop)
+            yield part
+
+    def read_until(self, stop: int) -> None:
+        """Read on until the slices `[0, stop)` are valid; all of the scan where it does not begin at the feet."""
+        self._read(0, stop)
+
+    def finish(self) -> Volume:
+        """Read what is left, to the end of the file, and check all of it.
+
+        Returns:
+            The volume with all its warnings.
+        """
+        with input_gate(self._shown):
+            self._blocks.read_until(self.volume.grid.shape[2])
+            warnings = [*self._stream.finish(), *geometry_warnings(self.volume.canonical_grid)]
+            warnings += self._conversion.check()
+            warnings += check_content(
+                self.volume.voxels,
+                (self._conversion.lowest, self._conversion.highest),
+                assume_hu=self._options.assume_hu,
+                filled=self._conversion.filled,
+                padded=self._conversion.padded,
+            )
+            record = self._stream.record()
+        self.close()
+        self.volume = replace(self.volume, warnings=tuple(warnings), file=record)
+        return self.volume
+
+    def _read(self, first: int, stop: int) -> None:
+        slabs = self.volume.grid.shape[2]
+        needed = {1: stop, -1: slabs - first, 0: slabs}[self.volume.grid.slab_direction]
+        with input_gate(self._shown):
+            self._blocks.read_until(min(needed, slabs) if stop > first else 0)
+
+
+def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> ScanReader:
+    """Open a CT scan, NIfTI-1 or NIfTI-2, to read it slice by slice; plain or gzip is told from the content.
+
+    Raises:
+        InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
+        UsageError: An argument is of another type.
+    """
+    _log.info("reading %s", as_path("path", path))
+    check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
+    return ScanReader(path, options)
+
+
+def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> Volume:
+    """Read a CT scan from a NIfTI-1 or NIfTI-2 file; plain or gzip is told from the content, not from the name.
+
+    A compressed file is read to its end, so that its checksum is verified.
+
+    Args:
+        path: The file.
+        options: What the user says about a file that it does not say itself, such as which volume of several.
+
+    Raises:
+        InputError: The file is missing, damaged, not NIfTI, or not one 3D image in Hounsfield units; its `code` says
+            which.
+    """
+    with open_scan(path, options) as reader:
+        return reader.finish()
+
+
+def read_grid(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> CanonicalGrid:
+    """Read from the header alone where the voxels of a scan lie.
+
+    Args:
+        path: A NIfTI file.
+        options: What the user says about the file that it does not say itself.
+
+    Raises:
+        InputError: The header is missing, damaged, or not that of one 3D image of numbers that says how it lies.
+    """
+    with input_gate(os.fspath(path)), NiftiStream(path, options) as stream:
+        return CanonicalGrid.of(_source_grid(stream))
+
+
+def read_label_grid(path: str | os.PathLike[str], scan: CanonicalGrid) -> CanonicalGrid:
+    """Read from the header alone where the voxels of a label file of a scan lie, as `read_labels` places them.
+
+    Raises:
+        InputError: The header is missing, damaged, or not that of one 3D image of numbers.
+    """
+    return read_grid(path, _label_options(scan.assumed_orientation))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LabelImage:
+    """What a label file holds."""
+
+    voxels: npt.NDArray[np.uint8]
+    """`[z, row, col]`, C-contiguous."""
+    warnings: tuple[InputWarning, ...]
+    """What is doubtful about the file; where it lies is not, for that is held against its scan."""
+
+
+def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
+    """Read a label file into the canonical frame.
+
+    Args:
+        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation.
+        like: The scan the labels belong to, or its grid; None takes them as they are.
+
+    Returns:
+        `[z, row, col]`, C-contiguous. What is doubtful about the file is logged; `read_labels` returns it as well.
+
+    Raises:
+        InputError: As in `read_labels`.
+    """
+    labels = read_labels(path, like)
+    for warning in labels.warnings:
+        _log.warning("%s: %s", os.fspath(path), warning)
+    return labels.voxels
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    like: Volume | CanonicalGrid | None = None,
+    *,
+    assume_orientation: str | None = None,
+) -> LabelImage:
+    """Read a label file into the canonical frame, and say what is doubtful about it.
+
+    Args:
+        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation. One that does not say how its axes
+            lie has those that were assumed for its scan.
+        like: The scan the labels belong to, or its grid; None takes them as they are.
+        assume_orientation: What was assumed for a scan that they are not held against. Where nothing was, it is LAS, as
+            nibabel takes it.
+
+    Raises:
+        InputError: As in `read_volume`, but for what only scans have; or there are other numbers than 0 to 255, or they
+            are turned upside down; or the labels do not lie on the grid of `like`: another number of voxels, or corners
+            that differ by more than a tenth of the smallest spacing.
+    """
+    shown = str(as_path("path", path))
+    if like is not None:
+        check_argument("like", like, (Volume, CanonicalGrid), "the Volume of the scan, or its CanonicalGrid")
+    scan = like.canonical_grid if isinstance(like, Volume) else like
+    assumed = assume_orientation if scan is None else scan.assumed_orientation
+    with input_gate(shown), NiftiStream(path, _label_options(assumed)) as stream:
+        grid = _source_grid(stream)
+        canonical = CanonicalGrid.of(grid)
+        labels = np.empty(canonical.shape, dtype=np.uint8)
+        conversion = LabelConversion(stream.header.dtype, stream.header.scaling)
+        BlockReader(stream, grid.from_canonical(labels), conversion).read_until(grid.shape[2])
+        warnings = (*stream.finish(), *conversion.check())
+    if scan is not None:
+        check_same_grid(canonical, scan, shown)
+    return LabelImage(labels, tuple(warning for warning in warnings if warning.code not in _OF_THE_SCAN))
+
+
+def _source_grid(stream: NiftiStream) -> SourceGrid:
+    header = stream.header
+    return SourceGrid.of(header.shape, header.affine, header.geometry)
+
+
+def _label_options(assumed: str | None) -> ScanOptions:
+    """How a label file is read, which may leave its orientation open."""
+    return ScanOptions(assume_orientation=assumed or _LABEL_ORIENTATION)
+
+
+def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:
+    """Return a mask `[z, row, col]` of the volume on the input's own grid `[i, j, k]`: a view.
+
+    Raises:
+        ValueError: The mask has another shape than the volume, or is not uint8.
+    """
+    if mask.shape != volume.voxels.shape or mask.dtype != np.uint8:
+        raise ValueError(f"mask must be uint8 {volume.voxels.shape}, got {mask.dtype} {mask.shape}")
+    return volume.grid.from_canonical(mask)
+
+
+def write_mask(
+    mask: npt.NDArray[np.uint8], volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> None:
+    """Write a mask on the input's own grid: its shape, its affine, its qform and sform with their codes, its units.
+
+    The same mask gives the same bytes, and nothing else of the input's header is kept: no description, no extensions.
+    The file is NIfTI-2 where the input is, or a side is too long for NIfTI-1. It is there completely or not at all.
+
+    Args:
+        mask: `[z, row, col]`, in the canonical frame of the volume.
+        volume: The scan the mask belongs to.
+        path: Where to write; the name ends in .nii or .nii.gz and decides whether the file is compressed.
+        overwrite: Whether a file that is already there may be replaced; the scan itself never is.
+
+    Raises:
+        OutputExistsError: The file is already there and `overwrite` is false.
+        OutputError: The name has another ending, the path is that of the scan, or the file cannot be written.
+        ValueError: The mask has another shape than the volume, or is not uint8.
+    """
+    check_argument("mask", mask, np.ndarray, "an array [z, row, col] of uint8")
+    check_argument("volume", volume, Volume, "the Volume that the mask belongs to")
+    shown = str(as_path("path", path))
+    _, suffix = split_suffix(shown)
+    if not suffix:
+        raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
+    refuse_scan(shown, volume)
+    slabs = mask_on_source_grid(mask, volume).T
+
+    def write(file: BinaryIO) -> None:
+        content = _mask_content(slabs, volume.grid)
+        file.writelines(content if suffix.lower() == ".nii" else _compressed(content))
+
+    atomic_write(shown, write, overwrite=overwrite)
+
+
+def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
+    """Raise OutputError where a result would go over the scan it was made from."""
+    if volume.path is not None and _is_same_file(os.fspath(path), volume.path):
+        sentence = "this is the scan itself, which is never overwritten; choose another name"
+        raise OutputError(f"{os.fspath(path)}: {sentence}", code="E_SAME_FILE")
+
+
+def _is_same_file(path: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _mask_content(slabs: npt.NDArray[np.uint8], grid: SourceGrid) -> Iterator[bytes | memoryview]:
+    """Yield header and voxels `[k, j, i]`, a few slabs at a time: no second mask is made, whatever its axes."""
+    yield _mask_prefix(grid)
+    thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
+    for first in range(0, len(slabs), thickness):
+        yield np.ascontiguousarray(slabs[first : first + thickness]).data.cast("B")
+
+
+def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
+    """Compress with gzip; without a file name and with time 0 the bytes depend on the mask alone."""
+    stream = isal_zlib.compressobj(_MASK_COMPRESSION, isal_zlib.DEFLATED, _GZIP_BITS)
+    for part in content:
+        yield stream.compress(part)
+    yield stream.flush()
+
+
+def _mask_prefix(grid: SourceGrid) -> bytes:
+    """Return what comes before the voxels of a mask: the header and four zeros, for no extensions."""
+    return bytes(source_header(grid, np.uint8).binaryblock) + bytes(4)
+
+
+def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:
+    """Return the header of an image on the input's own grid: NIfTI-2 where the input is, or a side is too long."""
+    of_nifti1 = max(grid.shape) <= 32767 and grid.geometry["srow_x"].dtype.itemsize == 4
+    header_class: type[Nifti1Header] = Nifti1Header if of_nifti1 else Nifti2Header
+    header = header_class(endianness="<")
+    header.set_data_shape(grid.shape)
+    header.set_data_dtype(dtype)
+    header.set_data_offset(header.single_vox_offset)
+    header.set_slope_inter(1.0, 0.0)
+    with np.errstate(all="ignore"):
+        for name, value in grid.geometry.items():
+            header[name] = value
+    return header
+
+
+def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
+    """What numpy makes of it: only that has the scaling, the type and the memory that the object speaks of."""
+    remedy = "pass a numpy array [i, j, k], such as np.asarray(image.dataobj) of a nibabel image"
+    try:
+        values = np.asanyarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refusal("E_ARRAY", f"numpy can make no array of {type(array).__name__} ({error}); {remedy}") from error
+    if values.dtype.kind not in "biufc":
+        raise Refusal("E_ARRAY", f"{type(array).__name__} is no array of numbers; {remedy}")
+    if isinstance(values, np.ma.MaskedArray):
+        if values.mask.any():
+            raise Refusal("E_ARRAY", "some of its voxels are masked; fill them, as with array.filled(-1024)")
+        values = values.data
+    return np.asarray(values)
+
+
+def _as_affine(affine: npt.ArrayLike) -> Affine:
+    try:
+        return np.array(affine, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        sentence = f"the affine is {type(affine).__name__}, of which numpy can make no matrix"
+        raise Refusal("E_AFFINE", f"{sentence}; pass a 4x4 matrix, such as image.affine") from error
+
+
+def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
+    """Return the first three sides; there must be three, and further ones only of length 1."""
+    if min(array.shape, default=0) < 1:
+        raise Refusal("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
+    if array.ndim < 3 or any(side != 1 for side in array.shape[3:]):
+        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {array.shape}; take one 3D image")
+    if array.dtype.kind not in "iuf":
+        raise Refusal("E_DTYPE", f"voxels must be integers or real numbers, not {array.dtype}; take int16")
+    return array.shape[0], array.shape[1], array.shape[2]
+
+
+def _array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
+    header = Nifti1Header()
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code="aligned")
+    header.set_qform(affine, code="unknown")
+    return {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
+
+
+def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:
+    """Turn `[i, j, k]` into HU `[z, row, col]`; a copy only where the type or the axes are others."""
+    if array.dtype == np.int16:
+        return np.ascontiguousarray(grid.to_canonical(array)).astype(np.int16, copy=False), ()
+    conversion = HuConversion(array.dtype, (1.0, 0.0))
+    voxels = np.empty(grid.to_canonical(array).shape, dtype=np.int16)
+    wanted = grid.from_canonical(voxels)
+    for index in range(grid.shape[2]):
+        conversion.convert(array[..., index : index + 1], wanted[..., index : index + 1])
+    return voxels, conversion.check()

@@ -1,0 +1,71 @@
+"""The doctor says what works, and makes a sentence of what does not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cascade_rt.engines.doctor import Finding, examine
+from cascade_rt.engines.trials import TRIALS, Trial, check_sums
+from cascade_rt.errors import BackendUnavailableError, EngineError
+
+
+def fail(error: Exception) -> Callable[[], str]:
+    def run() -> str:
+        raise error
+
+    return run
+
+
+def first_trial(run: Callable[[], str]) -> list[Trial]:
+    """All trials, quick ones, the first of them with another way to run."""
+    quick = [replace(trial, run=lambda: "works") for trial in TRIALS]
+    return [replace(quick[0], run=run), *quick[1:]]
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "fix"),
+    [
+        (BackendUnavailableError("it is not installed; run: pip install it"), "it is not installed", "pip install it"),
+        (EngineError("it computes wrongly"), "it computes wrongly", ""),
+        (
+            OSError("libnvinfer.so.11: cannot open\nshared object file"),
+            "it is installed but broken: libnvinfer.so.11: cannot open shared object file",
+            "pip install --force-reinstall 'onnxruntime>=1.27'",
+        ),
+        (
+            ModuleNotFoundError("No module named 'tensorrt_libs'"),
+            "it is installed but broken: No module named 'tensorrt_libs'",
+            "pip install --force-reinstall 'onnxruntime>=1.27'",
+        ),
+    ],
+)
+def test_what_does_not_work_is_one_sentence_and_the_command_that_mends_it(
+    error: Exception, text: str, fix: str
+) -> None:
+    assert examine(trials=first_trial(fail(error))).libraries[0] == Finding("onnxruntime", False, text, fix)
+
+
+def test_a_bug_of_ours_is_not_hidden() -> None:
+    with pytest.raises(KeyError, match="our own"):
+        examine(trials=first_trial(fail(KeyError("our own"))))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_nothing_that_needs_one_is_tried() -> None:
+    trials = [replace(trial, run=fail(AssertionError("tried"))) if trial.needs_gpu else trial for trial in TRIALS]
+    findings = {finding.name: finding for finding in examine(trials=trials).libraries}
+    assert findings["tensorrt"] == Finding("tensorrt", False, "needs an NVIDIA GPU, and there is none")
+
+
+def test_a_library_that_computes_wrongly_does_not_pass() -> None:
+    with pytest.raises(EngineError, match="computes a convolution wrongly"):
+        check_sums(np.full((1, 1, 8, 8), 9, np.float32))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [trial.name for trial in TRIALS if trial.needs_gpu])
+def test_a_library_for_gpus_works_or_says_how_to_mend_it(name: str) -> None:
+    (finding,) = (finding for finding in examine().libraries if finding.name == name)
+    assert finding.works or finding.fix
