@@ -21,7 +21,7 @@ from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.common.metrics import dice
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
-from cascade_rt.run.cascade import Found, find
+from cascade_rt.run.scan_run import ScanRun, segment_voxels
 
 
 def main() -> None:
@@ -43,14 +43,17 @@ def main() -> None:
         file.write(json.dumps(lines[0]) + "\n")
         for seed in range(FIRST_SEED, FIRST_SEED + options.cases):
             phantom = make_phantom(seed)
-            before, single, half = (find(each, config, phantom.hu, phantom.spacing_mm[1:]) for each in engines)
+            before, single, half = (
+                segment_voxels(each, config, phantom.hu, phantom.spacing_mm[1:], keep_probabilities=True)
+                for each in engines
+            )
             lines.append({"kind": "case", "seed": seed, **same_bits(before, single), **agreement(single, half)})
             file.write(json.dumps(lines[-1]) + "\n")
             file.flush()
         file.write(json.dumps(summary(lines[1:])) + "\n")
 
 
-def same_bits(first: Found, second: Found) -> dict[str, Any]:
+def same_bits(first: ScanRun, second: ScanRun) -> dict[str, Any]:
     """Whether both probabilities are the same, and in how many voxels the masks are not."""
     pairs = ((first.organ_prob, second.organ_prob), (first.tumor_prob, second.tumor_prob))
     return {
@@ -59,7 +62,7 @@ def same_bits(first: Found, second: Found) -> dict[str, Any]:
     }
 
 
-def agreement(single: Found, half: Found) -> dict[str, Any]:
+def agreement(single: ScanRun, half: ScanRun) -> dict[str, Any]:
     """How half precision agrees with float32; the Dice of two empty masks is none."""
     pairs = {"organ": (single.mask > 0, half.mask > 0), "tumor": (single.mask == 2, half.mask == 2)}
     boxes = single.boxes | half.boxes

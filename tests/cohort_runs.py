@@ -21,11 +21,11 @@ from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineOutOfMemoryError
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.cohort.cases import Case, Shard, plan_cases
-from cascade_rt.run.cohort.here import Runner, run_here
+from cascade_rt.run.cohort.in_process import Runner, run_here
 from cascade_rt.run.cohort.journal import Journal
-from cascade_rt.run.cohort.ledger import Ledger, Outcome
+from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
 from cascade_rt.run.cohort.run import Summary, run_cohort
-from cascade_rt.run.ladder import LadderCascade
+from cascade_rt.run.fallback import FallbackCascade
 from tests.cohort_files import HU, fake_cascade, save_labels
 
 SETTINGS = {"bundle": "fake", "backend": "auto"}
@@ -51,14 +51,14 @@ def save_scans(folder: Path, count: int) -> Path:
     return folder
 
 
-def open_fake() -> LadderCascade:
-    return LadderCascade(fake_cascade())
+def open_fake() -> FallbackCascade:
+    return FallbackCascade(fake_cascade())
 
 
-def open_moody(marks: Path) -> LadderCascade:
+def open_moody(marks: Path) -> FallbackCascade:
     """Crashes or hangs where a scan says so; `marks` is a folder that remembers what has crashed once."""
     cascade = fake_cascade()
-    return LadderCascade(with_stage1(cascade, partial(_moody, cascade.engines.stage1.run, marks)))
+    return FallbackCascade(with_stage1(cascade, partial(_moody, cascade.engines.stage1.run, marks)))
 
 
 def with_stage1(cascade: Cascade, compute: Callable[[Mapping[str, Array]], dict[str, Array]]) -> Cascade:
@@ -114,7 +114,7 @@ def run(
     output.mkdir(exist_ok=True)
     runner = runner or run_here(open_fake, overwrite=overwrite)
     with Journal(output, shard) as journal:
-        ledger = Ledger(output, journal, settings, resume=resume, overwrite=overwrite)
+        ledger = ResumeState(output, journal, settings, resume=resume, overwrite=overwrite)
         keep = [] if outcomes is None else outcomes
         return run_cohort(
             plan_cases([scans], output) if cases is None else cases, ledger, runner, on_outcome=keep.append

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cascade_rt.data.case_pairs import pair_cases
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.scans.nifti import split_suffix
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import Volume, read_mask, read_volume
 
 Mask = npt.NDArray[np.bool_]
@@ -107,7 +107,7 @@ def read_patient(case: Case) -> Patient:
         InputError: A file is damaged, the labels lie on another grid, or there is no pancreas in them.
     """
     # The slices begin at 0 HU, which a scan does not; that they are HU is known.
-    options = ScanOptions(assume_hu=True) if case.set == "slices" else AS_IT_IS
+    options = ScanOptions(assume_hu=True) if case.set == "slices" else DEFAULT_SCAN_OPTIONS
     volume = read_volume(case.image, options)
     labels = read_mask(case.label, like=volume)
     truth = labels > 0 if case.organ is None else labels == case.organ

@@ -39,7 +39,7 @@ from cascade_rt.data.split import read_split
 from cascade_rt.engines import Engines, open_engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.measuring.agreement import MaskAgreement, mask_agreement
-from cascade_rt.run.cascade import find_mask
+from cascade_rt.run.scan_run import segment_voxels
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.training.loop import train
 from cascade_rt_export.bundle_export import export_bundle
@@ -148,7 +148,7 @@ def run_row(
         seconds = time.perf_counter() - started
         model = checkpoint.build_model()
         engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
-        masks = [find_mask(engines, cascade, image, None) for image in images]
+        masks = [segment_voxels(engines, cascade, image, None).mask for image in images]
         agreement = onnx_agreement(checkpoint, Path(folder) / "bundle", images, masks) if export else None
     return {
         "seed": config.seed,
@@ -180,7 +180,7 @@ def positive_slices(cases: Sequence[Case], lowest_label: int) -> tuple[list[Any]
 def onnx_agreement(checkpoint: Checkpoint, bundle: Path, images: Sequence[Any], masks: Sequence[Any]) -> MaskAgreement:
     """Export, and compare the masks of ONNX Runtime with those of PyTorch."""
     engines = open_engines(export_bundle(checkpoint, bundle, half=False), "onnxruntime")
-    found = [find_mask(engines, checkpoint.cascade, image, None) for image in images]
+    found = [segment_voxels(engines, checkpoint.cascade, image, None).mask for image in images]
     pairs = [mask_agreement(mask, other) for mask, other in zip(masks, found, strict=True)]
     return sum(pairs, start=MaskAgreement(0, 0))
 

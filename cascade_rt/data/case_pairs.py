@@ -12,7 +12,7 @@ from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError, InputError, UsageError
 from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.nifti import split_suffix
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
 
 CHANNEL_SUFFIX = "_0000"
@@ -103,7 +103,10 @@ def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) ->
 
 
 def check_pairs(
-    pairs: Sequence[CasePair], *, reading: ScanOptions = AS_IT_IS, on_pair: Callable[[], None] = lambda: None
+    pairs: Sequence[CasePair],
+    *,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
+    on_pair: Callable[[], None] = lambda: None,
 ) -> Cohort:
     """Find out before the work begins which pairs cannot be evaluated.
 

@@ -16,7 +16,7 @@ from cascade_rt.data.case_pairs import CasePair, LabelValues, pair_cases, transl
 from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.scans.grids import check_same_grid
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 0.2
@@ -92,7 +92,7 @@ def find_folder_cases(
     images: Path,
     labels: Path,
     values: LabelValues | None = None,
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
 ) -> Listing:
     """List the pairs of two folders.
 

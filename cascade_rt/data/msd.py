@@ -23,7 +23,7 @@ from cascade_rt.data.nifti_names import nifti_by_stem, nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
 from cascade_rt.scans.grids import check_same_grid
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 65 / 281
@@ -40,7 +40,7 @@ class MsdCase:
     name: str
     image: Path
     label: Path
-    reading: ScanOptions = AS_IT_IS
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS
     """How the scan is read; the store keeps whether its slices are independent of one another."""
 
     @property
@@ -73,7 +73,7 @@ class MsdCase:
         return SourceCase(volume, labels.voxels, source, of_label(labels))
 
 
-def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions = AS_IT_IS) -> Listing:
+def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Listing:
     """List the labelled cases.
 
     Args:

@@ -24,7 +24,7 @@ from cascade_rt.data.nifti_names import nifti_stem
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.scans.dicom import find_series, is_dicom, read_series
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 20 / 82
@@ -43,7 +43,7 @@ class NihCase:
     """Folder of the DICOM series, or a NIfTI file."""
     label: Path
     label_flip: FlipChoice = "auto"
-    reading: ScanOptions = AS_IT_IS
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS
     """How a NIfTI file is read; the store keeps whether its slices are independent of one another."""
 
     @property
@@ -58,7 +58,7 @@ class NihCase:
 
     def check(self) -> None:
         """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
-        if self.scan.is_dir() and replace(self.reading, assume_hu=False) != AS_IT_IS:
+        if self.scan.is_dir() and replace(self.reading, assume_hu=False) != DEFAULT_SCAN_OPTIONS:
             raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
         scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan, self.reading)
         _check_shape(read_label_grid(self.label, scan).shape, scan.shape, self.label)
@@ -90,7 +90,7 @@ class NihCase:
 
 
 def find_nih_cases(
-    data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto", reading: ScanOptions = AS_IT_IS
+    data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto", reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> Listing:
     """List the cases: the scans in and below a folder, each with the label of its number.
 

@@ -10,13 +10,13 @@ from typing import Any, Literal, NoReturn, Self, cast, get_args
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
 from cascade_rt.engines.base import StageEngine
-from cascade_rt.engines.handover import Handover, HostHandover
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
+from cascade_rt.engines.stage_bridge import HostBridge, StageBridge
 from cascade_rt.engines.turns import Turns, another_process
 from cascade_rt.errors import (
     BackendUnavailableError,
@@ -79,15 +79,15 @@ class Engines:
         with self.turns.take(), closing(self.stage2):
             self.stage1.close()
 
-    def hand_over(self) -> Handover[Any]:
+    def bridge(self) -> StageBridge[Any]:
         """What runs both stages for one scan: within the GPU where TensorRT runs both, else through the host."""
         from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 
         if isinstance(self.stage1, TensorRtEngine) and isinstance(self.stage2, TensorRtEngine):
-            from cascade_rt.engines.tensorrt_handover import DeviceHandover
+            from cascade_rt.engines.tensorrt_bridge import DeviceBridge
 
-            return DeviceHandover(self.stage1, self.stage2)
-        return HostHandover(self.stage1, self.stage2)
+            return DeviceBridge(self.stage1, self.stage2)
+        return HostBridge(self.stage1, self.stage2)
 
 
 def cannot_open(error: CascadeError) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.device_images import DeviceImage
-from cascade_rt.engines.handover import MASK_THRESHOLD, ROUNDING
+from cascade_rt.engines.stage_bridge import MASK_THRESHOLD, ROUNDING
 
 NOT_A_PROBABILITY = 2
 """What the kernel writes for values that are no number, or too far from 0 to 1."""

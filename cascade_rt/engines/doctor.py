@@ -14,7 +14,7 @@ from cascade_rt.engines import BACKENDS, Backend, open_engines
 from cascade_rt.engines.base import smallest_inputs
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.engines.trials import TRIALS, Trial
+from cascade_rt.engines.smoke_tests import TRIALS, Trial
 from cascade_rt.errors import BackendUnavailableError, CascadeError
 
 DIAGNOSIS_VERSION = 1

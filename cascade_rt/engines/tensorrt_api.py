@@ -7,14 +7,13 @@ one of the packages does not have.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast
 
 from cascade_rt.common.packages import pip_install
 from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
-FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 """TensorRT, and TensorRT-RTX, which builds for GeForce and RTX cards and needs no GPU to do so."""
 
 _EXTRAS: dict[Flavour, str] = {"tensorrt": "gpu", "tensorrt_rtx": "rtx"}
@@ -33,9 +32,6 @@ class ITensor(Protocol):
 class INetworkDefinition(Protocol):
     """A network before it is compiled."""
 
-    @property
-    def num_inputs(self) -> int: ...
-    def get_input(self, index: int) -> ITensor: ...
     def get_flag(self, flag: Any) -> bool: ...
 
 

@@ -19,10 +19,10 @@ import numpy as np
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
+from cascade_rt.engines.lru_cache import LruCache
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.out_of_memory import is_out_of_memory
 from cascade_rt.engines.packages import import_package
-from cascade_rt.engines.recently_used import RecentlyUsed
 from cascade_rt.engines.shape_profiles import lies_between
 from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runtime, TensorRTLog, tensorrt_log
 from cascade_rt.errors import BackendUnavailableError, EngineError, EngineOutOfMemoryError, OutsideProfileError
@@ -97,7 +97,7 @@ class TensorRtSession:
         """The package that works with the GPU."""
         self.cuda.init()
         self._context = self.cuda.Device(0).retain_primary_context()
-        self._slots: RecentlyUsed[object, _ShapeSlot] = RecentlyUsed(shapes_kept)
+        self._slots: LruCache[object, _ShapeSlot] = LruCache(shapes_kept)
         self.device_seconds = 0.0
         """How long the GPU was busy with the last run, copies included."""
         with self.on_gpu():

@@ -29,7 +29,7 @@ from cascade_rt.errors import CascadeError
 from cascade_rt.measuring.agreement import MaskAgreement, PairedDifference, mask_agreement, paired_difference
 from cascade_rt.models.crop import Box
 from cascade_rt.run.cascade import Cascade
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import Volume, read_volume
 
 Labels = npt.NDArray[np.uint8]
@@ -211,7 +211,7 @@ def evaluate(
     cascade: Cascade,
     baseline: Cascade | None = None,
     *,
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
     on_open: Callable[[CasePair, Volume], None] = lambda _pair, _volume: None,
     on_slices: Callable[[int], None] = lambda _: None,
     on_case: Callable[[CasePair], None] = lambda _: None,

@@ -3,12 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
-
-import numpy as np
-import numpy.typing as npt
 
 from cascade_rt.bundles.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.common.arguments import as_path, check_argument, check_function
@@ -19,7 +15,7 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import InputError, InputWarning, UsageError
-from cascade_rt.models.crop import Box, full_box
+from cascade_rt.models.crop import full_box
 from cascade_rt.results.islands import IslandRecord, keep_islands
 from cascade_rt.results.measurements import Measurements, measure
 from cascade_rt.results.provenance import provenance
@@ -66,95 +62,54 @@ class Cascade:
 
     def run(
         self,
-        volume: "Volume",
-        *,
-        keep_probabilities: bool = False,
-        on_slices: Callable[[int], None] = lambda _: None,
-        search: SearchOptions = WHOLE_SCAN,
-    ) -> Segmentation:
-        """Segment a scan.
-
-        Args:
-            volume: The scan, in the canonical frame.
-            keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
-            on_slices: Called with the number of slices that are just finished.
-            search: Where stage 1 looks; anything but the whole scan may change the mask.
-
-        Raises:
-            InputError: Slices are larger than the networks take, or cannot be made to look like those trained on (see
-                `cascade_rt.scans.pixel_grid.check_pixels`).
-            EngineError: An engine returned something that is not a number.
-            UsageError: An argument is of another type, the cascade is closed, or was opened in another process.
-        """
-        _check_volume(volume)
-        check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
-        _check_options(on_slices, search)
-        with self._turn():
-            pixels = check_grid(volume, self._config)
-            run = ScanRun(
-                self.engines,
-                self._config,
-                volume.voxels.shape,
-                pixels.pixel_mm,
-                keep_probabilities=keep_probabilities,
-            )
-            run.segment(volume.voxels, on_slices=on_slices, search=search)
-            return self._conclude(run, volume)
-
-    def run_while_reading(
-        self,
         scan: "ScanSource",
         *,
+        keep_probabilities: bool = False,
         on_open: Callable[["ScanSource"], None] = lambda _: None,
         on_slices: Callable[[int], None] = lambda _: None,
         search: SearchOptions = WHOLE_SCAN,
     ) -> Segmentation:
-        """Segment a scan whose slices are still being read.
+        """Segment a scan, even while it is being read.
 
-        The step `load` of its timings is the time that the networks had nothing to work on, not the time that reading
-        took. Nothing is returned, so that nothing can be written, before the scan was read to its end and found intact.
+        Nothing is returned before the scan has been read to its end and found intact. The step `load` of the timings is
+        the time that the networks spent waiting for slices, not the time that reading took.
 
         Args:
-            scan: The scan; who passes it closes it.
-            on_open: Called with the scan when its header is read.
-            on_slices: As in `run`.
-            search: As in `run`.
+            scan: A `Volume`, or a scan that is being read; whoever passes the latter closes it.
+            keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
+            on_open: Called with the scan once its header has been read.
+            on_slices: Called with the number of slices just finished.
+            search: Where stage 1 looks; anything but the whole scan may change the mask.
 
         Raises:
-            InputError: As in `run`, and what reading raises.
-            EngineError: As in `run`.
-            UsageError: As in `run`.
+            InputError: Reading fails, slices are larger than the networks take, or they cannot be made to look like
+                those trained on (see `cascade_rt.scans.pixel_grid.check_pixels`).
+            EngineError: An engine returned something that is not a number.
+            UsageError: An argument is of another type, the cascade is closed, or was opened in another process.
         """
-        if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
-            sentence = "pass a ScanSource, such as ScanInBackground; a Volume is for run"
-            raise UsageError(f"scan: is {type(scan).__name__}; {sentence}")
+        _check_source(scan)
+        check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
         check_function("on_open", on_open, "a function of the scan")
-        _check_options(on_slices, search)
+        check_function("on_slices", on_slices, "a function of a number of slices")
+        check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
         with self._turn():
-            return self._run_while_reading(scan, on_open, on_slices, search)
-
-    def _run_while_reading(
-        self,
-        scan: "ScanSource",
-        on_open: Callable[["ScanSource"], None],
-        on_slices: Callable[[int], None],
-        search: SearchOptions,
-    ) -> Segmentation:
-        stopwatch = Stopwatch()
-
-        def wait_for(part: slice) -> None:
+            stopwatch = Stopwatch()
             with stopwatch.step("load"):
-                scan.wait_for(part)
-
-        with stopwatch.step("load"):
-            voxels = scan.voxels
-        on_open(scan)
-        pixels = check_grid(scan, self._config)
-        run = ScanRun(self.engines, self._config, voxels.shape, pixels.pixel_mm, stopwatch=stopwatch)
-        run.segment(voxels, wait_for=wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
-        with stopwatch.step("load"):
-            volume = scan.finish()
-        return self._conclude(run, volume)
+                voxels = scan.voxels
+            on_open(scan)
+            pixels = check_grid(scan, self._config)
+            run = ScanRun(
+                self.engines,
+                self._config,
+                voxels.shape,
+                pixels.pixel_mm,
+                keep_probabilities=keep_probabilities,
+                stopwatch=stopwatch,
+            )
+            run.segment(voxels, wait_for=scan.wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
+            with stopwatch.step("load"):
+                volume = scan.finish()
+            return self._conclude(run, volume)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -248,74 +203,13 @@ def open_cascade(
     return Cascade(opened, open_engines(opened, backend, precision, plans))
 
 
-def find_mask(
-    engines: Engines,
-    config: CascadeConfig,
-    voxels: npt.NDArray[np.int16],
-    pixel_mm: tuple[float, float] | None,
-) -> npt.NDArray[np.uint8]:
-    """Segment the voxels of a scan to labels of the same shape and nothing else.
-
-    Args:
-        engines: Both stages.
-        config: The networks and the glue.
-        voxels: `[z, row, col]`, HU.
-        pixel_mm: Distance in mm between rows and columns; None: not known, slices are taken as they are.
-
-    All islands are kept, for the slices may be no neighbours (see `keep_islands`).
-
-    Raises:
-        EngineError: An engine returned something that is not a number.
-    """
-    with engines.turns.take():
-        run = ScanRun(engines, config, voxels.shape, pixel_mm)
-        run.segment(voxels)
-    return run.mask
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Found:
-    """What both stages find in a scan, before anything is made of it."""
-
-    mask: npt.NDArray[np.uint8]
-    """`[z, row, col]`, labels."""
-    organ_prob: npt.NDArray[np.float32]
-    """`[z, row, col]`."""
-    tumor_prob: npt.NDArray[np.float32]
-    """`[z, row, col]`, 0 outside the crops."""
-    boxes: dict[int, Box]
-    """The crop of each slice that has one."""
-
-
-def find(
-    engines: Engines,
-    config: CascadeConfig,
-    voxels: npt.NDArray[np.int16],
-    pixel_mm: tuple[float, float] | None,
-) -> Found:
-    """Segment the voxels of a scan, and keep what the mask is made of; all else is as of `find_mask`."""
-    organ_prob, tumor_prob = (np.zeros(voxels.shape, dtype=np.float32) for _ in range(2))
-    with engines.turns.take():
-        run = ScanRun(engines, config, voxels.shape, pixel_mm)
-        run.organ_prob, run.tumor_prob = organ_prob, tumor_prob
-        run.segment(voxels)
-    return Found(run.mask, organ_prob, tumor_prob, run.boxes)
-
-
-def _check_volume(volume: object) -> None:
-    from cascade_rt.scans.volume import Volume
-
-    if not isinstance(volume, Volume):
+def _check_source(scan: object) -> None:
+    if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
         remedy = "read a file with read_volume(path), or take an array with Volume.from_array(array, affine)"
-        raise UsageError(f"run segments a Volume, not {type(volume).__name__}; {remedy}")
+        raise UsageError(f"scan: run segments a Volume, not {type(scan).__name__}; {remedy}")
 
 
-def _check_options(on_slices: object, search: object) -> None:
-    check_function("on_slices", on_slices, "a function of a number of slices")
-    check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
-
-
-def check_grid(scan: "Volume | ScanSource", config: CascadeConfig) -> PixelGrid:
+def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:
     """Return the pixels of a scan's slices, or refuse it where the networks cannot see them.
 
     Raises:

@@ -19,7 +19,7 @@ from cascade_rt.results.preview import save_preview
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.nifti import split_suffix
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.scans.source import ScanInBackground, ScanSource
 from cascade_rt.scans.volume import ScanReader, open_scan
@@ -131,7 +131,7 @@ def _output_gate(job: Job) -> Iterator[None]:
 def infer_file(
     cascade: Cascade,
     job: Job,
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
     *,
     overwrite: bool = False,
     search: SearchOptions = WHOLE_SCAN,
@@ -161,7 +161,7 @@ def infer_file(
 def infer_files(
     cascade: Cascade,
     jobs: Iterable[Job],
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
     *,
     overwrite: bool = False,
     search: SearchOptions = WHOLE_SCAN,
@@ -193,9 +193,7 @@ def infer_files(
         last: tuple[Job, Future[Segmentation | CascadeError]] | None = None
         for job, scan in scans:
             stopwatch = Stopwatch()
-            found = _attempt(
-                partial(cascade.run_while_reading, scan, search=search, on_open=on_open, on_slices=on_slices)
-            )
+            found = _attempt(partial(cascade.run, scan, search=search, on_open=on_open, on_slices=on_slices))
             if last is not None:
                 yield last[0], last[1].result()
             last = job, writer.submit(_attempt, partial(_write, job, found, stopwatch, overwrite=overwrite))

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.pixel_runs import Peaks, find_peaks
-from cascade_rt.common.tensors import PADDING_HU, padded_side
+from cascade_rt.common.tensors import PADDING_HU, Stage, padded_side
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array
-from cascade_rt.engines.handover import belongs
+from cascade_rt.engines.stage_bridge import binarize
 from cascade_rt.models.crop import Box, CropBatch, CropQueue, paste, plan_box, tightest_box
 from cascade_rt.scans.pixel_grid import PixelGrid, Pixels, pixels_of, working_grid
 from cascade_rt.scans.search import (
@@ -31,6 +31,32 @@ from cascade_rt.scans.search import (
 
 def _ignore(_: object) -> None:
     pass
+
+
+def segment_voxels(
+    engines: Engines,
+    config: CascadeConfig,
+    voxels: npt.NDArray[np.int16],
+    pixel_mm: tuple[float, float] | None,
+    *,
+    keep_probabilities: bool = False,
+) -> "ScanRun":
+    """Run both stages on voxels that belong to no file; all islands are kept, for the slices may not be neighbours.
+
+    Args:
+        engines: Both stages.
+        config: The networks and the glue.
+        voxels: `[z, row, col]`, HU.
+        pixel_mm: Distance in mm between rows and columns; None: not known, slices are taken as they are.
+        keep_probabilities: Also keep the probability maps of both stages.
+
+    Raises:
+        EngineError: An engine returned something that is not a number.
+    """
+    with engines.turns.take():
+        run = ScanRun(engines, config, voxels.shape, pixel_mm, keep_probabilities=keep_probabilities)
+        run.segment(voxels)
+    return run
 
 
 class ScanRun:
@@ -86,12 +112,19 @@ class ScanRun:
         self.search = SearchRecord()
         self.stopwatch = stopwatch or Stopwatch()
         self._config = config
-        self._stages = engines.hand_over()
+        self._stages = engines.bridge()
         self._paints_organ = config.stage1 != "none" and config.target == "tumor"
         self._finds_tumor = config.target == "tumor"
         self._stage2_label = TUMOR_LABEL if self._finds_tumor else ORGAN_LABEL
         self._slices_at_once = engines.stage1.preferred_batch
         self._queue = CropQueue[Any](engines.stage2.preferred_batch)
+
+    @property
+    def probabilities(self) -> dict[Stage, npt.NDArray[np.float32]]:
+        """The map `[z, row, col]` of each stage; ValueError if they were not kept."""
+        if self.organ_prob is None or self.tumor_prob is None:
+            raise ValueError("the probabilities were not kept")
+        return {"stage1": self.organ_prob, "stage2": self.tumor_prob}
 
     def segment(
         self,
@@ -119,7 +152,8 @@ class ScanRun:
         with closing(self._stages):
             frame = Box(0, 0, *self._pixels.shape)
             if search.body_box:
-                wait_for(slice(0, len(voxels)))
+                with self.stopwatch.step("load"):
+                    wait_for(slice(0, len(voxels)))
                 with self.stopwatch.step("preprocess"):
                     frame = on_body_grid(self._pixels.seen_box(find_body(voxels)), self._pixels.shape)
                 self.search = replace(self.search, body_box=self._pixels.own_box(frame))
@@ -154,7 +188,8 @@ class ScanRun:
         Returns:
             The slices with organ. With `organ_only` nothing is made of the others.
         """
-        pixels.wait_for(indices)
+        with self.stopwatch.step("load"):
+            pixels.wait_for(indices)
         with self.stopwatch.step("preprocess"):
             hu = pixels.stage1_input(indices)
         with self.stopwatch.step("stage1"):
@@ -181,7 +216,7 @@ class ScanRun:
             frame, prob = self._pixels.place(prob[: frame.height, : frame.width], frame)
             if self._paints_organ:
                 # The label of the organ is 1, which is what True is in memory: no array between the two.
-                belongs(prob, out=self.mask[index][frame.slices].view(np.bool_))
+                binarize(prob, out=self.mask[index][frame.slices].view(np.bool_))
             if self.organ_prob is not None:
                 self.organ_prob[index][frame.slices] = prob
 
@@ -205,7 +240,7 @@ class ScanRun:
             for index, placed, found_there in zip(batch.slices, batch.boxes, tumor, strict=True):
                 box, prob = self._pixels.place(found_there, placed)
                 inside = self.mask[index][box.slices]
-                found = belongs(prob[: inside.shape[0], : inside.shape[1]])
+                found = binarize(prob[: inside.shape[0], : inside.shape[1]])
                 np.copyto(inside, self._stage2_label, where=found)
                 if self._finds_tumor:
                     corner = (index, box.row, box.col)

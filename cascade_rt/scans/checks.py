@@ -12,7 +12,7 @@ import numpy.typing as npt
 from cascade_rt.errors import InputWarning
 from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.nifti.conversion import AIR_HU
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 
 _SAMPLE = 1 << 20
 _DENSE_HU = -500
@@ -61,7 +61,7 @@ def check_content(
         padded: Many of those were padding lower than any number of a scan, which is believed only of a CT.
 
     Raises:
-        Refusal: There is no body in the scan, or its numbers are not Hounsfield units.
+        RejectedFile: There is no body in the scan, or its numbers are not Hounsfield units.
     """
     if assume_hu:
         return ()
@@ -77,16 +77,20 @@ def check_content(
         doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
     if padded and doubt is not None:
         sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
-        raise Refusal("E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with --assume-hu")
+        raise RejectedFile("E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with --assume-hu")
     return () if doubt is None else (doubt,)
 
 
 def _check_body(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> None:
     lowest, highest = seen
     if lowest == highest:
-        raise Refusal("E_NO_BODY", f"there is no body in the scan, every voxel is {lowest:g}; export the right series")
+        raise RejectedFile(
+            "E_NO_BODY", f"there is no body in the scan, every voxel is {lowest:g}; export the right series"
+        )
     if dense.size < _LEAST_BODY * sample.size:
-        raise Refusal("E_NO_BODY", "there is no body in the scan, almost all voxels are air; export the right series")
+        raise RejectedFile(
+            "E_NO_BODY", "there is no body in the scan, almost all voxels are air; export the right series"
+        )
 
 
 def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> None:
@@ -96,7 +100,7 @@ def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> 
     if normalised or bytes_alone:
         values = f"its values, {seen[0]:.4g} to {seen[1]:.4g}"
         sentence = f"{values}, are not Hounsfield units (already windowed or normalised, or attenuation?)"
-        raise Refusal("E_NOT_HU", f"{sentence}; export the original CT, or insist with --assume-hu")
+        raise RejectedFile("E_NOT_HU", f"{sentence}; export the original CT, or insist with --assume-hu")
 
 
 def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:

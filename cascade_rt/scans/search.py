@@ -39,11 +39,6 @@ class SearchOptions:
             )
             raise UsageError(sentence)
 
-    @property
-    def leaves_out(self) -> bool:
-        """Whether anything of a scan may go unseen."""
-        return self.first_every > 1 or self.body_box
-
 
 WHOLE_SCAN = SearchOptions()
 """Every pixel of every slice."""

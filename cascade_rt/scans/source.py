@@ -20,7 +20,7 @@ SLICES_PER_STEP = 8
 
 
 class ScanSource(Protocol):
-    """A scan on its way into memory."""
+    """A scan that can be segmented, in memory or still on its way into it; a `Volume` is one."""
 
     @property
     def name(self) -> str:

@@ -27,9 +27,9 @@ from cascade_rt.scans.grids import Affine, CanonicalGrid, SourceGrid, check_same
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.blocks import BlockReader
 from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
-from cascade_rt.scans.nifti.gate import Refusal, input_gate
+from cascade_rt.scans.nifti.gate import RejectedFile, input_gate
 from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
 from cascade_rt.scans.nifti.stream import NiftiStream
 
@@ -86,6 +86,18 @@ class Volume:
     def canonical_grid(self) -> CanonicalGrid:
         """Shape and affine, without the voxels."""
         return CanonicalGrid(self.voxels.shape, self.affine, self.grid.assumed_orientation)
+
+    @property
+    def head_first(self) -> bool:
+        """No, as in every `ScanSource` of which all slices are there."""
+        return False
+
+    def wait_for(self, part: slice) -> None:
+        """Return at once: all slices are there."""
+
+    def finish(self) -> "Volume":
+        """Return the volume: it is whole."""
+        return self
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -148,7 +160,7 @@ class ScanReader:
     volume: Volume
     """Shape and geometry are final; voxels as described above; warnings so far."""
 
-    def __init__(self, path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> None:
+    def __init__(self, path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> None:
         self._shown, self._options = os.fspath(path), options
         name, _ = split_suffix(os.path.basename(self._shown))
         with input_gate(self._shown):
@@ -176,11 +188,6 @@ class ScanReader:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
-
-    @property
-    def is_streaming(self) -> bool:
-        """Whether slices arrive one after the other; where z is not the slowest axis of the file, all come at once."""
-        return self.volume.grid.slab_direction != 0
 
     def batches(self, size: int) -> Iterator[slice]:
         """Read the scan and yield `[0, size)`, `[size, 2 size)`, ... of its slices, each as soon as it is valid.
@@ -227,7 +234,7 @@ class ScanReader:
             self._blocks.read_until(min(needed, slabs) if stop > first else 0)
 
 
-def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> ScanReader:
+def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> ScanReader:
     """Open a CT scan, NIfTI-1 or NIfTI-2, to read it slice by slice; plain or gzip is told from the content.
 
     Raises:
@@ -239,7 +246,7 @@ def open_scan(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> 
     return ScanReader(path, options)
 
 
-def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> Volume:
+def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
     """Read a CT scan from a NIfTI-1 or NIfTI-2 file; plain or gzip is told from the content, not from the name.
 
     A compressed file is read to its end, so that its checksum is verified.
@@ -256,7 +263,7 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -
         return reader.finish()
 
 
-def read_grid(path: str | os.PathLike[str], options: ScanOptions = AS_IT_IS) -> CanonicalGrid:
+def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
     """Read from the header alone where the voxels of a scan lie.
 
     Args:
@@ -457,12 +464,14 @@ def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
     try:
         values = np.asanyarray(array)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise Refusal("E_ARRAY", f"numpy can make no array of {type(array).__name__} ({error}); {remedy}") from error
+        raise RejectedFile(
+            "E_ARRAY", f"numpy can make no array of {type(array).__name__} ({error}); {remedy}"
+        ) from error
     if values.dtype.kind not in "biufc":
-        raise Refusal("E_ARRAY", f"{type(array).__name__} is no array of numbers; {remedy}")
+        raise RejectedFile("E_ARRAY", f"{type(array).__name__} is no array of numbers; {remedy}")
     if isinstance(values, np.ma.MaskedArray):
         if values.mask.any():
-            raise Refusal("E_ARRAY", "some of its voxels are masked; fill them, as with array.filled(-1024)")
+            raise RejectedFile("E_ARRAY", "some of its voxels are masked; fill them, as with array.filled(-1024)")
         values = values.data
     return np.asarray(values)
 
@@ -472,17 +481,17 @@ def _as_affine(affine: npt.ArrayLike) -> Affine:
         return np.array(affine, dtype=np.float64)
     except (TypeError, ValueError) as error:
         sentence = f"the affine is {type(affine).__name__}, of which numpy can make no matrix"
-        raise Refusal("E_AFFINE", f"{sentence}; pass a 4x4 matrix, such as image.affine") from error
+        raise RejectedFile("E_AFFINE", f"{sentence}; pass a 4x4 matrix, such as image.affine") from error
 
 
 def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
     """Return the first three sides; there must be three, and further ones only of length 1."""
     if min(array.shape, default=0) < 1:
-        raise Refusal("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
+        raise RejectedFile("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
     if array.ndim < 3 or any(side != 1 for side in array.shape[3:]):
-        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {array.shape}; take one 3D image")
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {array.shape}; take one 3D image")
     if array.dtype.kind not in "iuf":
-        raise Refusal("E_DTYPE", f"voxels must be integers or real numbers, not {array.dtype}; take int16")
+        raise RejectedFile("E_DTYPE", f"voxels must be integers or real numbers, not {array.dtype}; take int16")
     return array.shape[0], array.shape[1], array.shape[2]
 
 

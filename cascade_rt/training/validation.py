@@ -16,7 +16,7 @@ from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.errors import EngineError, UsageError
 from cascade_rt.models.cascade_model import CascadeModel
 from cascade_rt.results.islands import keep_islands
-from cascade_rt.run.cascade import find_mask
+from cascade_rt.run.scan_run import segment_voxels
 
 DICE = ("organ_dice", "tumor_dice")
 """What `validate` returns, and what the history of a run calls it."""
@@ -72,7 +72,7 @@ def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
 
 
 def _segment(engines: Engines, config: CascadeConfig, case: Case) -> npt.NDArray[np.uint8]:
-    mask = find_mask(engines, config, case.image, case.spacing_mm[1:])
+    mask = segment_voxels(engines, config, case.image, case.spacing_mm[1:]).mask
     if not case.scattered:
         keep_islands(mask, config, math.prod(case.spacing_mm) / 1000)
     return mask

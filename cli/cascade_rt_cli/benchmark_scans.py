@@ -15,7 +15,7 @@ from cascade_rt.measuring.benchmarking.chart import bar_of, save_chart
 from cascade_rt.measuring.benchmarking.machine import describe_machine
 from cascade_rt.measuring.benchmarking.measure import Measurement, Progress, Reference, Schedule, measure
 from cascade_rt.measuring.benchmarking.report import as_text, describe_bundle, measurement_lines
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
 from cascade_rt_cli.options import are_one_file
@@ -59,7 +59,7 @@ def benchmark_scans(
     bundle: Path | None,
     schedule: Schedule,
     outputs: Outputs,
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
 ) -> None:
     """Measure, print and write.
 

@@ -17,7 +17,7 @@ from cascade_rt.results.preview import render_comparison, save_picture
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import open_cascade
 from cascade_rt.run.inference import Job, check_output, infer_file, job_in_folder, make_folder
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_mask
 from cascade_rt_cli.console import (
     print_intended_use,
@@ -88,7 +88,7 @@ def _show_phantom(
 
 
 def _segment(
-    job: Job, slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = AS_IT_IS
+    job: Job, slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> Segmentation:
     with open_cascade(bundle, backend, plans=plans) as cascade, progress_bar() as bars:
         bar = bars.add_task("segmenting", total=slices)

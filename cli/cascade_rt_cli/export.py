@@ -91,7 +91,7 @@ def export(
       cascade-rt export bundles/best -o bundles/whole --islands largest --least-island-ml 2
       cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
-    from cascade_rt_cli.missing import needs_extra
+    from cascade_rt_cli.optional_dependency import needs_extra
 
     with needs_extra("export"):
         from cascade_rt.bundles.bundle import is_bundle, read_bundle

@@ -115,9 +115,9 @@ def infer(
     if timeout is not None and workers is None:
         raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
     if resume or shard or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)):
-        from cascade_rt_cli.infer_cohort import HowToRun, infer_cohort
+        from cascade_rt_cli.infer_cohort import CohortOptions, infer_cohort
 
-        how = HowToRun(resume, overwrite, Shard.parse(shard) if shard else None, workers or 0, timeout)
+        how = CohortOptions(resume, overwrite, Shard.parse(shard) if shard else None, workers or 0, timeout)
         infer_cohort(
             scans, output, bundle, backend, precision, how, reading, search, public_key=public_key, pictures=preview
         )

@@ -30,13 +30,13 @@ from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import PartialFailureError, UsageError
 from cascade_rt.results.segmentation import STATUS_SENTENCES
 from cascade_rt.run.cohort.cases import Case, Shard, of_shard, plan_cases
-from cascade_rt.run.cohort.here import Runner, run_here
+from cascade_rt.run.cohort.in_process import Runner, run_here
 from cascade_rt.run.cohort.journal import Journal
-from cascade_rt.run.cohort.ledger import Ledger, Outcome
+from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
 from cascade_rt.run.cohort.run import Summary, run_cohort
 from cascade_rt.run.cohort.workers import run_in_workers
+from cascade_rt.run.fallback import open_fallback_cascade
 from cascade_rt.run.inference import make_folder
-from cascade_rt.run.ladder import open_ladder_cascade
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import SearchOptions
@@ -58,7 +58,7 @@ _MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class HowToRun:
+class CohortOptions:
     """How the cases of a cohort are computed; nothing here changes a mask."""
 
     resume: bool = False
@@ -76,7 +76,7 @@ def infer_cohort(
     bundle: Path | None,
     backend: BackendChoice,
     precision: PrecisionChoice,
-    how: HowToRun,
+    how: CohortOptions,
     reading: ScanOptions,
     search: SearchOptions,
     *,
@@ -106,13 +106,13 @@ def infer_cohort(
         "search": asdict(search),
     }
     engines = (bundle, backend, precision, plans, public_key)
-    open_cascade = partial(open_ladder_cascade, *engines, bundle_sha256=opened.sha256)
+    open_cascade = partial(open_fallback_cascade, *engines, bundle_sha256=opened.sha256)
     where = f"in {how.workers} processes" if how.workers else "in this process"
     print_note(f"{len(cases)} scans, bundle {opened.manifest.name}, backend {backend}, precision {precision}, {where}")
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
         if not journal.is_locked:
             _warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
-        ledger = Ledger(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
+        ledger = ResumeState(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
         summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
     _conclude(summary, cases, journal.path, opened.manifest.name, opened.manifest.intended_use)
 
@@ -137,7 +137,7 @@ def _folder_of_results(output: Path | None) -> Path:
     return output
 
 
-def _runner(open_cascade: Any, how: HowToRun, **options: Any) -> Runner:
+def _runner(open_cascade: Any, how: CohortOptions, **options: Any) -> Runner:
     options["overwrite"] = how.overwrite
     if how.workers == 0:
         return run_here(open_cascade, **options)

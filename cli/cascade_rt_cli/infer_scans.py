@@ -10,9 +10,9 @@ from rich.progress import Progress
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import CascadeError, PartialFailureError
 from cascade_rt.results.segmentation import Segmentation
-from cascade_rt.run.cohort.here import segment_files
+from cascade_rt.run.cohort.in_process import segment_files
+from cascade_rt.run.fallback import FallbackCascade, open_fallback_cascade
 from cascade_rt.run.inference import Job
-from cascade_rt.run.ladder import LadderCascade, open_ladder_cascade
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from cascade_rt_cli.console import (
@@ -47,7 +47,7 @@ def infer_scans(
         PartialFailureError: Some of several scans failed; the message says which and why.
     """
     failures = []
-    with open_ladder_cascade(bundle, backend, precision, plans, public_key) as cascade:
+    with open_fallback_cascade(bundle, backend, precision, plans, public_key) as cascade:
         for job in jobs:
             with progress_bar(shown=not is_json()) as progress:
                 outcome = _infer_with_progress(cascade, job, progress, reading, search, overwrite=overwrite)
@@ -73,7 +73,7 @@ def _print(job: Job, segmentation: Segmentation) -> None:
 
 
 def _infer_with_progress(
-    cascade: LadderCascade,
+    cascade: FallbackCascade,
     job: Job,
     progress: Progress,
     reading: ScanOptions,

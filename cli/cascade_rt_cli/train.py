@@ -99,7 +99,7 @@ def train(
       cascade-rt train --dataset msd stores/msd -o runs/unet --network unet
       torchrun --nproc-per-node 2 -m cascade_rt_cli train -o runs/two
     """  # noqa: D301
-    from cascade_rt_cli.missing import needs_extra
+    from cascade_rt_cli.optional_dependency import needs_extra
 
     with needs_extra("train"):
         from cascade_rt.training.distributed import join_workers

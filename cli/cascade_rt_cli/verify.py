@@ -44,7 +44,7 @@ def verify(
       cascade-rt verify bundles/first --calibrate scan.nii.gz
       cascade-rt verify bundles/first --backend onnxruntime --precision fp16
     """  # noqa: D301
-    from cascade_rt_cli.missing import needs_extra
+    from cascade_rt_cli.optional_dependency import needs_extra
 
     with needs_extra("export"):
         import cascade_rt_export.gate  # noqa: F401

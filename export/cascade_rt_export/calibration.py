@@ -16,8 +16,8 @@ from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, EngineInfo, StageEngine
 from cascade_rt.errors import InputError
-from cascade_rt.run.cascade import find
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.run.scan_run import segment_voxels
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 
 SLICES_PER_SCAN = 8
 PHANTOM_SEEDS = (20_000, 20_001, 20_002, 20_003)
@@ -78,7 +78,7 @@ def patient_calibration() -> Calibration:
     return Calibration(f"slices of {demo_patient.SOURCE}, as no scans were given", scans)
 
 
-def scan_calibration(paths: Iterable[Path], reading: ScanOptions = AS_IT_IS) -> Calibration:
+def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Calibration:
     """Slices of scans, spread over the whole length of each.
 
     Args:
@@ -106,7 +106,7 @@ def stage_inputs(
     """What each stage is fed when the engines segment the slices, batch by batch."""
     stage1, stage2 = _Recorder(engines.stage1), _Recorder(engines.stage2)
     for scan in calibration.scans:
-        find(Engines(stage1, stage2), config, scan.voxels, scan.pixel_mm)
+        segment_voxels(Engines(stage1, stage2), config, scan.voxels, scan.pixel_mm)
     return {"stage1": stage1.inputs, "stage2": stage2.inputs}
 
 

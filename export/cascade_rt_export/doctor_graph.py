@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cascade_rt.engines.trials import GRAPH_PATH, SIDE
+from cascade_rt.engines.smoke_tests import GRAPH_PATH, SIDE
 
 
 def doctor_graph() -> onnx.ModelProto:

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.common.metrics import Confusion, confusion, pool
-from cascade_rt.common.tensors import EnginePrecision
+from cascade_rt.common.tensors import EnginePrecision, Stage
 from cascade_rt.config import CascadeConfig, from_mapping, read_toml
 from cascade_rt.engines import Engines
-from cascade_rt.engines.handover import MASK_THRESHOLD
+from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
 from cascade_rt.errors import EngineError, ParityError, UsageError
-from cascade_rt.run.cascade import Found, find
+from cascade_rt.run.scan_run import ScanRun, segment_voxels
 from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 
@@ -129,27 +129,27 @@ def run_gate(
     Raises:
         ParityError: The candidate returned something that is not a number.
     """
-    pairs: dict[str, list[tuple[Found, Found]]] = {"both": [], "stage2": [], "stage1": []}
+    pairs: dict[str, list[tuple[ScanRun, ScanRun]]] = {"both": [], "stage2": [], "stage1": []}
     for scan in calibration.scans:
         on_step(f"comparing {candidate.stage1.info.backend} {candidate.stage1.info.precision} on {scan.name}")
-        expected = find(reference, config, scan.voxels, scan.pixel_mm)
+        expected = _run(reference, config, scan)
         mixed = {
             "both": candidate,
             "stage2": Engines(reference.stage1, candidate.stage2),
             "stage1": Engines(candidate.stage1, reference.stage2),
         }
         for name, engines in mixed.items():
-            pairs[name].append((expected, _find_with(engines, config, scan)))
+            pairs[name].append((expected, _run(engines, config, scan)))
     scans = calibration.scans
     on_step("comparing the places of a batch")
     return GateResult(
         engine=asdict(candidate.stage1.info),
         calibration=calibration.source,
         slices=sum(len(scan.voxels) for scan in scans),
-        organ=_agreement(scans, [(a.organ_prob, b.organ_prob) for a, b in pairs["both"]]),
-        tumor=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["both"]]),
-        tumor_behind_pytorch=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["stage2"]]),
-        tumor_before_pytorch=_agreement(scans, [(a.tumor_prob, b.tumor_prob) for a, b in pairs["stage1"]]),
+        organ=_agreement(scans, _maps(pairs["both"], "stage1")),
+        tumor=_agreement(scans, _maps(pairs["both"], "stage2")),
+        tumor_behind_pytorch=_agreement(scans, _maps(pairs["stage2"], "stage2")),
+        tumor_before_pytorch=_agreement(scans, _maps(pairs["stage1"], "stage2")),
         boxes_moved=_slices(scans, pairs["both"], lambda a, b, index: a.boxes.get(index) != b.boxes.get(index)),
         tumors_appeared=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(b, index) > _has_tumor(a, index)),
         tumors_vanished=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(a, index) > _has_tumor(b, index)),
@@ -157,9 +157,9 @@ def run_gate(
     )
 
 
-def _find_with(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> Found:
+def _run(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> ScanRun:
     try:
-        return find(engines, config, scan.voxels, scan.pixel_mm)
+        return segment_voxels(engines, config, scan.voxels, scan.pixel_mm, keep_probabilities=True)
     except EngineError as error:
         raise ParityError(f"{scan.name}: {error}") from error
 
@@ -209,6 +209,12 @@ def _blame(found: GateResult, limits: ParityLimits) -> str:
     return f"also with {' or '.join(guilty)} alone" if guilty else "with neither stage alone"
 
 
+def _maps(
+    pairs: Sequence[tuple[ScanRun, ScanRun]], stage: Stage
+) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    return [(first.probabilities[stage], second.probabilities[stage]) for first, second in pairs]
+
+
 def _agreement(
     scans: Sequence[CalibrationScan], maps: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 ) -> MapAgreement:
@@ -232,8 +238,8 @@ def _agreement(
 
 def _slices(
     scans: Sequence[CalibrationScan],
-    pairs: Sequence[tuple[Found, Found]],
-    differs: Callable[[Found, Found, int], bool],
+    pairs: Sequence[tuple[ScanRun, ScanRun]],
+    differs: Callable[[ScanRun, ScanRun, int], bool],
 ) -> tuple[str, ...]:
     return tuple(
         scan.slice_name(index)
@@ -243,8 +249,8 @@ def _slices(
     )
 
 
-def _has_tumor(found: Found, index: int) -> bool:
-    return bool((found.tumor_prob[index] >= MASK_THRESHOLD).any())
+def _has_tumor(found: ScanRun, index: int) -> bool:
+    return bool((found.probabilities["stage2"][index] >= MASK_THRESHOLD).any())
 
 
 def _without_nan(value: Any) -> Any:

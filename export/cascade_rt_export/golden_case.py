@@ -1,29 +1,20 @@
 """The golden case of a bundle: made on export, run whenever it is opened (see `cascade_rt.bundles.golden`)."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.bundles.bundle import Bundle, read_bundle, read_manifest_bytes
-from cascade_rt.bundles.files import GOLDEN_NAME, MANIFEST_NAME, WEIGHTS_NAME, BundleFile
+from cascade_rt.bundles.files import GOLDEN_NAME
 from cascade_rt.bundles.golden import SIDE, Golden, golden_bytes
 from cascade_rt.common.atomic import write_bytes
-from cascade_rt.common.hashing import FileRecord
 from cascade_rt.common.labels import TUMOR_LABEL
-from cascade_rt.common.strict_json import parse_strict_json
 from cascade_rt.common.tensors import Stage
-from cascade_rt.config import CascadeConfig, from_mapping
 from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.models.cascade_model import CascadeModel
-from cascade_rt.models.weights import load_weights
 
 PHANTOM_SEED = 20_003
 """Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumour in the piece."""
@@ -52,32 +43,6 @@ def make_golden(model: CascadeModel, *, synthetic: bool = True) -> dict[Stage, G
 def write_golden(model: CascadeModel, folder: Path, *, synthetic: bool = True) -> None:
     """Write the golden case of a model (see `make_golden`) into the folder of its bundle."""
     write_bytes(folder / GOLDEN_NAME, golden_bytes(make_golden(model, synthetic=synthetic)), overwrite=True)
-
-
-def add_golden(path: Path) -> Bundle:
-    """Bring a bundle of schema version 2, which has no golden case yet, to version 3; all else in it stays as it is.
-
-    Raises:
-        BundleError: Its weights are damaged or missing, or what comes out is no bundle.
-        ValueError: It is not of version 2.
-    """
-    document: dict[str, Any] = parse_strict_json(read_manifest_bytes(path))
-    if document["schema_version"] != 2:
-        raise ValueError(f"{path}: is of schema version {document['schema_version']}, not 2")
-    config = from_mapping(CascadeConfig, document["config"], "config")
-    weights = BundleFile(path / WEIGHTS_NAME, _record(document["files"][WEIGHTS_NAME]))
-    content = golden_bytes(make_golden(load_weights(weights.read_bytes(), config, str(weights))))
-    golden = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    document |= {"schema_version": 3, "files": dict(sorted({**document["files"], GOLDEN_NAME: golden}.items()))}
-    write_bytes(path / GOLDEN_NAME, content, overwrite=True)
-    write_bytes(
-        path / MANIFEST_NAME, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode(), overwrite=True
-    )
-    return read_bundle(path)
-
-
-def _record(values: Mapping[str, Any]) -> FileRecord:
-    return from_mapping(FileRecord, values, "files", complete=True)
 
 
 def _phantom_piece() -> Array:

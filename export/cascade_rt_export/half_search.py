@@ -7,7 +7,7 @@ from onnx import ModelProto
 
 from cascade_rt.common.metrics import Confusion, confusion
 from cascade_rt.engines.base import Array
-from cascade_rt.engines.handover import MASK_THRESHOLD
+from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
 from cascade_rt.errors import InputError, ParityError
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.half_precision import to_half

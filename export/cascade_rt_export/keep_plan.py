@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from cascade_rt_export.early_convolutions import early_convolutions
 from cascade_rt_export.float_tensors import computes_in_half, float_tensors, opset_of
-from cascade_rt_export.known_dangers import KNOWN_DANGERS, Wiring, made_of_lengths
-from cascade_rt_export.near_image import near_image
+from cascade_rt_export.fp16_rules import FP16_RULES, Wiring, made_of_lengths
 from cascade_rt_export.value_ranges import LARGEST_HALF, SMALLEST_NORMAL_HALF, ValueRange
 
 HEADROOM = 8.0
@@ -90,11 +90,11 @@ def _all_rules(
     """Rules and the nodes that they keep, the strongest reason first."""
     yield "lengths", made_of_lengths(wiring, floats)
     yield "operator", _without_half_form(graph, floats)
-    for rule, find in KNOWN_DANGERS.items():
+    for rule, find in FP16_RULES.items():
         yield rule, find(wiring)
-    yield "near", near_image(wiring, work)
+    yield "near", early_convolutions(wiring, work)
     yield "large", _touching(wiring, {name for name, seen in ranges.items() if _is_large(seen)})
-    yield "faint", _touching(wiring, {name for name, seen in ranges.items() if _is_faint(seen)})
+    yield "faint", _touching(wiring, {name for name, seen in ranges.items() if _is_subnormal(seen)})
     unfit = {tensor.name for tensor in graph.graph.initializer if tensor.name in floats and _rounds_badly(tensor)}
     yield "weight", (node for node in wiring.nodes if unfit.intersection(node.input))
 
@@ -107,7 +107,7 @@ def _is_large(seen: ValueRange) -> bool:
     return seen.largest > LARGEST_HALF / HEADROOM
 
 
-def _is_faint(seen: ValueRange) -> bool:
+def _is_subnormal(seen: ValueRange) -> bool:
     return seen.subnormal_share > FAINT_SHARE and seen.largest < FAINT_LARGEST
 
 

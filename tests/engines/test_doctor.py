@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cascade_rt.engines.doctor import Finding, examine
-from cascade_rt.engines.trials import TRIALS, Trial, check_sums
+from cascade_rt.engines.smoke_tests import TRIALS, Trial, check_sums
 from cascade_rt.errors import BackendUnavailableError, EngineError
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine, organ_by_hu
-from cascade_rt.engines.handover import HostHandover
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.plans import Plan
+from cascade_rt.engines.stage_bridge import HostBridge
+from cascade_rt.engines.tensorrt_bridge import DeviceBridge
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
-from cascade_rt.engines.tensorrt_handover import DeviceHandover
 from cascade_rt.errors import EngineError
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.volume import Volume
@@ -189,10 +189,10 @@ def test_the_same_shape_may_come_from_the_host_and_from_the_gpu_in_turn(
 
 
 def test_two_stages_on_tensorrt_share_the_gpu(engines: Engines) -> None:
-    assert isinstance(engines.hand_over(), DeviceHandover)
+    assert isinstance(engines.bridge(), DeviceBridge)
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_stage_that_is_elsewhere_gets_its_images_through_the_host(engines: Engines, stage: str) -> None:
     elsewhere = getattr(host_cascade().engines, stage)
-    assert isinstance(replace(engines, **{stage: elsewhere}).hand_over(), HostHandover)
+    assert isinstance(replace(engines, **{stage: elsewhere}).bridge(), HostBridge)

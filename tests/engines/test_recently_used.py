@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascade_rt.engines.recently_used import RecentlyUsed
+from cascade_rt.engines.lru_cache import LruCache
 
 
 class Slot:
@@ -15,12 +15,12 @@ class Slot:
 
 
 def test_a_value_is_made_once_while_it_is_kept() -> None:
-    store = RecentlyUsed[str, Slot](2)
+    store = LruCache[str, Slot](2)
     assert store.get("a", lambda: Slot("first")) is store.get("a", lambda: Slot("second"))
 
 
 def test_the_one_not_used_for_longest_is_closed_first() -> None:
-    store = RecentlyUsed[str, Slot](2)
+    store = LruCache[str, Slot](2)
     slots = {name: store.get(name, lambda name=name: Slot(name)) for name in "ab"}
     store.get("a", lambda: Slot("never"))
     store.get("c", lambda: Slot("c"))
@@ -28,7 +28,7 @@ def test_the_one_not_used_for_longest_is_closed_first() -> None:
 
 
 def test_room_is_made_before_a_value_is() -> None:
-    store = RecentlyUsed[str, Slot](1)
+    store = LruCache[str, Slot](1)
     old = store.get("old", lambda: Slot("old"))
     closed_when_made = []
 
@@ -41,7 +41,7 @@ def test_room_is_made_before_a_value_is() -> None:
 
 
 def test_clearing_closes_every_value_once() -> None:
-    store = RecentlyUsed[str, Slot](2)
+    store = LruCache[str, Slot](2)
     slots = [store.get(name, lambda name=name: Slot(name)) for name in "ab"]
     store.clear()
     store.clear()
@@ -50,4 +50,4 @@ def test_clearing_closes_every_value_once() -> None:
 
 def test_a_store_of_no_size_is_refused() -> None:
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        RecentlyUsed[str, Slot](0)
+        LruCache[str, Slot](0)

@@ -2,7 +2,7 @@
 
 import onnx
 
-from cascade_rt.engines.trials import GRAPH_PATH
+from cascade_rt.engines.smoke_tests import GRAPH_PATH
 from cascade_rt_export.doctor_graph import doctor_graph
 
 

@@ -11,7 +11,7 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.models.cascade_model import CascadeModel
-from cascade_rt.run.cascade import find
+from cascade_rt.run.scan_run import segment_voxels
 
 CONFIG = CascadeConfig(base_width=8, stage1_stride=2, window_hu=(0.0, 200.0))
 
@@ -60,6 +60,6 @@ def test_slices_of_any_size_are_padded_to_sides_that_stage_1_takes(stride: int, 
     cascade = model(config)
     engines = Engines(PyTorchEngine(cascade, "stage1"), PyTorchEngine(cascade, "stage2"))
     voxels = np.random.default_rng(0).integers(-100, 300, (2, 80, 100)).astype(np.int16)
-    run = find(engines, config, voxels, None)
+    run = segment_voxels(engines, config, voxels, None)
     assert run.mask.shape == voxels.shape
     assert config.stage1_side_multiple == multiple

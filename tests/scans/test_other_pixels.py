@@ -16,8 +16,9 @@ from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import InputError
 from cascade_rt.results.segmentation import Segmentation
-from cascade_rt.run.cascade import Cascade, find_mask, open_cascade
+from cascade_rt.run.cascade import Cascade, open_cascade
 from cascade_rt.run.inference import infer_file, plan_jobs
+from cascade_rt.run.scan_run import segment_voxels
 from cascade_rt.scans.pixel_grid import OwnPixels, ResampledPixels
 from cascade_rt.scans.search import SearchOptions
 from cascade_rt.scans.volume import Volume
@@ -149,8 +150,8 @@ def test_with_less_searched_the_labels_are_the_same(
 
 def test_without_a_size_of_pixels_slices_are_taken_as_they_are(cascade: Cascade) -> None:
     scan, config = blocks(1.1, 1.1), cascade.bundle.manifest.config
-    np.testing.assert_array_equal(find_mask(cascade.engines, config, scan.voxels, None), expected(scan))
-    by_size = find_mask(cascade.engines, config, scan.voxels, (1.1, 1.1))
+    np.testing.assert_array_equal(segment_voxels(cascade.engines, config, scan.voxels, None).mask, expected(scan))
+    by_size = segment_voxels(cascade.engines, config, scan.voxels, (1.1, 1.1)).mask
     np.testing.assert_array_equal(by_size, cascade.run(scan).mask)
 
 

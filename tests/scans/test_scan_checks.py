@@ -7,7 +7,7 @@ import pytest
 
 from cascade_rt.scans.checks import check_content, geometry_warnings
 from cascade_rt.scans.grids import CanonicalGrid
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 from tests.broken_scans import HU, rescaled
 from tests.volume_files import LPS_AFFINE, Array, rotation
 
@@ -29,7 +29,7 @@ def said_of(voxels: Array) -> list[str]:
     whole = np.rint(voxels).astype(np.int16)
     try:
         return [warning.code for warning in check_content(whole, (voxels.min(), voxels.max()), assume_hu=False)]
-    except Refusal as refusal:
+    except RejectedFile as refusal:
         return [refusal.code]
 
 
@@ -109,7 +109,7 @@ def test_a_single_voxel_changes_nothing(voxels: Array, codes: list[str], odd: in
 def test_attenuation_is_named_with_its_values_and_not_taken_for_an_empty_scan() -> None:
     attenuation = 0.02 * (1 + HU / 1000)
     whole = np.rint(attenuation).astype(np.int16)
-    with pytest.raises(Refusal, match=r"its values, -0\.0\d+ to 0\.02\d+, are not Hounsfield units .*attenuation"):
+    with pytest.raises(RejectedFile, match=r"its values, -0\.0\d+ to 0\.02\d+, are not Hounsfield units .*attenuation"):
         check_content(whole, (attenuation.min(), attenuation.max()), assume_hu=False)
 
 

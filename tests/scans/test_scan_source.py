@@ -170,7 +170,7 @@ def test_a_scan_without_a_body_is_segmented_no_further_than_it_was_read(
     engines = replace(cascade.engines, stage1=FakeEngine("stage1", find_organ))
     scan = ScanInBackground(lambda: open_scan(tmp_path / "scan.nii.gz"), threads)
     with pytest.raises(InputError) as caught:
-        Cascade(cascade.bundle, engines).run_while_reading(scan)
+        Cascade(cascade.bundle, engines).run(scan)
     assert caught.value.code == "E_NO_BODY"
     assert seen <= SLICES_PER_BATCH
 

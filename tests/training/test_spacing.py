@@ -12,7 +12,7 @@ from cascade_rt.config import CascadeConfig
 from cascade_rt.data.slices import Case
 from cascade_rt.engines import Engines
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.run.cascade import find_mask
+from cascade_rt.run.scan_run import segment_voxels
 from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 from cascade_rt.training.spacing import with_spacing
 from cascade_rt.training.validation import validate
@@ -63,8 +63,8 @@ def test_validation_resamples_as_the_exported_cascade_does(checkpoint: Checkpoin
     model = replace(checkpoint, cascade=replace(checkpoint.cascade, pixel_mm=(0.7, 0.9))).build_model()
     engines = Engines(PyTorchEngine(model, "stage1"), PyTorchEngine(model, "stage2"))
     coarse = case(2.5, 1.4, 1.4)
-    mask = find_mask(engines, model.config, coarse.image, (1.4, 1.4))
-    as_it_is = find_mask(engines, model.config, coarse.image, None)
+    mask = segment_voxels(engines, model.config, coarse.image, (1.4, 1.4)).mask
+    as_it_is = segment_voxels(engines, model.config, coarse.image, None).mask
     assert not np.array_equal(mask, as_it_is)
     # The label is not what this untrained model finds, but a Dice tells one mask from another.
     assert validate(model, [coarse])["organ_dice"] == pytest.approx(dice(mask >= 1, coarse.label >= 1))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_islands_are_dropped_where_slices_are_neighbours(
     case = replace(square_case(), scattered=scattered)
     found = case.label.copy()
     found[1, 65, 85] = found[1, 67, 87] = 1
-    monkeypatch.setattr("cascade_rt.training.validation.find_mask", lambda *_: found)
+    monkeypatch.setattr("cascade_rt.training.validation.segment_voxels", lambda *_: SimpleNamespace(mask=found))
     model = replace(checkpoint, cascade=replace(checkpoint.cascade, islands="largest")).build_model()
     assert validate(model, [case])["organ_dice"] == pytest.approx(expected)
 

@@ -11,14 +11,16 @@ from cascade_rt.measuring.benchmarking.arms import Arm
 from cascade_rt.measuring.benchmarking.worker import OpenRunner
 from cascade_rt.run.cascade import Cascade, open_cascade
 from cascade_rt.run.inference import Job, infer_file
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 
 
 class CascadeRunner:
     """Segments scan files with an open cascade; each report lies beside its mask, as JSON."""
 
-    def __init__(self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN, reading: ScanOptions = AS_IT_IS) -> None:
+    def __init__(
+        self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+    ) -> None:
         self._cascade = cascade
         self._reading = reading
         self._search = search
@@ -39,13 +41,15 @@ def report_path(mask: Path) -> Path:
     return mask.with_name(f"{mask.name}.json")
 
 
-def open_arm(bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = AS_IT_IS) -> CascadeRunner:
+def open_arm(
+    bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+) -> CascadeRunner:
     """Open an arm on a bundle; raises as `open_cascade`."""
     return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans), arm.search, reading)
 
 
 def runners(
-    bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans, reading: ScanOptions = AS_IT_IS
+    bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> dict[str, OpenRunner]:
     """What opens each arm, by its name.
 

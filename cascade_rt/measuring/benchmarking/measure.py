@@ -11,7 +11,7 @@ from cascade_rt.errors import BackendUnavailableError, CascadeError, InputError,
 from cascade_rt.measuring.benchmarking.masks import MaskComparison, compare_masks
 from cascade_rt.measuring.benchmarking.statistics import Ratio, Spread, paired_ratio, spread
 from cascade_rt.measuring.benchmarking.worker import Opened, OpenRunner, Run, Worker
-from cascade_rt.scans.nifti.options import AS_IT_IS, ScanOptions
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_grid
 
 NETWORK_STEPS = ("stage1", "stage2")
@@ -38,7 +38,7 @@ class Scan:
     slices: int
 
     @classmethod
-    def of(cls, path: Path, reading: ScanOptions = AS_IT_IS) -> "Scan":
+    def of(cls, path: Path, reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> "Scan":
         """Look at a file, and bring it into the memory of the system, so that no arm pays for the disk.
 
         Raises:
@@ -150,7 +150,7 @@ def measure(
     *,
     all_must_run: bool = True,
     progress: Progress | None = None,
-    reading: ScanOptions = AS_IT_IS,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
 ) -> Measurement:
     """Measure arms on scans, file to file.
 

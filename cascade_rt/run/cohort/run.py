@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from cascade_rt.errors import CascadeError
 from cascade_rt.run.cohort.cases import Case
-from cascade_rt.run.cohort.here import Runner
-from cascade_rt.run.cohort.ledger import Ledger, Outcome
+from cascade_rt.run.cohort.in_process import Runner
+from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
 from cascade_rt.run.inference import Job
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Summary:
 
 def run_cohort(
     cases: Sequence[Case],
-    ledger: Ledger,
+    ledger: ResumeState,
     runner: Runner,
     *,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
@@ -85,7 +85,7 @@ def run_cohort(
 
 
 def _one_pass(
-    cases: Iterable[Case], ledger: Ledger, runner: Runner, settle: Callable[[Outcome], None]
+    cases: Iterable[Case], ledger: ResumeState, runner: Runner, settle: Callable[[Outcome], None]
 ) -> Generator[Outcome]:
     by_job: dict[Job, Case] = {}
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from cascade_rt.common.worker_logs import Logged, send_log
 from cascade_rt.errors import CascadeError
-from cascade_rt.run.cohort.answers import Answer
-from cascade_rt.run.cohort.here import segment_files
+from cascade_rt.run.cohort.in_process import segment_files
+from cascade_rt.run.cohort.task_result import TaskResult
+from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import Job
-from cascade_rt.run.ladder import LadderCascade
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class AtWork:
     """The worker is alive."""
 
 
-Message = Opened | NotOpened | AtWork | Answer | Logged
+Message = Opened | NotOpened | AtWork | TaskResult | Logged
 Pipe = connection.Connection
 """Jobs go in, messages come out."""
 
 
 def work(
     pipe: Pipe,
-    open_cascade: Callable[[], LadderCascade],
+    open_cascade: Callable[[], FallbackCascade],
     options: Mapping[str, Any],
     cpus: Sequence[int],
     level: int = logging.WARNING,
@@ -72,7 +72,7 @@ def work(
         send(Opened())
         for job in _jobs(pipe):
             ((_, outcome),) = segment_files(cascade, [job], on_slices=lambda _: send(AtWork()), **options)
-            send(Answer.of(outcome))
+            send(TaskResult.of(outcome))
 
 
 def _jobs(pipe: Pipe) -> Generator[Job]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from cascade_rt.common.worker_logs import Logged, log_here, log_level
 from cascade_rt.errors import WorkerError
-from cascade_rt.run.cohort.answers import Answer
-from cascade_rt.run.cohort.here import Runner
+from cascade_rt.run.cohort.in_process import Runner
+from cascade_rt.run.cohort.task_result import TaskResult
 from cascade_rt.run.cohort.worker import AtWork, NotOpened, Opened, work
+from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import Job
-from cascade_rt.run.ladder import LadderCascade
 
 SECONDS_WITHOUT_PROGRESS = 600.0
 """How long a scan may go without a finished slice, by default."""
@@ -29,7 +29,7 @@ _LAST_WORDS_SECONDS = 5.0
 
 
 def run_in_workers(
-    open_cascade: Callable[[], LadderCascade],
+    open_cascade: Callable[[], FallbackCascade],
     count: int,
     *,
     timeout: float = SECONDS_WITHOUT_PROGRESS,
@@ -47,7 +47,7 @@ def run_in_workers(
         CascadeError: The engines cannot be opened.
     """
 
-    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, Answer]]:
+    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, TaskResult]]:
         waiting = iter(jobs)
         pool = [_Worker(open_cascade, options, cpus) for cpus in _shares_of_cpus(count)]
         try:
@@ -68,7 +68,7 @@ def run_in_workers(
     return run
 
 
-def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Job, Answer]]:
+def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Job, TaskResult]]:
     """Wait until something happens to some of the workers."""
     patience = min(worker.patience(timeout) for worker in busy)
     ready = connection.wait([worker.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS))
@@ -84,7 +84,7 @@ class _Worker:
     """A process and what it is doing."""
 
     def __init__(
-        self, open_cascade: Callable[[], LadderCascade], options: Mapping[str, Any], cpus: Sequence[int]
+        self, open_cascade: Callable[[], FallbackCascade], options: Mapping[str, Any], cpus: Sequence[int]
     ) -> None:
         self._arguments = (open_cascade, options, cpus)
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -115,7 +115,7 @@ class _Worker:
         allowed = timeout if self._is_open else max(timeout, OPENING_SECONDS)
         return self._last_sign + allowed - time.monotonic()
 
-    def listen(self) -> Answer | None:
+    def listen(self) -> TaskResult | None:
         """Take a message; the answer for its scan where that is one, or where it has crashed."""
         try:
             message = self._pipe.recv()
@@ -127,7 +127,7 @@ class _Worker:
             return None
         self._last_sign = time.monotonic()
         match message:
-            case Answer():
+            case TaskResult():
                 self.job = None
                 return message
             case NotOpened(error):
@@ -138,7 +138,7 @@ class _Worker:
                 pass
         return None
 
-    def judge(self, timeout: float) -> Answer | None:
+    def judge(self, timeout: float) -> TaskResult | None:
         """Kill it where it is late; then the answer for its scan."""
         if self.patience(timeout) > 0 or self._pipe.poll():
             return None
@@ -147,7 +147,7 @@ class _Worker:
         if not self._is_open:
             raise WorkerError(f"a worker was still opening its engines after {OPENING_SECONDS:g} s", code="E_TIMEOUT")
         self.job = None
-        return Answer(
+        return TaskResult(
             error=WorkerError(
                 f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise --timeout",
                 code="E_TIMEOUT",
@@ -174,7 +174,7 @@ class _Worker:
         self._pipe = here
         self._is_open, self._last_sign = False, time.monotonic()
 
-    def _crashed(self) -> Answer:
+    def _crashed(self) -> TaskResult:
         """What a crash means for the scan; WorkerError where no scan can be blamed for it."""
         process, job, was_open = self._process, self.job, self._is_open
         if process is not None:
@@ -184,7 +184,7 @@ class _Worker:
         self.job = None
         if not was_open or job is None:
             raise WorkerError(f"a worker {how} while it opened its engines; see what it says without --workers")
-        return Answer(
+        return TaskResult(
             error=WorkerError(f"{job.scan}: the process that worked on it {how}; try it alone, without --workers"),
             is_transient=True,
         )

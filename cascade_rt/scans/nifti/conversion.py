@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import InputWarning
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 
 AIR_HU = -1024
 _MOST_ENCLOSED = 0.01
@@ -136,10 +136,10 @@ class _Conversion:
     def _see_range(self, lowest: float, highest: float) -> None:
         self.lowest, self.highest = min(self.lowest, lowest), max(self.highest, highest)
 
-    def _refusal(self, code: str, remedy: str) -> Refusal:
+    def _refusal(self, code: str, remedy: str) -> RejectedFile:
         limits = np.iinfo(self.target)
         found = f"{min(self.lowest, self._below):g} to {self.highest:g}"
-        return Refusal(code, f"voxels must lie within {limits.min} to {limits.max}, found {found}; {remedy}")
+        return RejectedFile(code, f"voxels must lie within {limits.min} to {limits.max}, found {found}; {remedy}")
 
 
 class HuConversion(_Conversion):
@@ -166,7 +166,7 @@ class HuConversion(_Conversion):
         """Judge what was seen; returns what is doubtful.
 
         Raises:
-            Refusal: Voxels are not finite, or no Hounsfield units.
+            RejectedFile: Voxels are not finite, or no Hounsfield units.
         """
         odd = self._not_finite + self._too_low
         holes = self._enclosed > _MOST_ENCLOSED * self._voxels
@@ -174,7 +174,7 @@ class HuConversion(_Conversion):
         if unfit and self._not_finite > self._too_low:
             share = f"{100 * self._not_finite / self._voxels:.0f} % of the voxels are not finite numbers"
             where = ", many of them in the midst of others" if holes else ""
-            raise Refusal("E_NONFINITE", f"{share}{where}; export it again")
+            raise RejectedFile("E_NONFINITE", f"{share}{where}; export it again")
         is_one_number = self._too_low - self._at_below <= _MOST_CLIPPED * self._voxels
         if self._too_high > _MOST_CLIPPED * self._voxels or (self.padded and (unfit or not is_one_number)):
             raise self._refusal("E_HU_RANGE", "export the scan in Hounsfield units")
@@ -206,17 +206,17 @@ class LabelConversion(_Conversion):
         """Judge what was seen; returns what is doubtful.
 
         Raises:
-            Refusal: Voxels are not whole numbers from 0 to 255.
+            RejectedFile: Voxels are not whole numbers from 0 to 255.
         """
         if self._slope < 0:
             sentence = f"its slope of {self._slope:g} turns the labels upside down"
-            raise Refusal("E_LABELS", f"{sentence}; export it again without one")
+            raise RejectedFile("E_LABELS", f"{sentence}; export it again without one")
         if self._not_finite:
-            raise Refusal("E_NONFINITE", f"{self._not_finite} voxels are not finite numbers; export it again")
+            raise RejectedFile("E_NONFINITE", f"{self._not_finite} voxels are not finite numbers; export it again")
         if self._too_low or self._too_high:
             raise self._refusal("E_LABELS", "is it a label file?")
         if self._fraction > _FRACTION:
-            raise Refusal("E_LABELS", "labels must be whole numbers; is it a probability map?")
+            raise RejectedFile("E_LABELS", "labels must be whole numbers; is it a probability map?")
         if self.lowest > 0:
             return (InputWarning("W_LABELS", f"none of its voxels is background, the lowest label is {self.lowest:g}"),)
         return ()

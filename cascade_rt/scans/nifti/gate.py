@@ -23,7 +23,7 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
 }
 
 
-class Refusal(Exception):  # noqa: N818  not an error until the gate has named the file
+class RejectedFile(Exception):  # noqa: N818  not an error until the gate has named the file
     """Something about a file that makes it unfit: a code and a sentence without the name of the file."""
 
     def __init__(self, code: str, sentence: str) -> None:
@@ -40,7 +40,7 @@ def input_gate(shown: str) -> Iterator[None]:
     try:
         with np.errstate(all="ignore"):
             yield
-    except Refusal as refusal:
+    except RejectedFile as refusal:
         raise InputError(f"{shown}: {refusal}", code=refusal.code) from refusal.__cause__
     except tuple(_REASONS) as error:
         code, sentence = next(reason for kind, reason in _REASONS.items() if isinstance(error, kind))

@@ -12,7 +12,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from cascade_rt.errors import InputWarning
 from cascade_rt.scans.nifti.foreign import describe
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.nifti.placement import place, what_places
 
@@ -97,13 +97,13 @@ def header_length(start: bytes) -> int:
     """Tell from the first bytes of a file how long its header is.
 
     Raises:
-        Refusal: The file is not NIfTI.
+        RejectedFile: The file is not NIfTI.
     """
     if start[:4] in _KINDS:
         return _KINDS[start[:4]][0].sizeof_hdr
     if start[344:347] in {b"n+1", b"ni1"} or start[4:7] in {b"n+2", b"ni2"}:
-        raise Refusal("E_MAGIC", "its NIfTI header is damaged in the first four bytes; copy or export it again")
-    raise Refusal("E_NOT_NIFTI", f"this is not a NIfTI file ({describe(start)}); convert the scan to .nii.gz")
+        raise RejectedFile("E_MAGIC", "its NIfTI header is damaged in the first four bytes; copy or export it again")
+    raise RejectedFile("E_NOT_NIFTI", f"this is not a NIfTI file ({describe(start)}); convert the scan to .nii.gz")
 
 
 def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
@@ -114,7 +114,7 @@ def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
         options: What the user says about the file.
 
     Raises:
-        Refusal: A field makes no sense, or the image is not one that is read here.
+        RejectedFile: A field makes no sense, or the image is not one that is read here.
     """
     header_class, byte_order = _KINDS[block[:4]]
     fields = header_class(block, byte_order, check=False)
@@ -133,18 +133,20 @@ def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
 def _check_magic(fields: Nifti1Header) -> None:
     magic = fields["magic"].item()
     if magic == fields.pair_magic:
-        raise Refusal("E_MAGIC", "its voxels are in another file (.hdr with .img); convert the scan to .nii.gz")
+        raise RejectedFile("E_MAGIC", "its voxels are in another file (.hdr with .img); convert the scan to .nii.gz")
     if magic != fields.single_magic:
-        raise Refusal("E_MAGIC", "its NIfTI header is damaged (wrong magic); copy or export it again")
+        raise RejectedFile("E_MAGIC", "its NIfTI header is damaged (wrong magic); copy or export it again")
     if fields.sizeof_hdr == LONGEST_HEADER and fields["eol_check"].tolist() not in _LINE_ENDS:
-        raise Refusal("E_MAGIC", "it was copied as text, which changes its bytes; copy it again as binary")
+        raise RejectedFile("E_MAGIC", "it was copied as text, which changes its bytes; copy it again as binary")
 
 
 def _parse_type(fields: Nifti1Header, byte_order: Literal["<", ">"], warnings: list[InputWarning]) -> np.dtype[Any]:
     code = int(fields["datatype"])
     if code not in _TYPES:
         found = _UNFIT_TYPES.get(code, f"of unknown type {code}")
-        raise Refusal("E_DTYPE", f"its voxels are {found}; a CT scan has integers or real numbers, export it as int16")
+        raise RejectedFile(
+            "E_DTYPE", f"its voxels are {found}; a CT scan has integers or real numbers, export it as int16"
+        )
     dtype = np.dtype(_TYPES[code]).newbyteorder(byte_order)
     if int(fields["bitpix"]) not in {0, 8 * dtype.itemsize}:
         sentence = f"the header gives two sizes of a voxel; that of its type, {dtype.name}, is taken"
@@ -159,16 +161,16 @@ def _parse_shape(
     axes = int(fields["dim"][0])
     sides = tuple(int(side) for side in fields["dim"][1 : axes + 1]) if 1 <= axes <= 7 else ()
     if not sides or min(sides) < 1:
-        raise Refusal("E_DIMS", "the image has no voxels, or a size that makes no sense; export it again")
+        raise RejectedFile("E_DIMS", "the image has no voxels, or a size that makes no sense; export it again")
     if len(sides) < 3:
-        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; save one 3D image")
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; save one 3D image")
     volumes, volume = math.prod(sides[3:]), options.volume
     several_axes = sum(side > 1 for side in sides[3:]) > 1
     if several_axes or (volumes > 1 and volume is None):
         remedy = "save one 3D image" if several_axes else "choose one of them with --volume, or save one 3D image"
-        raise Refusal("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; {remedy}")
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; {remedy}")
     if volume is not None and volume >= volumes:
-        raise Refusal("E_NDIM", f"there is no volume {volume}; the file has {volumes}, counted from 0")
+        raise RejectedFile("E_NDIM", f"there is no volume {volume}; the file has {volumes}, counted from 0")
     if len(sides) > 3 and volumes == 1:
         warnings.append(InputWarning("W_SQUEEZED", f"the image has {len(sides)} axes, those of length 1 are dropped"))
     return (sides[0], sides[1], sides[2]), volume or 0, volumes
@@ -178,7 +180,7 @@ def _parse_offset(fields: Nifti1Header, dtype: np.dtype[Any], warnings: list[Inp
     offset = float(fields["vox_offset"])
     first = fields.single_vox_offset
     if not (offset >= first and offset.is_integer() and (offset - first) % dtype.itemsize == 0):
-        raise Refusal(
+        raise RejectedFile(
             "E_OFFSET", f"its header says that the voxels begin at byte {offset:g}, which cannot be; export it again"
         )
     if offset % 16 != 0:
@@ -196,7 +198,7 @@ def _parse_scaling(fields: Nifti1Header, warnings: list[InputWarning]) -> tuple[
         warnings.append(InputWarning("W_SLOPE", sentence))
         return _UNSCALED
     if not math.isfinite(intercept):
-        raise Refusal("E_SLOPE", f"its intercept is {intercept:g}, which is no number; export it again")
+        raise RejectedFile("E_SLOPE", f"its intercept is {intercept:g}, which is no number; export it again")
     if slope < 0:
         sentence = f"its slope of {slope:g} turns the stored numbers upside down; is it right?"
         warnings.append(InputWarning("W_SLOPE", sentence))

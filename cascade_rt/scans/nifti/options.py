@@ -49,5 +49,5 @@ class ScanOptions:
             raise UsageError(f"assume_orientation: {axes!r} is none; name three directions such as LPS or RAS")
 
 
-AS_IT_IS = ScanOptions()
+DEFAULT_SCAN_OPTIONS = ScanOptions()
 """Guess nothing, allow nothing."""

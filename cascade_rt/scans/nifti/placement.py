@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 
 from cascade_rt.errors import InputWarning
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
 
 Affine = npt.NDArray[np.float64]
@@ -42,14 +42,14 @@ def place(
     """Return the affine (4x4, index (i, j, k) to world mm, RAS+), and add to the warnings what is doubtful about it.
 
     Raises:
-        Refusal: The voxels cannot be placed.
+        RejectedFile: The voxels cannot be placed.
     """
     sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
     if sform_code not in _KNOWN_CODES or qform_code not in _KNOWN_CODES:
         sentence = (
             f"its header has the codes {sform_code} and {qform_code} for its orientation, which NIfTI does not know"
         )
-        raise Refusal("E_ORIENT", f"{sentence}; export it again")
+        raise RejectedFile("E_ORIENT", f"{sentence}; export it again")
     spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
     if sform_code > 0:
         affine = _sform(fields)
@@ -102,15 +102,17 @@ def what_places(fields: Nifti1Header) -> Nifti1Header:
 
 
 def check_affine(affine: Affine) -> None:
-    """Raise Refusal for what cannot be the affine of a scan."""
+    """Raise RejectedFile for what cannot be the affine of a scan."""
     if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
-        raise Refusal("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
+        raise RejectedFile("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
     if affine[3].tolist() != [0, 0, 0, 1]:
-        raise Refusal("E_AFFINE", "the last row of an affine must be 0, 0, 0, 1; is it transposed?")
+        raise RejectedFile("E_AFFINE", "the last row of an affine must be 0, 0, 0, 1; is it transposed?")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     determinant = abs(np.linalg.det(affine[:3, :3]))
     if lengths.min() < 1e-9 or determinant < 1e-6 * lengths.prod():
-        raise Refusal("E_AFFINE", "the affine is singular, two axes run alike or one has no length; export it again")
+        raise RejectedFile(
+            "E_AFFINE", "the affine is singular, two axes run alike or one has no length; export it again"
+        )
 
 
 def shear_degrees(affine: Affine) -> float:
@@ -131,7 +133,7 @@ def _qform(fields: Nifti1Header) -> Affine:
     squares = b * b + c * c + d * d
     handedness = float(fields["pixdim"][0])
     if not squares <= 1 + _QUATERNION_ROUNDING:
-        raise Refusal("E_AFFINE", "its qform is no rotation; export it again")
+        raise RejectedFile("E_AFFINE", "its qform is no rotation; export it again")
     a = math.sqrt(max(0.0, 1 - squares))
     rotation = np.array(
         [
@@ -152,7 +154,7 @@ def _sensible_qform(fields: Nifti1Header) -> Affine | None:
         _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
         qform = _qform(fields)
         check_affine(qform)
-    except Refusal:
+    except RejectedFile:
         return None
     return qform
 
@@ -166,7 +168,7 @@ def _assumed(
     """The affine of a file that does not place itself: its middle at the origin of the world."""
     axes = options.assume_orientation
     if axes is None:
-        raise Refusal(
+        raise RejectedFile(
             "E_ORIENT",
             "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
             "told apart; export it again, or say it with --assume-orientation, such as LPS",
@@ -185,7 +187,7 @@ def _assumed(
 
 def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
     if not (np.isfinite(spacing) & (spacing != 0)).all():
-        raise Refusal("E_SPACING", f"its header says that voxels measure {_shown(spacing)}; export it again")
+        raise RejectedFile("E_SPACING", f"its header says that voxels measure {_shown(spacing)}; export it again")
 
 
 def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings: list[InputWarning]) -> None:
@@ -234,7 +236,7 @@ def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning])
     if factor != 1 and not (low <= spacing.min() and spacing.max() <= high):
         shown = " x ".join(f"{side:.3g}" for side in spacing)
         unit = "metres" if code == 1 else "micrometres"
-        raise Refusal(
+        raise RejectedFile(
             "E_UNITS", f"its spacing, said to be in {unit}, would be {shown} mm; set the right unit in its header"
         )
     return factor
@@ -257,7 +259,7 @@ def _compare_forms(
     if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
         sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"
         if options.strict and distance > _DISAGREEMENT_MM:
-            raise Refusal("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out --strict")
+            raise RejectedFile("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out --strict")
         warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is taken, and both go into the mask"))
 
 

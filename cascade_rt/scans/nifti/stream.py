@@ -13,7 +13,7 @@ from cascade_rt.common.hashing import FileRecord, HashedFile
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputWarning
 from cascade_rt.scans.nifti.foreign import describe
-from cascade_rt.scans.nifti.gate import Refusal
+from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.gunzip import MAGIC, GunzipStream
 from cascade_rt.scans.nifti.header import NiftiHeader, header_length, parse_header
 from cascade_rt.scans.nifti.names import split_suffix
@@ -31,7 +31,7 @@ class NiftiStream:
     """An open NIfTI file whose header is checked. Used inside `input_gate`, which names the file in every refusal.
 
     Raises:
-        Refusal, OSError, EOFError and what decompression raises: The file is unfit.
+        RejectedFile, OSError, EOFError and what decompression raises: The file is unfit.
     """
 
     header: NiftiHeader
@@ -43,7 +43,7 @@ class NiftiStream:
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             if self._size == 0:
-                raise Refusal("E_EMPTY", "the file is empty; copy it again")
+                raise RejectedFile("E_EMPTY", "the file is empty; copy it again")
             self._compressed = self._file.peek(2)[:2] == MAGIC
             self._stream = GunzipStream(self._file) if self._compressed else self._file
             self._position = 0
@@ -69,7 +69,7 @@ class NiftiStream:
         """Fill a buffer of bytes with the next voxels of the volume.
 
         Raises:
-            Refusal: The file ends before.
+            RejectedFile: The file ends before.
         """
         if self._position < self.header.voxel_offset:
             self._skip_to(self.header.voxel_offset)
@@ -84,13 +84,13 @@ class NiftiStream:
             What is doubtful about the file, now that all of it was seen.
 
         Raises:
-            Refusal: Something long follows the image.
+            RejectedFile: Something long follows the image.
         """
         self._skip_to(self.header.end)
         trailing = self._count_trailing()
         if trailing > _TRAILING_BYTES:
             sentence = f"more than {_size(_TRAILING_BYTES)} follow the image, so that its header cannot be right"
-            raise Refusal("E_TRAILING", f"{sentence}; export it again")
+            raise RejectedFile("E_TRAILING", f"{sentence}; export it again")
         warnings = [*self.header.warnings, *self._extension_warnings()]
         if trailing:
             warnings.append(InputWarning("W_TRAILING", "something follows the image in the file; it is ignored"))
@@ -103,17 +103,17 @@ class NiftiStream:
     def _read_header(self) -> bytes:
         start = self._read_up_to(_SHORTEST_HEADER)
         if not start:
-            raise Refusal("E_EMPTY", "the compressed file holds nothing; copy it again")
+            raise RejectedFile("E_EMPTY", "the compressed file holds nothing; copy it again")
         try:
             length = header_length(start)
-        except Refusal as refusal:
+        except RejectedFile as refusal:
             if refusal.code == "E_NOT_NIFTI" and self._path.lower().endswith(".gz") and not self._compressed:
                 sentence = f"the file is named .gz and is not compressed with gzip ({describe(start)})"
-                raise Refusal("E_NOT_GZIP", f"{sentence}; copy the scan again") from None
+                raise RejectedFile("E_NOT_GZIP", f"{sentence}; copy the scan again") from None
             raise
         block = start + self._read_up_to(length - len(start))
         if len(block) < length:
-            raise Refusal("E_TRUNCATED", "the file ends too early, inside its header; copy it again")
+            raise RejectedFile("E_TRUNCATED", "the file ends too early, inside its header; copy it again")
         return block
 
     def _check_size(self, options: ScanOptions) -> None:
@@ -122,13 +122,13 @@ class NiftiStream:
         voxels = header.volume_bytes // header.dtype.itemsize
         if voxels > options.max_voxels:
             sentence = f"the image has {voxels:,} voxels, {options.max_voxels:,} are allowed"
-            raise Refusal("E_TOO_LARGE", f"{sentence}; crop it, or allow more with --max-voxels")
+            raise RejectedFile("E_TOO_LARGE", f"{sentence}; crop it, or allow more with --max-voxels")
         most = self._size * _LARGEST_DEFLATE_RATIO if self._compressed else self._size
         if header.image_offset > most:
-            raise Refusal("E_OFFSET", "its voxels begin behind the end of the file; copy or export it again")
+            raise RejectedFile("E_OFFSET", "its voxels begin behind the end of the file; copy or export it again")
         if header.end > most and self._compressed:
             sentence = f"its header promises {_size(header.end)}, which {_size(self._size)} of gzip cannot hold"
-            raise Refusal("E_SIZE_LIE", f"{sentence}; copy or export it again")
+            raise RejectedFile("E_SIZE_LIE", f"{sentence}; copy or export it again")
         if header.end > most:
             raise self._truncated(self._size)
 
@@ -172,12 +172,12 @@ class NiftiStream:
             return [InputWarning("W_EXT_MISMATCH", f"the file is named {suffix} and is {how}; it is read all the same")]
         return []
 
-    def _truncated(self, present: int) -> Refusal:
+    def _truncated(self, present: int) -> RejectedFile:
         expected, found = _size(self.header.end), _size(present)
         if expected == found:
             expected, found = f"{self.header.end:,} bytes", f"{present:,} bytes"
         sentence = f"the file ends too early ({expected} expected, {found} present)"
-        return Refusal("E_TRUNCATED", f"{sentence}; copy it again")
+        return RejectedFile("E_TRUNCATED", f"{sentence}; copy it again")
 
 
 def _open_hashed(path: str) -> HashedFile:
@@ -185,7 +185,7 @@ def _open_hashed(path: str) -> HashedFile:
     try:
         return HashedFile(path)
     except NotAPlainFileError as error:
-        raise Refusal("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
+        raise RejectedFile("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
 
 
 def _size(count: int) -> str:

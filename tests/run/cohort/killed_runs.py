@@ -23,7 +23,7 @@ from tests.cohort_runs import masks, open_fake
 
 def segment(root: Path, output: str, *options: str) -> int:
     """Run the command line in this process, with fake engines, and return its exit code."""
-    cascade_rt_cli.infer_cohort.open_ladder_cascade = lambda *_, **__: open_fake()
+    cascade_rt_cli.infer_cohort.open_fallback_cascade = lambda *_, **__: open_fake()
     try:
         main(["infer", str(root / "scans"), "-o", str(root / output), *options], prog_name="cascade-rt")
     except SystemExit as end:

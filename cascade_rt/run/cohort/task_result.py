@@ -17,7 +17,7 @@ _PASSING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TaskResult:
     """What came of one scan: a report, or an error."""
 
     report: Mapping[str, Any] | None = None

@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value", bound=Closeable)
 
 
-class RecentlyUsed(Generic[Key, Value]):
+class LruCache(Generic[Key, Value]):
     """Keeps the `size` values used last; the others are closed before a new one is made, so that it finds room."""
 
     def __init__(self, size: int) -> None:

@@ -1,8 +1,8 @@
-"""What happens when memory runs out: smaller batches, then another engine, and a record of it in the report.
+"""What happens when memory runs out: smaller batches, then the next backend, and a record of it in the report.
 
-    rung 0      as planned
-    rung 1 ...  batches halved, down to single images
-    then        the next engine that `--backend auto` would take, again with halved batches
+    level 0      as planned
+    level 1 ...  batches halved, down to single images
+    then         the next backend that `auto` would take, again with halved batches
 
 A scan is always computed whole on one engine. Halved batches stay halved for the scans after it; the engine does not
 stay exchanged, so that one huge scan does not slow down ten thousand others.
@@ -22,7 +22,7 @@ from cascade_rt.errors import BundleError, CascadeError, UsageError
 from cascade_rt.run.cascade import Cascade, open_cascade
 
 
-class LadderCascade(Cascade):
+class FallbackCascade(Cascade):
     """A cascade that can be tried again with less memory."""
 
     def __init__(
@@ -48,24 +48,24 @@ class LadderCascade(Cascade):
         self._halvings_above = 0
 
     @property
-    def rung(self) -> int:
-        """How often memory ran out and less of it was tried."""
+    def level(self) -> int:
+        """How often memory ran out and a smaller attempt was made; `rung` in reports."""
         return self._halvings_above + self._engines_passed + _halvings(self.engines)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """As of every cascade, with the rung."""
-        return {**super().provenance, "rung": self.rung}
+        """Same as `Cascade.provenance`, plus the fallback level."""
+        return {**super().provenance, "rung": self.level}
 
-    def rungs_below(self) -> Generator[None]:
-        """Put each lower rung into `engines`, one after the other; closed, the generator puts the engine back.
+    def fallbacks(self) -> Generator[None]:
+        """Switch `engines` to each fallback in turn; closing the generator restores the original engines.
 
         Example:
-            with closing(cascade.rungs_below()) as rungs:
-                for _ in rungs:
+            with closing(cascade.fallbacks()) as fallbacks:
+                for _ in fallbacks:
                     ...  # try again; leave the loop when it works
         """
-        # Not from the start: two stages that share a device hand over on it only as they are.
+        # Not from the start: only unsplit stages can hand over on a shared device.
         self.engines = _splitting(self.engines)
         yield
         if self._backend != "auto":
@@ -99,7 +99,7 @@ class LadderCascade(Cascade):
             self.engines, self._halvings_above, self._engines_passed = top, 0, 0
 
 
-def open_ladder_cascade(
+def open_fallback_cascade(
     bundle: str | os.PathLike[str] | None = None,
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
@@ -107,8 +107,8 @@ def open_ladder_cascade(
     public_key: Path | None = None,
     *,
     bundle_sha256: str | None = None,
-) -> LadderCascade:
-    """Open a bundle as `open_cascade` does, with a ladder for when memory runs out.
+) -> FallbackCascade:
+    """Open a bundle as `open_cascade` does, with fallbacks for when memory runs out.
 
     Args:
         bundle: As of `open_cascade`, like the next four.
@@ -127,7 +127,7 @@ def open_ladder_cascade(
     if bundle_sha256 not in {None, cascade.bundle.sha256}:
         cascade.close()
         raise BundleError(f"{bundle}: was exchanged while it was used; start again")
-    return LadderCascade(cascade, backend, precision, plans)
+    return FallbackCascade(cascade, backend, precision, plans)
 
 
 def _splitting(engines: Engines) -> Engines:

@@ -1,4 +1,4 @@
-"""Where memory runs out, batches are halved, the masks stay the same, and the rung is recorded."""
+"""Where memory runs out, batches are halved, the masks stay the same, and the fallback level is recorded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ from cascade_rt.errors import (
 )
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
-from cascade_rt.run.cohort.here import segment_files
+from cascade_rt.run.cohort.in_process import segment_files
+from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import plan_jobs
-from cascade_rt.run.ladder import LadderCascade
 from tests.cohort_files import fake_cascade
 from tests.cohort_runs import hungry, save_scan
 
@@ -29,7 +29,7 @@ def segment(folder: Path, largest: int, tried: list[int] | None = None) -> Segme
     scan = folder / "scan.nii.gz"
     if not scan.exists():
         save_scan(scan)
-    cascade = LadderCascade(hungry(fake_cascade(), largest, tried))
+    cascade = FallbackCascade(hungry(fake_cascade(), largest, tried))
     ((_, outcome),) = segment_files(cascade, plan_jobs([scan], folder / str(largest)))
     return outcome
 
@@ -63,10 +63,10 @@ def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], mon
         opened.append(fake_cascade().engines)
         return opened[-1]
 
-    monkeypatch.setattr("cascade_rt.run.ladder.BACKENDS", ("fake", "first", "second"))
-    monkeypatch.setattr("cascade_rt.run.ladder.open_engines", open_fake)
-    cascade = LadderCascade(fake_cascade())
-    assert [cascade.rung for _ in cascade.rungs_below()] == [0, 1]
+    monkeypatch.setattr("cascade_rt.run.fallback.BACKENDS", ("fake", "first", "second"))
+    monkeypatch.setattr("cascade_rt.run.fallback.open_engines", open_fake)
+    cascade = FallbackCascade(fake_cascade())
+    assert [cascade.level for _ in cascade.fallbacks()] == [0, 1]
     with pytest.raises(RuntimeError, match="engine is closed"):
         opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
 
@@ -79,10 +79,10 @@ def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch:
             raise refusals[backend]
         return fake_cascade().engines
 
-    monkeypatch.setattr("cascade_rt.run.ladder.BACKENDS", ("fake", "first", "second", "third", "fourth"))
-    monkeypatch.setattr("cascade_rt.run.ladder.open_engines", open_fake)
-    cascade = LadderCascade(fake_cascade())
-    reasons = [cascade.engines.passed_over for _ in cascade.rungs_below()]
+    monkeypatch.setattr("cascade_rt.run.fallback.BACKENDS", ("fake", "first", "second", "third", "fourth"))
+    monkeypatch.setattr("cascade_rt.run.fallback.open_engines", open_fake)
+    cascade = FallbackCascade(fake_cascade())
+    reasons = [cascade.engines.passed_over for _ in cascade.fallbacks()]
     first_reasons = ("fake ran out of memory",)
     later = ("first ran out of memory", "TensorRT cannot run (no kernel)", "no third")
     assert reasons == [(), first_reasons, (*first_reasons, *later)]

@@ -12,9 +12,9 @@ from cascade_rt.common.hashing import FileRecord, record_file
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.common.shown_paths import hide_folders
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
-from cascade_rt.run.cohort.answers import Answer
 from cascade_rt.run.cohort.cases import Case
 from cascade_rt.run.cohort.journal import Entry, Journal, newest_entries
+from cascade_rt.run.cohort.task_result import TaskResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Outcome:
     attempt: int = 1
 
 
-class Ledger:
+class ResumeState:
     """Keeps the journal of a run, and decides by the journals of earlier ones.
 
     A case is done already where the newest entry of it says so with the same bytes of the scan, the same settings, and
@@ -96,7 +96,7 @@ class Ledger:
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
         return None
 
-    def finish(self, case: Case, answer: Answer) -> Outcome:
+    def finish(self, case: Case, answer: TaskResult) -> Outcome:
         """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
         _, was_new = self._open[case.name]
         attempt = self._attempts[case.name]
@@ -104,7 +104,7 @@ class Ledger:
         outputs = {self._relative(path): each.sha256 for path, each in written.items()}
         if answer.error is None and None in outputs.values():
             error = OutputError(f"{case.job.mask}: cannot be read back; is the disk in order?")
-            answer = Answer(error=error, is_transient=True)
+            answer = TaskResult(error=error, is_transient=True)
             self._clear(case, was_new)
         if answer.error is not None:
             if isinstance(answer.error, WorkerError):

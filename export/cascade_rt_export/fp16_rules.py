@@ -99,7 +99,7 @@ def resizes(wiring: Wiring) -> Iterator[NodeProto]:
     return (node for node in wiring.nodes if node.op_type in ("GridSample", "Resize"))
 
 
-KNOWN_DANGERS: Mapping[str, Callable[[Wiring], Iterator[NodeProto]]] = {
+FP16_RULES: Mapping[str, Callable[[Wiring], Iterator[NodeProto]]] = {
     "window": windows,
     "image": image_readers,
     "softmax": softmaxes,

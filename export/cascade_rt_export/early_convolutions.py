@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 
 from onnx import NodeProto
 
-from cascade_rt_export.known_dangers import Wiring, image_readers
+from cascade_rt_export.fp16_rules import Wiring, image_readers
 
 NEAR_IMAGE_SHARE = 0.045
 """The share of the convolutions' work that may stay in float32 on this account; 0.05 would be refused."""
 
 
-def near_image(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
+def early_convolutions(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
     """Convolutions that read nothing but what those on the image have made, and the ReLUs between them.
 
     What they round, all of the network reads. They are taken in the order of the graph while they and the readers of

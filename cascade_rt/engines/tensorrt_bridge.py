@@ -7,12 +7,12 @@ import numpy as np
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.device_images import DeviceBatch, DeviceImage, DeviceImages
 from cascade_rt.engines.device_masks import NOT_A_PROBABILITY, DeviceMasks
-from cascade_rt.engines.handover import check_finite, not_a_probability
+from cascade_rt.engines.stage_bridge import check_finite, not_a_probability
 from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 from cascade_rt.models.crop import Box
 
 
-class DeviceHandover:
+class DeviceBridge:
     """Keeps the salient image and its crops on the GPU, and the probabilities where masks will do.
 
     Only what is needed on the CPU crosses the bus: slices in, and out the maxima of the organ's probabilities and the
@@ -30,7 +30,7 @@ class DeviceHandover:
             self._masks = DeviceMasks(self._gpu.cuda, self._gpu.stream)
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
-        """Run stage 1 (see `Handover`)."""
+        """Run stage 1 (see `StageBridge`)."""
         count, _, rows, cols = hu.shape
         with self._gpu.on_gpu():
             self._images.give_back(self._salient)
@@ -45,12 +45,12 @@ class DeviceHandover:
         return {**organ, "organ_prob": mask}
 
     def crop(self, index: int, image_shape: tuple[int, int], box: Box) -> DeviceImage:
-        """Cut a crop `[row, col]` (see `Handover`)."""
+        """Cut a crop `[row, col]` (see `StageBridge`)."""
         with self._gpu.on_gpu():
             return self._images.crop(self._salient[index], image_shape, box)
 
     def find_tumor(self, crops: Sequence[DeviceImage], *, masks: bool = False) -> Array:
-        """Run stage 2 (see `Handover`)."""
+        """Run stage 2 (see `StageBridge`)."""
         with self._gpu.on_gpu():
             # Crops are made on the stream of stage 1; stage 2 reads them on its own.
             self._gpu.stream.synchronize()

@@ -7,15 +7,15 @@ from typing import Any
 
 from cascade_rt.errors import CascadeError, EngineOutOfMemoryError
 from cascade_rt.results.segmentation import Segmentation
-from cascade_rt.run.cohort.answers import Answer
+from cascade_rt.run.cohort.task_result import TaskResult
+from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import Job, infer_files
-from cascade_rt.run.ladder import LadderCascade
 
-Runner = Callable[[Iterable[Job]], Generator[tuple[Job, Answer]]]
+Runner = Callable[[Iterable[Job]], Generator[tuple[Job, TaskResult]]]
 """Computes jobs, in any order, and takes each only when it can begin."""
 
 
-def run_here(open_cascade: Callable[[], LadderCascade], **options: Any) -> Runner:
+def run_here(open_cascade: Callable[[], FallbackCascade], **options: Any) -> Runner:
     """Compute in this process; the cascade is opened when there is something to do.
 
     Args:
@@ -23,18 +23,18 @@ def run_here(open_cascade: Callable[[], LadderCascade], **options: Any) -> Runne
         options: As of `infer_files`.
     """
 
-    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, Answer]]:
+    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, TaskResult]]:
         waiting = iter(jobs)
         for first in waiting:
             with open_cascade() as cascade:
                 for job, outcome in segment_files(cascade, chain([first], waiting), **options):
-                    yield job, Answer.of(outcome)
+                    yield job, TaskResult.of(outcome)
 
     return run
 
 
 def segment_files(
-    cascade: LadderCascade, jobs: Iterable[Job], **options: Any
+    cascade: FallbackCascade, jobs: Iterable[Job], **options: Any
 ) -> Generator[tuple[Job, Segmentation | CascadeError]]:
     """Segment scan files one after the other; one that does not fit into memory is tried again with less.
 
@@ -51,10 +51,10 @@ def segment_files(
 
 
 def _with_less_memory(
-    cascade: LadderCascade, job: Job, outcome: Segmentation | CascadeError, **options: Any
+    cascade: FallbackCascade, job: Job, outcome: Segmentation | CascadeError, **options: Any
 ) -> Segmentation | CascadeError:
-    with closing(cascade.rungs_below()) as rungs:
-        for _ in rungs:
+    with closing(cascade.fallbacks()) as fallbacks:
+        for _ in fallbacks:
             ((_, outcome),) = infer_files(cascade, [job], **options)
             if not isinstance(outcome, EngineOutOfMemoryError):
                 break

@@ -17,7 +17,7 @@ ROUNDING = 1e-3
 _REMEDY = "run it with --backend pytorch to tell a bad model from a bad engine"
 
 
-class Handover(Protocol[Patch]):
+class StageBridge(Protocol[Patch]):
     """Runs both stages for one scan, and holds what passes between them."""
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
@@ -66,7 +66,7 @@ class Handover(Protocol[Patch]):
         ...
 
 
-class HostHandover:
+class HostBridge:
     """Crops with numpy: right for any two engines."""
 
     def __init__(self, stage1: StageEngine, stage2: StageEngine) -> None:
@@ -75,19 +75,19 @@ class HostHandover:
         self._salient: Array = np.empty((0, 1, 0, 0), dtype=np.float32)
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:  # noqa: ARG002  nothing is saved
-        """Run stage 1 (see `Handover`)."""
+        """Run stage 1 (see `StageBridge`)."""
         organ = self._stage1.run({"hu": hu})
         check_finite(self._stage1, organ)
         self._salient = organ["salient"]
         return organ
 
     def crop(self, index: int, image_shape: tuple[int, int], box: Box) -> Array:
-        """Cut a crop `[1, row, col]` (see `Handover`)."""
+        """Cut a crop `[1, row, col]` (see `StageBridge`)."""
         rows, cols = image_shape
         return crop(self._salient[index, :, :rows, :cols], box)
 
     def find_tumor(self, crops: Sequence[Array], *, masks: bool = False) -> Array:  # noqa: ARG002
-        """Run stage 2 (see `Handover`)."""
+        """Run stage 2 (see `StageBridge`)."""
         tumor = self._stage2.run({"salient": np.stack(crops)})
         check_finite(self._stage2, tumor)
         return tumor["tumor_prob"]
@@ -116,8 +116,8 @@ def not_a_probability(engine: StageEngine, name: str, what: str) -> EngineError:
     return EngineError(sentence, code="E_NOT_PROBABILITY")
 
 
-def belongs(values: Array, out: Array | None = None) -> Array:
-    """Whether each pixel belongs to the label, of what `Handover` returned.
+def binarize(values: Array, out: Array | None = None) -> Array:
+    """Whether each pixel belongs to the label, of what `StageBridge` returned.
 
     Args:
         values: Probabilities, or a mask in their place.
