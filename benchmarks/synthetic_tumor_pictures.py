@@ -13,8 +13,8 @@ from PIL import Image
 from benchmarks.patients.cases import choose_cases, find_slices, read_patient
 from benchmarks.patients.pictures import contact_sheet
 from benchmarks.synthetic_tumors import Made, make_tumors
-from cascade_rt.common.atomic import check_target
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.common.outputs import check_file
 from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.errors import CascadeError
 from cascade_rt.results.slice_panel import around_organ, slice_panel, view_of
@@ -36,7 +36,7 @@ def main(
 ) -> None:
     """Draw tumours made in the labelled slices of FOLDER, in its images and labels, as PICTURE."""
     try:
-        check_target(picture, overwrite=overwrite)
+        check_file(picture, overwrite=overwrite)
         random = np.random.default_rng(seed)
         found = choose_cases(find_slices(folder), cases)
         chosen = random.choice(len(found), min(count, len(found)), replace=False)

@@ -21,9 +21,9 @@ from benchmarks.patients.measure import plain
 from benchmarks.patients.results import Line, Results, machine_line
 from benchmarks.patients.scores import Bootstrap, ratio_over_patients
 from cascade_rt.bundles.bundle import Bundle, read_bundle
-from cascade_rt.common.atomic import check_target
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.metrics import confusion
+from cascade_rt.common.outputs import check_file
 from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.engines import Backend, open_engines
@@ -70,7 +70,7 @@ def main(
     """Measure BUNDLE on synthetic tumours in the labelled slices of FOLDER, in its images and labels."""
     try:
         if output is not None:
-            check_target(output, overwrite=True)
+            check_file(output, overwrite=True)
         run(bundle, folder, cases, backend, seed, Results(output, append=False))
     except CascadeError as error:
         click.echo(f"Error: {error}", err=True)

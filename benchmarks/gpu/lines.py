@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import commit, processor_name
-from cascade_rt.common.atomic import check_target
+from cascade_rt.common.outputs import check_file
 from cascade_rt.engines.doctor import package_versions
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.errors import OutputError
@@ -27,7 +27,7 @@ class Lines:
         Raises:
             OutputError: The folder does not exist, or the path is a folder.
         """
-        check_target(path, overwrite=True)
+        check_file(path, overwrite=True)
         self._path = path
         self._machine = dict(machine)
 

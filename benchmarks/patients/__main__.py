@@ -28,7 +28,7 @@ from benchmarks.patients.results import Line, Results, machine_line
 from benchmarks.patients.scores import Bootstrap
 from benchmarks.patients.table import model_card
 from cascade_rt.bundles.bundle import read_bundle
-from cascade_rt.common.atomic import check_target
+from cascade_rt.common.outputs import check_file
 from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.run.cascade import Cascade
 
@@ -98,7 +98,7 @@ def main(
         if without_organ and scans is None:
             raise UsageError("--without-organ cuts whole scans; name some with --scans")
         if output is not None:
-            check_target(output, overwrite=True)
+            check_file(output, overwrite=True)
         arms = arm_names(backends, precisions)
         plan = Plan(bundle, chosen, arms, without_organ, negatives, Bootstrap(seed, resamples))
         results, gallery = Results(output, append=append), Gallery(pictures)

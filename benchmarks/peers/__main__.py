@@ -16,7 +16,8 @@ from benchmarks.peers.arms import PEERS, PLAIN, Peer, our_arms
 from benchmarks.peers.comparison import Options, measure_bundle
 from benchmarks.peers.scans import make_scans
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
-from cascade_rt.common.atomic import check_target, write_bytes
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.outputs import check_file
 from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.measuring.benchmarking.arms import parse_arms
 from cascade_rt.measuring.benchmarking.measure import Schedule
@@ -90,7 +91,7 @@ def main(
             return
         if not scans:
             raise UsageError("name a scan to measure on; --make-scans DIR writes some")
-        check_target(output, overwrite=True)
+        check_file(output, overwrite=True)
         ours = our_arms() if backends is None else parse_arms(backends)
         options = Options(scans, choose_peers(peer_names), ours, Schedule(rounds, warm_up), limit, tall, folder)
         before = output.read_text(encoding="utf-8") if append and output.is_file() else ""

@@ -24,7 +24,7 @@ from benchmarks.tumor_crops.matching import CONFOUNDERS, matched
 from benchmarks.tumor_crops.placing import Placed, fillings
 from benchmarks.tumor_crops.roc import by_patient, figures
 from benchmarks.tumor_crops.scoring import score
-from cascade_rt.common.atomic import check_target
+from cascade_rt.common.outputs import check_file
 from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.engines import Backend, open_engines
 from cascade_rt.errors import CascadeError
@@ -63,7 +63,7 @@ def main(
 
     try:
         if output is not None:
-            check_target(output, overwrite=True)
+            check_file(output, overwrite=True)
         run(bundle, crops, healthy, backend, seed, Results(output, append=False), say)
     except CascadeError as error:
         click.echo(f"Error: {error}", err=True)

@@ -117,7 +117,9 @@ class Bundle:
             BundleError: The bundle has no graphs of this precision.
         """
         if precision not in self.precisions:
-            raise BundleError(f"{self.path}: has no {precision} graphs; export the bundle again with --fp16")
+            raise BundleError(
+                f"{self.path}: has no {precision} graphs; export the bundle again with `require_half=True`"
+            )
         return self._file(graph_name(stage, precision))
 
     @property

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.common.outputs import check_file, write_error
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""The disk is full, the quota is used up, or a file may not become that long."""
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
 """What file systems say that have no fsync of folders, some network ones among them."""
 
@@ -36,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
             `E_NOSPACE` where it has no room.
     """
     target = Path(path)
-    check_target(target, overwrite=overwrite)
+    check_file(target, overwrite=overwrite)
     is_new = not os.path.lexists(target)
     # Not tempfile: its files can be read by their owner only, and the result would keep that.
     temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
@@ -68,39 +66,8 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
     file.write(content)
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Raise before the work begins what `atomic_write` would raise for this path after it."""
-    target = Path(path)
-    if os.path.isdir(target):
-        raise OutputError(f"{target}: is a folder; name a file")
-    if not os.path.isdir(target.parent):
-        raise OutputError(f"{target}: the folder {target.parent} does not exist; create it")
-    if not overwrite and os.path.lexists(target):
-        raise OutputExistsError(f"{target}: is already there; choose another name or ask for it to be overwritten")
-
-
-def probe_folder(folder: Path) -> None:
-    """Find out whether files can be made in a folder, by making one and removing it.
-
-    Permissions alone do not tell: the disk may be full or mounted to be read only.
-
-    Raises:
-        OutputError: They cannot; the code is `E_NOSPACE` where there is no room.
-    """
-    probe = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        try:
-            with probe.open("xb") as file:
-                # An empty file fits on a full disk.
-                file.write(b"x")
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
-
-
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files that a process left which was killed while it wrote this file; OutputError.
+    """Remove temporary files left behind by a killed writer; raises OutputError.
 
     Only for a file that no other process is writing now.
     """
@@ -123,16 +90,6 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def write_error(path: Path, error: OSError) -> OutputError:
-    """The error of ours for what the system says when a path cannot be written."""
-    reason = error.strerror or str(error)
-    if error.errno in _NO_SPACE:
-        return OutputError(
-            f"{path}: cannot be written ({reason}); free space there, or choose another folder", code="E_NOSPACE"
-        )
-    return OutputError(f"{path}: cannot be written ({reason}); choose another folder")
 
 
 def _temporary_prefix(path: Path) -> str:

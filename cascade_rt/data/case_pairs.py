@@ -147,7 +147,7 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     if highest > TUMOR_LABEL:
         raise InputError(
             f"{pair.label}: holds the label {highest}; "
-            "labels are 0 (background), 1 (pancreas) and 2 (tumour); name others with --organ and --tumor"
+            "labels are 0 (background), 1 (pancreas) and 2 (tumour); name others with `organ` and `tumor`"
         )
     return labels
 
@@ -162,7 +162,7 @@ def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Pa
     if label.any() and not translated.any():
         found = ", ".join(str(value) for value in np.unique(label) if value)
         raise InputError(
-            f"{path}: holds the labels {found}, none of which was named; name that of the pancreas with --organ"
+            f"{path}: holds the labels {found}, none of which was named; name that of the pancreas with `organ`"
         )
     return translated
 

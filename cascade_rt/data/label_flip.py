@@ -80,7 +80,7 @@ def choose_flip(
         means = ", ".join(f"{fit.flip} {fit.mean_hu:.0f}" for fit in fits)
         raise InputError(
             f"however it is flipped, its label does not lie on soft tissue (mean HU: {means}); "
-            "use the label of this scan, or choose with --label-flip"
+            "use the label of this scan, or choose with `label_flip`"
         )
     return plausible[0], _doubts(plausible)
 

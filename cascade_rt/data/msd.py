@@ -87,7 +87,7 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
     root = _find_root(data)
     label_folder = root / _LABELS if labels is None else labels
     if not label_folder.is_dir():
-        raise InputError(f"{label_folder}: there is no such folder; name that of the labels with --labels")
+        raise InputError(f"{label_folder}: there is no such folder; name that of the labels with `labels`")
     label_files = nifti_by_stem(label_folder.iterdir())
     image_files: dict[str, list[Path]] = {}
     for stem, paths in nifti_by_stem((root / _IMAGES).iterdir()).items():
@@ -177,7 +177,7 @@ def _label_problems(document: Mapping[str, Any]) -> list[str]:
         if isinstance(meaning, str) and bool(_TUMOR_NAME.search(meaning)) != is_tumor:
             return [
                 f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumour: "
-                "prepare it with --dataset folder, --organ and --tumor"
+                "prepare it with `dataset=folder`, `organ` and `tumor`"
             ]
     return []
 

@@ -108,7 +108,7 @@ def find_nih_cases(
             raise InputError(f"{folder}: there is no such folder; check the path")
     label_files = _find_labels(data if labels is None else labels)
     if not label_files:
-        raise InputError(f"{labels or data}: holds no labels (label0001.nii.gz ...); name their folder with --labels")
+        raise InputError(f"{labels or data}: holds no labels (label0001.nii.gz ...); name their folder with `labels`")
     scans, problems = _find_scans(data, labels)
     if not scans and not problems:
         raise InputError(

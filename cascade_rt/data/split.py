@@ -171,7 +171,7 @@ def read_split(store: Path, dataset: str) -> Split:
             f"{store / FILE_NAME}: cannot be read ({error}); delete it and prepare the store again"
         ) from error
     if split.dataset != dataset:
-        raise UsageError(f"{store}: holds cases of {split.dataset!r}; name them with --dataset {split.dataset}")
+        raise UsageError(f"{store}: holds cases of {split.dataset!r}; name them with `dataset={split.dataset}`")
     return split
 
 

@@ -89,5 +89,5 @@ def _checked(driver: Any, function: str, *arguments: object) -> Any:
     """Call the driver and return what it returns behind its status; EngineError where that is not success."""
     status, *results = getattr(driver, function)(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
-        raise EngineError(f"{function} failed on the GPU ({status!r}); run it with --backend onnxruntime")
+        raise EngineError(f"{function} failed on the GPU ({status!r}); run it with `backend=onnxruntime`")
     return results[0] if results else None

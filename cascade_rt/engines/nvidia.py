@@ -68,7 +68,7 @@ def require_gpu(backend: str) -> Gpu:
         return find_gpu()
     except BackendUnavailableError as error:
         raise BackendUnavailableError(
-            f"backend {backend!r} needs an NVIDIA GPU, and {error}; take another with --backend, or auto"
+            f"backend {backend!r} needs an NVIDIA GPU, and {error}; take another `backend`, or auto"
         ) from None
 
 

@@ -151,7 +151,7 @@ class OnnxRuntimeGpuEngine:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(
                 f"{self._stage} failed on {self._info.device} ({reason}); "
-                "free its memory, or take --backend onnxruntime"
+                "free its memory, or take `backend=onnxruntime`"
             ) from error
         named = dict(zip(self._output_names, outputs, strict=True))
         check_outputs(self._graph, self._stage, inputs, named)

@@ -175,7 +175,7 @@ def _require_bf16(core: Any) -> None:
         name = core.get_property("CPU", "FULL_DEVICE_NAME")
         raise BackendUnavailableError(
             f"backend 'openvino' computes in bf16 where the processor has AVX512-BF16 or AMX, and this one ({name}) "
-            "has neither; take --precision fp32"
+            "has neither; take `precision=fp32`"
         )
 
 

@@ -98,7 +98,7 @@ def _named_failures(what: str, device: torch.device) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0]
         raise BackendUnavailableError(
-            f"{what} failed with PyTorch on the GPU ({reason}); take another --backend"
+            f"{what} failed with PyTorch on the GPU ({reason}); take another `backend`"
         ) from error
 
 
@@ -109,7 +109,7 @@ def _refuse_after_fork() -> None:
     if _ran_in != os.getpid():
         raise BackendUnavailableError(
             "PyTorch has computed in the process that this one was forked from, and cannot here; start processes "
-            "with the method spawn, or take another --backend"
+            "with the method spawn, or take another `backend`"
         )
 
 

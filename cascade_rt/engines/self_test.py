@@ -55,6 +55,6 @@ def self_test(engine: StageEngine, golden: Golden) -> None:
             raise EngineError(
                 f"{engine.stage} in {info.precision} on {info.backend} {info.version} ({info.device}) does not compute "
                 f"what was exported: {name} of the golden case differs by {worst:.2g}, {mean:.2g} on average; "
-                "take another --backend, and run: cascade-rt doctor",
+                "take another `backend`, and run: cascade-rt doctor",
                 code="E_SELF_TEST",
             )

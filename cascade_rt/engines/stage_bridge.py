@@ -14,7 +14,7 @@ MASK_THRESHOLD = 0.5
 """A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
 ROUNDING = 1e-3
 """How far a sigmoid of low precision may be off at its ends."""
-_REMEDY = "run it with --backend pytorch to tell a bad model from a bad engine"
+_REMEDY = "run it with `backend=pytorch` to tell a bad model from a bad engine"
 
 
 class StageBridge(Protocol[Patch]):

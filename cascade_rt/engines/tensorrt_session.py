@@ -69,7 +69,7 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> 
     )
     given = " and ".join(f"{name!r} in shape {list(shape)}" for name, shape in shapes.items())
     raise OutsideProfileError(
-        f"this TensorRT engine takes {ranges}, got {given}; build the engine for it, or take another with --backend"
+        f"this TensorRT engine takes {ranges}, got {given}; build the engine for it, or take another `backend`"
     )
 
 
@@ -197,7 +197,7 @@ class TensorRtSession:
         except self.cuda.Error as error:
             kind = EngineOutOfMemoryError if is_out_of_memory(error) else BackendUnavailableError
             raise kind(
-                f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or take another with --backend"
+                f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or take another `backend`"
             ) from error
         finally:
             self._context.pop()
@@ -248,7 +248,7 @@ class _Loaded:
         """Return what TensorRT answered; EngineError where that is False or None."""
         if answer is None or answer is False:
             if is_out_of_memory(RuntimeError(self.log.last_error)):
-                raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; take another --backend")
+                raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; take another `backend`")
             raise EngineError(f"TensorRT cannot {what} ({self.log.last_error})")
         return answer
 

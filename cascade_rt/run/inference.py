@@ -1,7 +1,5 @@
 """From a scan file to its mask and report."""
 
-import errno
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from cascade_rt.common.arguments import check_argument
-from cascade_rt.common.atomic import probe_folder, write_error
 from cascade_rt.common.hashing import record_file
+from cascade_rt.common.outputs import check_file, check_folder, make_folder, refuse_inputs, write_error
 from cascade_rt.common.timing import Stopwatch
-from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, UsageError
+from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.results.preview import save_preview
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
@@ -75,45 +73,22 @@ def job_in_folder(scan: Path, folder: Path, name: str, *, pictures: bool) -> Job
 
 
 def refuse_scans_as_results(jobs: Sequence[Job]) -> None:
-    """Raise UsageError where a result would go over a scan, also through a link."""
-    inputs = {identity for job in jobs for identity in _identities(job.scan)}
-    for result in (path for job in jobs for path in job.results):
-        if not inputs.isdisjoint(_identities(result)):
-            raise UsageError(
-                f"{result}: is one of the scans and would be overwritten; name another folder with -o",
-                code="E_SAME_FILE",
-            )
-
-
-def _identities(path: Path) -> Iterator[Path | tuple[int, int]]:
-    """What tells whether two paths are one file: where they lead and, where there is one, the file itself."""
-    try:
-        yield Path(os.path.realpath(path))
-        status = path.stat()
-    except OSError:
-        # Whoever opens it is told what is wrong with it.
-        return
-    yield status.st_dev, status.st_ino
+    """Raise UsageError if a result would overwrite a scan, even through a link."""
+    refuse_inputs([path for job in jobs for path in job.results], [job.scan for job in jobs])
 
 
 def check_output(job: Job, *, overwrite: bool) -> None:
-    """Find out before the work begins whether its results can be written; what is made for that is removed again.
+    """Check before the work begins that the results of a job can be written; leaves no trace.
 
     Raises:
-        OutputExistsError: A result is there and `overwrite` is off.
-        OutputError: The folder, or the one it would be made in, cannot be written to, or a result is a folder.
+        OutputExistsError: A result exists and `overwrite` is off.
+        OutputError: The folder, or the one it would be created in, cannot be written to, or a result is a folder.
     """
     with _output_gate(job):
-        folder = next(parent for parent in job.mask.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise OutputError(f"{folder}: is no folder; name another one with -o")
-        probe_folder(folder)
+        check_folder(job.mask.parent)
         for path in job.results:
-            if path.is_dir():
-                raise OutputError(f"{path}: is a folder, where a file is to go; name another folder with -o")
-            if not overwrite and os.path.lexists(path):
-                sentence = "is there already; replace it with --overwrite, or name another with -o"
-                raise OutputExistsError(f"{path}: {sentence}")
+            if path.parent.is_dir():
+                check_file(path, overwrite=overwrite)
 
 
 @contextmanager
@@ -122,9 +97,6 @@ def _output_gate(job: Job) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            sentence = "the name is too long for this file system; give the scan a shorter one"
-            raise OutputError(f"{job.mask}: {sentence}") from error
         raise write_error(job.mask, error) from error
 
 
@@ -251,14 +223,6 @@ def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, ove
             save_preview(segmentation, job.picture, overwrite=overwrite)
         undo.pop_all()
     return segmentation
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of results where it is missing; OutputError where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder with -o") from error
 
 
 def _jobs_in_folder(scans: Sequence[Path], folder: Path, pictures: bool) -> list[Job]:

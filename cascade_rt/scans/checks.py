@@ -77,7 +77,9 @@ def check_content(
         doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
     if padded and doubt is not None:
         sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
-        raise RejectedFile("E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with --assume-hu")
+        raise RejectedFile(
+            "E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with `assume_hu=True`"
+        )
     return () if doubt is None else (doubt,)
 
 
@@ -100,14 +102,14 @@ def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> 
     if normalised or bytes_alone:
         values = f"its values, {seen[0]:.4g} to {seen[1]:.4g}"
         sentence = f"{values}, are not Hounsfield units (already windowed or normalised, or attenuation?)"
-        raise RejectedFile("E_NOT_HU", f"{sentence}; export the original CT, or insist with --assume-hu")
+        raise RejectedFile("E_NOT_HU", f"{sentence}; export the original CT, or insist with `assume_hu=True`")
 
 
 def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:
     low, high = (bound + _CT_OFFSET for bound in _SOFT_TISSUE_HU)
     if _share(dense, low, high) > _MOST_DENSE_BONE:
         sentence = f"soft tissue is missing where it should lie; its values look like HU + {_CT_OFFSET}"
-        return InputWarning("W_NOT_HU", f"{sentence}, try --hu-offset -{_CT_OFFSET}")
+        return InputWarning("W_NOT_HU", f"{sentence}, try `hu_offset=-{_CT_OFFSET}`")
     if not _is_share(dense < _BELOW_WATER_HU):
         return InputWarning("W_NOT_HU", "nothing in it is as light as fat; are these Hounsfield units?")
     if not _is_share(dense > _SOFT_TISSUE_HU[1]):

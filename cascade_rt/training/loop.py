@@ -23,7 +23,7 @@ from cascade_rt.training.checkpoint import (
 )
 from cascade_rt.training.distributed import ALONE, Workers
 from cascade_rt.training.joint_pass import batch_losses
-from cascade_rt.training.run_folder import check_run_folder, keep, show
+from cascade_rt.training.run_folder import check_run_folder, rewrite_logs, save_epoch
 from cascade_rt.training.schedule import Step, begins_with_transfer, learning_rate, steps_by_epoch, transfers
 from cascade_rt.training.transfer import fitting, fitting_weights, transfer_stage1
 from cascade_rt.training.validation import validate
@@ -126,7 +126,7 @@ def train(
     data = _described(data, len(validation), initial)
     checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
     if checkpoint.history and workers.is_first:
-        show(checkpoint, run)
+        rewrite_logs(checkpoint, run)
     model = _first_model(checkpoint, initial)
     optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
@@ -140,7 +140,7 @@ def train(
         entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses, **dice}
         checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
         if workers.is_first:
-            keep(checkpoint, run)
+            save_epoch(checkpoint, run)
             _log.info("epoch %d of %d is done: %s", epoch + 1, len(steps), entry)
             on_epoch(entry)
     return checkpoint

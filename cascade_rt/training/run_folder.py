@@ -8,11 +8,10 @@
 Each file is replaced in one step; the checkpoint alone decides where a run goes on.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
-from cascade_rt.errors import OutputError, OutputExistsError
+from cascade_rt.common.outputs import check_folder, make_folder
+from cascade_rt.errors import OutputExistsError
 from cascade_rt.training.checkpoint import FILE_NAME, Checkpoint, save_checkpoint
 from cascade_rt.training.curves import save_curves
 from cascade_rt.training.log import write_log
@@ -34,20 +33,12 @@ def check_run_folder(run: Path, *, resume: bool) -> None:
         OutputError: It is no folder, or nothing can be written there.
         OutputExistsError: It holds a checkpoint, and `resume` is off.
     """
-    nearest = next(path for path in (run, *run.absolute().parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise OutputError(f"{nearest}: is not a folder; name another one for the run")
-    try:
-        # Tried, not asked: permission bits say nothing of read-only and full file systems.
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise OutputError(f"{nearest}: cannot be written ({error.strerror}); choose another folder") from error
+    check_folder(run)
     if not resume and (run / FILE_NAME).exists():
-        raise OutputExistsError(f"{run}: holds a training run; go on with --resume, or name another folder")
+        raise OutputExistsError(f"{run}: holds a training run; continue it with `resume`, or name another folder")
 
 
-def keep(checkpoint: Checkpoint, run: Path) -> None:
+def save_epoch(checkpoint: Checkpoint, run: Path) -> None:
     """Write what a run keeps of an epoch that is done, in its folder, which is made where it is missing.
 
     The best checkpoint goes first: a run that is killed in between does the epoch again, and writes the same.
@@ -55,17 +46,14 @@ def keep(checkpoint: Checkpoint, run: Path) -> None:
     Raises:
         OutputError: The system refuses.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run}: cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(run)
     if best_epoch(checkpoint.history) == checkpoint.epochs_done:
         save_checkpoint(checkpoint, run / BEST_NAME)
     save_checkpoint(checkpoint, run / FILE_NAME)
-    show(checkpoint, run)
+    rewrite_logs(checkpoint, run)
 
 
-def show(checkpoint: Checkpoint, run: Path) -> None:
+def rewrite_logs(checkpoint: Checkpoint, run: Path) -> None:
     """Write the log and the curves of a run anew from its checkpoint, so that they never say anything else.
 
     Raises:

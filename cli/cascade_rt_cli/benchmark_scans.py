@@ -1,14 +1,13 @@
 """Running a benchmark: checks before the work, progress during it, table, lines and picture after it."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
-from cascade_rt.common.atomic import check_target, write_bytes
-from cascade_rt.errors import OutputError, UsageError
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.outputs import check_files
 from cascade_rt.measuring.benchmarking.arms import Arm, all_arms, parse_arms
 from cascade_rt.measuring.benchmarking.cascade_runner import runners
 from cascade_rt.measuring.benchmarking.chart import bar_of, save_chart
@@ -18,7 +17,6 @@ from cascade_rt.measuring.benchmarking.report import as_text, describe_bundle, m
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt_cli.benchmark_tables import print_benchmark
 from cascade_rt_cli.console import progress_bar, results_console
-from cascade_rt_cli.options import are_one_file
 from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import print_note
 
@@ -38,19 +36,10 @@ class Outputs:
         """Find out before the work begins whether the files can be written.
 
         Raises:
-            UsageError: Both are the same file, or one of them is a scan.
-            OutputError: One of them cannot be written, or is there already.
+            UsageError: Both are the same file, or one of them is an input.
+            OutputError: One of them cannot be written, or exists already.
         """
-        if are_one_file(self.lines, self.chart):
-            raise UsageError(f"{self.lines}: cannot be lines and picture at once; name two files")
-        for path in (self.lines, self.chart):
-            if path is None:
-                continue
-            if path.resolve() in {scan.resolve() for scan in scans}:
-                raise UsageError(f"{path}: is a scan and would be overwritten; name another file")
-            check_target(path, overwrite=self.overwrite)
-            if not os.access(path.absolute().parent, os.W_OK):
-                raise OutputError(f"{path}: its folder cannot be written to; name another one")
+        check_files((self.lines, self.chart), scans, overwrite=self.overwrite)
 
 
 def benchmark_scans(

@@ -11,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cascade_rt.common.shown_paths import hide_folders, plain_text, shown_path
 from cascade_rt.errors import CascadeError
-from cascade_rt.measuring.evaluation import Evaluation
 from cascade_rt.results.segmentation import STATUS_SENTENCES, Segmentation
 from cascade_rt.run.inference import Job
+from cascade_rt_cli.flags import with_flags
 from cascade_rt_cli.progress_lines import lines_while, progress_line
 from cascade_rt_cli.verbosity import is_quiet
+
+if TYPE_CHECKING:
+    from cascade_rt.measuring.evaluation import Evaluation
 
 
 def results_console(*, shown: bool = True) -> Console:
@@ -75,7 +78,7 @@ def typed(path: str | os.PathLike[str], placeholder: str) -> str:
 
 def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
     """A message on one line, with the paths in it as they are printed (see `shown`)."""
-    return printable(message if logs_paths() else hide_folders(message, paths))
+    return printable(with_flags(message if logs_paths() else hide_folders(message, paths)))
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def printable(text: str) -> str:
     return plain_text(text)
 
 
-def print_intended_use(console: Console, result: Segmentation | Evaluation) -> None:
+def print_intended_use(console: Console, result: "Segmentation | Evaluation") -> None:
     """Print what the bundle may be used for."""
     bundle = result.provenance["bundle"]
     console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")

@@ -9,6 +9,7 @@ from rich.console import Console
 from cascade_rt.bundles.bundle import default_bundle_path, embedded_bundle_path
 from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.metrics import dice
+from cascade_rt.common.outputs import make_folder
 from cascade_rt.data import demo_patient
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
@@ -16,7 +17,7 @@ from cascade_rt.engines import BackendChoice
 from cascade_rt.results.preview import render_comparison, save_picture
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import open_cascade
-from cascade_rt.run.inference import Job, check_output, infer_file, job_in_folder, make_folder
+from cascade_rt.run.inference import Job, check_output, infer_file, job_in_folder
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_mask
 from cascade_rt_cli.console import (

@@ -1,6 +1,5 @@
 """Evaluating a cohort: checks before the work, progress during it, results and failures after it."""
 
-import os
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from cascade_rt.common.atomic import check_target
 from cascade_rt.common.metrics import SampleSet
+from cascade_rt.common.outputs import check_files
 from cascade_rt.data.case_pairs import CasePair, check_pairs
 from cascade_rt.engines import Backend, BackendChoice, PrecisionChoice
-from cascade_rt.errors import OutputError, PartialFailureError, UsageError
+from cascade_rt.errors import PartialFailureError, UsageError
 from cascade_rt.measuring.evaluation import Evaluation, evaluate
 from cascade_rt.measuring.evaluation_report import save_case_table, save_report
 from cascade_rt.run.cascade import Cascade, open_cascade
@@ -20,7 +19,6 @@ from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.volume import Volume
 from cascade_rt_cli.console import printable, progress_bar, results_console, shown_errors, shown_message
 from cascade_rt_cli.evaluation_tables import print_evaluation
-from cascade_rt_cli.options import are_one_file
 from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import print_note
 
@@ -37,20 +35,14 @@ class Outputs:
         """Find out before the work begins whether the files can be written.
 
         Raises:
-            UsageError: Both are the same file, or one of them is a scan or a label.
-            OutputError: One of them cannot be written, or is there already.
+            UsageError: Both are the same file, or one of them is an input.
+            OutputError: One of them cannot be written, or exists already.
         """
-        inputs = {path.resolve() for pair in pairs for path in (pair.image, pair.label)}
-        if are_one_file(self.report, self.table):
-            raise UsageError(f"{self.report}: cannot be report and table at once; name two files")
-        for path in (self.report, self.table):
-            if path is None:
-                continue
-            if path.resolve() in inputs:
-                raise UsageError(f"{path}: is a scan or a label and would be overwritten; name another file")
-            check_target(path, overwrite=self.overwrite)
-            if not os.access(path.absolute().parent, os.W_OK):
-                raise OutputError(f"{path}: its folder cannot be written to; name another one")
+        check_files(
+            (self.report, self.table),
+            [path for pair in pairs for path in (pair.image, pair.label)],
+            overwrite=self.overwrite,
+        )
 
     def save(self, evaluation: Evaluation) -> None:
         """Write them; raises OutputError."""

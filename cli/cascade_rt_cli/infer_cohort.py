@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
-from cascade_rt.common.atomic import probe_folder
+from cascade_rt.common.outputs import make_folder, probe_folder
 from cascade_rt.common.version import __version__
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import PartialFailureError, UsageError
@@ -36,7 +36,6 @@ from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
 from cascade_rt.run.cohort.run import Summary, run_cohort
 from cascade_rt.run.cohort.workers import run_in_workers
 from cascade_rt.run.fallback import open_fallback_cascade
-from cascade_rt.run.inference import make_folder
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import SearchOptions

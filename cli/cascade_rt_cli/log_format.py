@@ -7,6 +7,7 @@ import click
 
 from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError
+from cascade_rt_cli.flags import with_flags
 
 _FORMAT = f"{__name__}.format"
 
@@ -48,6 +49,7 @@ def print_error(context: click.Context, error: CascadeError, message: str) -> No
         error: The error.
         message: What to print of it.
     """
+    message = with_flags(message)
     if is_json(context):
         print_event("error", err=True, code=error.code, message=message, exit_code=error.exit_code)
     else:

@@ -128,11 +128,6 @@ _SCAN_OPTIONS = (
 )
 
 
-def are_one_file(first: Path | None, second: Path | None) -> bool:
-    """Whether two files that are asked for would be one, also through links."""
-    return first is not None and second is not None and os.path.realpath(first) == os.path.realpath(second)
-
-
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options on how scans are read, as one argument `reading`, a `ScanOptions`."""
 

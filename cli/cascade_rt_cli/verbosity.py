@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cascade_rt.common.shown_paths import plain_text
+from cascade_rt_cli.flags import with_flags
 from cascade_rt_cli.log_format import is_json, print_event
 
 _QUIET, _VERBOSE, _SHOWN = f"{__name__}.quiet", f"{__name__}.verbose", f"{__name__}.shown"
@@ -24,7 +25,7 @@ def is_quiet() -> bool:
 def print_note(text: str) -> None:
     """Print on stderr what a person who reads along wants to know; nothing where that is for programs, or unwanted."""
     if not (is_quiet() or is_json()):
-        click.echo(plain_text(text), err=True)
+        click.echo(plain_text(with_flags(text)), err=True)
 
 
 def _ask_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -40,7 +40,7 @@ from cascade_rt_export.parity import MAX_ERROR, check_parity
 INTENDED_USE = "Research only; not a medical device."
 PHANTOM_INTENDED_USE = "Demonstration only: trained on synthetic phantoms, not for clinical use."
 
-_OTHER_TERMS = "--calibrate takes scans of your own, --limits allows more"
+_OTHER_TERMS = "`calibration` takes scans of your own, `limits` allows more"
 
 _log = logging.getLogger("cascade_rt.export")
 
@@ -212,7 +212,7 @@ def _prove(
     try:
         judge(found, limits, f"{manifest.name} in {precision} on onnxruntime")
     except ParityError as error:
-        without = ", --no-fp16 exports float32 alone" if precision == "fp16" else ""
+        without = ", `half=False` exports float32 alone" if precision == "fp16" else ""
         raise ParityError(f"{error}; {_OTHER_TERMS}{without}") from None
     gate = {**manifest.parity.get("gate", {}), precision: {**found.to_json(), "limits": asdict(limits)}}
     return replace(manifest, parity={**manifest.parity, "gate": gate})
@@ -224,7 +224,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
     if not path.is_dir() or path.is_symlink() or not is_bundle_only(path):
         raise OutputExistsError(f"{path}: is there and is not just a bundle; name another folder")
     if not overwrite:
-        raise OutputExistsError(f"{path}: is there already; replace it with --overwrite, or name another folder")
+        raise OutputExistsError(f"{path}: is there already; replace it with `overwrite`, or name another folder")
 
 
 def _training_record(checkpoint: Checkpoint) -> dict[str, Any]:

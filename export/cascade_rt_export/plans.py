@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cascade_rt.bundles.bundle import Bundle
-from cascade_rt.common.atomic import check_target, write_bytes
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.outputs import check_file, make_folder
 from cascade_rt.common.tensors import STAGES, Precision, Stage
 from cascade_rt.engines.engine_cache import BuildOptions, EngineCache, Machine
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.plans import Plan, PlanSource
-from cascade_rt.errors import OutputError
 from cascade_rt_export.trt_build import EngineFacts, OnBuild, build_engine, cached_engine, say_nothing
 from cascade_rt_export.trt_layers import layers_to_json
 
@@ -71,11 +71,11 @@ def write_plans(
         OutputExistsError: An engine is there and `overwrite` is off; nothing was built.
         OutputError: The folder cannot be written.
     """
-    _make(folder)
+    make_folder(folder)
     graphs = {f"{stage}_{precision}": (stage, precision) for precision in bundle.precisions for stage in STAGES}
     for name in graphs:
         for suffix in (".plan", ".json"):
-            check_target(folder / f"{name}{suffix}", overwrite=overwrite)
+            check_file(folder / f"{name}{suffix}", overwrite=overwrite)
     return tuple(
         _write_plan(bundle, stage, precision, folder / name, options, overwrite, on_build)
         for name, (stage, precision) in graphs.items()
@@ -111,10 +111,3 @@ def _write_plan(
     write_bytes(path.with_suffix(".plan"), built.plan, overwrite=overwrite)
     write_bytes(path.with_suffix(".json"), json.dumps(facts, indent=1).encode(), overwrite=overwrite)
     return built.facts
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error

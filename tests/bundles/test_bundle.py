@@ -146,7 +146,7 @@ def test_a_bundle_without_half_precision_says_so_when_it_is_asked_for(copy: Path
         (copy / name).unlink()
     rehash(copy)
     assert read_bundle(copy).precisions == ("fp32",)
-    with pytest.raises(BundleError, match="has no fp16 graphs; export the bundle again with --fp16"):
+    with pytest.raises(BundleError, match="has no fp16 graphs; export the bundle again with `require_half=True`"):
         open_cascade(copy, "onnxruntime", "fp16")
 
 

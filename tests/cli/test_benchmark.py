@@ -129,7 +129,7 @@ def test_an_arm_that_was_named_and_cannot_run_is_an_error(tmp_path: Path) -> Non
 def test_a_result_never_overwrites_a_scan(tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     result = benchmark(scan, "-o", scan)
-    assert (result.exit_code, "is a scan and would be overwritten" in result.stderr) == (2, True)
+    assert (result.exit_code, "is an input and would be overwritten" in result.stderr) == (2, True)
 
 
 def test_lines_that_are_there_are_kept_unless_asked(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_result_never_overwrites_another_scan(bundle: Bundle, tmp_path: Path) 
     scans = [write_scan(tmp_path / name) for name in ("a.nii.gz", "a_seg.nii.gz")]
     before = scans[1].read_bytes()
     result = infer(*scans, "--bundle", bundle.path, "-o", tmp_path, "--overwrite")
-    assert (result.exit_code, "is one of the scans and would be overwritten" in result.stderr) == (2, True)
+    assert (result.exit_code, "is an input and would be overwritten" in result.stderr) == (2, True)
     assert scans[1].read_bytes() == before
 
 

@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 import pytest
 
-from cascade_rt.common.atomic import atomic_write, probe_folder, remove_leftovers, write_bytes
+from cascade_rt.common.atomic import atomic_write, remove_leftovers, write_bytes
+from cascade_rt.common.outputs import probe_folder
 from cascade_rt.errors import OutputError, OutputExistsError
 
 

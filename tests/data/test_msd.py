@@ -123,7 +123,7 @@ def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
 def test_labels_may_be_elsewhere(tmp_path: Path) -> None:
     msd_tree(tmp_path / "task")
     (tmp_path / "task" / "labelsTr").rename(tmp_path / "mine")
-    with pytest.raises(InputError, match="name that of the labels with --labels"):
+    with pytest.raises(InputError, match="name that of the labels with `labels`"):
         find_msd_cases(tmp_path / "task")
     assert len(find_msd_cases(tmp_path / "task", tmp_path / "mine").cases) == 3
 

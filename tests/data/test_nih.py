@@ -136,7 +136,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path, missing: str) -> None:
 
 def test_a_folder_without_labels_points_to_the_option(tmp_path: Path) -> None:
     data, _ = nih_tree(tmp_path)
-    with pytest.raises(InputError, match=r"holds no labels .*; name their folder with --labels"):
+    with pytest.raises(InputError, match=r"holds no labels .*; name their folder with `labels`"):
         find_nih_cases(data)
 
 

@@ -56,7 +56,7 @@ def test_an_unprepared_folder_points_to_prepare(tmp_path: Path) -> None:
 
 def test_a_store_of_another_data_set_says_which(tmp_path: Path) -> None:
     write_split(tmp_path, Split("msd", 0, ("a",), ("b",)))
-    with pytest.raises(UsageError, match="holds cases of 'msd'; name them with --dataset msd"):
+    with pytest.raises(UsageError, match="holds cases of 'msd'; name them with `dataset=msd`"):
         read_split(tmp_path, "nih")
 
 

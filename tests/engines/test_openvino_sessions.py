@@ -78,7 +78,7 @@ def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
             return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
 
     monkeypatch.setattr(openvino_session, "openvino_core", OldProcessor)
-    with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take --precision fp32"):
+    with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take `precision=fp32`"):
         open_stage(bundle, "stage1", "bf16")
 
 

@@ -93,7 +93,7 @@ def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle:
     weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.5).tobytes()
     onnx.save(graph, path / "stage2_fp32.onnx")
     write_manifest(path, replace(bundle.manifest, files=record_files(path)))
-    with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* take another --backend") as caught:
+    with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* take another `backend`") as caught:
         open_cascade(path, "onnxruntime")
     assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 7)
 

@@ -93,7 +93,7 @@ def test_a_difference_that_is_no_number_fails(bundle: Bundle, monkeypatch: pytes
 
 
 def test_a_bundle_that_is_there_is_not_overwritten_unasked(checkpoint: Checkpoint, bundle: Bundle) -> None:
-    with pytest.raises(OutputExistsError, match="is there already; replace it with --overwrite"):
+    with pytest.raises(OutputExistsError, match="is there already; replace it with `overwrite`"):
         export_bundle(checkpoint, bundle.path)
 
 
@@ -172,7 +172,7 @@ def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
 def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on(
     checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
-    with pytest.raises(ParityError, match=r"--calibrate .*, --limits .*, --no-fp16 exports float32 alone"):
+    with pytest.raises(ParityError, match=r"`calibration` .*, `limits` .*, `half=False` exports float32 alone"):
         export_bundle(
             checkpoint,
             tmp_path / "bundle",

@@ -196,7 +196,7 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_stage(stage: str) 
 
 def test_every_step_is_timed() -> None:
     timings = fake_cascade().run(scan()).timings
-    assert set(timings) == {"preprocess", "stage1", "crop", "stage2", "paste", "measure"}
+    assert set(timings) == {"load", "preprocess", "stage1", "crop", "stage2", "paste", "measure"}
 
 
 def test_closing_the_cascade_closes_both_engines() -> None:

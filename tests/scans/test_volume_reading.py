@@ -304,7 +304,7 @@ def test_padding_is_named_with_its_value_and_how_often_it_stands_there(tmp_path:
 def test_an_offset_beneath_padding_is_named_in_the_refusal(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(voxels(padded_below_air(HU + 1024, -99999)))
-    with pytest.raises(InputError, match=r"far below air, and the others doubtful .*try --hu-offset -1024"):
+    with pytest.raises(InputError, match=r"far below air, and the others doubtful .*try `hu_offset=-1024`"):
         read_volume(path)
 
 

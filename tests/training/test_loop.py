@@ -136,7 +136,7 @@ def test_a_partial_start_from_a_network_with_nothing_in_common_is_refused(tmp_pa
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0)))
-    with pytest.raises(OutputExistsError, match="holds a training run; go on with --resume"):
+    with pytest.raises(OutputExistsError, match="holds a training run; continue it with `resume`"):
         losses(tmp_path)
 
 

@@ -19,15 +19,15 @@ def test_a_folder_that_is_not_there_yet_is_accepted_and_not_made(tmp_path: Path)
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
 def test_a_run_folder_that_is_or_lies_below_a_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(OutputError, match=r"notes.txt: is not a folder; name another one for the run"):
+    with pytest.raises(OutputError, match=r"notes.txt: is not a folder; choose another one"):
         check_run_folder(tmp_path / name, resume=True)
 
 
 def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OutputError, match=r"cannot be written \(Read-only file system\); choose another folder"):
         check_run_folder(tmp_path / "run", resume=False)
 
@@ -35,7 +35,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypa
 def test_a_run_that_is_there_is_accepted_for_resuming_only(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).touch()
     check_run_folder(tmp_path, resume=True)
-    with pytest.raises(OutputExistsError, match="holds a training run; go on with --resume"):
+    with pytest.raises(OutputExistsError, match="holds a training run; continue it with `resume`"):
         check_run_folder(tmp_path, resume=False)
 
 

@@ -66,10 +66,10 @@ class Shard:
         index, slash, count = text.partition("/")
         if not (slash and _is_number(index) and _is_number(count)):
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-            raise UsageError(f"--shard {shown}: is not of the form i/n; write 0/16 for the first of sixteen parts")
+            raise UsageError(f"shard {shown}: is not of the form i/n; write 0/16 for the first of sixteen parts")
         if not int(index) < int(count):
             last = f"of {int(count)} the last is {int(count) - 1}/{int(count)}" if int(count) else "0/1 is all of them"
-            raise UsageError(f"--shard {text}: parts are counted from 0; {last}")
+            raise UsageError(f"shard {text}: parts are counted from 0; {last}")
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
@@ -147,7 +147,7 @@ def holds_many(source: Path) -> bool:
 
 def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
     if os.path.realpath(output) == os.path.realpath(root):
-        raise UsageError(f"{output}: results would lie among the scans; name another folder with -o")
+        raise UsageError(f"{output}: results would lie among the scans; choose another `output`")
     skipped, found, refused = os.path.realpath(output), False, []
 
     def refuse(error: OSError) -> None:

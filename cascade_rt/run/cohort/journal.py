@@ -23,7 +23,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, Self, get_args
 
-from cascade_rt.common.atomic import sync_folder, write_error
+from cascade_rt.common.atomic import sync_folder
+from cascade_rt.common.outputs import write_error
 from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.errors import OutputError
 from cascade_rt.run.cohort.cases import Shard
@@ -170,7 +171,7 @@ class Journal:
         if is_there and self._size <= status.st_size <= self._longest:
             return
         what = "cut or written to by others" if is_there else "removed or exchanged"
-        sentence = f"was {what} while it was written; leave the folder alone, and start again with --resume"
+        sentence = f"was {what} while it was written; leave the folder alone, and start again with `resume`"
         raise OutputError(f"{self.path}: {sentence}", code="E_JOURNAL")
 
 
@@ -228,7 +229,7 @@ def _read(path: Path) -> tuple[list[Entry], int]:
             if number == len(lines):
                 break
             raise OutputError(
-                f"{path}: line {number} {error}; move the journal away and start again with --overwrite",
+                f"{path}: line {number} {error}; move the journal away and start again with `overwrite`",
                 code="E_JOURNAL",
             ) from error
         intact += len(line)
@@ -275,5 +276,5 @@ def _is_being_written(path: Path) -> bool:
 
 
 def _locked(path: Path) -> OutputError:
-    sentence = "another run is writing to this folder; wait for it, or name another folder with -o"
+    sentence = "another run is writing to this folder; wait for it, or choose another `output`"
     return OutputError(f"{path}: {sentence}", code="E_LOCKED")

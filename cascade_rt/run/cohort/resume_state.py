@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from cascade_rt.common.atomic import remove_leftovers, write_error
+from cascade_rt.common.atomic import remove_leftovers
 from cascade_rt.common.hashing import FileRecord, record_file
+from cascade_rt.common.outputs import write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.common.shown_paths import hide_folders
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
@@ -151,12 +152,12 @@ class ResumeState:
         gone = [path for path in self._written if not os.path.lexists(path)]
         if gone:
             raise OutputError(
-                f"{_and_more(gone)}: written by this run and removed by somebody since; compute again with --resume"
+                f"{_and_more(gone)}: written by this run and removed by somebody since; compute again with `resume`"
             )
         changed = [path for path, written in self._written.items() if written.was_changed(path)]
         if changed:
             sentence = "written by this run and changed by somebody since; if that was not meant, remove it"
-            raise OutputError(f"{_and_more(changed)}: {sentence} and compute again with --resume", code="E_CHANGED")
+            raise OutputError(f"{_and_more(changed)}: {sentence} and compute again with `resume`", code="E_CHANGED")
 
     def _refuse(self, case: Case, error: CascadeError) -> Outcome:
         self._journal.append(self._failure(case, error, 1))
@@ -180,11 +181,11 @@ class ResumeState:
     def _not_ours(self, path: Path, entry: Entry | None) -> CascadeError:
         if entry is not None and entry.status == "done":
             return OutputExistsError(
-                f"{path}: was changed since it was written; keep it elsewhere, or replace it with --overwrite",
+                f"{path}: was changed since it was written; keep it elsewhere, or replace it with `overwrite`",
                 code="E_CHANGED",
             )
-        hint = "" if self._resume else ", go on where an earlier run ended with --resume"
-        return OutputExistsError(f"{path}: is there already; replace it with --overwrite{hint}")
+        hint = "" if self._resume else ", go on where an earlier run ended with `resume`"
+        return OutputExistsError(f"{path}: is there already; replace it with `overwrite`{hint}")
 
     def _clear(self, case: Case, was_new: bool) -> None:
         # What cannot be removed now is removed by the next run, which finds it in the journal.

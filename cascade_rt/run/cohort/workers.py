@@ -149,7 +149,7 @@ class _Worker:
         self.job = None
         return TaskResult(
             error=WorkerError(
-                f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise --timeout",
+                f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise `timeout`",
                 code="E_TIMEOUT",
             )
         )
@@ -183,9 +183,9 @@ class _Worker:
         self._kill()
         self.job = None
         if not was_open or job is None:
-            raise WorkerError(f"a worker {how} while it opened its engines; see what it says without --workers")
+            raise WorkerError(f"a worker {how} while it opened its engines; see what it says without `workers`")
         return TaskResult(
-            error=WorkerError(f"{job.scan}: the process that worked on it {how}; try it alone, without --workers"),
+            error=WorkerError(f"{job.scan}: the process that worked on it {how}; try it alone, without `workers`"),
             is_transient=True,
         )
 

@@ -167,7 +167,7 @@ def _parse_shape(
     volumes, volume = math.prod(sides[3:]), options.volume
     several_axes = sum(side > 1 for side in sides[3:]) > 1
     if several_axes or (volumes > 1 and volume is None):
-        remedy = "save one 3D image" if several_axes else "choose one of them with --volume, or save one 3D image"
+        remedy = "save one 3D image" if several_axes else "choose one of them with `volume`, or save one 3D image"
         raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; {remedy}")
     if volume is not None and volume >= volumes:
         raise RejectedFile("E_NDIM", f"there is no volume {volume}; the file has {volumes}, counted from 0")

@@ -171,7 +171,7 @@ def _assumed(
         raise RejectedFile(
             "E_ORIENT",
             "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
-            "told apart; export it again, or say it with --assume-orientation, such as LPS",
+            "told apart; export it again, or say it with `assume_orientation`, such as LPS",
         )
     warnings.append(
         InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
@@ -259,7 +259,7 @@ def _compare_forms(
     if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
         sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"
         if options.strict and distance > _DISAGREEMENT_MM:
-            raise RejectedFile("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out --strict")
+            raise RejectedFile("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out `strict`")
         warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is taken, and both go into the mask"))
 
 

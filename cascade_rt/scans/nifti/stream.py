@@ -122,7 +122,7 @@ class NiftiStream:
         voxels = header.volume_bytes // header.dtype.itemsize
         if voxels > options.max_voxels:
             sentence = f"the image has {voxels:,} voxels, {options.max_voxels:,} are allowed"
-            raise RejectedFile("E_TOO_LARGE", f"{sentence}; crop it, or allow more with --max-voxels")
+            raise RejectedFile("E_TOO_LARGE", f"{sentence}; crop it, or allow more with `max_voxels`")
         most = self._size * _LARGEST_DEFLATE_RATIO if self._compressed else self._size
         if header.image_offset > most:
             raise RejectedFile("E_OFFSET", "its voxels begin behind the end of the file; copy or export it again")
