@@ -117,7 +117,7 @@ def write_error(path: Path, error: OSError) -> OutputError:
     """Translate an OSError from a write into an OutputError."""
     reason = error.strerror or str(error)
     if error.errno == errno.ENAMETOOLONG:
-        return OutputError(f"{path}: the name is too long for this file system; choose a shorter one")
+        return OutputError(f"{path}: cannot be written ({reason}); choose a shorter name")
     if error.errno in _NO_SPACE:
         return OutputError(
             f"{path}: cannot be written ({reason}); free space there, or choose another folder", code="E_NOSPACE"
