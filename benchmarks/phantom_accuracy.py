@@ -1,12 +1,12 @@
-"""How well does a bundle find pancreas and tumour in phantoms it was never trained on, and do its engines agree?
+"""How well does a bundle find pancreas and tumor in phantoms it was never trained on, and do its engines agree?
 
     python benchmarks/phantom_accuracy.py [--bundle BUNDLE] [--cases 20] [-o results.jsonl]
 
-For each held-out phantom: Dice of pancreas (label > 0) and tumour (label 2) per case with the first engine, and the
+For each held-out phantom: Dice of pancreas (label > 0) and tumor (label 2) per case with the first engine, and the
 masks and probabilities of each engine beside those of the last, which is PyTorch. One JSON line per case and one for
 all of them; the summary is printed.
 
-A phantom without tumour has no tumour Dice: whether anything was found in it is counted instead.
+A phantom without tumor has no tumor Dice: whether anything was found in it is counted instead.
 """
 
 import argparse
@@ -192,7 +192,7 @@ def machine(bundle: Bundle, cascades: dict[str, Cascade]) -> dict[str, Any]:
 def case_sentence(case: dict[str, Any]) -> str:
     """One case as a line to read."""
     tumor = (
-        f"tumour {case['tumor_dice']:.3f}" if case["has_tumor"] else f"no tumour, {case['false_tumor_ml']:.2f} ml found"
+        f"tumor {case['tumor_dice']:.3f}" if case["has_tumor"] else f"no tumor, {case['false_tumor_ml']:.2f} ml found"
     )
     return f"seed {case['seed']}: pancreas {case['pancreas_dice']:.3f}, {tumor}"
 

@@ -1,4 +1,4 @@
-"""Draw synthetic tumours: slices of healthy patients, the same with a tumour, and the same with its outline.
+"""Draw synthetic tumors: slices of healthy patients, the same with a tumor, and the same with its outline.
 
 python -m benchmarks.synthetic_tumor_pictures NIH_FOLDER tumors.png --cases 1-50 --count 6
 """
@@ -27,14 +27,14 @@ _SIDE = 260
 @click.argument("folder", type=PATH)
 @click.argument("picture", type=PATH)
 @click.option("--cases", default="1-50", show_default=True, metavar="NUMBERS", help="Which patients of FOLDER.")
-@click.option("--count", type=click.IntRange(1), default=6, show_default=True, help="How many tumours, one a patient.")
+@click.option("--count", type=click.IntRange(1), default=6, show_default=True, help="How many tumors, one a patient.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True)
 @click.pass_context
 def main(
     context: click.Context, folder: Path, picture: Path, cases: str, count: int, seed: int, overwrite: bool
 ) -> None:
-    """Draw tumours made in the labelled slices of FOLDER, in its images and labels, as PICTURE."""
+    """Draw tumors made in the labelled slices of FOLDER, in its images and labels, as PICTURE."""
     try:
         check_file(picture, overwrite=overwrite)
         random = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def main(
 
 
 def draw(made: Sequence[Made], random: np.random.Generator) -> Iterator[Image.Image]:
-    """Three strips: slices as they are, with a tumour, and with its outline; a column for each patient."""
+    """Three strips: slices as they are, with a tumor, and with its outline; a column for each patient."""
     columns = [_column(one, int(random.integers(len(one.slices)))) for one in made]
     for row in zip(*columns, strict=True):
         strip = Image.new("RGB", (_SIDE * len(row), _SIDE))
@@ -66,7 +66,7 @@ def _column(made: Made, number: int) -> Sequence[Image.Image]:
     outline = np.where(mask == TUMOR_LABEL, mask, 0).astype(np.uint8)
     return (
         slice_panel(patient.volume.voxels[z], nothing, view, "healthy"),
-        slice_panel(made.hu[number], nothing, view, "with tumour"),
+        slice_panel(made.hu[number], nothing, view, "with tumor"),
         slice_panel(made.hu[number], outline, view, "its outline"),
     )
 

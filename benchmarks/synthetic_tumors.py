@@ -1,9 +1,9 @@
-"""How well does a bundle find synthetic tumours in slices of healthy patients, and what does it find without them?
+"""How well does a bundle find synthetic tumors in slices of healthy patients, and what does it find without them?
 
     python -m benchmarks.synthetic_tumors BUNDLE NIH_FOLDER -o results.jsonl
 
-Each slice of the test patients goes through the exported bundle twice: with one tumour made as in training, and as it
-is. Synthetic tumours are what the bundle was trained on; what this says of real ones is nothing.
+Each slice of the test patients goes through the exported bundle twice: with one tumor made as in training, and as it
+is. Synthetic tumors are what the bundle was trained on; what this says of real ones is nothing.
 """
 
 import math
@@ -33,7 +33,7 @@ from cascade_rt.scans.volume import Volume
 
 PATH = click.Path(path_type=Path)
 LARGE_MM = 15.0
-"""Tumours with a larger section than a circle of this diameter are also counted alone."""
+"""Tumors with a larger section than a circle of this diameter are also counted alone."""
 FALSE_LESION_ML = 0.5
 FALSE_LESION_MM2 = math.pi * (3 * FALSE_LESION_ML * 1000 / (4 * math.pi)) ** (2 / 3)
 """The largest section of a ball of that volume: single slices have areas."""
@@ -41,14 +41,14 @@ FALSE_LESION_MM2 = math.pi * (3 * FALSE_LESION_ML * 1000 / (4 * math.pi)) ** (2 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Made:
-    """The slices of one patient in which a tumour could be made."""
+    """The slices of one patient in which a tumor could be made."""
 
     patient: Patient
     slices: tuple[int, ...]
     hu: npt.NDArray[np.int16]
-    """`[slice, row, col]`, with the tumours."""
+    """`[slice, row, col]`, with the tumors."""
     label: npt.NDArray[np.uint8]
-    """`[slice, row, col]`: 1 pancreas, 2 tumour."""
+    """`[slice, row, col]`: 1 pancreas, 2 tumor."""
 
     @property
     def tumor(self) -> npt.NDArray[np.bool_]:
@@ -61,13 +61,13 @@ class Made:
 @click.argument("folder", type=PATH)
 @click.option("--cases", default=TEST_PATIENTS, show_default=True, metavar="NUMBERS", help="Which patients of FOLDER.")
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the tumours and of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the tumors and of the bootstrap.")
 @click.option("-o", "--output", type=PATH, help="JSON lines.")
 @click.pass_context
 def main(
     context: click.Context, bundle: Path, folder: Path, cases: str, backend: Backend, seed: int, output: Path | None
 ) -> None:
-    """Measure BUNDLE on synthetic tumours in the labelled slices of FOLDER, in its images and labels."""
+    """Measure BUNDLE on synthetic tumors in the labelled slices of FOLDER, in its images and labels."""
     try:
         if output is not None:
             check_file(output, overwrite=True)
@@ -81,7 +81,7 @@ def run(bundle_path: Path, folder: Path, numbers: str, backend: Backend, seed: i
     """Measure all patients.
 
     Raises:
-        CascadeError: A file, the bundle or an engine cannot be used, or the bundle does not look for tumours.
+        CascadeError: A file, the bundle or an engine cannot be used, or the bundle does not look for tumors.
     """
     bundle = read_tumor_bundle(bundle_path)
     cases = choose_cases(find_slices(folder), numbers)
@@ -98,7 +98,7 @@ def run(bundle_path: Path, folder: Path, numbers: str, backend: Backend, seed: i
 
 
 def read_tumor_bundle(path: Path) -> Bundle:
-    """Open a bundle that looks for tumours.
+    """Open a bundle that looks for tumors.
 
     Raises:
         BundleError: It is no bundle, or damaged.
@@ -106,12 +106,12 @@ def read_tumor_bundle(path: Path) -> Bundle:
     """
     bundle = read_bundle(path)
     if bundle.manifest.config.target != "tumor":
-        raise UsageError(f"{path}: looks for the pancreas alone; name a bundle whose second stage finds tumours")
+        raise UsageError(f"{path}: looks for the pancreas alone; name a bundle whose second stage finds tumors")
     return bundle
 
 
 def make_tumors(patient: Patient, recipe: TumorRecipe, random: np.random.Generator) -> Made:
-    """Make one tumour in each slice of a patient that has room for it."""
+    """Make one tumor in each slice of a patient that has room for it."""
     slices, images, labels = [], [], []
     for z in np.flatnonzero(patient.truth.any(axis=(1, 2))):
         organ = patient.truth[z][None].astype(np.uint8) * ORGAN_LABEL
@@ -124,7 +124,7 @@ def make_tumors(patient: Patient, recipe: TumorRecipe, random: np.random.Generat
 
 
 def measure_patient(made: Made, cascade: Cascade) -> Line:
-    """Segment the slices of a patient with tumours, and all of its slices without."""
+    """Segment the slices of a patient with tumors, and all of its slices without."""
     volume = replace(made.patient.volume, scattered=True)
     # From (z, row, col) to the order of files, (col, row, z).
     ill_volume = Volume.from_array(made.hu.T, volume.affine[:, [2, 1, 0, 3]], scattered=True)
@@ -159,7 +159,7 @@ def summaries(cases: Sequence[Line], bootstrap: Bootstrap) -> Iterator[Line]:
             "missed": missed,
             "dice": plain(value),
             "interval_95": [plain(end) for end in interval],
-            "sentence": f"{count} tumours{f' above {least:g} mm' if least else ''}: mean Dice {value:.3f}"
+            "sentence": f"{count} tumors{f' above {least:g} mm' if least else ''}: mean Dice {value:.3f}"
             f" ({interval[0]:.3f} to {interval[1]:.3f}), {missed} missed",
         }
     value, interval = ratio_over_patients(
@@ -178,7 +178,7 @@ def summaries(cases: Sequence[Line], bootstrap: Bootstrap) -> Iterator[Line]:
 def sentence(line: Line) -> str:
     """One patient, to read."""
     return (
-        f"{line['case']}: {len(line['dice'])} tumours, mean Dice {np.mean(line['dice'] or [math.nan]):.3f},"
+        f"{line['case']}: {len(line['dice'])} tumors, mean Dice {np.mean(line['dice'] or [math.nan]):.3f},"
         f" {line['false_lesions']} false lesions in {line['healthy_slices']} healthy slices"
     )
 

@@ -1,4 +1,4 @@
-"""Two-stage pancreatic-tumour segmentation in CT.
+"""Two-stage pancreatic-tumor segmentation in CT.
 
     from cascade_rt import open_cascade, read_volume
 

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 VOXEL_ML = 0.8 * 0.8 * 2.5 / 1000
 HU = np.array([-100, 100, 200], dtype=np.int16)
-"""What the fake cascade takes for background, pancreas and tumour."""
+"""What the fake cascade takes for background, pancreas and tumor."""
 
 
 def fake_cascade(

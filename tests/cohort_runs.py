@@ -34,7 +34,7 @@ EXIT, KILL, HANG, CRASH_ONCE = 2001, 2002, 2003, 2004
 
 
 def save_scan(path: Path, seed: int = 0, mood: int | None = None) -> Path:
-    """A scan of 6 slices of 8 x 8 in which the fake cascade finds pancreas and tumour; `mood` makes engines fail."""
+    """A scan of 6 slices of 8 x 8 in which the fake cascade finds pancreas and tumor; `mood` makes engines fail."""
     labels = np.zeros((6, 8, 8), dtype=np.uint8)
     labels[1:5, 2:6, 2:6] = 1
     row, col = divmod(seed % 9, 3)

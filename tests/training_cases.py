@@ -6,7 +6,7 @@ from cascade_rt.data.slices import Case
 
 
 def disc_case(slices: int = 4, side: int = 64) -> Case:
-    """Slices with a bright organ and a darker tumour in it, each at another place."""
+    """Slices with a bright organ and a darker tumor in it, each at another place."""
     random = np.random.default_rng(0)
     image = random.normal(-80, 10, (slices, side, side)).astype(np.int16)
     label = np.zeros(image.shape, dtype=np.uint8)

@@ -35,7 +35,7 @@ class Case:
     image: Path
     label: Path
     organ: int | None = None
-    """The label of the pancreas; none: every label but 0, such as pancreas and tumour."""
+    """The label of the pancreas; none: every label but 0, such as pancreas and tumor."""
 
     @property
     def number(self) -> int | None:

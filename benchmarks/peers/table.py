@@ -15,7 +15,7 @@ def arm_table(measurement: Measurement) -> Iterator[str]:
     """Times beside masks, one row for each arm."""
     columns = (
         *("arm", "s, median (fastest to slowest)", "slices/s", "times as fast as (a)", "beside the networks, s"),
-        *("MB at peak", "Dice pancreas / tumour", "voxels in 100,000", "start + first scan, s"),
+        *("MB at peak", "Dice pancreas / tumor", "voxels in 100,000", "start + first scan, s"),
     )
     yield _row(*columns)
     yield _rule(len(columns))

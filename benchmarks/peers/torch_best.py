@@ -32,7 +32,7 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stage2(nn.Module):
-    """Crops to tumour probabilities, the last step in float32 whatever is before it."""
+    """Crops to tumor probabilities, the last step in float32 whatever is before it."""
 
     def __init__(self, model: CascadeModel) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class Table:
 
     @property
     def target(self) -> Target:
-        """What is looked for; NIH has no tumours."""
+        """What is looked for; NIH has no tumors."""
         return "organ" if self.dataset == "nih" else "tumor"
 
 
@@ -47,7 +47,7 @@ _IMPOSSIBLE = "Dice above 2 SEN / (1 + SEN), which cannot be; quoted"
 
 TABLES: dict[TableName, Table] = {
     "table1": Table(
-        "Table 1: pancreatic tumours",
+        "Table 1: pancreatic tumors",
         "msd",
         (
             Row("U-Net++", 0.4289, 0.3966, 0.9971, network="unet_plus_plus"),
@@ -101,7 +101,7 @@ TABLES: dict[TableName, Table] = {
         (
             Row("neither", variant="no-interference"),
             Row("distraction subtracted", variant="fpd"),
-            Row("missed tumour added", variant="fnd"),
+            Row("missed tumor added", variant="fnd"),
             Row("both", variant="m-p-t-l-f"),
         ),
     ),

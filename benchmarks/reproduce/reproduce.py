@@ -56,9 +56,9 @@ PHANTOM_CHANGES: dict[str, Any] = {
     "slices": "tumor",
     "background_share": 0.0,
 }
-"""What a small training needs beside the preset, the same for every row. The paper too trains on slices with tumour."""
+"""What a small training needs beside the preset, the same for every row. The paper too trains on slices with tumor."""
 PHANTOM_WIDTH, PAPER_WIDTH = 16, 64
-"""Base widths. With 8, networks of one map end where tumour is a map of zeros, from which no gradient leads on."""
+"""Base widths. With 8, networks of one map end where tumor is a map of zeros, from which no gradient leads on."""
 
 
 def main() -> None:

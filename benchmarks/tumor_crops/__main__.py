@@ -1,10 +1,10 @@
-"""Can a bundle tell a pancreas with a tumour from one without?
+"""Can a bundle tell a pancreas with a tumor from one without?
 
     python -m benchmarks.tumor_crops BUNDLE tumour_crops.zip --healthy NIH_FOLDER -o results.jsonl
 
-Crops of MSD patients, all with a tumour, against crops of healthy NIH patients. They come from two hospitals, so what
-tells them apart need not be a tumour. So it is also measured how far noise, brightness and size go alone, what is left
-after these are matched, and how well synthetic tumours are seen in patients of one hospital. JSON lines, each written
+Crops of MSD patients, all with a tumor, against crops of healthy NIH patients. They come from two hospitals, so what
+tells them apart need not be a tumor. So it is also measured how far noise, brightness and size go alone, what is left
+after these are matched, and how well synthetic tumors are seen in patients of one hospital. JSON lines, each written
 as soon as it is known, and a table on standard output.
 """
 
@@ -44,7 +44,7 @@ Say = Callable[[str], None]
     help=f"Labelled slices of healthy patients, in its images and labels; {TEST_PATIENTS} are taken.",
 )
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of bootstrap, noise and tumours made.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of bootstrap, noise and tumors made.")
 @click.option("-o", "--output", type=PATH, help="JSON lines.")
 @click.pass_context
 def main(
@@ -56,7 +56,7 @@ def main(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Measure how well BUNDLE tells the CROPS with a tumour from those without."""
+    """Measure how well BUNDLE tells the CROPS with a tumor from those without."""
 
     def say(text: str) -> None:
         click.echo(text, err=True)
@@ -76,7 +76,7 @@ def run(
     """Measure all of it.
 
     Raises:
-        CascadeError: A file, the bundle or an engine cannot be used, or the bundle does not look for tumours.
+        CascadeError: A file, the bundle or an engine cannot be used, or the bundle does not look for tumors.
     """
     crops = read_crops(zip_path)
     cases = [] if folder is None else choose_cases(find_slices(folder), TEST_PATIENTS)
@@ -134,7 +134,7 @@ def compare(crops: Sequence[Crop], scores: Sequence[float], seed: int) -> list[L
 
 
 def _made(patients: Sequence[Patient], seed: int) -> list[Crop]:
-    """Crops of healthy patients, each with and without a synthetic tumour."""
+    """Crops of healthy patients, each with and without a synthetic tumor."""
     random = np.random.default_rng(seed)
     return [crop for pair in cut_crops(patients, TumorRecipe(), random) for crop in pair]
 

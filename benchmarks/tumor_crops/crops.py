@@ -1,7 +1,7 @@
-"""Crops of pancreas with and without tumour, as the public set of crops stores them.
+"""Crops of pancreas with and without tumor, as the public set of crops stores them.
 
-A crop is the box of pancreas and tumour of one axial slice at native pixels, 8 bits over the window [-150, 250] HU; its
-name is that of its patient, which says whether there is a tumour: `pancreas_416_slice_70.png` is of MSD Task07, where
+A crop is the box of pancreas and tumor of one axial slice at native pixels, 8 bits over the window [-150, 250] HU; its
+name is that of its patient, which says whether there is a tumor: `pancreas_416_slice_70.png` is of MSD Task07, where
 every patient has one and every crop shows it, `PANCREAS_0051_slice_100.png` of NIH Pancreas-CT, whose patients are
 healthy.
 """
@@ -75,7 +75,7 @@ def cut_crops(
     """Cut crops out of the labelled slices of healthy patients as those of the set are cut.
 
     Yields:
-        For each slice in which a tumour can be made: the box of pancreas and tumour with the tumour, and the same box
+        For each slice in which a tumor can be made: the box of pancreas and tumor with the tumor, and the same box
         of the slice as it is.
     """
     for patient in patients:

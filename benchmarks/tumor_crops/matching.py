@@ -38,7 +38,7 @@ CONFOUNDERS: Mapping[str, Callable[[Crop], float]] = {
     "noisier": noise_hu,
     "larger": lambda crop: float(crop.area),
 }
-"""Scores that know nothing of tumours."""
+"""Scores that know nothing of tumors."""
 
 
 def matched(crops: Sequence[Crop], random: np.random.Generator) -> list[Crop]:

@@ -46,7 +46,7 @@ def figures(
     of those of its crops; their maximum would grow with their number, and the groups differ in that.
 
     Args:
-        ill: Scores of the crops of each patient with a tumour.
+        ill: Scores of the crops of each patient with a tumor.
         healthy: The same of those without.
         seed: Of the bootstrap.
     """

@@ -1,4 +1,4 @@
-"""The score of a crop: the largest tumour probability that the cascade gives to a pixel of it."""
+"""The score of a crop: the largest tumor probability that the cascade gives to a pixel of it."""
 
 from collections.abc import Callable, Iterable
 

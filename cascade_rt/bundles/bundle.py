@@ -2,7 +2,7 @@
 
     BUNDLE/manifest.json          what it is, how it was trained, what was measured, the hash of every file
     BUNDLE/stage1_fp32.onnx       from Hounsfield units to organ probability, its maxima and the salient image
-    BUNDLE/stage2_fp32.onnx       from salient crops to tumour probability
+    BUNDLE/stage2_fp32.onnx       from salient crops to tumor probability
     BUNDLE/stage1_fp16.onnx       both once more in half precision, where that was shown to find the same masks;
     BUNDLE/stage2_fp16.onnx       a bundle has both of these or neither
     BUNDLE/weights.safetensors    the same weights for the PyTorch baseline
@@ -54,7 +54,7 @@ LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
 EmbeddedName = Literal["patients", "phantom"]
 EMBEDDED_NAMES: tuple[EmbeddedName, ...] = get_args(EmbeddedName)
 """Bundles that come with the package: one trained on patients, for the pancreas; one trained on synthetic phantoms, for
-the pancreas and its tumours, for demonstration and tests."""
+the pancreas and its tumors, for demonstration and tests."""
 DEFAULT_EMBEDDED: EmbeddedName = "patients"
 """The bundle that is run where none is named."""
 _LONGEST_COMPLAINT = 300

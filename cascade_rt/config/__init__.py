@@ -83,7 +83,7 @@ class CascadeConfig:
     """The two networks and the glue between them: all that inference needs to know besides the weights."""
 
     target: Target = "tumor"
-    """What stage 2 finds in its crop: the tumour, or, where no tumours are labelled, the organ once more and finer. The
+    """What stage 2 finds in its crop: the tumor, or, where no tumors are labelled, the organ once more and finer. The
     label it writes follows from it: 2, or 1 in place of what stage 1 found."""
     stage1: Literal["multiscale_unet", "none"] = "multiscale_unet"
     """The network that finds the organ. `none`: there is no such network, stage 2 sees whole slices."""
@@ -91,7 +91,7 @@ class CascadeConfig:
     """The network that finds the target. `focusing` is the paper's; `localization` and `multiscale_unet` are its steps
     in Table 3; the others are networks it is compared with, from MONAI."""
     interference: Interference = "both"
-    """What the focusing modules discover: distraction to subtract (`fpd`), missed tumour to add (`fnd`), both (the
+    """What the focusing modules discover: distraction to subtract (`fpd`), missed tumor to add (`fnd`), both (the
     paper) or none of it (Figure 10)."""
     saliency: bool = True
     """Whether stage 2 sees the image times the saliency of the organ probability; off, it sees the plain image."""
@@ -122,7 +122,7 @@ class CascadeConfig:
     context_kernel: Literal[1, 3] = 3
     """Kernel of the reduction and fusion convolutions of the context exploration: 3 (the paper) or 1 (PFNet)."""
     islands: Islands = "all"
-    """Which pieces of a mask are kept, pancreas and tumour together: all of them, or the one of the largest volume."""
+    """Which pieces of a mask are kept, pancreas and tumor together: all of them, or the one of the largest volume."""
     least_island_ml: float = 0.0
     """Pieces of less than this are dropped, in ml, unless they reach the first or last slice, where scans cut off."""
     pixel_mm: tuple[float, float] | None = None
@@ -172,7 +172,7 @@ class CascadeConfig:
         _require(isfinite(least) and least >= 0, "cascade.least_island_ml must not be negative", least)
         _require(
             self.finds_organ or (self.islands == "all" and not least),
-            "cascade.islands must be all, and cascade.least_island_ml 0, where the organ is not looked for: tumours are"
+            "cascade.islands must be all, and cascade.least_island_ml 0, where the organ is not looked for: tumors are"
             " no pieces of one thing",
             (self.islands, least),
         )
@@ -189,7 +189,7 @@ class CascadeConfig:
 
     @property
     def finds_organ(self) -> bool:
-        """Whether the organ is in the mask at all; without stage 1 a cascade for tumours finds nothing but them."""
+        """Whether the organ is in the mask at all; without stage 1 a cascade for tumors finds nothing but them."""
         return self.stage1 != "none" or self.target == "organ"
 
 
@@ -212,7 +212,7 @@ class TrainConfig:
     batch_size: int = 1
     """Slices in a batch."""
     slices: Literal["tumor", "organ", "all"] = "tumor"
-    """Which slices are trained on: those with tumour (the paper), with organ or tumour, or every one."""
+    """Which slices are trained on: those with tumor (the paper), with organ or tumor, or every one."""
     background_share: float = 0.0
     """Slices without organ added to each epoch, as a share of the others. They teach stage 1 what is not an organ."""
     patch: int = 0
@@ -242,20 +242,20 @@ class TrainConfig:
     boundary_from: Literal["S", "I", "J"] = "S"
     """First training step with the shared-boundary loss."""
     boundary_classes: Literal[2, 3] = 3
-    """Classes of the shared-boundary loss. 3: background, pancreas, tumour. 2: background and what stage 2 looks for,
+    """Classes of the shared-boundary loss. 3: background, pancreas, tumor. 2: background and what stage 2 looks for,
     where both stages look for the pancreas."""
     boundary_frame: bool = True
     """Whether the edges of a region on the image frame count to its perimeter. Two classes need them."""
     train_stage1: bool = True
     """Off, stage 1 keeps its weights and runs as at test time: for a run that starts from a trained one."""
     tumor_share: float = 0.0
-    """Share of the visited slices that hold tumour, of those with organ; slices are repeated and left out for it, an
+    """Share of the visited slices that hold tumor, of those with organ; slices are repeated and left out for it, an
     epoch keeps its length. 0: each slice once."""
     synthetic_tumors: float = 0.0
-    """Share of the visited slices with a healthy pancreas that get a synthetic tumour, a new one each time; for data in
-    which no tumour is labelled (see `cascade_rt.data.synthetic_tumor`)."""
+    """Share of the visited slices with a healthy pancreas that get a synthetic tumor, a new one each time; for data in
+    which no tumor is labelled (see `cascade_rt.data.synthetic_tumor`)."""
     tumor_recipe: TumorRecipe = field(default_factory=TumorRecipe)
-    """What synthetic tumours look like."""
+    """What synthetic tumors look like."""
     joint: bool = True
     """Off, every epoch is of step S: the stages are trained apart, whatever `epochs` says of I and J."""
     transfer: bool = True

@@ -1,4 +1,4 @@
-"""How synthetic tumours are made: sizes, contrast, edge and companions, each with its source."""
+"""How synthetic tumors are made: sizes, contrast, edge and companions, each with its source."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -29,7 +29,7 @@ _RANGES = (
 
 @dataclass(frozen=True, slots=True)
 class TumorRecipe:
-    """What synthetic tumours look like. Pairs are the least and the most; values between are equally likely.
+    """What synthetic tumors look like. Pairs are the least and the most; values between are equally likely.
 
     Sizes are those of 59 lesions with manual labels. Contrast is that of pancreatic adenocarcinoma in the portal venous
     phase as radiology describes it: mostly darker than the gland, about one in ten as bright, two thirds in the head,
@@ -41,7 +41,7 @@ class TumorRecipe:
     diameter_spread: float = 0.41
     """Standard deviation of the logarithm of the diameter: nine in ten lie between 12 and 45 mm."""
     head_share: float = 0.66
-    """Tumours in the third of the gland on the patient's right; the others lie in body and tail."""
+    """Tumors in the third of the gland on the patient's right; the others lie in body and tail."""
     darker_hu: tuple[float, float] = (10.0, 60.0)
     """How much darker than the gland, where they are neither of the next two."""
     equal_share: float = 0.12
@@ -53,21 +53,21 @@ class TumorRecipe:
     mottle_hu: tuple[float, float] = (0.0, 12.0)
     """Standard deviation of what varies inside over some millimetres, beside the noise of the scan."""
     edge_mm: tuple[float, float] = (0.5, 5.0)
-    """Width over which tumour turns into gland: sharp to ill-defined."""
+    """Width over which tumor turns into gland: sharp to ill-defined."""
     lobed_share: float = 0.4
-    """Tumours of two or three lobes; the others are one deformed ellipsoid."""
+    """Tumors of two or three lobes; the others are one deformed ellipsoid."""
     necrosis_share: float = 0.2
-    """Tumours with a darker core."""
+    """Tumors with a darker core."""
     push: tuple[float, float] = (0.0, 0.35)
     """How far the surroundings are pushed away, as a share of the radius."""
     overhang: tuple[float, float] = (0.0, 0.6)
-    """How far a tumour grows out of the gland, as a share of its radius."""
+    """How far a tumor grows out of the gland, as a share of its radius."""
     duct_share: float = 0.5
-    """Tumours with a dilated pancreatic duct between them and the tail."""
+    """Tumors with a dilated pancreatic duct between them and the tail."""
     duct_mm: tuple[float, float] = (2.5, 8.0)
     """Its diameter."""
     atrophy_share: float = 0.4
-    """Tumours with a gland that has become thinner between them and the tail."""
+    """Tumors with a gland that has become thinner between them and the tail."""
     atrophy_mm: tuple[float, float] = (1.0, 4.0)
     """What the gland has lost on each side."""
 

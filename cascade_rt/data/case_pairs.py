@@ -27,17 +27,17 @@ class LabelValues:
     organ: tuple[int, ...] = (ORGAN_LABEL,)
     """Pancreas."""
     tumor: tuple[int, ...] = ()
-    """Tumour of the pancreas."""
+    """Tumor of the pancreas."""
 
     def __post_init__(self) -> None:
         named = (*self.organ, *self.tumor)
         if not self.organ or min(named) < 1 or max(named) > 255:
-            raise UsageError(f"labels of pancreas and tumour must be numbers from 1 to 255, got {named}")
+            raise UsageError(f"labels of pancreas and tumor must be numbers from 1 to 255, got {named}")
         if len(set(named)) != len(named):
-            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumour {self.tumor}")
+            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumor {self.tumor}")
 
     def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumour; the shape stays."""
+        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumor; the shape stays."""
         table = np.zeros(256, dtype=np.uint8)
         table[[*self.organ]] = ORGAN_LABEL
         table[[*self.tumor]] = TUMOR_LABEL
@@ -54,7 +54,7 @@ class CasePair:
     image: Path
     label: Path
     values: LabelValues | None = None
-    """What the numbers of its labels mean; None: 0 background, 1 pancreas, 2 tumour, and there are no others."""
+    """What the numbers of its labels mean; None: 0 background, 1 pancreas, 2 tumor, and there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Cohort:
 
     pairs: tuple[CasePair, ...]
     tumor_in_labels: bool
-    """Whether any label file marks a tumour. Where none does, the labels know no tumours (such as those of NIH)."""
+    """Whether any label file marks a tumor. Where none does, the labels know no tumors (such as those of NIH)."""
 
 
 def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
@@ -135,7 +135,7 @@ def check_pairs(
 
 
 def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
-    """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumour.
+    """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumor.
 
     Raises:
         InputError: As in `read_labels`; there is another label, or none of those that were named.
@@ -147,7 +147,7 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     if highest > TUMOR_LABEL:
         raise InputError(
             f"{pair.label}: holds the label {highest}; "
-            "labels are 0 (background), 1 (pancreas) and 2 (tumour); name others with `organ` and `tumor`"
+            "labels are 0 (background), 1 (pancreas) and 2 (tumor); name others with `organ` and `tumor`"
         )
     return labels
 

@@ -1,7 +1,7 @@
 """Scans and labels of one's own: NIfTI files in two folders, paired by name as `evaluate` pairs them.
 
 IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
-LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumour is said by the user
+LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumor is said by the user
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ class FolderCase:
         check_same_grid(read_label_grid(self.pair.label, scan), scan, str(self.pair.label))
 
     def read(self) -> SourceCase:
-        """Read both; the label must hold some pancreas or tumour, or nothing at all."""
+        """Read both; the label must hold some pancreas or tumor, or nothing at all."""
         volume = read_volume(self.pair.image, self.reading)
         labels = read_labels(self.pair.label, like=volume)
         translated = translate_labels(labels.voxels, self.values, self.pair.label)
@@ -99,7 +99,7 @@ def find_folder_cases(
     Args:
         images: Folder of the scans.
         labels: Folder of the labels.
-        values: What the numbers in the labels mean; None: 1 is pancreas, and there are no tumours.
+        values: What the numbers in the labels mean; None: 1 is pancreas, and there are no tumors.
         reading: How scans are read.
 
     Raises:

@@ -2,7 +2,7 @@
 
     Task07_Pancreas/dataset.json                  which cases there are; left out or broken, the file names say it
     Task07_Pancreas/imagesTr/pancreas_001.nii.gz  nnU-Net: Dataset007_Pancreas/imagesTr/pancreas_001_0000.nii.gz
-    Task07_Pancreas/labelsTr/pancreas_001.nii.gz  0 background, 1 pancreas, 2 tumour
+    Task07_Pancreas/labelsTr/pancreas_001.nii.gz  0 background, 1 pancreas, 2 tumor
 
 Scans of `imagesTs` have no public labels and are not read.
 """
@@ -67,7 +67,7 @@ class MsdCase:
         if unknown.size:
             values = ", ".join(map(str, unknown))
             raise InputError(
-                f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumour"
+                f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumor"
             )
         source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
         return SourceCase(volume, labels.voxels, source, of_label(labels))
@@ -176,7 +176,7 @@ def _label_problems(document: Mapping[str, Any]) -> list[str]:
         meaning = meanings.get(str(number))
         if isinstance(meaning, str) and bool(_TUMOR_NAME.search(meaning)) != is_tumor:
             return [
-                f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumour: "
+                f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumor: "
                 "prepare it with `dataset=folder`, `organ` and `tumor`"
             ]
     return []

@@ -1,7 +1,7 @@
 """NIH Pancreas-CT: DICOM series in numbered folders, labels as NIfTI in a folder of their own.
 
     DATA/.../PANCREAS_0001/<study>/<series>/*.dcm     or converted scans, DATA/.../PANCREAS_0001.nii.gz
-    LABELS/label0001.nii.gz                           0 background, 1 pancreas; there are no tumours
+    LABELS/label0001.nii.gz                           0 background, 1 pancreas; there are no tumors
 
 The frame of the labels is not that of the series: `label_flip` finds out how they lie.
 """

@@ -1,4 +1,4 @@
-"""Seeded abdominal CT phantoms with pancreas and tumour labels.
+"""Seeded abdominal CT phantoms with pancreas and tumor labels.
 
 A phantom is drawn as shapes in patient millimetres (`phantom_anatomy`) and painted here back to front, with
 anti-aliased outlines, then blurred by a point spread function and given correlated noise. The same seed is the
@@ -34,7 +34,7 @@ class Phantom:
 
     Attributes:
         hu: [z, row, col], Hounsfield units.
-        label: [z, row, col], 0 background, 1 pancreas, 2 tumour.
+        label: [z, row, col], 0 background, 1 pancreas, 2 tumor.
         spacing_mm: (z, row, col).
         seed: what it was made from.
     """
@@ -46,7 +46,7 @@ class Phantom:
 
     @property
     def has_tumor(self) -> bool:
-        """Whether any voxel is labelled as tumour."""
+        """Whether any voxel is labelled as tumor."""
         return bool((self.label == TUMOR_LABEL).any())
 
 
@@ -57,7 +57,7 @@ def make_phantom(seed: int, shape: tuple[int, int, int] = (96, 512, 512), *, tum
         seed: not negative; the same seed is the same patient at every shape.
         shape: (slices, rows, cols). The field of view is the patient's, so fewer pixels are coarser ones. Fewer
             slices are thicker ones, up to 8 mm.
-        tumor: whether there is a tumour; None lets the seed decide. The anatomy does not depend on it.
+        tumor: whether there is a tumor; None lets the seed decide. The anatomy does not depend on it.
 
     Returns:
         The phantom; equal arguments give equal arrays.
@@ -90,7 +90,7 @@ def _grid(anatomy: Anatomy, shape: tuple[int, int, int]) -> Grid:
     slice_mm = min(max(slice_mm, 1.0), _LARGEST_SLICE_MM)
     spacing = (slice_mm, anatomy.field_of_view_mm / shape[1], anatomy.field_of_view_mm / shape[2])
     centre = list(anatomy.centre_mm)
-    # A short volume shifts only as far as leaves the place of the tumour well inside it.
+    # A short volume shifts only as far as leaves the place of the tumor well inside it.
     room = 0.35 * slice_mm * (shape[0] - 1)
     tumor_z = float(anatomy.tumor.blob.centre[0])
     centre[0] = min(max(centre[0] * min(1.0, shape[0] / _REFERENCE_SLICES), tumor_z - room), tumor_z + room)
@@ -216,7 +216,7 @@ def _paint_pancreas(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anat
 
 def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy: Anatomy) -> None:
     tumor = anatomy.tumor
-    # Below one and a half voxels a tumour could fall between the voxel centres of a coarse grid.
+    # Below one and a half voxels a tumor could fall between the voxel centres of a coarse grid.
     scale = max(1.0, 0.75 * max(grid.spacing_mm) / float(tumor.blob.semi_axes.min()))
     blob = Blob(tumor.blob.centre, tumor.blob.semi_axes * np.float32(scale), tumor.blob.rotation)
     solid = Solid(

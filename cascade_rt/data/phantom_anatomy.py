@@ -1,4 +1,4 @@
-"""Draws one patient: body, organs, pancreas and tumour, in patient millimetres.
+"""Draws one patient: body, organs, pancreas and tumor, in patient millimetres.
 
 Only the random draws happen here; `phantom` turns them into voxels. Points are (z, y, x) in mm: z grows
 toward superior, y toward posterior, x toward patient left. z = 0 is the middle of the pancreas.
@@ -19,7 +19,7 @@ TUMOR_PROBABILITY = 0.85
 
 @dataclass(frozen=True, eq=False)
 class Tumor:
-    """A tumour that is ready to be painted, present or not.
+    """A tumor that is ready to be painted, present or not.
 
     Attributes:
         blob: its nominal shape.
@@ -66,7 +66,7 @@ class Anatomy:
 
 
 def draw_anatomy(anatomy_seed: np.random.SeedSequence, tumor_seed: np.random.SeedSequence) -> Anatomy:
-    """Draws a patient; the tumour has a stream of its own, so the anatomy never depends on it."""
+    """Draws a patient; the tumor has a stream of its own, so the anatomy never depends on it."""
     rng = np.random.default_rng(anatomy_seed)
     noise = SmoothNoise(rng.standard_normal((32, 32, 32), dtype=np.float32))
     spacing = float(np.clip(rng.normal(0.80, 0.07), 0.65, 0.95))
@@ -123,7 +123,7 @@ def _draw_frame(rng: Generator, body: Body) -> Frame:
     )
 
 
-# ---------------------------------------------------------------- pancreas and tumour
+# ---------------------------------------------------------------- pancreas and tumor
 
 
 def _draw_pancreas_course(rng: Generator, frame: Frame) -> Tube:

@@ -38,7 +38,7 @@ class SourceCase:
 
     volume: Volume
     label: npt.NDArray[np.uint8]
-    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     source: dict[str, Any]
     """What it was read from, as plain values; file names without their folders."""
     warnings: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Batch:
     hu: npt.NDArray[np.float32]
     """`[batch, 1, row, col]`."""
     label: npt.NDArray[np.uint8]
-    """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     margins: npt.NDArray[np.int64] | None = None
     """`[batch, 4]`: pixels to add above, below, left and right of each box; None: as many as the config says."""
     share: float = 1.0
@@ -45,7 +45,7 @@ class SliceSampler:
     foreground: tuple[SliceRef, ...]
     background: tuple[SliceRef, ...]
     tumor: tuple[SliceRef, ...]
-    """Those of the foreground that hold tumour."""
+    """Those of the foreground that hold tumor."""
 
     @classmethod
     def over(cls, cases: Sequence[Case], config: TrainConfig, margin: int = USUAL_MARGIN) -> "SliceSampler":
@@ -69,7 +69,7 @@ class SliceSampler:
         if not foreground:
             raise InputError(f"the cases hold no slice with {config.slices}; check their labels, or train.slices")
         if config.tumor_share and not tumor:
-            raise InputError("the cases hold no slice with tumour; check their labels, or set train.tumor_share to 0")
+            raise InputError("the cases hold no slice with tumor; check their labels, or set train.tumor_share to 0")
         return cls(cases, config, margin, tuple(foreground), tuple(background), tuple(tumor))
 
     @property
@@ -102,7 +102,7 @@ class SliceSampler:
             yield replace(self._load(mine, random), share=len(mine) / len(members))
 
     def _foreground(self, random: np.random.Generator) -> Sequence[SliceRef]:
-        """The slices with organ of one epoch: each once, or with as many tumours as the config asks for."""
+        """The slices with organ of one epoch: each once, or with as many tumors as the config asks for."""
         rest = sorted(set(self.foreground) - set(self.tumor))
         if not self.config.tumor_share or not rest:
             return self.foreground
@@ -128,7 +128,7 @@ class SliceSampler:
         return change_slice(image, label, change, window)
 
     def _with_tumor(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
-        """A slice and its label, with a synthetic tumour where it is its turn to have one."""
+        """A slice and its label, with a synthetic tumor where it is its turn to have one."""
         case = self.cases[ref.case]
         image, label = case.image[ref.z], case.label[ref.z]
         if not self.config.synthetic_tumors or label.max() != ORGAN_LABEL:

@@ -1,7 +1,7 @@
 """The case store: volumes and labels on disk, read slice by slice.
 
     STORE/<case>/image.npy    int16 [z, row, col], HU, canonical frame
-    STORE/<case>/label.npy    uint8 [z, row, col], 0 background, 1 pancreas, 2 tumour
+    STORE/<case>/label.npy    uint8 [z, row, col], 0 background, 1 pancreas, 2 tumor
     STORE/<case>/case.json    spacing, source, shape and hash of both arrays; written last, so that a case without it is
                               unfinished
 
@@ -35,7 +35,7 @@ class Case:
     image: npt.NDArray[np.int16]
     """`[z, row, col]`, HU."""
     label: npt.NDArray[np.uint8]
-    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumour."""
+    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     spacing_mm: tuple[float, float, float]
     """Millimetres between slices, rows and columns."""
     scattered: bool = False
@@ -83,7 +83,7 @@ def write_case(
         store: Folder of the store; made where it is missing.
         name: Name of the case, and of its folder.
         image: `[z, row, col]`, HU.
-        label: `[z, row, col]`: 0 background, 1 pancreas, 2 tumour.
+        label: `[z, row, col]`: 0 background, 1 pancreas, 2 tumor.
         spacing_mm: Millimetres between slices, rows and columns.
         source: What the case was made from, as plain values; file names without their folders.
 
@@ -138,7 +138,7 @@ def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
 
 
 def has_tumor(case: Case) -> bool:
-    """Whether any slice of a case holds tumour; reads its label as far as the first that does."""
+    """Whether any slice of a case holds tumor; reads its label as far as the first that does."""
     return any(bool((label == TUMOR_LABEL).any()) for label in case.label)
 
 

@@ -1,6 +1,6 @@
-"""Tumours made up and put into the healthy pancreas of a real scan, for training where no tumour is labelled.
+"""Tumors made up and put into the healthy pancreas of a real scan, for training where no tumor is labelled.
 
-A tumour is drawn in millimetres: one ellipsoid or several, deformed by smooth noise. What lies around it is pushed
+A tumor is drawn in millimetres: one ellipsoid or several, deformed by smooth noise. What lies around it is pushed
 away; inside, tissue takes the mean of the gland, darker, equal or brighter, with the noise of the scan it stands in.
 Between it and the tail the duct may be wide and the gland thin. The same code serves slices (`[1, row, col]`) and
 volumes.
@@ -32,9 +32,9 @@ Region = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 LEAST_GLAND_MM2 = 60.0
-"""A slice with less gland than this gets no tumour: there would be nothing for it to lie in."""
+"""A slice with less gland than this gets no tumor: there would be nothing for it to lie in."""
 LEAST_TUMOR_MM2 = 12.0
-"""A tumour whose largest section is smaller than this is not kept."""
+"""A tumor whose largest section is smaller than this is not kept."""
 _HEAD_END = 0.35
 _VESSEL_HU = 45.0
 _DUCT_HU = 12.0
@@ -56,17 +56,17 @@ class _Gland:
 def add_tumor(
     hu: Hu, label: Label, spacing_mm: Spacing, recipe: TumorRecipe, random: np.random.Generator
 ) -> tuple[Hu, Label] | None:
-    """Put one tumour into a healthy pancreas.
+    """Put one tumor into a healthy pancreas.
 
     Args:
         hu: `[z, row, col]`, HU; one slice or neighbouring ones, columns from the patient's right to left.
         label: `[z, row, col]`: 1 pancreas.
         spacing_mm: Distance between slices, rows and columns.
-        recipe: What tumours look like.
-        random: Where the tumour comes from; equal states give equal tumours.
+        recipe: What tumors look like.
+        random: Where the tumor comes from; equal states give equal tumors.
 
     Returns:
-        New arrays of the same shapes and types, tumour labelled 2; None where there is too little gland, or the tumour
+        New arrays of the same shapes and types, tumor labelled 2; None where there is too little gland, or the tumor
         drawn would have been too small to be seen.
     """
     organ = label == ORGAN_LABEL
@@ -97,7 +97,7 @@ def _grow(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> tuple[Field, Label] | None:
-    """Grow one tumour in the part of a scan around the gland; None where it is too small to be kept."""
+    """Grow one tumor in the part of a scan around the gland; None where it is too small to be kept."""
     gland = _measure(hu, label == ORGAN_LABEL, spacing_mm)
     painted, new_label = hu.astype(np.float32), label.copy()
     box = _box_around(center, radius_mm * _FAR, spacing_mm, label.shape)
@@ -119,7 +119,7 @@ def _grow(
 def _near_gland(
     organ: Region, center: tuple[int, int, int], reach_mm: float, spacing_mm: Spacing
 ) -> tuple[slice, slice, slice]:
-    """The part of a scan that a tumour and its companions can change, and what they are measured by."""
+    """The part of a scan that a tumor and its companions can change, and what they are measured by."""
     sides = []
     for axis, (step, length) in enumerate(zip(spacing_mm, organ.shape, strict=True)):
         present = np.flatnonzero(organ.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -205,7 +205,7 @@ def _depth_mm(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> Field:
-    """How deep in the tumour each voxel of a box lies, in mm, roughly; negative outside."""
+    """How deep in the tumor each voxel of a box lies, in mm, roughly; negative outside."""
     z, row, col = _offsets_mm(box, center, spacing_mm)
     lobes = int(random.integers(2, 4)) if random.random() < recipe.lobed_share else 1
     depths = []
@@ -239,7 +239,7 @@ def _smooth_noise(
 
 
 def _room_mm(hu: Field, organ: Region, gland: _Gland, overhang_mm: float, spacing_mm: Spacing) -> Field:
-    """How far inside of what a tumour may take each voxel lies, in mm: the gland and a rim, but no vessel or bone."""
+    """How far inside of what a tumor may take each voxel lies, in mm: the gland and a rim, but no vessel or bone."""
     smooth = gaussian_filter(hu, (0, 1, 1))
     forbidden = (smooth > gland.mean_hu + _VESSEL_HU) & ~organ
     room = np.empty(hu.shape, dtype=np.float32)
@@ -247,7 +247,7 @@ def _room_mm(hu: Field, organ: Region, gland: _Gland, overhang_mm: float, spacin
         to_gland = distance_transform_edt(~organ[index], spacing_mm[1:]) if organ[index].any() else np.inf
         to_vessel = distance_transform_edt(~forbidden[index], spacing_mm[1:]) if forbidden[index].any() else np.inf
         room[index] = np.minimum(overhang_mm + 1e-3 - to_gland, to_vessel - 1e-3)
-    # Inside the gland the rim is no limit; what bounds it there is the tumour's own shape.
+    # Inside the gland the rim is no limit; what bounds it there is the tumor's own shape.
     limit: Field = np.where(organ, np.maximum(room, np.float32(overhang_mm + 3.0)), room)
     return limit
 
@@ -286,7 +286,7 @@ def _shrink_upstream(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> None:
-    """Make the gland between the tumour and the tail thinner, and its duct wider; in place."""
+    """Make the gland between the tumor and the tail thinner, and its duct wider; in place."""
     atrophy_mm = random.uniform(*recipe.atrophy_mm) if random.random() < recipe.atrophy_share else 0.0
     duct_mm = random.uniform(*recipe.duct_mm) if random.random() < recipe.duct_share else 0.0
     if not atrophy_mm and not duct_mm:
@@ -350,7 +350,7 @@ def _paint(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> None:
-    """Give a tumour its brightness, mottle, noise and edge; in place."""
+    """Give a tumor its brightness, mottle, noise and edge; in place."""
     kind = random.random()
     if kind < recipe.equal_share:
         contrast = random.uniform(*recipe.equal_hu)

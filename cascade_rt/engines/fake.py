@@ -62,5 +62,5 @@ def organ_by_hu(lowest_hu: float, window_hu: tuple[float, float]) -> FakeEngine:
 
 
 def tumor_by_salient(lowest: float) -> FakeEngine:
-    """A stage 2 that takes every pixel of the salient crop of at least `lowest` for tumour."""
+    """A stage 2 that takes every pixel of the salient crop of at least `lowest` for tumor."""
     return FakeEngine("stage2", lambda inputs: {"tumor_prob": (inputs["salient"] >= lowest).astype(np.float32)})

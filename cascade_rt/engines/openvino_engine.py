@@ -23,7 +23,7 @@ from cascade_rt.engines.streams import share_out, streams_here
 def parts_of(graph: bytes, what: str, stage: Stage, precision: OpenVinoPrecision) -> list[Part]:
     """What of a stage is computed together.
 
-    In bfloat16 two things stay in float32, for what its 8 bits lose there costs more tumour voxels than all the rest:
+    In bfloat16 two things stay in float32, for what its 8 bits lose there costs more tumor voxels than all the rest:
     in stage 1 what makes the salient image, in stage 2 the convolutions that read it.
 
     Raises:

@@ -51,7 +51,7 @@ class StageBridge(Protocol[Patch]):
 
         Args:
             crops: The crops.
-            masks: Masks of the tumour will do in place of its probabilities.
+            masks: Masks of the tumor will do in place of its probabilities.
 
         Returns:
             Probabilities `[crop, 1, row, col]`, or with `masks` perhaps bool, as of `find_organ`.

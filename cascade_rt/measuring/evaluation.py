@@ -1,6 +1,6 @@
-"""How well a cascade finds pancreas and tumour in scans whose true labels are known.
+"""How well a cascade finds pancreas and tumor in scans whose true labels are known.
 
-Dice, SEN and SPE of two targets, the organ (label > 0) and the tumour (label 2), in three aggregations:
+Dice, SEN and SPE of two targets, the organ (label > 0) and the tumor (label 2), in three aggregations:
 
     per slice       mean over slices, each the full frame and of the same weight; the protocol of the paper
     per case        mean over scans, each a whole volume
@@ -34,21 +34,21 @@ from cascade_rt.scans.volume import Volume, read_volume
 
 Labels = npt.NDArray[np.uint8]
 
-"""A voxel belongs to a target where its label is at least this: the organ includes the tumour."""
+"""A voxel belongs to a target where its label is at least this: the organ includes the tumor."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropCoverage:
-    """How much of the true tumour stage 2 was shown. What it was not shown it cannot find."""
+    """How much of the true tumor stage 2 was shown. What it was not shown it cannot find."""
 
     voxels: int
-    """True tumour voxels."""
+    """True tumor voxels."""
     inside: int
     """Those inside the box of their slice."""
     slices: int
-    """Slices with true tumour."""
+    """Slices with true tumor."""
     slices_outside: int
-    """Those of which no tumour voxel lies inside a box."""
+    """Those of which no tumor voxel lies inside a box."""
 
     def __add__(self, other: "CropCoverage") -> "CropCoverage":
         return CropCoverage(
@@ -60,7 +60,7 @@ class CropCoverage:
 
     @property
     def recall(self) -> float:
-        """Share of the true tumour voxels inside the boxes; NaN without tumour."""
+        """Share of the true tumor voxels inside the boxes; NaN without tumor."""
         return self.inside / self.voxels if self.voxels else math.nan
 
 
@@ -110,14 +110,14 @@ class TargetScores:
 
 @dataclass(frozen=True, slots=True)
 class TumorDetection:
-    """Tumours as yes or no."""
+    """Tumors as yes or no."""
 
     tumor_cases: int
     detected: int
-    """Cases with tumour in which at least one of its voxels was found."""
+    """Cases with tumor in which at least one of its voxels was found."""
     free_cases: int
     false_alarms: int
-    """Cases without tumour in which some was found."""
+    """Cases without tumor in which some was found."""
     false_ml: float
     """Volume found in them, all together."""
 
@@ -139,7 +139,7 @@ class Evaluation:
     failures: Mapping[str, str]
     """For each case that failed, why."""
     tumor_in_labels: bool
-    """Whether the labels mark tumours; where they do not, nothing can be said of tumours."""
+    """Whether the labels mark tumors; where they do not, nothing can be said of tumors."""
     organ_sought: bool
     """Whether the bundle looks for the organ; where it does not, nothing can be said of it."""
     provenance: Mapping[str, Any]
@@ -147,7 +147,7 @@ class Evaluation:
     baseline_engine: Mapping[str, Any] | None = None
     """What the baseline ran on, where there was one."""
     tumor_sought: bool = True
-    """Whether the bundle looks for tumours; where it does not, nothing can be said of them."""
+    """Whether the bundle looks for tumors; where it does not, nothing can be said of them."""
     failed_files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """For each case that failed, its files, which its message may name."""
 
@@ -174,7 +174,7 @@ class Evaluation:
         )
 
     def detection(self) -> TumorDetection:
-        """In how many cases a tumour was found, rightly and wrongly."""
+        """In how many cases a tumor was found, rightly and wrongly."""
         tumors = [(case.counts("tumor"), case.voxel_ml) for case in self.cases]
         with_tumor = [counts for counts, _ in tumors if counts.positive]
         false_ml = [counts.found * voxel_ml for counts, voxel_ml in tumors if not counts.positive]
@@ -187,7 +187,7 @@ class Evaluation:
         )
 
     def crop(self) -> CropCoverage:
-        """How much of the true tumours stage 2 was shown."""
+        """How much of the true tumors stage 2 was shown."""
         return sum((case.crop for case in self.cases), start=CropCoverage(0, 0, 0, 0))
 
     def comparison(self) -> BaselineComparison | None:
@@ -247,7 +247,7 @@ def evaluate(
 
 
 def crop_coverage(truth: Labels, boxes: Mapping[int, Box]) -> CropCoverage:
-    """Count the true tumour inside the boxes that stage 2 was shown.
+    """Count the true tumor inside the boxes that stage 2 was shown.
 
     Args:
         truth: `[z, row, col]`, true labels.

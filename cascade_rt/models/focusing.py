@@ -88,7 +88,7 @@ class FocusingModule(nn.Module):
     """Refines the map of the next coarser level with the features of this level.
 
     The coarser map, up-sampled and squashed to [0, 1], splits this level's features into foreground and background;
-    what the foreground holds of distraction is subtracted, what the background holds of tumour is added. Figure 10
+    what the foreground holds of distraction is subtracted, what the background holds of tumor is added. Figure 10
     leaves one of them out, or both.
     The paper says softmax; on one channel that is 1 everywhere, so the sigmoid of PFNet it is.
     """

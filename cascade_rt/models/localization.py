@@ -60,7 +60,7 @@ class SpatialAttention(nn.Module):
 
 
 class LocalizationModule(nn.Module):
-    """Channel attention, spatial attention, and a first coarse map of the tumour at 1/16."""
+    """Channel attention, spatial attention, and a first coarse map of the tumor at 1/16."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Stage 2: finds the tumour in the salient crop of the organ.
+"""Stage 2: finds the tumor in the salient crop of the organ.
 
     encoder -> five channel reductions -> localisation at 1/16 -> focusing at 1/8, 1/4, 1/2, 1/1
 
@@ -57,7 +57,7 @@ class TumorNet(nn.Module):
         )
 
     def forward(self, salient: Tensor) -> list[Tensor]:
-        """Salient crop `[batch, 1, row, col]`, row and col multiples of 16, to five tumour logit maps.
+        """Salient crop `[batch, 1, row, col]`, row and col multiples of 16, to five tumor logit maps.
 
         Returns:
             Coarse to fine: localisation at 1/16, focusing at 1/8, 1/4, 1/2 and 1/1. The last is the prediction.

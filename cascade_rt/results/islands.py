@@ -14,7 +14,7 @@ from cascade_rt.config import CascadeConfig, Islands
 
 @dataclass(frozen=True, slots=True)
 class IslandRecord:
-    """What became of the islands of a mask: pieces of pancreas and tumour together, joined by a corner or more."""
+    """What became of the islands of a mask: pieces of pancreas and tumor together, joined by a corner or more."""
 
     setting: Islands = "all"
     """As in `CascadeConfig`."""

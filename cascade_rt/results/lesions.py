@@ -1,4 +1,4 @@
-"""The connected pieces of tumour in a mask: how large they are, where, and whether they touch the pancreas."""
+"""The connected pieces of tumor in a mask: how large they are, where, and whether they touch the pancreas."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ Numbers = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One connected piece of tumour (voxels that share a face, an edge or a corner)."""
+    """One connected piece of tumor (voxels that share a face, an edge or a corner)."""
 
     volume_ml: float
     diameter_mm: float
@@ -32,7 +32,7 @@ class Lesion:
     touches_pancreas: bool | None
     """Whether it shares a face, an edge or a corner with the pancreas; None where that was not looked for."""
     score: float | None
-    """The largest tumour probability of its voxels, as the network gives it; None where that was not kept."""
+    """The largest tumor probability of its voxels, as the network gives it; None where that was not kept."""
 
 
 def measure_lesions(
@@ -47,11 +47,11 @@ def measure_lesions(
     """Measure each lesion of a mask.
 
     Args:
-        tumor: Runs of the tumour.
-        pancreas: Runs of the pancreas without tumour; None where it was not looked for.
+        tumor: Runs of the tumor.
+        pancreas: Runs of the pancreas without tumor; None where it was not looked for.
         affine: 4x4, from the index (z, row, col) to world millimetres.
         voxel_volume_ml: Volume of one voxel.
-        peaks: The largest probability in each run of the tumour, and perhaps in others.
+        peaks: The largest probability in each run of the tumor, and perhaps in others.
         across_slices: Whether neighbouring slices are neighbours in the patient.
 
     Returns:

@@ -15,11 +15,11 @@ class Measurements:
     """Volumes and lesions of a mask."""
 
     organ_ml: float
-    """Pancreas and tumour together."""
+    """Pancreas and tumor together."""
     pancreas_ml: float
-    """Pancreas without tumour: label 1."""
+    """Pancreas without tumor: label 1."""
     tumor_ml: float
-    """Tumour: label 2."""
+    """Tumor: label 2."""
     organ_slices: int
     tumor_slices: int
     lesions: tuple[Lesion, ...]
@@ -42,7 +42,7 @@ def measure(
         affine: 4x4, from the index (z, row, col) to world millimetres.
         voxel_volume_ml: Volume of one voxel.
         organ_sought: Whether label 1 was looked for, so that a lesion can be apart from it.
-        peaks: The largest tumour probability in each run of the tumour, from which lesions get their score.
+        peaks: The largest tumor probability in each run of the tumor, from which lesions get their score.
         across_slices: Whether neighbouring slices are neighbours in the patient.
     """
     pancreas = find_runs(mask, lambda labels: labels == ORGAN_LABEL)

@@ -34,7 +34,7 @@ _COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
 def render_preview(segmentation: Segmentation) -> Image.Image:
     """Draw the most telling slice: all of it on the left and, where there is an organ, that enlarged on the right.
 
-    The slice is the one with most tumour; without tumour, the one with most organ; without either, the middle one.
+    The slice is the one with most tumor; without tumor, the one with most organ; without either, the middle one.
     Outlines run along the voxels' edges, so that what they enclose is exactly the mask. The picture is as radiologists
     look at it: the patient's right on the left side. A frame on the left shows what is enlarged on the right.
     """
@@ -173,8 +173,8 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
 def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
     """What each outline is, with the volume in the whole scan."""
     found = segmentation.measurements
-    organ = "pancreas with tumour" if segmentation.tumor_sought else "pancreas"
-    entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumour", found.tumor_ml))
+    organ = "pancreas with tumor" if segmentation.tumor_sought else "pancreas"
+    entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumor", found.tumor_ml))
     left = float(_MARGIN)
     for label, name, volume_ml in entries:
         if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REPORT_VERSION = 3
 """What `assets/report.schema.json` describes."""
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
-"""A pancreas, with its tumour, outside these volumes is reported as implausible."""
+"""A pancreas, with its tumor, outside these volumes is reported as implausible."""
 
 Status = Literal[
     "ok",
@@ -42,12 +42,12 @@ Status = Literal[
 ]
 
 STATUS_SENTENCES: Mapping[Status, str] = {
-    "ok": "pancreas and tumour found",
+    "ok": "pancreas and tumor found",
     "no_organ": "no pancreas found",
-    "no_tumor": "pancreas found, no tumour",
-    "organ_only": "pancreas found; this bundle does not look for tumours",
-    "tumor_only": "tumour found; this bundle does not look for the pancreas",
-    "no_tumor_only": "no tumour found; this bundle does not look for the pancreas",
+    "no_tumor": "pancreas found, no tumor",
+    "organ_only": "pancreas found; this bundle does not look for tumors",
+    "tumor_only": "tumor found; this bundle does not look for the pancreas",
+    "no_tumor_only": "no tumor found; this bundle does not look for the pancreas",
     "implausible_organ": "the pancreas found has an implausible volume",
     "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
 }
@@ -58,7 +58,7 @@ class OnGrid:
     """What was found, on the grid of the scan as it was given: all arrays `[i, j, k]`, views of the segmentation's."""
 
     mask: npt.NDArray[np.uint8]
-    """0 background, 1 pancreas, 2 tumour."""
+    """0 background, 1 pancreas, 2 tumor."""
     affine: npt.NDArray[np.float64]
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
     organ_prob: npt.NDArray[np.float32] | None = None
@@ -74,7 +74,7 @@ class Segmentation:
     volume: "Volume"
     """The scan."""
     mask: npt.NDArray[np.uint8]
-    """`[z, row, col]`, canonical frame: 0 background, 1 pancreas, 2 tumour."""
+    """`[z, row, col]`, canonical frame: 0 background, 1 pancreas, 2 tumor."""
     status: Status
     measurements: Measurements
     boxes: Mapping[int, Box]
@@ -95,7 +95,7 @@ class Segmentation:
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
     tumor_sought: bool = True
-    """Whether the bundle looked for tumours; where it did not, their volume is unknown, not 0."""
+    """Whether the bundle looked for tumors; where it did not, their volume is unknown, not 0."""
     islands: IslandRecord = field(default_factory=IslandRecord)
     """Which pieces of the mask were kept."""
     working_grid: PixelGrid | None = None
@@ -106,7 +106,7 @@ class Segmentation:
     """`[z, row, col]`, where asked for: stage 1's; or, where both stages look for the pancreas, stage 2's, which the
     mask is made of, 0 outside the boxes."""
     tumor_prob: npt.NDArray[np.float32] | None = None
-    """`[z, row, col]`, 0 outside the boxes, where asked for and the bundle looks for tumours."""
+    """`[z, row, col]`, 0 outside the boxes, where asked for and the bundle looks for tumors."""
 
     @property
     def organ_sought(self) -> bool:
@@ -151,9 +151,7 @@ class Segmentation:
             raise UsageError(f"which: there is no {which!r}; take mask, organ_prob or tumor_prob")
         array = getattr(self.on_grid(), which)
         if array is None and which == "tumor_prob" and not self.tumor_sought:
-            raise UsageError(
-                "which: there is no tumor_prob, for this bundle does not look for tumours; take organ_prob"
-            )
+            raise UsageError("which: there is no tumor_prob, for this bundle does not look for tumors; take organ_prob")
         if array is None:
             raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
         header = source_header(self.volume.grid, array.dtype)
@@ -240,7 +238,7 @@ def judge(
     """Say in one word how far a mask can be trusted; the gravest doubt wins.
 
     A pancreas that is too small is implausible only where the scan does not cut it off, which would explain it.
-    Tumour without any pancreas around it counts as no organ: stage 2 alone has painted it.
+    Tumor without any pancreas around it counts as no organ: stage 2 alone has painted it.
 
     Args:
         mask: `[z, row, col]`.

@@ -71,7 +71,7 @@ class ScanRun:
         slices_without_organ: Slices that were searched, and in which stage 1 found nothing.
         organ_prob: `[z, row, col]`, or None where it is not kept.
         tumor_prob: `[z, row, col]`, 0 outside the crops, or None where it is not kept.
-        tumor_peaks: The largest probability in each run of tumour in the mask, slices in any order; empty where stage 2
+        tumor_peaks: The largest probability in each run of tumor in the mask, slices in any order; empty where stage 2
             looks for something else.
         search: Where stage 1 has looked.
         working_grid: The pixels on which the networks see the slices, where these are not the scan's own.

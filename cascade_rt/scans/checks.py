@@ -130,7 +130,7 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
     warnings = []
     z_mm, *pixel_mm = grid.spacing_mm
     if z_mm > _THICK_MM:
-        sentence = f"its slices are {z_mm:.3g} mm apart; small tumours lie between them"
+        sentence = f"its slices are {z_mm:.3g} mm apart; small tumors lie between them"
         warnings.append(InputWarning("W_THICK", sentence))
     if z_mm < _THIN_MM:
         sentence = f"its slices are {z_mm:.3g} mm apart, closer than those of scanners; is the unit right?"

@@ -27,7 +27,7 @@ and so do whole numbers of pixels."""
 LARGEST_ANGLE_DEG = 20.0
 """How far slices may lean from axial."""
 LARGEST_AREA = 2.0
-"""How many times the area of a pixel that it is resampled to a coarser one may have, where tumours are looked for
+"""How many times the area of a pixel that it is resampled to a coarser one may have, where tumors are looked for
 (docs/decisions/0020)."""
 LONGEST_SIDE = 4.0
 """How many times the side of a pixel that it is resampled to that of a coarser one may be, where the pancreas is."""
@@ -85,7 +85,7 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: Range | N
         affine: 4x4, from the canonical index (z, row, col) to world mm (RAS+).
         own: The scan's own grid.
         trained_mm: As of `working_grid`; None: nothing is refused.
-        target: What stage 2 looks for. Coarse pixels lose tumours long before they lose the pancreas.
+        target: What stage 2 looks for. Coarse pixels lose tumors long before they lose the pancreas.
 
     Raises:
         InputError: Its slices lean too far from axial (`E_NOT_AXIAL`), or its pixels are too coarse on one side, as in

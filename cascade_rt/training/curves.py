@@ -17,10 +17,10 @@ History = Sequence[Mapping[str, float | str]]
 _ORGAN, _TUMOR, _BOUNDARY = "#0072b2", "#d55e00", "#6e6e6e"
 _LOSSES = {
     "organ_loss": ("organ", _ORGAN),
-    "tumor_loss": ("tumour", _TUMOR),
+    "tumor_loss": ("tumor", _TUMOR),
     "boundary_loss": ("shared boundary", _BOUNDARY),
 }
-_DICE = {"organ_dice": ("organ", _ORGAN), "tumor_dice": ("tumour", _TUMOR)}
+_DICE = {"organ_dice": ("organ", _ORGAN), "tumor_dice": ("tumor", _TUMOR)}
 _STEP_SHADES = {"S": "#dfe4ea", "I": "#edf0f3", "J": "#f9fafb"}
 _MARKED_EPOCHS = 40
 """Up to so many epochs each has a dot; more would run together."""

@@ -39,8 +39,8 @@ def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
     The model is left as it was, and no random number is drawn.
 
     Returns:
-        Mean Dice over cases: `organ_dice` of the organ, tumour included, over those with organ; `tumor_dice` over those
-        with tumour. What no case holds, or the cascade does not look for, is left out.
+        Mean Dice over cases: `organ_dice` of the organ, tumor included, over those with organ; `tumor_dice` over those
+        with tumor. What no case holds, or the cascade does not look for, is left out.
 
     Raises:
         EngineError: The weights are no longer numbers.

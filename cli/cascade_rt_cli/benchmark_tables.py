@@ -37,7 +37,7 @@ def _arm_table(measurement: Measurement) -> Table:
     """Times, memory and masks; with names of usual length narrow enough for 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
-    for name in ("p50 s", "p90 s", "p99 s", "slices/s", "MiB", "pancreas", "tumour", "voxels"):
+    for name in ("p50 s", "p90 s", "p99 s", "slices/s", "MiB", "pancreas", "tumor", "voxels"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in measurement.arms:
         times = (arm.spread.p50, arm.spread.p90, arm.spread.p99)

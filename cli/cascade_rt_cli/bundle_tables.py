@@ -58,7 +58,7 @@ def gate_summary(found: Mapping[str, Any]) -> str:
     moved, changed = len(found["boxes_moved"]), len(found["tumors_appeared"]) + len(found["tumors_vanished"])
     return (
         f"Dice {dice}; largest error {errors}; of {found['slices']} slices {moved} with another box, "
-        f"{changed} with a tumour in one of both only"
+        f"{changed} with a tumor in one of both only"
     )
 
 

@@ -117,13 +117,13 @@ def print_intended_use(console: Console, result: "Segmentation | Evaluation") ->
 def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
     found, slices = segmentation.measurements, len(segmentation.mask)
     if segmentation.organ_sought:
-        with_tumor = f", with tumour {volume_text(found.organ_ml)}" if segmentation.tumor_sought else ""
+        with_tumor = f", with tumor {volume_text(found.organ_ml)}" if segmentation.tumor_sought else ""
         where = f"in {found.organ_slices} of {slices} slices"
         yield "pancreas", f"{volume_text(found.pancreas_ml)}{with_tumor}, {where}"
     if segmentation.tumor_sought:
-        yield "tumour", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
+        yield "tumor", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
     else:
-        yield "tumour", "not looked for: this bundle finds the pancreas"
+        yield "tumor", "not looked for: this bundle finds the pancreas"
     for lesion in found.lesions[:3]:
         score = "" if lesion.score is None else f", score {lesion.score:.2f}"
         yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm{score}"

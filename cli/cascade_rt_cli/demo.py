@@ -31,7 +31,7 @@ from cascade_rt_cli.options import BUNDLE, PATH, backend_option, shape_option
 )
 @backend_option
 def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
-    """Segment slices of real patients, then a synthetic scan with a tumour, and draw what was found.
+    """Segment slices of real patients, then a synthetic scan with a tumor, and draw what was found.
 
     The six slices come with the package, each of another patient, with the outline that an expert drew of the pancreas
     (NIH Pancreas-CT, CC BY 3.0). The phantom is made, with its true label. No embedded bundle was trained on these

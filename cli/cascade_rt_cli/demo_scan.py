@@ -1,4 +1,4 @@
-"""The demonstration: slices of patients beside what an expert drew, then a phantom with its tumour."""
+"""The demonstration: slices of patients beside what an expert drew, then a phantom with its tumor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +83,7 @@ def _show_phantom(
     segmentation = _segment(job, len(phantom.hu), bundle, backend)
     print_segmentation(console, job, segmentation)
     organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
-    truth = f"Dice against the true label: pancreas {organ:.3f}, tumour {tumor:.3f}"
+    truth = f"Dice against the true label: pancreas {organ:.3f}, tumor {tumor:.3f}"
     print_rows(console, [("truth", truth)], indent=2)
     print_intended_use(console, segmentation)
 

@@ -28,7 +28,7 @@ from cascade_rt_cli.options import (
     help="Number of the pancreas in the labels; may be given several times. All that is not named is background.",
 )
 @click.option(
-    "--tumor", type=click.IntRange(1, 255), multiple=True, metavar="VALUE", help="Number of the tumour in the labels."
+    "--tumor", type=click.IntRange(1, 255), multiple=True, metavar="VALUE", help="Number of the tumor in the labels."
 )
 @click.option(
     "--slices",
@@ -66,7 +66,7 @@ def evaluate(
     """Segment scans whose true labels are known, and score the masks.
 
     A scan and its label have the same name; nnU-Net's _0000 behind the name of a scan is understood. Labels are 0
-    (background), 1 (pancreas) and 2 (tumour), or what --organ and --tumor say. All labels are checked before the first
+    (background), 1 (pancreas) and 2 (tumor), or what --organ and --tumor say. All labels are checked before the first
     scan is segmented.
 
     \b

@@ -13,7 +13,7 @@ from cascade_rt.measuring.agreement import PairedDifference
 from cascade_rt.measuring.evaluation import Evaluation, TargetScores
 from cascade_rt_cli.console import print_intended_use, print_rows
 
-_NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumour"}
+_NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, chosen: SampleSet) -> None:
@@ -55,14 +55,14 @@ def _findings(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     if "tumor" not in evaluation.targets:
         return
     found, crop = evaluation.detection(), evaluation.crop()
-    yield "detected", f"tumour in {found.detected} of {found.tumor_cases} cases that have one"
+    yield "detected", f"tumor in {found.detected} of {found.tumor_cases} cases that have one"
     if found.free_cases:
-        alarms = f"tumour in {found.false_alarms} of {found.free_cases} cases that have none"
+        alarms = f"tumor in {found.false_alarms} of {found.free_cases} cases that have none"
         yield "false", f"{alarms}, {found.false_ml:.2f} ml in all"
     if crop.voxels:
         yield (
             "crops",
-            f"hold {100 * crop.recall:.2f} % of the true tumour; "
+            f"hold {100 * crop.recall:.2f} % of the true tumor; "
             f"nothing of it in {crop.slices_outside} of {crop.slices} slices",
         )
 

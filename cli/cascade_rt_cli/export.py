@@ -47,7 +47,7 @@ from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_op
 @click.option(
     "--islands",
     type=click.Choice(["all", "largest"]),
-    help="Which pieces of a mask the bundle keeps, pancreas and tumour together.  [default: as trained]",
+    help="Which pieces of a mask the bundle keeps, pancreas and tumor together.  [default: as trained]",
 )
 @click.option(
     "--least-island-ml",

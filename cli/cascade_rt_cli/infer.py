@@ -82,7 +82,7 @@ def infer(
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
-    For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumour),
+    For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumor),
     and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
     \b

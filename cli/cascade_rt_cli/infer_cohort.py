@@ -186,7 +186,7 @@ def _show(outcome: Outcome, progress: Progress, bar: TaskID, results: Console) -
 
 
 def _found(report: Mapping[str, Any]) -> str:
-    volumes = {"pancreas": report["volumes_ml"]["pancreas"], "tumour": report["volumes_ml"]["tumor"]}
+    volumes = {"pancreas": report["volumes_ml"]["pancreas"], "tumor": report["volumes_ml"]["tumor"]}
     told = ", ".join(f"{name} {volume_text(volume)}" for name, volume in volumes.items() if volume is not None)
     seconds = report["wall_s"]
     doubts = f", {len(report['warnings'])} warnings" if report["warnings"] else ""

@@ -83,7 +83,7 @@ def _terminate(number: int, _: object) -> None:
     "named after patients.",
 )
 def main(log_paths: bool) -> None:
-    """Find the pancreas and its tumours in abdominal CT, with two networks in a cascade.
+    """Find the pancreas and its tumors in abdominal CT, with two networks in a cascade.
 
     \b
     Start here:

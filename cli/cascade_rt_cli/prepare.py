@@ -35,7 +35,7 @@ from cascade_rt_cli.options import PATH, scan_options
     type=click.IntRange(1, 255),
     multiple=True,
     metavar="VALUE",
-    help="folder: number of the tumour in the labels.  [default: there are none]",
+    help="folder: number of the tumor in the labels.  [default: there are none]",
 )
 @click.option(
     "--label-flip",

@@ -19,7 +19,7 @@ _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancrea
 def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """Train on the training cases of a store's split.
 
-    Where no tumour is labelled and none is made, both stages find the pancreas.
+    Where no tumor is labelled and none is made, both stages find the pancreas.
 
     Raises:
         UsageError: The store is not named, is not prepared, or holds another data set.
@@ -34,7 +34,7 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     if not any(has_tumor(case) for case in cases):
         plan = _without_labelled_tumors(plan)
         if plan.workers.is_first and plan.cascade.target == "organ":
-            print_note("no case has a tumour: stage 2 learns the pancreas too, and its loss is shown as tumour loss")
+            print_note("no case has a tumor: stage 2 learns the pancreas too, and its loss is shown as tumor loss")
     trained_on, _ = hold_out(cases, plan.validate)
     plan = replace(plan, cascade=with_spacing(plan.cascade, trained_on))
     run_training(cases, f"{_TITLES[dataset]}, {split}, cases {fingerprint(store, split.train)}", plan)

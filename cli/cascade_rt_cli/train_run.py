@@ -20,10 +20,10 @@ from cascade_rt_cli.verbosity import print_note
 
 _TITLES = {
     "organ_loss": "organ loss",
-    "tumor_loss": "tumour loss",
+    "tumor_loss": "tumor loss",
     "boundary_loss": "boundary loss",
     "organ_dice": "organ Dice",
-    "tumor_dice": "tumour Dice",
+    "tumor_dice": "tumor Dice",
 }
 
 
@@ -63,8 +63,7 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
         def show(progress: Progress) -> None:
             text = f"epoch {progress.epoch + 1}/{progress.epochs} {progress.step}"
             losses = (
-                f"organ {progress.organ_loss:.3f} tumour {progress.tumor_loss:.3f} "
-                f"boundary {progress.boundary_loss:.4f}"
+                f"organ {progress.organ_loss:.3f} tumor {progress.tumor_loss:.3f} boundary {progress.boundary_loss:.4f}"
             )
             bars.update(bar, description=f"{text}  {losses}", total=progress.batches, completed=progress.batch)
 

@@ -35,7 +35,7 @@ def verify(
 ) -> None:
     """Compare an engine with PyTorch on slices of scans, on this machine, and fail where they differ.
 
-    Measured are the probabilities, the masks of each stage and of both together, boxes that move, tumours that appear
+    Measured are the probabilities, the masks of each stage and of both together, boxes that move, tumors that appear
     or vanish, and whether an answer depends on its place in a batch. The exit code is 5 where a limit is missed; the
     message names the slice. BUNDLE may be patients or phantom, the embedded ones; without it the default is compared.
 

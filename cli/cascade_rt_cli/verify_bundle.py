@@ -19,9 +19,9 @@ from cascade_rt_export.gate import LIMITS, judge, read_limits, run_gate
 
 _MAPS = {
     "organ": "organ",
-    "tumor": "tumour",
-    "tumor_behind_pytorch": "tumour, stage 1 from PyTorch",
-    "tumor_before_pytorch": "tumour, stage 2 from PyTorch",
+    "tumor": "tumor",
+    "tumor_behind_pytorch": "tumor, stage 1 from PyTorch",
+    "tumor_before_pytorch": "tumor, stage 2 from PyTorch",
 }
 
 
@@ -76,8 +76,8 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     for key, name in (
         ("boxes_moved", "another box"),
-        ("tumors_appeared", "new tumour"),
-        ("tumors_vanished", "no tumour"),
+        ("tumors_appeared", "new tumor"),
+        ("tumors_vanished", "no tumor"),
     ):
         yield name, f"{len(found[key])} slices" + (f": {', '.join(found[key])}" if found[key] else "")
     for stage, error in found["slot_errors"].items():

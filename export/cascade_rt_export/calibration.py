@@ -24,7 +24,7 @@ PHANTOM_SEEDS = (20_000, 20_001, 20_002, 20_003)
 """Far from the seeds anyone trains on."""
 PHANTOM_SHAPE = (24, 512, 512)
 PHANTOM_TUMOR_SLICES, PHANTOM_ORGAN_SLICES = 3, 1
-"""Slices of each phantom with tumour, and without: a Dice of few voxels falls with a single one."""
+"""Slices of each phantom with tumor, and without: a Dice of few voxels falls with a single one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,7 +54,7 @@ class Calibration:
 
 
 def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibration:
-    """Slices with pancreas of synthetic phantoms, most of them with tumour: for want of scans."""
+    """Slices with pancreas of synthetic phantoms, most of them with tumor: for want of scans."""
     scans = []
     for seed in PHANTOM_SEEDS:
         phantom = make_phantom(seed, shape, tumor=True)
@@ -73,7 +73,7 @@ def default_calibration(training_data: str) -> Calibration:
 
 
 def patient_calibration() -> Calibration:
-    """The slices of patients that come with the package, all with pancreas and without tumour."""
+    """The slices of patients that come with the package, all with pancreas and without tumor."""
     scans = scan_calibration([demo_patient.SCAN], demo_patient.READING).scans
     return Calibration(f"slices of {demo_patient.SOURCE}, as no scans were given", scans)
 

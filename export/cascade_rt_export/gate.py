@@ -34,7 +34,7 @@ class ParityLimits:
     mean_error: float
     """Mean difference of a probability."""
     least_dice: float
-    """Least Dice between the masks of both, over all slices together; of the organ, and of the tumour."""
+    """Least Dice between the masks of both, over all slices together; of the organ, and of the tumor."""
     slot_error: float
     """Largest difference between the answers to one input in different places of a batch."""
 
@@ -104,9 +104,9 @@ class GateResult:
     boxes_moved: tuple[str, ...]
     """Slices whose crop is another."""
     tumors_appeared: tuple[str, ...]
-    """Slices in which only the engine finds tumour."""
+    """Slices in which only the engine finds tumor."""
     tumors_vanished: tuple[str, ...]
-    """Slices in which only PyTorch finds tumour."""
+    """Slices in which only PyTorch finds tumor."""
     slot_errors: Mapping[str, float]
     """For each stage, the largest difference between the answers to one input in different places of a batch."""
 
@@ -175,7 +175,7 @@ def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
     Raises:
         ParityError: One sentence: the first limit that is missed, by how much and on which slice.
     """
-    for name, agreement in (("organ", found.organ), ("tumour", found.tumor)):
+    for name, agreement in (("organ", found.organ), ("tumor", found.tumor)):
         complaint = _complaint(name, agreement, limits)
         if complaint:
             raise ParityError(f"{what}: {complaint}, {_blame(found, limits)}")
@@ -202,8 +202,8 @@ def _complaint(name: str, found: MapAgreement, limits: ParityLimits) -> str | No
 
 def _blame(found: GateResult, limits: ParityLimits) -> str:
     alone = {
-        "stage 1": _complaint("tumour", found.tumor_before_pytorch, limits),
-        "stage 2": _complaint("tumour", found.tumor_behind_pytorch, limits),
+        "stage 1": _complaint("tumor", found.tumor_before_pytorch, limits),
+        "stage 2": _complaint("tumor", found.tumor_behind_pytorch, limits),
     }
     guilty = [stage for stage, complaint in alone.items() if complaint]
     return f"also with {' or '.join(guilty)} alone" if guilty else "with neither stage alone"

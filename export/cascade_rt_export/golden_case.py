@@ -17,7 +17,7 @@ from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.models.cascade_model import CascadeModel
 
 PHANTOM_SEED = 20_003
-"""Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumour in the piece."""
+"""Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumor in the piece."""
 PHANTOM_SHAPE = (12, 512, 512)
 
 
@@ -28,7 +28,7 @@ def make_golden(model: CascadeModel, *, synthetic: bool = True) -> dict[Stage, G
 
     Args:
         model: The trained cascade.
-        synthetic: Whether it was trained on phantoms: then the piece is of one, with pancreas and tumour. Otherwise it
+        synthetic: Whether it was trained on phantoms: then the piece is of one, with pancreas and tumor. Otherwise it
             is of a patient, with pancreas.
     """
     image = {"hu": _phantom_piece() if synthetic else _patient_piece()}
@@ -46,7 +46,7 @@ def write_golden(model: CascadeModel, folder: Path, *, synthetic: bool = True) -
 
 
 def _phantom_piece() -> Array:
-    """`[1, 1, SIDE, SIDE]`, HU: around the tumour, in the slice that has most of it."""
+    """`[1, 1, SIDE, SIDE]`, HU: around the tumor, in the slice that has most of it."""
     phantom = make_phantom(PHANTOM_SEED, PHANTOM_SHAPE, tumor=True)
     return _piece_around(phantom.hu, phantom.label == TUMOR_LABEL)
 

@@ -40,7 +40,7 @@ def peer_arguments(*arguments: object) -> Result:
 
 @pytest.fixture(scope="module")
 def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three slices of a phantom, cut to 192 x 192 pixels around its tumour."""
+    """Three slices of a phantom, cut to 192 x 192 pixels around its tumor."""
     phantom = make_phantom(10_001, (8, 512, 512))
     cut = (slice(4, 7), slice(160, 352), slice(176, 368))
     hu, label = (np.ascontiguousarray(array[cut]) for array in (phantom.hu, phantom.label))

@@ -1,4 +1,4 @@
-"""Measuring on synthetic tumours: known masks have known figures, and tumours lie where the gland is."""
+"""Measuring on synthetic tumors: known masks have known figures, and tumors lie where the gland is."""
 
 import json
 from pathlib import Path
@@ -29,14 +29,14 @@ def line(dice: list[float], diameter_mm: list[float], false_lesions: int = 0) ->
     return {"dice": dice, "diameter_mm": diameter_mm, "false_lesions": false_lesions, "healthy_slices": 5}
 
 
-def test_large_tumours_are_also_averaged_alone() -> None:
+def test_large_tumors_are_also_averaged_alone() -> None:
     lines = list(summaries([line([0.2, 0.8], [10.0, 20.0]), line([0.6], [16.0])], Bootstrap()))
 
     found = {one["tumors"]: (one["count"], one["dice"]) for one in lines if one["kind"] == "summary"}
     assert found == {"all": (3, pytest.approx(1.6 / 3)), "large": (2, pytest.approx(0.7))}
 
 
-def test_a_tumour_of_which_nothing_is_found_is_missed() -> None:
+def test_a_tumor_of_which_nothing_is_found_is_missed() -> None:
     lines = list(summaries([line([0.0, 0.8], [10.0, 20.0]), line([0.0], [16.0])], Bootstrap()))
 
     assert [one["missed"] for one in lines if one["kind"] == "summary"] == [2, 1]
@@ -52,7 +52,7 @@ def test_half_a_millilitre_is_a_ball_of_ten_millimetres() -> None:
     assert pytest.approx(9.85, abs=0.01) == 2 * np.sqrt(FALSE_LESION_MM2 / np.pi)
 
 
-def test_tumours_are_made_only_where_there_is_a_gland() -> None:
+def test_tumors_are_made_only_where_there_is_a_gland() -> None:
     hu, truth = slices_of(4)
     volume = Volume.from_array(hu.T, np.diag([-0.8, -0.8, 1.0, 1.0]))
     patient = Patient(Case("PANCREAS_0051", "slices", Path("image"), Path("label")), volume, truth)

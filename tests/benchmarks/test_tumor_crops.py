@@ -1,4 +1,4 @@
-"""Telling crops with a tumour from crops without: known scores have known figures, and crops stay what they are."""
+"""Telling crops with a tumor from crops without: known scores have known figures, and crops stay what they are."""
 
 import json
 import zipfile
@@ -149,7 +149,7 @@ def test_matched_crops_are_equally_bright_and_noisy() -> None:
     assert np.ptp([noise_hu(crop) for crop in equal]) < 0.1 * np.ptp([noise_hu(crop) for crop in crops]) + 1
 
 
-def test_crops_of_a_healthy_patient_are_the_same_box_with_and_without_a_tumour() -> None:
+def test_crops_of_a_healthy_patient_are_the_same_box_with_and_without_a_tumor() -> None:
     ((ill, healthy),) = cut_crops([healthy_patient()], TumorRecipe(), np.random.default_rng(2))
 
     assert (ill.has_tumor, healthy.has_tumor) == (True, False)
@@ -157,7 +157,7 @@ def test_crops_of_a_healthy_patient_are_the_same_box_with_and_without_a_tumour()
     assert not np.array_equal(ill.hu, healthy.hu)
 
 
-def test_a_bundle_that_finds_tumours_is_measured_on_every_way_to_fill_the_margin(tmp_path: Path) -> None:
+def test_a_bundle_that_finds_tumors_is_measured_on_every_way_to_fill_the_margin(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     names = [f"pancreas_{n:03}_slice_1.png" for n in range(3)] + [f"PANCREAS_{n:04}_slice_1.png" for n in range(3)]
     crops = write_zip(tmp_path / "crops.zip", {name: random.integers(90, 180, (40, 60), np.uint8) for name in names})

@@ -62,7 +62,7 @@ def test_times_and_masks_stand_in_one_table_of_80_columns(measured: tuple[Result
         "slices/s",
         "MiB",
         "pancreas",
-        "tumour",
+        "tumor",
         "voxels",
     ]
     assert [row.split()[0] for row in table[1:]] == list(ARMS)

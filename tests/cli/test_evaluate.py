@@ -36,7 +36,7 @@ class NamedEngine(FakeEngine):
 
 
 def open_fake(bundle: Path | None, backend: str, *_: object) -> Cascade:
-    """A fake cascade whatever the bundle; as `pytorch` it takes pancreas for tumour too."""
+    """A fake cascade whatever the bundle; as `pytorch` it takes pancreas for tumor too."""
     cascade = fake_cascade(tumor_from=0.5 if backend == "pytorch" else 0.75)
     stages = (NamedEngine(engine, backend) for engine in (cascade.engines.stage1, cascade.engines.stage2))
     return Cascade(cascade.bundle, Engines(*stages, passed_over=("backend 'best' is not here",)))
@@ -100,7 +100,7 @@ def test_the_table_has_three_rows_for_each_target(tmp_path: Path) -> None:
         ["pancreas", "slices with it (3)", "1.000 ± 0.000", "1.000 ± 0.000", "1.000 ± 0.000"],
         ["cases with it (3)", "1.000 ± 0.000", "1.000 ± 0.000", "1.000 ± 0.000"],
         ["all voxels, pooled", "1.000", "1.000", "1.000"],
-        ["tumour", "slices with it (1)", "1.000", "1.000", "1.000"],
+        ["tumor", "slices with it (1)", "1.000", "1.000", "1.000"],
         ["cases with it (1)", "1.000", "1.000", "1.000"],
         ["all voxels, pooled", "0.667", "1.000", "0.999"],
     ]
@@ -108,21 +108,21 @@ def test_the_table_has_three_rows_for_each_target(tmp_path: Path) -> None:
 
 def test_over_all_slices_the_means_show_false_alarms(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "--slices", "all")
-    assert ["tumour", "all slices (12)", "0.917 ± 0.289", "1.000", "0.999 ± 0.005"] in cells(result)
-    assert "empty      tumour: 10 slices where nothing is and nothing was found count as Dice 1" in result.stdout
-    assert "left out   tumour: 11 slices in which SEN is undefined" in result.stdout
+    assert ["tumor", "all slices (12)", "0.917 ± 0.289", "1.000", "0.999 ± 0.005"] in cells(result)
+    assert "empty      tumor: 10 slices where nothing is and nothing was found count as Dice 1" in result.stdout
+    assert "left out   tumor: 11 slices in which SEN is undefined" in result.stdout
 
 
 def test_the_findings_are_told_in_sentences(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR))
-    assert "detected   tumour in 1 of 1 cases that have one" in result.stdout
-    assert "false      tumour in 1 of 2 cases that have none, 0.00 ml in all" in result.stdout
-    assert "crops      hold 100.00 % of the true tumour; nothing of it in 0 of 1 slices" in result.stdout
+    assert "detected   tumor in 1 of 1 cases that have one" in result.stdout
+    assert "false      tumor in 1 of 2 cases that have none, 0.00 ml in all" in result.stdout
+    assert "crops      hold 100.00 % of the true tumor; nothing of it in 0 of 1 slices" in result.stdout
 
 
-def test_labels_without_tumours_are_said_to_have_none(tmp_path: Path) -> None:
+def test_labels_without_tumors_are_said_to_have_none(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, {"a": (TUMOR, ORGAN)}), "--bundle", "phantom")
-    assert ["tumour", "not in the labels"] in cells(result)
+    assert ["tumor", "not in the labels"] in cells(result)
     assert "detected" not in result.stdout
 
 
@@ -144,7 +144,7 @@ def test_a_baseline_is_compared_case_by_case(tmp_path: Path) -> None:
     cases = {"[bold]x": (TUMOR, TUMOR), "y": (ORGAN, TUMOR)}
     result = evaluate(save_cohort(tmp_path, cases), "--backend", "onnxruntime", "--baseline", "pytorch")
     sentence = "Dice engine minus baseline -0.50000 (95 % interval -1.00000 to +0.00000) over 2 cases, worst y -1.00000"
-    assert f"baseline   tumour: {sentence}" in result.stdout
+    assert f"baseline   tumor: {sentence}" in result.stdout
     assert "1 of 512 voxels have another label (195.31 in 100,000)" in result.stdout
     assert "baseline   pytorch 1 on cpu, fp32" in result.stdout
 
@@ -284,7 +284,7 @@ def test_onnxruntime_agrees_with_its_pytorch_baseline(bundle: Bundle, tmp_path: 
 
 
 def other_numbers(root: Path) -> Path:
-    """Labels of which 6 is the pancreas, 9 its tumour and 3 something else."""
+    """Labels of which 6 is the pancreas, 9 its tumor and 3 something else."""
     for label in (root / "labels").iterdir():
         image = nib.load(label)
         numbers = np.array([0, 6, 9], dtype=np.uint8)[np.asarray(image.dataobj)]

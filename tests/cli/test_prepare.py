@@ -184,7 +184,7 @@ def test_scans_of_ones_own_are_prepared_and_trained_on(tmp_path: Path) -> None:
     assert found == ("organ", "organ", 2)
 
 
-def test_where_labels_have_tumours_stage_2_looks_for_them(tmp_path: Path) -> None:
+def test_where_labels_have_tumors_stage_2_looks_for_them(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data")
     store, run = tmp_path / "store", tmp_path / "run"
     named = ("--images", images, "--labels", labels, "--organ", 6, "--tumor", 9)

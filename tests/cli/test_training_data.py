@@ -46,12 +46,12 @@ def test_a_resumed_run_without_a_checkpoint_says_that_it_starts_anew(tmp_path: P
     assert "holds no checkpoint to go on from" in result.output
 
 
-def test_where_no_case_has_a_tumour_training_says_what_stage_2_learns(tmp_path: Path) -> None:
+def test_where_no_case_has_a_tumor_training_says_what_stage_2_learns(tmp_path: Path) -> None:
     store = store_of(tmp_path, (1, 2, 3))
 
     result = cascade_rt("train", "--dataset", "nih", store, "-o", tmp_path / "run", *SMALL)
 
-    assert "no case has a tumour: stage 2 learns the pancreas too" in result.output
+    assert "no case has a tumor: stage 2 learns the pancreas too" in result.output
 
 
 def test_a_store_of_patients_is_not_taken_for_one_of_phantoms(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def scan(folder: Path) -> Path:
 
 @pytest.mark.parametrize("epoch", ["1 S", "2 I", "3 J"])
 def test_training_prints_the_three_losses_of_each_epoch(training: Result, epoch: str) -> None:
-    losses = r"organ loss \d+\.\d+, tumour loss \d+\.\d+, boundary loss \d+\.\d+"
+    losses = r"organ loss \d+\.\d+, tumor loss \d+\.\d+, boundary loss \d+\.\d+"
     assert re.search(f"epoch {epoch}: {losses}", training.output)
 
 

@@ -27,7 +27,7 @@ changes = st.builds(
 
 
 def labelled_slice(rows: int = 60, cols: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """An organ with a tumour, which are 200 and 400 HU above the rest."""
+    """An organ with a tumor, which are 200 and 400 HU above the rest."""
     label = np.zeros((rows, cols), dtype=np.uint8)
     label[10:40, 20:60] = 1
     label[18:32, 30:50] = 2

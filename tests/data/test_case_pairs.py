@@ -82,7 +82,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("truth", "expected"), [(ORGAN, False), (TUMOR, True), (0 * ORGAN, False)])
-def test_one_case_with_tumour_tells_that_the_labels_know_tumours(
+def test_one_case_with_tumor_tells_that_the_labels_know_tumors(
     truth: np.ndarray, expected: bool, tmp_path: Path
 ) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN), "b": (ORGAN, truth), "c": (ORGAN, ORGAN)})

@@ -41,7 +41,7 @@ def test_numbers_of_the_labels_are_translated_and_others_are_background(tmp_path
     assert not has_tumor(case)
 
 
-def test_tumours_are_kept_where_their_number_is_named(tmp_path: Path) -> None:
+def test_tumors_are_kept_where_their_number_is_named(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     listing = find_folder_cases(images, labels, LabelValues((6,), (9,)))
     prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5))

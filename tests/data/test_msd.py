@@ -199,7 +199,7 @@ def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path
 
 @pytest.mark.parametrize(
     "labels",
-    [{"0": "background", "1": "cancer", "2": "pancreas"}, {"background": 0, "tumour": 1, "pancreas": 2}],
+    [{"0": "background", "1": "cancer", "2": "pancreas"}, {"background": 0, "tumor": 1, "pancreas": 2}],
     ids=["as the Decathlon", "as nnU-Net"],
 )
 def test_labels_that_mean_something_else_are_a_problem(tmp_path: Path, labels: dict[str, object]) -> None:
@@ -210,10 +210,10 @@ def test_labels_that_mean_something_else_are_a_problem(tmp_path: Path, labels: d
 
 @pytest.mark.parametrize(
     "labels",
-    [{"0": "background", "1": "pancreas", "2": "cancer"}, {"background": 0, "pancreas": 1, "tumour": 2}],
+    [{"0": "background", "1": "pancreas", "2": "cancer"}, {"background": 0, "pancreas": 1, "tumor": 2}],
     ids=["as the Decathlon", "as nnU-Net"],
 )
-def test_labels_that_mean_pancreas_and_tumour_are_taken(tmp_path: Path, labels: dict[str, object]) -> None:
+def test_labels_that_mean_pancreas_and_tumor_are_taken(tmp_path: Path, labels: dict[str, object]) -> None:
     msd_tree(tmp_path, listed=False)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     assert names(tmp_path) == NAMES

@@ -119,7 +119,7 @@ def test_a_lost_last_slice_shows_in_the_label(tmp_path: Path) -> None:
         find_nih_cases(data, labels).cases[1].check()
 
 
-def test_tumours_are_unknown_values(tmp_path: Path) -> None:
+def test_tumors_are_unknown_values(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path)
     write_nifti(labels / "label0002.nii.gz", anatomy(tumor=True)[1])
     with pytest.raises(InputError, match="holds the unknown values 2; a label has 0 background, 1 pancreas"):

@@ -17,7 +17,7 @@ CONFIG = TrainConfig(batch_size=3)
 
 
 def case(kinds: str, rows: int = 64, cols: int = 64, start: int = 0) -> Case:
-    """A case whose slices are background (b), organ (o) or organ with tumour (t); each slice's HU is its number."""
+    """A case whose slices are background (b), organ (o) or organ with tumor (t); each slice's HU is its number."""
     label = np.zeros((len(kinds), rows, cols), dtype=np.uint8)
     image = np.zeros(label.shape, dtype=np.int16)
     for z, kind in enumerate(kinds):
@@ -49,7 +49,7 @@ def test_background_is_mixed_in_as_a_share_of_the_others() -> None:
     assert set(found[5:]) <= set(range(5, 13))
 
 
-def test_organ_without_tumour_is_never_mixed_in_as_background() -> None:
+def test_organ_without_tumor_is_never_mixed_in_as_background() -> None:
     sampler = SliceSampler.over([case("toobb")], replace(CONFIG, slices="tumor", background_share=9.0))
     assert sorted(visited(sampler)) == [0, 3, 4]
 
@@ -113,7 +113,7 @@ def kinds_visited(kinds: str, share: float, epoch: int = 0) -> list[str]:
 
 
 @given(st.integers(1, 6), st.integers(1, 30), st.floats(0.05, 1.0), st.integers(0, 3))
-def test_tumours_have_their_share_and_the_epoch_keeps_its_length(
+def test_tumors_have_their_share_and_the_epoch_keeps_its_length(
     tumors: int, organs: int, share: float, epoch: int
 ) -> None:
     found = kinds_visited("t" * tumors + "o" * organs, share, epoch)
@@ -128,8 +128,8 @@ def test_slices_are_repeated_and_left_out_evenly() -> None:
     assert {found.count(number) for number in range(2, 10)} == {0, 1}
 
 
-def test_a_share_of_tumours_without_any_is_refused() -> None:
-    with pytest.raises(InputError, match="no slice with tumour"):
+def test_a_share_of_tumors_without_any_is_refused() -> None:
+    with pytest.raises(InputError, match="no slice with tumor"):
         SliceSampler.over([case("oo")], replace(CONFIG, slices="organ", tumor_share=0.5))
 
 

@@ -1,4 +1,4 @@
-"""Synthetic tumours: where they lie, what they leave alone, and that training sees them."""
+"""Synthetic tumors: where they lie, what they leave alone, and that training sees them."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from cascade_rt.data.synthetic_tumor import add_tumor
 from cascade_rt.errors import UsageError
 
 PLAIN = TumorRecipe(push=(0.0, 0.0), duct_share=0.0, atrophy_share=0.0, overhang=(0.0, 0.0), necrosis_share=0.0)
-"""Nothing but a tumour inside the gland."""
+"""Nothing but a tumor inside the gland."""
 DARK = replace(PLAIN, equal_share=0.0, brighter_share=0.0, darker_hu=(40.0, 50.0), edge_mm=(0.5, 1.0))
 
 
@@ -43,7 +43,7 @@ def one(index: int) -> slice:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_a_tumour_inside_the_gland_takes_nothing_else(healthy: Case, middle: int, seed: int) -> None:
+def test_a_tumor_inside_the_gland_takes_nothing_else(healthy: Case, middle: int, seed: int) -> None:
     grown = add_tumor(
         healthy.image[one(middle)], healthy.label[one(middle)], healthy.spacing_mm, PLAIN, np.random.default_rng(seed)
     )
@@ -72,7 +72,7 @@ def test_far_from_the_gland_nothing_changes(healthy: Case, middle: int, seed: in
     np.testing.assert_array_equal(grown[0][0][outside], healthy.image[middle][outside])
 
 
-def test_equal_seeds_give_equal_tumours_and_others_give_others(healthy: Case, middle: int) -> None:
+def test_equal_seeds_give_equal_tumors_and_others_give_others(healthy: Case, middle: int) -> None:
     first, again, other = (grow(healthy, one(middle), TumorRecipe(), seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -86,13 +86,13 @@ def test_what_it_is_made_from_is_left_as_it_is(healthy: Case, middle: int) -> No
     np.testing.assert_array_equal(healthy.label, label)
 
 
-def test_a_dark_tumour_is_darker_than_its_gland_by_what_the_recipe_says(healthy: Case, middle: int) -> None:
+def test_a_dark_tumor_is_darker_than_its_gland_by_what_the_recipe_says(healthy: Case, middle: int) -> None:
     hu, label = grow(healthy, one(middle), replace(DARK, mottle_hu=(0.0, 0.0)), 4)
     gland = healthy.image[one(middle)][label == 1].astype(float)
     assert 30 < np.median(gland) - np.median(hu[label == 2]) < 60
 
 
-def test_a_volume_has_one_tumour_over_neighbouring_slices(healthy: Case) -> None:
+def test_a_volume_has_one_tumor_over_neighbouring_slices(healthy: Case) -> None:
     _, label = grow(healthy, slice(None), replace(PLAIN, median_diameter_mm=30.0, diameter_spread=0.05), 5)
     present = np.flatnonzero((label == 2).any(axis=(1, 2)))
     assert len(present) > 1
@@ -105,13 +105,13 @@ def test_atrophy_makes_the_gland_smaller_on_the_way_to_the_tail(healthy: Case, m
     assert np.count_nonzero(label) < np.count_nonzero(healthy.label[middle])
 
 
-def test_without_gland_there_is_no_tumour(healthy: Case) -> None:
+def test_without_gland_there_is_no_tumor(healthy: Case) -> None:
     nothing = np.zeros_like(healthy.label[:1])
     assert add_tumor(healthy.image[:1], nothing, healthy.spacing_mm, PLAIN, np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_training_sees_that_share_of_healthy_slices_with_a_tumour(healthy: Case, share: float) -> None:
+def test_training_sees_that_share_of_healthy_slices_with_a_tumor(healthy: Case, share: float) -> None:
     config = TrainConfig(slices="organ", synthetic_tumors=share, batch_size=4)
     sampler = SliceSampler.over([healthy], config)
     seen = [bool((label == 2).any()) for epoch in range(3) for batch in sampler.epoch(epoch) for label in batch.label]
@@ -119,7 +119,7 @@ def test_training_sees_that_share_of_healthy_slices_with_a_tumour(healthy: Case,
     assert share * large * 0.5 <= np.mean(seen) <= share
 
 
-def test_the_same_epoch_has_the_same_tumours(healthy: Case) -> None:
+def test_the_same_epoch_has_the_same_tumors(healthy: Case) -> None:
     sampler = SliceSampler.over([healthy], TrainConfig(slices="organ", synthetic_tumors=0.5, batch_size=4))
     for first, again in zip(sampler.epoch(1), sampler.epoch(1), strict=True):
         np.testing.assert_array_equal(first.hu, again.hu)

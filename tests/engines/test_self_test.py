@@ -98,7 +98,7 @@ def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle:
     assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 7)
 
 
-def test_inputs_of_the_golden_case_are_those_of_a_phantom_with_tumour(bundle: Bundle) -> None:
+def test_inputs_of_the_golden_case_are_those_of_a_phantom_with_tumor(bundle: Bundle) -> None:
     golden: Mapping[str, object] = asdict(read_bundle(bundle.path).manifest)["files"]
     assert "golden.bin" in golden
     image = bundle.read_golden()["stage1"].inputs["hu"]

@@ -60,10 +60,10 @@ def test_the_fake_networks_find_something() -> None:
     assert len(measured(blind).tumors_vanished) == 3
 
 
-def test_a_missing_tumour_is_named_by_slice_and_stage() -> None:
+def test_a_missing_tumor_is_named_by_slice_and_stage() -> None:
     reference = stages()
     blind = Engines(reference.stage1, changed(reference.stage2, lambda out: {name: 0 * out[name] for name in out}))
-    with pytest.raises(ParityError, match=r"tumour.*scan\.nii\.gz, slice (4|9|14), also with stage 2 alone"):
+    with pytest.raises(ParityError, match=r"tumor.*scan\.nii\.gz, slice (4|9|14), also with stage 2 alone"):
         judge(measured(blind), LIMIT, "it")
 
 
@@ -83,7 +83,7 @@ def test_an_engine_that_is_slightly_off_at_the_threshold_is_caught_by_its_masks(
     organ = stages().stage1
     found = run_gate(Engines(organ, ramp), Engines(organ, lower), CONFIG, CALIBRATION)
     assert found.tumor.max_error <= LIMITS["fp32"].max_error
-    with pytest.raises(ParityError, match=r"the tumour mask has a Dice of 0\.\d+ with that of PyTorch"):
+    with pytest.raises(ParityError, match=r"the tumor mask has a Dice of 0\.\d+ with that of PyTorch"):
         judge(found, LIMIT, "it")
 
 

@@ -36,7 +36,7 @@ def evaluated(
 
 
 def random_cases(seed: int) -> Cases:
-    """Three cases; slices without organ, slices without tumour and one case without tumour among them."""
+    """Three cases; slices without organ, slices without tumor and one case without tumor among them."""
     random = np.random.default_rng(seed)
     cases = {}
     for name in ("a", "b", "c"):
@@ -152,7 +152,7 @@ def test_the_spread_of_a_single_case_is_undefined(tmp_path: Path) -> None:
     assert math.isnan(evaluated(tmp_path, {"a": (ORGAN, ORGAN)}).scores("organ").cases["all"].dice.deviation)
 
 
-def test_labels_without_tumours_say_nothing_of_tumours(tmp_path: Path) -> None:
+def test_labels_without_tumors_say_nothing_of_tumors(tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path, {"a": (TUMOR, ORGAN), "b": (ORGAN, ORGAN)})
     assert (evaluation.tumor_in_labels, evaluation.targets) == (False, ("organ",))
 
@@ -164,21 +164,21 @@ def test_of_a_bundle_that_does_not_look_for_the_organ_nothing_is_said_of_it(tmp_
     assert evaluation.cases[0].status == "tumor_only"
 
 
-# Tumours as yes or no
+# Tumors as yes or no
 
 
-def test_a_tumour_is_detected_where_any_voxel_overlaps(tmp_path: Path) -> None:
+def test_a_tumor_is_detected_where_any_voxel_overlaps(tmp_path: Path) -> None:
     found = block((1, 2, 3), (1, 2, 4), label=2)
     detection = evaluated(tmp_path, {"a": (found, TUMOR)}).detection()
     assert (detection.tumor_cases, detection.detected) == (1, 1)
 
 
-def test_a_tumour_is_not_detected_by_its_neighbour(tmp_path: Path) -> None:
+def test_a_tumor_is_not_detected_by_its_neighbour(tmp_path: Path) -> None:
     detection = evaluated(tmp_path, {"a": (block((1, 2, 4), label=2), TUMOR)}).detection()
     assert (detection.tumor_cases, detection.detected) == (1, 0)
 
 
-def test_false_alarms_are_counted_in_cases_and_ml_where_there_is_no_tumour(tmp_path: Path) -> None:
+def test_false_alarms_are_counted_in_cases_and_ml_where_there_is_no_tumor(tmp_path: Path) -> None:
     two = block((1, 2, 3), (1, 2, 4), label=2)
     cases = {"alarm": (two, ORGAN), "quiet": (ORGAN, ORGAN), "true": (two, TUMOR)}
     detection = evaluated(tmp_path, cases).detection()
@@ -189,19 +189,19 @@ def test_false_alarms_are_counted_in_cases_and_ml_where_there_is_no_tumour(tmp_p
 # What stage 2 was shown
 
 
-def test_crop_recall_counts_tumour_voxels_inside_a_hand_made_box() -> None:
+def test_crop_recall_counts_tumor_voxels_inside_a_hand_made_box() -> None:
     truth = np.zeros((4, 10, 10), np.uint8)
     truth[0, 2, 2:6] = 2  # columns 2 and 3 lie inside
     truth[1, 9, 9] = 2  # outside
     truth[2, 5, 5] = 2  # no box
-    truth[3, 1, 1] = 1  # no tumour
+    truth[3, 1, 1] = 1  # no tumor
     box = Box(0, 0, 4, 4)
     found = crop_coverage(truth, {0: box, 1: box, 3: box})
     assert found == CropCoverage(voxels=6, inside=2, slices=3, slices_outside=2)
     assert found.recall == 2 / 6
 
 
-def test_crop_recall_without_tumour_is_undefined() -> None:
+def test_crop_recall_without_tumor_is_undefined() -> None:
     assert math.isnan(crop_coverage(ORGAN, {}).recall)
 
 
@@ -289,7 +289,7 @@ def test_progress_counts_the_slices_of_every_engine(engines: int, tmp_path: Path
 
 # Beside a baseline
 
-EVERYTHING_IS_TUMOR = {"tumor_from": 0.5}  # the baseline takes pancreas, salient 0.59, for tumour
+EVERYTHING_IS_TUMOR = {"tumor_from": 0.5}  # the baseline takes pancreas, salient 0.59, for tumor
 
 
 def test_equal_engines_do_not_differ(tmp_path: Path) -> None:
@@ -304,8 +304,8 @@ def test_the_difference_is_engine_minus_baseline_over_cases_with_the_target(tmp_
     better = found.copy()
     better[1, 2, 3] = 2
     cases = {
-        "better": (better, better),  # tumour Dice 1, baseline 2 / 4
-        "worse": (found, found * 2),  # tumour Dice 0, baseline 1
+        "better": (better, better),  # tumor Dice 1, baseline 2 / 4
+        "worse": (found, found * 2),  # tumor Dice 0, baseline 1
         "free": (found, found),
     }
     comparison = evaluated(tmp_path, cases, baseline=fake_cascade(**EVERYTHING_IS_TUMOR)).comparison()

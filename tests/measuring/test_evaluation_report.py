@@ -45,7 +45,7 @@ def test_pooled_scores_come_with_their_voxels(tmp_path: Path) -> None:
     }
 
 
-def test_labels_without_tumours_leave_the_tumour_out(tmp_path: Path) -> None:
+def test_labels_without_tumors_leave_the_tumor_out(tmp_path: Path) -> None:
     report = evaluation_json(evaluated(tmp_path, {"a": (TUMOR, ORGAN)}))
     (row,) = report["cases"]
     assert (report["tumor_in_labels"], report["aggregates"]["tumor"]) == (False, None)

@@ -43,7 +43,7 @@ def kept(mask: Labels, **rule: Any) -> tuple[Labels, IslandRecord]:
 
 @pytest.fixture
 def mask() -> Labels:
-    """A piece of 18 voxels with tumour in it, one of 5 voxels of tumour, and a speck at the last slice."""
+    """A piece of 18 voxels with tumor in it, one of 5 voxels of tumor, and a speck at the last slice."""
     labels = np.zeros((7, 12, 14), dtype=np.uint8)
     labels[1:4, 1:4, 1:3] = 1
     labels[2, 2, 2] = 2
@@ -115,7 +115,7 @@ def test_no_island_was_larger_than_the_largest(mask: Labels) -> None:
 
 
 def test_a_bundle_that_does_not_look_for_the_organ_keeps_all_lesions() -> None:
-    with pytest.raises(UsageError, match="where the organ is not looked for: tumours are no pieces of one thing"):
+    with pytest.raises(UsageError, match="where the organ is not looked for: tumors are no pieces of one thing"):
         CascadeConfig(stage1="none", saliency=False, islands="largest")
 
 
@@ -171,7 +171,7 @@ def test_without_lesions_apart_there_is_no_warning(mask: Labels) -> None:
     assert told(segmented(mask, islands="largest")) == {}
 
 
-def test_a_bundle_that_looks_for_tumours_only_says_nothing_of_the_pancreas(mask: Labels) -> None:
+def test_a_bundle_that_looks_for_tumors_only_says_nothing_of_the_pancreas(mask: Labels) -> None:
     found = fake_cascade(stage1="none").run(Volume.from_array(HU[mask].T, AFFINE))
     assert {lesion.touches_pancreas for lesion in found.measurements.lesions} == {None}
     assert told(found) == {}

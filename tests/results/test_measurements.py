@@ -45,7 +45,7 @@ def ball(radius_mm: float, spacing_mm: tuple[float, float, float]) -> npt.NDArra
 
 @pytest.fixture
 def organ_with_tumor() -> npt.NDArray[np.uint8]:
-    """60 voxels of organ in 3 slices, 8 of them tumour, in 2 of the slices."""
+    """60 voxels of organ in 3 slices, 8 of them tumor, in 2 of the slices."""
     mask = blank()
     mask[1:4, 2:6, 3:8] = ORGAN_LABEL
     mask[2:4, 3:5, 4:6] = TUMOR_LABEL
@@ -256,7 +256,7 @@ def test_ball_in_the_middle_has_its_center_there() -> None:
 
 
 def scored(prob: Array, corners: dict[int, tuple[int, int]]) -> tuple[Lesion, ...]:
-    """Lesions of a tumour that was found, slice by slice, in crops `[row, col]` with these corners."""
+    """Lesions of a tumor that was found, slice by slice, in crops `[row, col]` with these corners."""
     mask = blank()
     parts = []
     for z, (row, col) in corners.items():

@@ -52,7 +52,7 @@ def segmented(
 
 
 def organ_mask(tumor: bool = True) -> Mask:
-    """In the middle slice an organ of 20 x 30 pixels, a little off the middle, with a tumour in it."""
+    """In the middle slice an organ of 20 x 30 pixels, a little off the middle, with a tumor in it."""
     mask = np.zeros(SHAPE, dtype=np.uint8)
     mask[1, 35:55, 50:80] = ORGAN_LABEL
     if tumor:

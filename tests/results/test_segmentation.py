@@ -30,7 +30,7 @@ VOXEL_ML = 0.12
 
 
 def organ_mask(tumor: bool = True) -> Mask:
-    """A plausible organ inside the scan: 480 voxels, 57.6 ml; 36 of them tumour where asked for."""
+    """A plausible organ inside the scan: 480 voxels, 57.6 ml; 36 of them tumor where asked for."""
     mask = np.zeros(SHAPE, dtype=np.uint8)
     mask[1:7, 4:12, 6:16] = ORGAN_LABEL
     if tumor:
@@ -61,7 +61,7 @@ def judged(mask: Mask, organ_ml: float = 60.0, **config: Any) -> Status:
     return judge(mask, found, CascadeConfig(**config))
 
 
-def test_tumour_without_any_pancreas_is_no_organ() -> None:
+def test_tumor_without_any_pancreas_is_no_organ() -> None:
     assert judged(np.where(organ_mask() > 0, TUMOR_LABEL, 0).astype(np.uint8)) == "no_organ"
 
 
@@ -301,7 +301,7 @@ def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path, method: s
         getattr(segmentation(organ_mask()), method)(tmp_path / "nowhere" / name)
 
 
-def test_a_bundle_that_does_not_look_for_tumours_says_nothing_of_them() -> None:
+def test_a_bundle_that_does_not_look_for_tumors_says_nothing_of_them() -> None:
     report = segmentation(np.zeros(SHAPE, dtype=np.uint8), tumor_sought=False).to_json()
     assert (report["volumes_ml"]["tumor"], report["slices"]["with_tumor"]) == (None, None)
 

@@ -25,7 +25,7 @@ ORGAN_HU, TUMOR_HU = 100, 200
 
 
 def scan(shape: tuple[int, int, int] = (6, 96, 128)) -> Volume:
-    """Air with a block of organ and a smaller one of tumour in it, away from the middle on each axis."""
+    """Air with a block of organ and a smaller one of tumor in it, away from the middle on each axis."""
     voxels = np.full(shape, -1000, dtype=np.int16)
     z, row, col = (length // 3 for length in shape)
     voxels[z : z + max(1, shape[0] // 2), row : row + shape[1] // 4, col : col + shape[2] // 3] = ORGAN_HU
@@ -90,7 +90,7 @@ def test_a_slice_without_organ_is_left_alone_under_the_policy_skip() -> None:
     assert sorted(segmentation.boxes) == with_organ.tolist()
 
 
-def test_tumour_outside_the_organ_but_inside_the_box_counts() -> None:
+def test_tumor_outside_the_organ_but_inside_the_box_counts() -> None:
     config = CropConfig()
     cascade = fake_cascade()
     everywhere = FakeEngine("stage2", lambda inputs: {"tumor_prob": np.ones_like(inputs["salient"])})
@@ -108,7 +108,7 @@ def test_slices_in_which_stage_1_found_nothing_are_counted() -> None:
         assert fake_cascade(empty_policy=policy).run(volume).slices_without_organ == empty
 
 
-def test_the_threshold_of_the_boxes_does_not_decide_what_is_tumour() -> None:
+def test_the_threshold_of_the_boxes_does_not_decide_what_is_tumor() -> None:
     unsure = FakeEngine("stage2", lambda inputs: {"tumor_prob": np.full_like(inputs["salient"], 0.3)})
     cascade = fake_cascade(threshold=0.2)
     cascade = Cascade(cascade.bundle, replace(cascade.engines, stage2=unsure))
@@ -152,7 +152,7 @@ def test_where_both_stages_look_for_the_pancreas_its_probability_is_what_the_mas
     assert kept.organ_prob is not None
     np.testing.assert_array_equal(kept.organ_prob >= 0.5, kept.mask == 1)
     assert kept.tumor_prob is None
-    with pytest.raises(UsageError, match="this bundle does not look for tumours; take organ_prob"):
+    with pytest.raises(UsageError, match="this bundle does not look for tumors; take organ_prob"):
         kept.to_nibabel("tumor_prob")
 
 

@@ -33,7 +33,7 @@ def volume(voxels: np.ndarray, row_mm: float, col_mm: float) -> Volume:
 
 
 def blocks(row_mm: float, col_mm: float) -> Volume:
-    """A body of fat in air, 80 mm by 100 mm, with an organ in the middle slices and a tumour in it."""
+    """A body of fat in air, 80 mm by 100 mm, with an organ in the middle slices and a tumor in it."""
     voxels = np.full((6, round(80 / row_mm), round(100 / col_mm)), AIR, dtype=np.int16)
 
     def fill(slices: slice, rows_mm: tuple[int, int], cols_mm: tuple[int, int], hu: int) -> None:
@@ -57,7 +57,7 @@ def codes(found: Segmentation) -> set[str]:
 
 @pytest.fixture
 def cascade() -> Cascade:
-    """Without networks: it finds organ and tumour by their HU, whatever the pixels."""
+    """Without networks: it finds organ and tumor by their HU, whatever the pixels."""
     return trained_on(fake_cascade(margin=2), TRAINED_MM)
 
 
@@ -240,7 +240,7 @@ def scanned(field: np.ndarray, sides: tuple[float, float], pixel_mm: float) -> n
 
 
 def scores(cascade: Cascade, anatomy: Anatomy, sides: tuple[float, float]) -> list[float]:
-    """Dice of organ and tumour, on the pixels of the scan."""
+    """Dice of organ and tumor, on the pixels of the scan."""
     hu = np.rint(scanned(anatomy.hu, sides, anatomy.pixel_mm)).astype(np.int16)
     mask = cascade.run(volume(hu, *sides)).mask
     labels = [scanned(anatomy.label >= lowest, sides, anatomy.pixel_mm) >= 0.5 for lowest in (1, 2)]

@@ -267,7 +267,7 @@ def test_pixels_that_can_be_resampled_are_not_refused(sides: tuple[float, float]
 
 
 @pytest.mark.parametrize("sides", [(3.0, 3.0), (0.8, MIDDLE * LONGEST_SIDE - 0.01)])
-def test_a_pancreas_is_looked_for_on_coarser_pixels_than_tumours(sides: tuple[float, float]) -> None:
+def test_a_pancreas_is_looked_for_on_coarser_pixels_than_tumors(sides: tuple[float, float]) -> None:
     check(*sides, target="organ")
     with pytest.raises(InputError, match="too coarse"):
         check(*sides, target="tumor")

@@ -21,7 +21,7 @@ AIR, FAT, ORGAN, TUMOR = -1000, -100, 100, 200
 
 
 def scan(first: int, stop: int, slices: int = 24) -> Volume:
-    """A body of fat in air, organ in the slices `[first, stop)`, tumour in the first of them."""
+    """A body of fat in air, organ in the slices `[first, stop)`, tumor in the first of them."""
     voxels = np.full((slices, 96, 128), AIR, dtype=np.int16)
     voxels[:, 20:70, 40:100] = FAT
     voxels[first:stop, 40:50, 60:80] = ORGAN

@@ -134,7 +134,7 @@ def test_a_stage_1_that_is_not_trained_has_no_loss_and_no_gradient() -> None:
         assert model.stage2.localization.map.weight.grad is not None
 
 
-def test_the_tumour_loss_is_the_mean_over_all_crops_whatever_their_group() -> None:
+def test_the_tumor_loss_is_the_mean_over_all_crops_whatever_their_group() -> None:
     model = CascadeModel(replace(CASCADE, norm="instance")).eval()
     both = disc_batch()
     both.label[1] = 0
@@ -147,7 +147,7 @@ def test_the_tumour_loss_is_the_mean_over_all_crops_whatever_their_group() -> No
     torch.testing.assert_close(joined, (alone[0] + alone[1]) / 2)
 
 
-def test_a_second_stage_that_finds_the_organ_is_trained_on_organ_and_tumour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_stage_that_finds_the_organ_is_trained_on_organ_and_tumor(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, targets = disc_batch(), []
 
     def watch(maps: list[torch.Tensor], target: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -214,7 +214,7 @@ def test_the_boundary_loss_trains_both_stages_in_each_step(step: Step, mode: str
     assert all(0 < size < np.inf for size in sizes.values())
 
 
-def test_the_tumour_loss_alone_does_not_reach_stage_1_in_s() -> None:
+def test_the_tumor_loss_alone_does_not_reach_stage_1_in_s() -> None:
     model = CascadeModel(CASCADE)
     sizes = gradient_sizes(model, batch_losses(model, disc_batch(), SEPARATE, CONFIG).tumor)
     assert sizes["stage1"] == 0 < sizes["stage2"]
@@ -253,7 +253,7 @@ def test_two_classes_are_the_target_of_stage_2_and_the_rest(
     }
 
 
-def test_a_slice_without_a_crop_enters_the_boundary_loss_without_a_tumour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_without_a_crop_enters_the_boundary_loss_without_a_tumor(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
 
     def watch(organ_logits: torch.Tensor, tumor_prob: torch.Tensor, label: torch.Tensor, _: object) -> torch.Tensor:

@@ -83,8 +83,8 @@ def lines_of(panel: Any) -> dict[str, list[float]]:
 
 def test_the_curves_show_losses_and_dice_and_mark_the_best_epoch() -> None:
     losses, dice = (lines_of(panel) for panel in draw_curves(HISTORY).axes)
-    assert losses == {"organ": [1, 1 / 2, 1 / 3], "tumour": [4, 2, 4 / 3], "shared boundary": [0, 0.01, 0.01]}
-    assert (dice["organ"], dice["tumour"]) == ([0.4, 0.8, 0.7], [0, 0.3, 0.2])
+    assert losses == {"organ": [1, 1 / 2, 1 / 3], "tumor": [4, 2, 4 / 3], "shared boundary": [0, 0.01, 0.01]}
+    assert (dice["organ"], dice["tumor"]) == ([0.4, 0.8, 0.7], [0, 0.3, 0.2])
     assert "best: epoch 2" in dice
 
 
@@ -104,7 +104,7 @@ def test_losses_that_are_nothing_or_no_number_can_be_drawn(tmp_path: Path, value
     assert (tmp_path / "curves.png").is_file()
 
 
-def test_a_boundary_loss_that_is_never_computed_has_no_line_and_a_tumour_never_found_has_one() -> None:
+def test_a_boundary_loss_that_is_never_computed_has_no_line_and_a_tumor_never_found_has_one() -> None:
     losses, dice = draw_curves([entry(1, "S", tumor_dice=0.0)]).axes
     assert "shared boundary" not in lines_of(losses)
-    assert lines_of(dice)["tumour"] == [0]
+    assert lines_of(dice)["tumor"] == [0]

@@ -69,13 +69,13 @@ def test_islands_are_dropped_where_slices_are_neighbours(
     assert validate(model, [case])["organ_dice"] == pytest.approx(expected)
 
 
-def test_the_dice_of_the_tumour_is_over_the_cases_that_hold_some(checkpoint: Checkpoint) -> None:
+def test_the_dice_of_the_tumor_is_over_the_cases_that_hold_some(checkpoint: Checkpoint) -> None:
     model, cases = checkpoint.build_model(), [square_case(1), square_case(2, tumor=False)]
     assert validate(model, cases)["tumor_dice"] == validate(model, cases[:1])["tumor_dice"]
     assert "tumor_dice" not in validate(model, cases[1:])
 
 
-def test_a_cascade_that_looks_for_the_organ_has_no_dice_of_the_tumour(checkpoint: Checkpoint) -> None:
+def test_a_cascade_that_looks_for_the_organ_has_no_dice_of_the_tumor(checkpoint: Checkpoint) -> None:
     organ = replace(checkpoint, cascade=replace(checkpoint.cascade, target="organ"))
     assert list(validate(organ.build_model(), [square_case()])) == ["organ_dice"]
 

@@ -88,7 +88,7 @@ def tumor_loss(
         outputs: Logit maps, coarse to fine, each brought to the size of the target: the localisation map, then the
             focusing maps. A network without focusing modules has one map, which counts as a focusing map of weight 1,
             and may have a localisation map before it.
-        target: `[batch, 1, row, col]`, 1 where there is tumour.
+        target: `[batch, 1, row, col]`, 1 where there is tumor.
         output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
         legacy_unweighted_bce: See `focusing_loss`.
         over: What the overlaps are computed over.

@@ -58,7 +58,7 @@ def frame_edges(maps: Tensor) -> Tensor:
 def class_probabilities(organ_prob: Tensor, tumor_prob: Tensor, classes: int) -> Tensor:
     """Probabilities of the classes from the two stages.
 
-    Three classes are background, pancreas and tumour, (1 - T)(1 - P), (1 - T) P and T: what stage 2 finds goes before
+    Three classes are background, pancreas and tumor, (1 - T)(1 - P), (1 - T) P and T: what stage 2 finds goes before
     what stage 1 finds. Two classes are 1 - T and T, what the cascade finds in the end; they are for data in which both
     stages look for the pancreas, and stage 1 is reached through the saliency.
 

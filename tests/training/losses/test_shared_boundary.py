@@ -75,8 +75,8 @@ PICTURES = {
     "a hole": (["0000", "0100", "0000", "0000"], [[0, 4 / 20, 0], [1, 0, 0], [0, 0, 0]]),
     # The corner pixel has 2 edges on the frame, and 2 that it shares.
     "a region in the corner": (["100", "000", "000"], [[0, 2 / 12, 0], [HALF, 0, 0], [0, 0, 0]]),
-    # A tumour inside the organ, which lies inside the background: 0 has 20 + 12 edges, 1 has 12 + 4.
-    "a tumour inside the organ": (
+    # A tumor inside the organ, which lies inside the background: 0 has 20 + 12 edges, 1 has 12 + 4.
+    "a tumor inside the organ": (
         ["00000", "01110", "01210", "01110", "00000"],
         [[0, 12 / 32, 0], [12 / 16, 0, 4 / 16], [0, 1, 0]],
     ),
@@ -155,7 +155,7 @@ def test_edges_of_a_whole_slice_are_counted_exactly_in_float32() -> None:
 # Probabilities and what stands in for the argmax
 
 
-def test_three_classes_are_the_background_then_the_pancreas_then_the_tumour() -> None:
+def test_three_classes_are_the_background_then_the_pancreas_then_the_tumor() -> None:
     organ, tumor = torch.full((1, 1, 1, 1), 0.8), torch.full((1, 1, 1, 1), 0.25)
     expected = torch.tensor([0.75 * 0.2, 0.75 * 0.8, 0.25])
     torch.testing.assert_close(class_probabilities(organ, tumor, 3).flatten(), expected)
