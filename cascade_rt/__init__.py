@@ -6,10 +6,10 @@
         segmentation = cascade.run(read_volume("scan.nii.gz"))
     segmentation.save("scan_seg.nii.gz")
 
-The names below are loaded when first used: importing the package alone costs nothing.
+The public names are imported lazily on first use, so that importing the package itself is cheap.
 
-What is read, opened, written and done goes to the logger `cascade_rt`, at the level INFO and with paths in full;
-nothing of it is shown unless the program that imports this asks for it.
+Files read and written and steps taken are logged to the logger `cascade_rt` at level INFO, with full paths. Nothing is
+shown unless the importing program configures logging.
 """
 
 import logging

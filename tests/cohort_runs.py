@@ -114,10 +114,10 @@ def run(
     output.mkdir(exist_ok=True)
     runner = runner or run_here(open_fake, overwrite=overwrite)
     with Journal(output, shard) as journal:
-        ledger = ResumeState(output, journal, settings, resume=resume, overwrite=overwrite)
+        state = ResumeState(output, journal, settings, resume=resume, overwrite=overwrite)
         keep = [] if outcomes is None else outcomes
         return run_cohort(
-            plan_cases([scans], output) if cases is None else cases, ledger, runner, on_outcome=keep.append
+            plan_cases([scans], output) if cases is None else cases, state, runner, on_outcome=keep.append
         )
 
 

@@ -1,1 +1,1 @@
-"""Bundles: what they hold, whether they may be trusted, and how they are read."""
+"""Bundles: contents, verification and reading."""

@@ -1,18 +1,18 @@
-"""The bundle: the one thing that passes from training to deployment.
+"""The bundle: the artifact that training hands over to deployment.
 
-    BUNDLE/manifest.json          what it is, how it was trained, what was measured, the hash of every file
+    BUNDLE/manifest.json          metadata: config, training, measurements, and the hash of every file
     BUNDLE/stage1_fp32.onnx       from Hounsfield units to organ probability, its maxima and the salient image
     BUNDLE/stage2_fp32.onnx       from salient crops to tumor probability
-    BUNDLE/stage1_fp16.onnx       both once more in half precision, where that was shown to find the same masks;
+    BUNDLE/stage1_fp16.onnx       both again in half precision, if this was shown to give the same masks;
     BUNDLE/stage2_fp16.onnx       a bundle has both of these or neither
     BUNDLE/weights.safetensors    the same weights for the PyTorch baseline
-    BUNDLE/golden.bin             a small input of each stage and what PyTorch made of it, to try engines on
-    BUNDLE/manifest.json.sig      where it is signed: the signature of the manifest
+    BUNDLE/golden.bin             a small input of each stage and PyTorch's output for it, to test engines with
+    BUNDLE/manifest.json.sig      the signature of the manifest, if the bundle is signed
 
-A bundle is read whole or refused, for it may come from anybody: a key or a version that this code does not know is an
-error, and so is a file whose SHA-256 is not the one in the manifest, or a graph that holds more than networks need
-(docs/decisions/0018). The order is signature, manifest, hashes, graphs; nothing is parsed before it is hashed but the
-manifest, and that is small. Files that a bundle does not have are not looked at.
+Bundles are untrusted, so a bundle is either valid as a whole or rejected. Unknown keys and versions are errors, as are
+files whose SHA-256 differs from the manifest and graphs that contain more than networks need (docs/decisions/0018).
+The order of checks is signature, manifest, hashes, graphs. Only the manifest, which is small, is parsed before it is
+hashed. Files that do not belong to a bundle are not read.
 """
 
 import hashlib
@@ -53,17 +53,17 @@ SCHEMA_VERSION = 3
 LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
 EmbeddedName = Literal["patients", "phantom"]
 EMBEDDED_NAMES: tuple[EmbeddedName, ...] = get_args(EmbeddedName)
-"""Bundles that come with the package: one trained on patients, for the pancreas; one trained on synthetic phantoms, for
-the pancreas and its tumors, for demonstration and tests."""
+"""Bundles included in the package: one trained on patients, for the pancreas, and one trained on synthetic phantoms,
+for the pancreas and its tumors, meant for demonstration and tests."""
 DEFAULT_EMBEDDED: EmbeddedName = "patients"
-"""The bundle that is run where none is named."""
+"""The bundle used if none is named."""
 _LONGEST_COMPLAINT = 300
-"""Characters; a complaint quotes what it is about, which may be the whole manifest."""
+"""Maximum length of a quoted complaint in characters: it may quote the whole manifest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself."""
+    """A bundle's metadata."""
 
     name: str
     created: str
@@ -73,14 +73,14 @@ class Manifest:
     parity: Mapping[str, Any]
     """What the export measured against PyTorch."""
     half_precision: Mapping[str, Any]
-    """For each stage, which nodes of its half-precision graph stay in float32 and why; empty without such graphs."""
+    """For each stage, which nodes of its half-precision graph stay in float32 and why; empty if there are none."""
     training: Mapping[str, Any]
     """Data, configuration, seed and losses of the training."""
     intended_use: str
-    """What the bundle may be used for; shown with every result."""
+    """Intended use of the bundle; shown with every result."""
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain values."""
+        """Convert the manifest to plain JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -98,23 +98,23 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle on disk whose files are what its manifest says."""
+    """A bundle on disk whose files have been verified against its manifest."""
 
     path: Path
     manifest: Manifest
     sha256: str
-    """Hash of the manifest; through the hashes in it, of everything."""
+    """Hash of the manifest and, through the hashes in it, of all files."""
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """The precisions that it has graphs of."""
+        """The precisions the bundle has graphs for."""
         return tuple(precision for precision in PRECISIONS if graph_name("stage1", precision) in self.manifest.files)
 
     def graph(self, stage: Stage, precision: Precision = "fp32") -> BundleFile:
-        """The ONNX graph of a stage; engines take `read_bytes` of it, which is what was checked.
+        """Return the ONNX graph of a stage. Engines must load it with `read_bytes`, which returns verified bytes.
 
         Raises:
-            BundleError: The bundle has no graphs of this precision.
+            BundleError: The bundle has no graphs in this precision.
         """
         if precision not in self.precisions:
             raise BundleError(
@@ -128,10 +128,10 @@ class Bundle:
         return self._file(WEIGHTS_NAME)
 
     def read_golden(self) -> dict[Stage, Golden]:
-        """What each stage is fed to try an engine, and what it is to answer.
+        """Read the test inputs and expected outputs of each stage.
 
         Raises:
-            BundleError: The file has changed since the bundle was opened, or is none.
+            BundleError: The file has changed since the bundle was opened, or is not a valid golden file.
         """
         file = self._file(GOLDEN_NAME)
         try:
@@ -144,21 +144,21 @@ class Bundle:
 
 
 def embedded_bundle_path(name: EmbeddedName) -> Path:
-    """The folder of a bundle that comes with the package."""
+    """Return the folder of a bundle included in the package."""
     return Path(__file__).parents[1] / "assets" / f"{name}_bundle"
 
 
 def default_bundle_path() -> Path:
-    """The folder of the bundle that is run where none is named."""
+    """Return the folder of the bundle used if none is named."""
     return embedded_bundle_path(DEFAULT_EMBEDDED)
 
 
 def find_bundle(bundle: str | os.PathLike[str] | None) -> Path:
-    """Find the folder of the bundle that a user means.
+    """Resolve the user's choice of bundle to a folder.
 
     Args:
-        bundle: A folder, or the name of an embedded bundle. A bundle that lies in a folder of that name in the working
-            folder goes first; a `Path`, or a name behind `./`, is always a folder. None: the default.
+        bundle: A folder, or the name of an embedded bundle. A bundle in a folder of that name in the working directory
+            takes precedence. A `Path`, or a name starting with `./`, is always a folder. None: the default bundle.
     """
     if bundle is None:
         return default_bundle_path()
@@ -169,17 +169,17 @@ def find_bundle(bundle: str | os.PathLike[str] | None) -> Path:
 
 
 def read_bundle(path: str | os.PathLike[str], public_key: str | os.PathLike[str] | None = None) -> Bundle:
-    """Open a bundle and check every file of it.
+    """Open a bundle and verify all its files.
 
     Args:
-        path: Its folder.
-        public_key: A PEM file; a bundle that the owner of this key has not signed is refused.
+        path: The folder of the bundle.
+        public_key: A PEM file. A bundle not signed with the matching private key is rejected.
 
     Raises:
-        BundleError: It is no bundle, not signed by the key (`E_SIGNATURE`), of an unknown version (`E_MANIFEST`),
-            incomplete (`E_BUNDLE_FILE`), a file is not the one that was exported (`E_HASH`), a graph holds more than
-            networks need (`E_GRAPH`, `E_EXTERNAL_DATA`), or a file does not fit into memory (`E_TOO_LARGE`).
-        UsageError: `public_key` is not a key, or an argument is no path.
+        BundleError: The folder is not a bundle, is not signed with the key (`E_SIGNATURE`), has an unknown version
+            (`E_MANIFEST`), is incomplete (`E_BUNDLE_FILE`), a file is not the exported one (`E_HASH`), a graph contains
+            more than networks need (`E_GRAPH`, `E_EXTERNAL_DATA`), or a file does not fit into memory (`E_TOO_LARGE`).
+        UsageError: `public_key` is not a key, or an argument is not a path.
         BackendUnavailableError: `public_key` is given, and the package `cryptography` is not installed.
     """
     path = as_path("path", path)
@@ -190,14 +190,14 @@ def read_bundle(path: str | os.PathLike[str], public_key: str | os.PathLike[str]
 
 
 def sign_bundle(path: Path, private_key: Path) -> Bundle:
-    """Check a bundle and put the signature of its manifest beside it, over one that is there.
+    """Verify a bundle and write the signature of its manifest next to it, replacing any existing signature.
 
     Args:
-        path: Its folder.
+        path: The folder of the bundle.
         private_key: A PEM file.
 
     Raises:
-        BundleError: It is refused; nothing is signed.
+        BundleError: The bundle is rejected; nothing is signed.
         UsageError: `private_key` is not a key.
         BackendUnavailableError: The package `cryptography` is not installed.
         OutputError: The signature cannot be written.
@@ -209,7 +209,7 @@ def sign_bundle(path: Path, private_key: Path) -> Bundle:
 
 
 def _checked_bundle(path: Path, content: bytes) -> Bundle:
-    """Parse a manifest, and check every file it lists."""
+    """Parse a manifest and verify every file it lists."""
     manifest_path = path / MANIFEST_NAME
     try:
         manifest = _parse_manifest(parse_strict_json(content))
@@ -227,10 +227,10 @@ def _checked_bundle(path: Path, content: bytes) -> Bundle:
 
 
 def read_manifest_bytes(path: Path) -> bytes:
-    """The manifest of the bundle in a folder as it is, unparsed; what is signed.
+    """Read the raw bytes of a bundle's manifest, which are what is signed.
 
     Raises:
-        BundleError: There is none, it is no plain file, or it is too large for one.
+        BundleError: The manifest does not exist, is not a plain file, or is too large.
     """
     manifest_path = path / MANIFEST_NAME
     try:
@@ -246,7 +246,7 @@ def read_manifest_bytes(path: Path) -> bytes:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> Bundle:
-    """Write the manifest of a bundle whose files are already in `path`, and read the bundle back."""
+    """Write the manifest of a bundle whose other files are already in `path`, then read the bundle back."""
     text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False)
     write_bytes(path / MANIFEST_NAME, (text + "\n").encode(), overwrite=True)
     return read_bundle(path)
@@ -259,12 +259,12 @@ def record_files(path: Path) -> dict[str, FileRecord]:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is meant to be a bundle: a folder with a manifest, whatever that says."""
+    """Whether a path looks like a bundle: a folder with a manifest, whatever its content."""
     return (path / MANIFEST_NAME).is_file()
 
 
 def is_bundle_only(path: Path) -> bool:
-    """Whether a folder holds the files of a bundle and nothing else."""
+    """Whether a folder contains the files of a bundle and nothing else."""
     names = {entry.name for entry in path.iterdir()}
     return names - HALF_FILE_NAMES - {SIGNATURE_NAME} == FILE_NAMES | {MANIFEST_NAME}
 
@@ -273,11 +273,11 @@ _PLAIN_KEYS: dict[str, type] = {
     **dict.fromkeys(("name", "created", "intended_use"), str),
     **dict.fromkeys(("parity", "half_precision", "training"), dict),
 }
-"""Keys of a manifest that are taken as they are, if they have this type."""
+"""Manifest keys that are used as they are if they have this type."""
 
 
 def _parse_manifest(document: Any) -> Manifest:
-    """Turn a JSON document into a manifest; ValueError says what is wrong with it."""
+    """Convert a JSON document to a manifest. Raises ValueError if it is invalid."""
     if not isinstance(document, dict):
         raise ValueError("must hold a JSON object")
     version = document.get("schema_version")
@@ -297,7 +297,7 @@ def _parse_manifest(document: Any) -> Manifest:
     return Manifest(
         name=document["name"],
         created=document["created"],
-        # A field that is newer than the bundle has its default, which is what its version did.
+        # Config fields newer than the bundle get their default, which matches the behavior of the bundle's version.
         config=from_mapping(CascadeConfig, document["config"], "config"),
         files=_parse_files(document["files"]),
         parity=document["parity"],
@@ -318,7 +318,7 @@ def _parse_files(files: Any) -> dict[str, FileRecord]:
 
 
 def _check_file(file: BundleFile) -> None:
-    """Compare a file with its record, and look into it where it is a graph."""
+    """Compare a file with its record and, if it is a graph, check its content."""
     if file.name in GRAPH_NAMES:
         check_graph(file.read_bytes(), str(file))
     else:
@@ -331,6 +331,6 @@ def _too_large(path: Path) -> BundleError:
 
 
 def _tensor_table() -> dict[str, Any]:
-    """The stage specs as JSON, in the manifest for readers other than this code."""
+    """Return the stage specs as JSON values; they are in the manifest for readers other than this code."""
     document: dict[str, Any] = json.loads(json.dumps({stage: asdict(spec) for stage, spec in STAGE_SPECS.items()}))
     return document

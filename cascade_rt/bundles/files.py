@@ -1,8 +1,8 @@
-"""The files of a bundle: their names, how large they may be, and how they are read.
+"""The files of a bundle: names, size limits and reading.
 
-A file is used only as the bytes that were hashed: `BundleFile.read_bytes` reads it once, compares size and SHA-256 with
-the manifest, and returns those very bytes. Nothing is unpacked, no symbolic link is followed, and files that are not
-listed here are never opened. Hard links are read like any file, as package managers make them; the hash decides.
+Only verified bytes are used: `BundleFile.read_bytes` reads a file once, compares size and SHA-256 with the manifest,
+and returns those same bytes. Nothing is unpacked, no symbolic link is followed, and files that are not listed here are
+never opened. Hard links are read like any file because package managers create them; the hash is what counts.
 """
 
 import hashlib
@@ -26,35 +26,35 @@ GOLDEN_NAME = "golden.bin"
 
 
 def graph_name(stage: Stage, precision: Precision = "fp32") -> str:
-    """File name of a stage's ONNX graph."""
+    """Return the file name of a stage's ONNX graph."""
     return f"{stage}_{precision}.onnx"
 
 
 FILE_NAMES = frozenset({*(graph_name(stage) for stage in STAGES), WEIGHTS_NAME, GOLDEN_NAME})
-"""The files that every manifest lists."""
+"""Files that every manifest lists."""
 HALF_FILE_NAMES = frozenset(graph_name(stage, "fp16") for stage in STAGES)
-"""Those that a manifest lists too where the bundle has graphs in half precision."""
+"""Files that a manifest also lists if the bundle has half-precision graphs."""
 GRAPH_NAMES = frozenset(graph_name(stage, precision) for stage in STAGES for precision in PRECISIONS)
 
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES: Mapping[str, int] = {
-    # The network of the paper, with a base width of 64, takes a quarter of either.
+    # The paper's network, with a base width of 64, takes a quarter of each limit.
     **dict.fromkeys(GRAPH_NAMES, 1 << 30),
     WEIGHTS_NAME: 1 << 31,
     GOLDEN_NAME: GOLDEN_BYTES,
 }
-"""Largest size of each file, in bytes."""
+"""Maximum size of each file, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleFile(os.PathLike[str]):
-    """A file of a bundle that is on disk."""
+    """A file of a bundle on disk."""
 
     path: Path
     record: FileRecord
 
     def __fspath__(self) -> str:
-        """The path, for tools that look at bundles rather than run them; what they read there is not checked."""
+        """Return the path, for tools that inspect bundles without running them. Reading from it bypasses the checks."""
         return os.fspath(self.path)
 
     def __str__(self) -> str:
@@ -66,14 +66,14 @@ class BundleFile(os.PathLike[str]):
         return self.path.name
 
     def read_bytes(self) -> bytes:
-        """Read the file, and return only what was exported.
+        """Read the file and verify it against the manifest.
 
         Raises:
-            BundleError: It is missing, a symbolic link or no plain file (`E_BUNDLE_FILE`), or its content is not the
-                one in the manifest (`E_HASH`).
+            BundleError: The file is missing, a symbolic link or not a plain file (`E_BUNDLE_FILE`), or its content
+                does not match the manifest (`E_HASH`).
         """
         with self._opened() as file:
-            # Before memory is taken: a manifest may promise more than there is.
+            # Check before allocating memory: the manifest may claim a larger size than the file has.
             if os.fstat(file.fileno()).st_size != self.record.bytes:
                 raise self._changed()
             content = file.read(self.record.bytes + 1)
@@ -82,7 +82,7 @@ class BundleFile(os.PathLike[str]):
         return content
 
     def check(self) -> None:
-        """Compare the file with the manifest without holding it in memory; raises like `read_bytes`."""
+        """Verify the file against the manifest without loading it into memory. Raises like `read_bytes`."""
         with self._opened() as file:
             same_size = os.fstat(file.fileno()).st_size == self.record.bytes
             if not same_size or hashlib.file_digest(file, "sha256").hexdigest() != self.record.sha256:

@@ -1,10 +1,10 @@
-"""The golden case of a bundle: one small input of each stage, and what PyTorch made of it when the bundle was exported.
+"""The golden case of a bundle: one small input of each stage, and PyTorch's output for it at the time of export.
 
-Whoever opens the bundle runs it (`cascade_rt.engines.self_test`), and so finds out before the first patient whether an
-engine on this machine computes what was exported.
+Every engine is tested with it when it is opened (`cascade_rt.engines.self_test`), to verify before the first patient
+that the engine computes on this machine what was exported.
 
-The file is numbers and nothing else, so that there is nothing to parse: float32, little-endian, in C order; for each
-stage its inputs, then its outputs, in the order of `STAGE_SPECS`; one image of `SIDE` x `SIDE` pixels.
+The file contains only numbers, so that no parsing is needed: float32, little-endian, in C order. For each stage, its
+inputs are followed by its outputs, in the order of `STAGE_SPECS`, for one image of `SIDE` x `SIDE` pixels.
 """
 
 import math
@@ -29,7 +29,7 @@ Kind = Literal["inputs", "outputs"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Golden:
-    """What one stage is fed, and what it is to answer."""
+    """Input and expected output of one stage."""
 
     inputs: Tensors
     outputs: Tensors
@@ -37,15 +37,15 @@ class Golden:
 
 
 def golden_bytes(golden: Mapping[Stage, Golden]) -> bytes:
-    """The content of the file; ValueError where a tensor has another shape or holds what is not a number."""
+    """Serialize the golden case. Raises ValueError if a tensor has the wrong shape or non-finite values."""
     return b"".join(_checked(spec, getattr(golden[stage], kind)[spec.name]).tobytes() for stage, kind, spec in _LAYOUT)
 
 
 def read_golden(content: bytes) -> dict[Stage, Golden]:
-    """Take the file apart.
+    """Parse the content of the file.
 
     Raises:
-        ValueError: It is of another length, or holds what is not a number.
+        ValueError: The length is wrong, or a value is not finite.
     """
     if len(content) != GOLDEN_BYTES:
         raise ValueError(f"has {len(content)} bytes, where {GOLDEN_BYTES} are expected")
@@ -79,4 +79,4 @@ _LAYOUT: list[tuple[Stage, Kind, TensorSpec]] = [
     for spec in (STAGE_SPECS[stage].inputs if kind == "inputs" else STAGE_SPECS[stage].outputs)
 ]
 GOLDEN_BYTES = _DTYPE.itemsize * sum(math.prod(_shape(spec)) for _, _, spec in _LAYOUT)
-"""Length of the file."""
+"""Length of the file in bytes."""

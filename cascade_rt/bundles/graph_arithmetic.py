@@ -1,11 +1,11 @@
-"""Arithmetic in an ONNX graph that would end the process: integers divided by 0, and the lowest of them by -1.
+"""Arithmetic in an ONNX graph that would crash the process: integer division by 0, and of the lowest integer by -1.
 
-Floats have an answer to every division. For integers the processor has a signal, which ends the process without a word
-to whoever opened the graph. So an integer may be divided by positive constants only, which is all that exported graphs
-do, and the attributes that libraries divide by themselves are positive.
+Float division is always defined, but these integer divisions raise a CPU exception, and its signal kills the process
+without an error message. So integers may be divided only by positive constants, which is all that exported graphs do,
+and the attributes by which libraries divide internally must be positive.
 
-Which tensors hold floats is followed through the graph from its inputs and weights; what nothing is known of
-may be integers. The graph has to name each tensor once and make it before it is used, as exported ones do.
+Float types are propagated through the graph from its inputs and weights; a tensor of unknown type may hold integers.
+The graph must name each tensor once and produce it before it is used, as exported graphs do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cascade_rt.bundles.protobuf_wire import Field, WireType, read_fields, read_varints
 
 LARGEST_COUNT = 1 << 16
-"""Largest group, stride, pad or the like."""
+"""Maximum group count, stride, pad and similar."""
 
 # fmt: off
 FLOAT_OPERATORS = frozenset({
@@ -26,7 +26,7 @@ FLOAT_OPERATORS = frozenset({
     "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "LpNormalization", "Mean", "Mish", "Reciprocal", "Round",
     "Selu", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Sum", "Tanh",
 })
-"""Operators that return nothing but floats."""
+"""Operators that return only floats."""
 TYPE_FROM_INPUT: Mapping[str, tuple[int, ...]] = {
     **dict.fromkeys((
         "Abs", "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Neg", "Pad",
@@ -38,14 +38,14 @@ TYPE_FROM_INPUT: Mapping[str, tuple[int, ...]] = {
     "CastLike": (1,),
     "Where": (1, 2),
 }
-"""Operators whose outputs have the type of some of their inputs, which all have the same."""
+"""Operators whose outputs have the type of the inputs at these indices, which all have the same type."""
 # fmt: on
 _REARRANGING = frozenset({"Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 _DIVIDING = frozenset({"Div", "Mod"})
 _COUNTS = frozenset({"blocksize", "group", "num_groups", "num_outputs"})
-"""Attributes of one number that libraries divide by."""
+"""Scalar attributes that libraries divide by."""
 _STEPS = frozenset({"dilations", "kernel_shape", "strides"})
-"""Attributes of several such numbers."""
+"""List attributes that libraries divide by."""
 _FLOAT_TYPES = frozenset({1, 10, 11, 16})
 """float32, float16, float64, bfloat16 in `TensorProto.DataType`."""
 _INTEGER_TYPES = {2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 12: "<u4", 13: "<u8"}
@@ -53,15 +53,15 @@ _INTEGER_TYPES = {2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 12
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of the tensors of a graph."""
+    """What is known about the tensors of a graph."""
 
     names: set[str] = field(default_factory=set)
     floats: set[str] = field(default_factory=set)
     positive: set[str] = field(default_factory=set)
-    """Constants of integers, all above 0."""
+    """Integer constants whose values are all positive."""
 
     def add(self, name: str, *, is_float: bool, is_positive: bool = False) -> None:
-        """Take note of a tensor."""
+        """Record a tensor."""
         if name in self.names:
             raise ValueError("has two tensors of one name")
         if name:
@@ -71,13 +71,13 @@ class _Known:
 
 
 def check_arithmetic(graph: memoryview) -> None:
-    """Refuse a graph that may divide integers by what is not positive.
+    """Reject a graph that may divide integers by a value that is not positive.
 
     Args:
         graph: The bytes of an `onnx.GraphProto`.
 
     Raises:
-        ValueError: It may, or names a tensor twice; the message says where.
+        ValueError: The graph may do so, or names a tensor twice. The message says where.
     """
     known = _Known()
     nodes = []
@@ -94,7 +94,7 @@ def check_arithmetic(graph: memoryview) -> None:
 
 
 def _follow(node: memoryview, known: _Known) -> None:
-    """Check a node, and take note of what it returns."""
+    """Check a node and record its outputs."""
     entries = tuple(read_fields(node))
     inputs, outputs = (
         [bytes(entry.content).decode() for entry in entries if entry.number == number] for number in (1, 2)
@@ -106,14 +106,14 @@ def _follow(node: memoryview, known: _Known) -> None:
     if operator in _DIVIDING and not is_float and not (len(inputs) == 2 and inputs[1] in known.positive):
         raise ValueError(f"uses {operator} on what may be integers, by something else than a positive constant")
     for number, name in enumerate(outputs):
-        # The second output of MaxPool is places, that of no other operator here has another type than the first.
+        # The second output of MaxPool holds integer indices. All other operators here have outputs of a single type.
         known.add(name, is_float=is_float and not (operator == "MaxPool" and number), is_positive=is_positive)
 
 
 def _result(
     operator: str, inputs: Sequence[str], attributes: Mapping[str, memoryview], known: _Known
 ) -> tuple[bool, bool]:
-    """Whether a node returns floats, and whether constant integers above 0."""
+    """Return whether a node returns floats, and whether it returns positive integer constants."""
     if operator == "Constant":
         return _constant_of_node(attributes)
     if operator == "Cast":
@@ -128,7 +128,7 @@ def _result(
 
 
 def _constant_of_node(attributes: Mapping[str, memoryview]) -> tuple[bool, bool]:
-    """As `_constant`, of a node Constant; of one with several values nothing is known."""
+    """Like `_constant`, for a Constant node; nothing is known about one with several attributes."""
     if len(attributes) != 1:
         return False, False
     ((name, attribute),) = attributes.items()
@@ -140,7 +140,7 @@ def _constant_of_node(attributes: Mapping[str, memoryview]) -> tuple[bool, bool]
 
 
 def _constant(tensor: memoryview) -> tuple[bool, bool]:
-    """Whether a tensor holds floats, and whether integers above 0 and nothing else."""
+    """Return whether a tensor holds floats, and whether it holds only positive integers."""
     kind = _integer(tensor, 2)
     if kind not in _INTEGER_TYPES:
         return kind in _FLOAT_TYPES, False
@@ -149,14 +149,14 @@ def _constant(tensor: memoryview) -> tuple[bool, bool]:
 
 
 def _integers(tensor: memoryview, dtype: np.dtype[np.integer]) -> npt.NDArray[np.integer] | None:
-    """The numbers of a tensor of integers; None where they stand in several places, or in one that is not read here."""
+    """Return the values of an integer tensor, or None if they are in several fields or in one not supported here."""
     entries = [entry for entry in read_fields(tensor) if entry.number in (5, 7, 9, 11)]
     if not entries or len({entry.number for entry in entries}) != 1:
         return None
     if entries[0].number == 9:
         raw = entries[0].content
         return None if len(entries) > 1 or len(raw) % dtype.itemsize else np.frombuffer(raw, dtype)
-    # In two's complement, with 64 bits whatever the type.
+    # Two's complement with 64 bits, whatever the type.
     numbers = [number for entry in entries for number in _varints(entry)]
     return np.array(numbers, np.uint64).view(np.int64)
 
@@ -186,12 +186,12 @@ def _attributes(entries: Sequence[Field]) -> dict[str, memoryview]:
 
 
 def _input_type(value_info: memoryview) -> int:
-    """`TensorProto.DataType` of an input; 0 where it is no tensor."""
+    """Return the `TensorProto.DataType` of an input, or 0 if it is not a tensor."""
     return _integer(_content(_content(value_info, 2), 1), 1)
 
 
 def _single(message: memoryview, number: int) -> Field | None:
-    """A field that is there at most once: of two, parsers take the last or merge them."""
+    """Return a field that may occur at most once: parsers would take the last duplicate, or merge them."""
     found = [entry for entry in read_fields(message) if entry.number == number]
     if len(found) > 1:
         raise ValueError(f"has field {number} twice where one is expected")
@@ -213,5 +213,5 @@ def _integer(message: memoryview, number: int) -> int:
 
 
 def _varints(entry: Field) -> list[int]:
-    """The numbers of a field that may be written one by one or in one piece."""
+    """Return the numbers of a repeated field, packed or unpacked."""
     return [entry.integer] if entry.wire_type is WireType.VARINT else list(read_varints(entry.content))

@@ -1,12 +1,12 @@
-"""What an ONNX graph may hold before any library is given it.
+"""Validation of an ONNX graph before it is passed to any library.
 
-A graph is data, but not harmless data: it can name files outside its own (external data), operators of libraries that
-are loaded for it (custom domains), functions and subgraphs that hide both from whoever looks at the nodes, and loops
-that never end. The networks here need none of it. So everything that is not known to be needed is refused: fields of
-the format, domains, operators, types of attributes.
+A graph is data, but not harmless data. It can reference other files (external data), operators from libraries loaded
+for it (custom domains), functions and subgraphs that hide both from a check of the nodes, and infinite loops. The
+networks here need none of these. So this is an allowlist: every field of the format, domain, operator and attribute
+type that is not known to be needed is rejected.
 
-The bytes are read with `cascade_rt.bundles.protobuf_wire`, because the runtime has no ONNX package, and because a
-parser that knows everything is more than is needed to refuse. Field numbers are those of onnx.proto3
+The bytes are read with `cascade_rt.bundles.protobuf_wire`, because the onnx package is not a runtime dependency and a
+complete parser is not needed to reject a graph. Field numbers are those of onnx.proto3
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto3); the tests compare them with the onnx package.
 """
 
@@ -20,7 +20,8 @@ from cascade_rt.errors import BundleError
 MAX_NODES = 20_000
 MAX_INITIALIZERS = 20_000
 MAX_VERSION = 100
-"""Newest version of the format or of its operators, far from any there is: OpenVINO counts down from it."""
+"""Maximum version of the format or its operators, far above any existing one; limited as OpenVINO counts down from
+it."""
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
@@ -46,9 +47,9 @@ OPERATORS = frozenset({
     "Transpose", "Unsqueeze",
 })
 # fmt: on
-"""Operators of the standard domain that a graph may use: each computes tensors from tensors, once, always alike.
+"""Operators of the standard domain that a graph may use: deterministic functions from tensors to tensors.
 
-None runs a graph inside the graph (If, Loop, Scan), draws random numbers, or handles text, images or sequences.
+None of them runs a subgraph (If, Loop, Scan), draws random numbers, or handles text, images or sequences.
 """
 
 
@@ -59,7 +60,7 @@ class _Message:
     name: str
     wire_types: Mapping[int, tuple[WireType, ...]]
     refused: Mapping[int, str]
-    """Fields that are known and refused, and what they are."""
+    """Known fields that are rejected, with descriptions for messages."""
 
 
 _BYTES, _VARINT = (WireType.BYTES,), (WireType.VARINT,)
@@ -164,7 +165,7 @@ _TENSOR = _Message(
 
 
 class _RefusedError(ValueError):
-    """What is wrong with a graph; `code` is that of the error."""
+    """What is wrong with a graph; `code` becomes the code of the BundleError."""
 
     def __init__(self, message: str, code: str = "E_GRAPH") -> None:
         super().__init__(message)
@@ -172,16 +173,16 @@ class _RefusedError(ValueError):
 
 
 def check_graph(content: bytes, shown: str) -> None:
-    """Refuse an ONNX graph that holds anything but standard operators and their weights.
+    """Reject an ONNX graph that contains anything but standard operators and their weights.
 
     Args:
         content: The ONNX file.
-        shown: Which graph it is, for messages.
+        shown: Name of the graph, for messages.
 
     Raises:
-        BundleError: It is no ONNX graph (`E_GRAPH`); it names data in another file (`E_EXTERNAL_DATA`); or it has
-            operators of other domains or that are not in `OPERATORS`, functions, subgraphs, fields that this version
-            does not know, or integers divided by what may be 0 (`E_GRAPH`).
+        BundleError: The content is not an ONNX graph (`E_GRAPH`); it references data in another file
+            (`E_EXTERNAL_DATA`); or it has operators from other domains or not in `OPERATORS`, functions, subgraphs,
+            unknown fields, or integer divisions by a value that may be 0 (`E_GRAPH`).
     """
     try:
         _check_model(memoryview(content))
@@ -264,7 +265,7 @@ def _check_tensor(tensor: memoryview) -> None:
 
 
 def _known_fields(message: _Message, content: memoryview) -> Iterator[Field]:
-    """The fields of a message, each of which may be there and is written as it is to be."""
+    """Yield the fields of a message. Raises _RefusedError if one is not allowed or has the wrong wire type."""
     for entry in read_fields(content):
         expected = message.wire_types.get(entry.number)
         if expected is None:
@@ -276,14 +277,14 @@ def _known_fields(message: _Message, content: memoryview) -> Iterator[Field]:
 
 
 def _text_of(message: _Message, fields: Iterable[Field], number: int) -> str:
-    """The text of a field that is there at most once; empty where it is not there."""
+    """Return the text of a field that may occur at most once, or an empty string if it is missing."""
     found = [entry.content for entry in fields if entry.number == number]
     if len(found) > 1:
-        # Parsers take the last one; whoever reads the first one sees another graph.
+        # Parsers take the last one, so reading the first one would check a different graph.
         raise _RefusedError(f"{message.name} has field {number} twice")
     return bytes(found[0]).decode("utf-8") if found else ""
 
 
 def _quoted(text: str) -> str:
-    """A name from the file, short and without anything that a terminal would obey."""
+    """Quote a name from the file, truncated and without terminal control characters."""
     return ascii(text[:60])

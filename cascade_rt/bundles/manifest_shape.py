@@ -1,8 +1,8 @@
-"""What the free parts of a manifest hold, as far as anything reads them.
+"""Schema of the free-form parts of a manifest, limited to the values that are read.
 
-The export writes more into these parts than any code reads, and later versions may write more again. So what is read
-must have its shape, and the rest may be anything: a manifest of another shape is refused when the bundle is opened, not
-where somebody asks for a table of it.
+The export writes more into these parts than any code reads, and later versions may add more. So values that are read
+must match the schema, and the rest is unrestricted. A manifest that does not match is rejected when the bundle is
+opened, not later when a value is needed.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A single value of one of some types; a whole number is a number too, a truth value is none."""
+    """A scalar of one of the given types. Types must match exactly, so a bool is not an int."""
 
     name: str
     types: tuple[type, ...]
@@ -21,21 +21,21 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list, each entry of which has a shape."""
+    """A list whose entries all have the given shape."""
 
     entry: "Shape"
 
 
 @dataclass(frozen=True, slots=True)
 class TableOf:
-    """An object with any keys, each value of which has a shape."""
+    """An object with arbitrary keys whose values all have the given shape."""
 
     value: "Shape"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An object with some keys that have a shape each, and any others."""
+    """An object with a shape for each known key; other keys are unrestricted."""
 
     required: Mapping[str, "Shape"] = field(default_factory=dict)
     optional: Mapping[str, "Shape"] = field(default_factory=dict)
@@ -75,7 +75,7 @@ FREE_PARTS: Mapping[str, Shape] = {
 
 
 def check_shape(value: Any, shape: Shape, where: str) -> None:
-    """Raise ValueError where a value of a JSON document has another shape; the message says which value it is."""
+    """Raise ValueError if a value of a JSON document does not have the given shape. The message names the value."""
     if isinstance(shape, Value):
         _check_value(value, shape, where)
     elif isinstance(shape, ListOf):
@@ -93,7 +93,7 @@ def _check_value(value: Any, shape: Value, where: str) -> None:
 
 
 def _is_float(number: int) -> bool:
-    """Whether a whole number has a place among the floats, as which it is shown."""
+    """Whether an integer can be converted to a float, as which it is displayed."""
     try:
         return math.isfinite(float(number))
     except OverflowError:

@@ -1,9 +1,9 @@
-"""The wire format of Protocol Buffers, as far as a message can be read without knowing what it means.
+"""Schema-less reader of the Protocol Buffers wire format.
 
 https://protobuf.dev/programming-guides/encoding/
 
-Nothing is copied and nothing is followed into: a message inside a message is one more view of the same bytes, which the
-caller may open or not. So the work is bounded by the bytes times the levels that the caller opens.
+Nothing is copied and there is no recursion: a nested message is another view of the same bytes, which the caller may
+parse or not. So the work is bounded by the number of bytes times the number of levels the caller parses.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ _LONGEST_VARINT = 10
 
 
 class WireType(IntEnum):
-    """How a value is written."""
+    """How a value is encoded."""
 
     VARINT = 0
     FIXED64 = 1
     BYTES = 2
-    """Text, bytes, a message, or many numbers in one."""
+    """Text, bytes, a message, or packed numbers."""
     FIXED32 = 5
 
 
@@ -29,28 +29,28 @@ _FIXED_LENGTHS = {WireType.FIXED64: 8, WireType.FIXED32: 4}
 
 
 class WireError(ValueError):
-    """The bytes are not a message; the message says where."""
+    """The bytes are not a valid message; the error message says where."""
 
 
 class Field(NamedTuple):
-    """One field of a message as it stands in the bytes."""
+    """One field of a message as encoded."""
 
     number: int
     wire_type: WireType
     integer: int
-    """The value of a varint, unsigned; else 0."""
+    """The unsigned value if the field is a varint, else 0."""
     content: memoryview
-    """The bytes of the value of any other type; else empty."""
+    """The bytes of the value if the field is not a varint, else empty."""
 
 
 def read_fields(message: memoryview) -> Iterator[Field]:
-    """Read the fields of a message in the order of its bytes.
+    """Read the fields of a message in the order in which they are encoded.
 
     Args:
-        message: Bytes, one dimension.
+        message: One-dimensional view of the bytes.
 
     Raises:
-        WireError: A field is cut off, has a number that does not exist, or a type that no encoder writes any more.
+        WireError: A field is truncated, has an invalid number, or has an obsolete or unknown wire type.
     """
     position, end = 0, len(message)
     empty = message[:0]
@@ -76,10 +76,10 @@ def read_fields(message: memoryview) -> Iterator[Field]:
 
 
 def read_varints(content: memoryview) -> Iterator[int]:
-    """Read numbers that are written in one piece.
+    """Read packed varints.
 
     Raises:
-        WireError: The last one is cut off, or one is too long.
+        WireError: The last varint is truncated, or one is too long.
     """
     position = 0
     while position < len(content):
@@ -88,7 +88,7 @@ def read_varints(content: memoryview) -> Iterator[int]:
 
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Read a number of 64 bits; returns it and where the next thing begins."""
+    """Read a varint of up to 64 bits; return its value and the position after it."""
     if position < len(message) and message[position] < 0x80:
         return message[position], position + 1
     value = 0

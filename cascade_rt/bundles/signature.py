@@ -1,7 +1,7 @@
-"""Signatures of bundles: Ed25519 over the bytes of the manifest, which hashes everything else.
+"""Bundle signatures: Ed25519 over the bytes of the manifest, which contains the hashes of all other files.
 
-The signature is a file of 64 bytes beside the manifest, `manifest.json.sig`; keys are PEM files, as OpenSSL makes and
-reads them, so that a signature can also be checked without this code:
+The signature is a 64-byte file next to the manifest, `manifest.json.sig`. Keys are PEM files compatible with OpenSSL,
+so that a signature can also be checked without this code:
 
     openssl pkeyutl -verify -pubin -inkey PUBLIC.pem -rawin -in manifest.json -sigfile manifest.json.sig
 """
@@ -20,10 +20,10 @@ MAX_KEY_BYTES = 1 << 14
 
 
 def generate_key_pair(private_key: Path, public_key: Path) -> None:
-    """Make a new pair of keys; only the owner can read the private one (mode 0600).
+    """Generate a key pair. The private key is readable by its owner only (mode 0600).
 
     Raises:
-        OutputExistsError: One of the files is there; a key is never replaced.
+        OutputExistsError: One of the files exists; a key is never replaced.
         OutputError: A file cannot be written.
         BackendUnavailableError: The package `cryptography` is not installed.
     """
@@ -41,7 +41,7 @@ def generate_key_pair(private_key: Path, public_key: Path) -> None:
 
 
 def sign(manifest: bytes, private_key: Path) -> bytes:
-    """The signature of a manifest.
+    """Sign a manifest.
 
     Raises:
         UsageError: The file is not an Ed25519 private key without a password.
@@ -51,15 +51,15 @@ def sign(manifest: bytes, private_key: Path) -> bytes:
 
 
 def check_signature(manifest: bytes, signature_path: Path, public_key: Path) -> None:
-    """Refuse a manifest that the owner of a key has not signed.
+    """Reject a manifest that was not signed with the given key.
 
     Args:
-        manifest: The very bytes that are parsed afterwards.
-        signature_path: The file of the signature.
-        public_key: The key that is trusted.
+        manifest: The same bytes that are parsed afterwards.
+        signature_path: The signature file.
+        public_key: The trusted key.
 
     Raises:
-        BundleError: There is no signature, or it is not one of this manifest by this key (`E_SIGNATURE`).
+        BundleError: The signature is missing, or is not a signature of this manifest by this key (`E_SIGNATURE`).
         UsageError: The file is not an Ed25519 public key.
         BackendUnavailableError: The package `cryptography` is not installed.
     """
@@ -125,7 +125,7 @@ def _load_public(path: Path) -> Any:
 
 
 def _read_key(path: Path) -> bytes:
-    # A key is the user's own: it may well be behind a symbolic link.
+    # The key is the user's own file, so a symbolic link is fine.
     try:
         return read_plain_file(path.resolve(), MAX_KEY_BYTES)
     except NotAPlainFileError as error:
@@ -135,7 +135,7 @@ def _read_key(path: Path) -> bytes:
 
 
 def _write_secret(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read, from its first moment on."""
+    """Write a new file that is readable by its owner only from the moment it is created."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

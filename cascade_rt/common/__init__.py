@@ -1,1 +1,1 @@
-"""What every part of the library uses: paths, files, arguments, labels, tensors, and nothing of the cascade."""
+"""Utilities shared by the whole library: paths, files, arguments, labels, tensors. Independent of the cascade."""

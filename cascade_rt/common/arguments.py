@@ -1,4 +1,4 @@
-"""What callers pass to the public functions, looked at before the work: a wrong type would show late and oddly."""
+"""Early validation of arguments to public functions: a wrong type would otherwise fail late and obscurely."""
 
 import os
 from pathlib import Path
@@ -8,29 +8,29 @@ from cascade_rt.errors import UsageError
 
 
 def check_argument(name: str, given: object, kind: type | tuple[type, ...], what: str) -> None:
-    """Refuse an argument of another type.
+    """Check the type of an argument.
 
     Args:
         name: The argument's name.
-        given: What was passed.
-        kind: Its type, or several.
-        what: What it has to be, in words.
+        given: The value passed.
+        kind: The accepted type or types.
+        what: Description of what is accepted, for the message.
 
     Raises:
-        UsageError: It is something else.
+        UsageError: The value has another type.
     """
-    # True is an int, and never meant as one.
+    # bool is a subclass of int, but a bool passed for a number is a mistake.
     if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
         raise UsageError(f"{name}: is {type(given).__name__}; pass {what}")
 
 
 def check_function(name: str, given: object, what: str) -> None:
-    """Refuse what cannot be called; raises like `check_argument`."""
+    """Check that an argument is callable. Raises like `check_argument`."""
     if not callable(given):
         raise UsageError(f"{name}: is {type(given).__name__}; pass {what}")
 
 
 def as_path(name: str, given: Any) -> Path:
-    """A path as `Path`; raises like `check_argument` where it is none."""
+    """Convert a path argument to `Path`. Raises like `check_argument` if it is not a path."""
     check_argument(name, given, (str, os.PathLike), "a path, as text or as a Path")
     return Path(given)

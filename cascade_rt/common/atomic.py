@@ -1,4 +1,4 @@
-"""Writing a file so that it is there completely or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import contextlib
 import errno
@@ -12,31 +12,31 @@ from typing import BinaryIO
 from cascade_rt.common.outputs import check_file, write_error
 
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-"""What file systems say that have no fsync of folders, some network ones among them."""
+"""Errors from file systems that do not support fsync on folders, such as some network file systems."""
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None], *, overwrite: bool) -> None:
-    """Create or replace a file in one step: whoever looks sees the old file or the whole new one.
+    """Create or replace a file atomically: readers see either the old file or the complete new one.
 
-    `write` fills a temporary file in the same folder, which is flushed to the disk and then renamed; then the folder is
-    flushed too, so that the file is there also after a power failure. If anything fails, also by Ctrl-C, the temporary
-    file is removed and a file that was there before is unchanged. One exception: where the folder's flush fails, an old
-    file has been replaced by then, and a new one is taken away again.
+    `write` fills a temporary file in the same folder, which is synced to disk and then renamed. The folder is then
+    synced too, so that the file survives a power failure. On any failure, including Ctrl-C, the temporary file is
+    removed and an existing file is left unchanged. One exception: if syncing the folder fails, an existing file has
+    already been replaced, and a newly created file is removed again.
 
     Args:
-        path: Where the file goes. A symbolic link is replaced, not followed.
-        write: Writes the content to the binary file it is given; errors other than `OSError` pass through.
-        overwrite: Whether a file that is already there may be replaced. It is looked for once, at the start.
+        path: The file to write. A symbolic link is replaced, not followed.
+        write: Writes the content to the binary file it is given. Errors other than `OSError` pass through.
+        overwrite: Whether an existing file may be replaced. Checked once, at the start.
 
     Raises:
-        OutputExistsError: The file is already there and `overwrite` is false.
-        OutputError: The path is a folder, its folder does not exist, or the system refuses to write; the code is
-            `E_NOSPACE` where it has no room.
+        OutputExistsError: The file already exists and `overwrite` is false.
+        OutputError: The path is a folder, its folder does not exist, or writing fails. The code is `E_NOSPACE` if there
+            is no space left.
     """
     target = Path(path)
     check_file(target, overwrite=overwrite)
     is_new = not os.path.lexists(target)
-    # Not tempfile: its files can be read by their owner only, and the result would keep that.
+    # Not tempfile: it creates files with mode 0600, and the result would keep that mode.
     temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], None]
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool) -> None:
-    """Create or replace a file with this content in one step; raises like `atomic_write`."""
+    """Create or replace a file with the given content atomically. Raises like `atomic_write`."""
     atomic_write(path, lambda file: _write_all(file, content), overwrite=overwrite)
 
 
@@ -67,9 +67,9 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files left behind by a killed writer; raises OutputError.
+    """Remove temporary files left behind by a killed writer. Raises OutputError.
 
-    Only for a file that no other process is writing now.
+    Call this only if no other process is writing the file.
     """
     try:
         for leftover in path.parent.glob(f"{_temporary_prefix(path)}*.tmp"):
@@ -79,7 +79,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush to the disk which files a folder holds; nothing on systems where that cannot be asked for."""
+    """Sync a folder's entries to disk; a no-op on systems that do not support it."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -93,5 +93,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _temporary_prefix(path: Path) -> str:
-    """How temporary files of a path begin: short, for the name itself may be as long as the system allows."""
+    """Return the prefix of a path's temporary files: a short hash, as the name itself may be of maximum length."""
     return f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"

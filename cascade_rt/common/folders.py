@@ -1,4 +1,4 @@
-"""Walking through a folder of scans so that none is left out without a word."""
+"""Recursive folder traversal that never skips a folder silently."""
 
 import os
 from collections import deque
@@ -12,25 +12,28 @@ from cascade_rt.errors import InputError
 
 @dataclass(slots=True)
 class FolderContent:
-    """What lies in one folder."""
+    """The entries of one folder."""
 
     path: Path
     folders: list[str]
-    """Names of the folders in it, sorted; those that are taken out of the list are not entered."""
+    """Names of the subfolders, sorted. Removing a name from the list prevents the walk from entering that folder."""
     files: list[str]
-    """Names of everything else, sorted: files, and links that lead nowhere."""
+    """Names of everything else, sorted, including broken links."""
 
 
 def walk_folder(root: Path, on_error: Callable[[OSError], None]) -> Iterator[FolderContent]:
     """Yield a folder and all folders below it, each once, however many links lead to it.
 
-    Links to folders are followed, behind the folders that lie there themselves: a folder that can be reached in both
-    ways has its own path, and a link that leads back into its own folder is not followed round and round.
+    Links to folders are followed after all real folders, so that a folder reachable both ways is reported under its
+    real path. Link cycles are not followed.
 
     Args:
-        root: Where to begin.
-        on_error: Called with what the system says of a folder that cannot be read, whose `filename` is its path; the
-            others follow nevertheless, unless it raises.
+        root: The folder to start from.
+        on_error: Called with the OSError for a folder that cannot be read; its `filename` is the folder's path. The
+            walk continues unless the callback raises.
+
+    Yields:
+        The content of each folder.
     """
     seen: set[tuple[int, int]] = set()
     waiting, links = deque([root]), deque[Path]()
@@ -52,7 +55,7 @@ def walk_folder(root: Path, on_error: Callable[[OSError], None]) -> Iterator[Fol
 
 
 def unreadable_folder(error: OSError) -> InputError:
-    """The error of ours for a folder that `walk_folder` could not read."""
+    """Convert an OSError from `walk_folder` to an InputError."""
     return InputError(
         f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions, or remove it",
         code="E_READ",
@@ -60,12 +63,12 @@ def unreadable_folder(error: OSError) -> InputError:
 
 
 def raise_unreadable(error: OSError) -> NoReturn:
-    """For `walk_folder`: refuse all of it where one folder cannot be read."""
+    """Raise InputError; an `on_error` callback that aborts `walk_folder` at the first unreadable folder."""
     raise unreadable_folder(error) from error
 
 
 def _look_into(folder: Path) -> tuple[FolderContent, set[str]]:
-    """The content of a folder, and which of the folders in it are links."""
+    """Return the content of a folder and the names of its subfolders that are links."""
     content, linked = FolderContent(folder, [], []), set()
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -82,5 +85,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link into itself, or into a folder that cannot be entered: whoever opens it is told.
+        # A link to itself or into an inaccessible folder: opening it will report the error.
         return False

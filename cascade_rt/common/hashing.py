@@ -1,4 +1,4 @@
-"""The hash that tells whether a file is the one that was written, or the one that was read."""
+"""SHA-256 of files, to tell whether a file is the one that was written or read."""
 
 import hashlib
 import io
@@ -13,20 +13,20 @@ _STEP_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file as it was when it was looked at."""
+    """Hash and size of a file at the time it was read."""
 
     sha256: str
     bytes: int
 
 
 class HashedFile(io.RawIOBase):
-    """A file that is read once from its start to its end and hashed on the way.
+    """A file that is read once, sequentially, and hashed while it is read.
 
-    What it says is of the bytes that were read: another file may have the name by the time the reading ends.
+    The record describes the bytes actually read, even if the path refers to another file by then.
 
     Raises:
-        NotAPlainFileError: It is a folder, a pipe or a device.
-        OSError: It is not there, or cannot be read.
+        NotAPlainFileError: The path is a folder, a pipe or a device.
+        OSError: The file does not exist or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -34,15 +34,15 @@ class HashedFile(io.RawIOBase):
         self._hash, self._bytes = hashlib.sha256(), 0
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The descriptor of the open file."""
+        """Return the file descriptor."""
         return self._file.fileno()
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the start of a buffer of bytes, and return how many these are; 0 at the end of the file."""
+        """Read bytes into a buffer and return their number; 0 at the end of the file."""
         view = memoryview(buffer).cast("B")
         count = self._file.readinto(view) or 0
         self._hash.update(view[:count])
@@ -50,7 +50,7 @@ class HashedFile(io.RawIOBase):
         return count
 
     def record(self) -> FileRecord:
-        """Read what is left, and return hash and size of all that was read."""
+        """Read the rest of the file and return the hash and size of everything read."""
         scratch = bytearray(_STEP_BYTES)
         while self.readinto(scratch):
             pass
@@ -58,18 +58,18 @@ class HashedFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the file."""
-        # A file that could not be opened is closed as well, when it is forgotten.
+        # If opening failed, the garbage collector still calls close().
         if hasattr(self, "_file"):
             self._file.close()
         super().close()
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal; raises like `HashedFile`."""
+    """Return the SHA-256 of a file's content in hexadecimal. Raises like `HashedFile`."""
     return record_file(path).sha256
 
 
 def record_file(path: str | os.PathLike[str]) -> FileRecord:
-    """Hash and size of a file; raises like `HashedFile`."""
+    """Return the hash and size of a file. Raises like `HashedFile`."""
     with HashedFile(path) as file:
         return file.record()

@@ -2,8 +2,8 @@
 
     Dice = 2 TP / (2 TP + FP + FN)      SEN = TP / (TP + FN)      SPE = TN / (TN + FP)       (Eq. 18 to 20)
 
-Undefined cases: two empty masks agree, so their Dice is 1; an empty prediction of something, or the other way round,
-has Dice 0; SEN without anything to find, and SPE without any background, are NaN and have to be left out of a mean.
+Edge cases: two empty masks agree, so their Dice is 1. If exactly one mask is empty, Dice is 0. SEN without positives
+and SPE without negatives in the truth are NaN and must be left out of means.
 """
 
 import math
@@ -18,12 +18,12 @@ Mask = npt.NDArray[np.bool_]
 
 SampleSet = Literal["positive", "all"]
 SAMPLE_SETS: tuple[SampleSet, ...] = get_args(SampleSet)
-"""Which slices or cases a mean is over: those that hold the target in the truth, or all."""
+"""Which slices or cases are averaged: those whose ground truth contains the target, or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How a prediction and the truth meet, in voxels. Adding two pools them."""
+    """Confusion counts of a prediction against the ground truth, in voxels. Adding two instances pools them."""
 
     true_positive: int
     false_positive: int
@@ -40,34 +40,34 @@ class Confusion:
 
     @property
     def positive(self) -> int:
-        """TP + FN: what there is to find."""
+        """TP + FN: positive voxels in the truth."""
         return self.true_positive + self.false_negative
 
     @property
     def found(self) -> int:
-        """TP + FP: what was predicted."""
+        """TP + FP: predicted voxels."""
         return self.true_positive + self.false_positive
 
     @property
     def dice(self) -> float:
-        """2 TP / (2 TP + FP + FN); 1 where both masks are empty."""
+        """2 TP / (2 TP + FP + FN); 1 if both masks are empty."""
         total = 2 * self.true_positive + self.false_positive + self.false_negative
         return 2 * self.true_positive / total if total else 1.0
 
     @property
     def sensitivity(self) -> float:
-        """TP / (TP + FN); NaN where there is nothing to find."""
+        """TP / (TP + FN); NaN if the truth has no positives."""
         return self.true_positive / self.positive if self.positive else math.nan
 
     @property
     def specificity(self) -> float:
-        """TN / (TN + FP); NaN where there is no background."""
+        """TN / (TN + FP); NaN if the truth has no background."""
         negative = self.true_negative + self.false_positive
         return self.true_negative / negative if negative else math.nan
 
 
 def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusion:
-    """Count how two binary masks of equal shape meet."""
+    """Count TP, FP, FN and TN of two binary masks of equal shape."""
     if prediction.shape != truth.shape:
         raise ValueError(f"masks must have equal shapes, got {prediction.shape} and {truth.shape}")
     predicted, true = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
@@ -76,37 +76,37 @@ def confusion(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> Confusio
 
 
 def dice(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> float:
-    """Dice of two binary masks of equal shape; 1 where both are empty."""
+    """Return the Dice coefficient of two binary masks of equal shape; 1 if both are empty."""
     return confusion(prediction, truth).dice
 
 
 @dataclass(frozen=True, slots=True)
 class Average:
-    """Mean and spread of the values that are defined."""
+    """Mean and standard deviation of the defined values."""
 
     mean: float
-    """NaN without any value."""
+    """NaN if there are no values."""
     deviation: float
-    """Standard deviation of the sample (divisor n - 1); NaN with fewer than two values."""
+    """Sample standard deviation (divisor n - 1); NaN for fewer than two values."""
     count: int
-    """Values that the mean is over."""
+    """Number of values averaged."""
     undefined: int
-    """NaN values that were left out."""
+    """Number of NaN values left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The three metrics, each averaged over slices or over cases."""
+    """The three metrics, each averaged over slices or cases."""
 
     dice: Average
     sensitivity: Average
     specificity: Average
     both_empty: int
-    """Slices or cases with nothing in the truth and nothing predicted; each counts as Dice 1."""
+    """Slices or cases where truth and prediction are both empty; each counts as Dice 1."""
 
 
 def average(values: Iterable[float]) -> Average:
-    """Average the values that are not NaN, and count those that are."""
+    """Average the values that are not NaN, and count those that are NaN."""
     given = list(values)
     defined = [value for value in given if not math.isnan(value)]
     return Average(
@@ -118,7 +118,7 @@ def average(values: Iterable[float]) -> Average:
 
 
 def average_scores(samples: Sequence[Confusion], chosen: SampleSet) -> Scores:
-    """Average Dice, SEN and SPE over slices or cases, each of the same weight."""
+    """Average Dice, SEN and SPE over slices or cases with equal weights."""
     over = [sample for sample in samples if chosen == "all" or sample.positive]
     return Scores(
         dice=average(sample.dice for sample in over),
@@ -129,5 +129,5 @@ def average_scores(samples: Sequence[Confusion], chosen: SampleSet) -> Scores:
 
 
 def pool(samples: Iterable[Confusion]) -> Confusion:
-    """Add up the counts of slices or cases, as if they were one image."""
+    """Sum the counts of slices or cases, as if they were one image."""
     return sum(samples, start=Confusion(0, 0, 0, 0))

@@ -1,4 +1,4 @@
-"""Where results go: checked before the work begins, created when it is done. Every command and function asks here."""
+"""Output paths: checked before the work begins, created when it is done. Used by every command and function."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ from pathlib import Path
 from cascade_rt.errors import OutputError, OutputExistsError, UsageError
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""The disk is full, the quota is used up, or a file may not become that long."""
+"""The disk is full, the quota is exceeded, or the file would be too large."""
 
 
 def check_files(files: Iterable[Path | None], inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Check before the work begins that each of these files can be written; None stands for one not asked for.
+    """Check before the work begins that each of these files can be written; None stands for a file not requested.
 
     Raises:
-        UsageError: Two of them are one file, or one is an input (`E_SAME_FILE`).
+        UsageError: Two of them are the same file, or one is an input (`E_SAME_FILE`).
         OutputError: A file or its folder cannot be written.
         OutputExistsError: A file exists and `overwrite` is off.
     """
@@ -41,12 +41,12 @@ def refuse_inputs(results: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _identities(path: Path) -> Iterator[Path | tuple[int, int]]:
-    """What tells whether two paths are one file: where they lead and, if it exists, the file itself."""
+    """Yield keys that identify a file: its real path and, if it exists, device and inode."""
     try:
         yield Path(os.path.realpath(path))
         status = path.stat()
     except OSError:
-        # Whoever opens it is told what is wrong with it.
+        # Opening the file will report the error.
         return
     yield status.st_dev, status.st_ino
 
@@ -55,7 +55,7 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Check that a file may be created at a path: its folder exists, and nothing is in the way.
 
     Raises:
-        OutputError: The path is a folder, its folder does not exist, or the system takes no such name.
+        OutputError: The path is a folder, its folder does not exist, or the name is invalid on this system.
         OutputExistsError: The file exists and `overwrite` is off.
     """
     target = Path(path)
@@ -77,7 +77,7 @@ def check_folder(folder: Path) -> None:
     """Check that files can be created in a folder, or in the nearest one that exists if it has yet to be created.
 
     Raises:
-        OutputError: They cannot, or a file is in the way.
+        OutputError: No files can be created there, or a file is in the way.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
@@ -88,16 +88,16 @@ def check_folder(folder: Path) -> None:
 def probe_folder(folder: Path) -> None:
     """Check that files can be created in a folder, by creating one and removing it.
 
-    Permissions alone do not tell: the disk may be full or mounted read-only.
+    Permissions alone are not sufficient: the disk may be full or mounted read-only.
 
     Raises:
-        OutputError: They cannot; the code is `E_NOSPACE` if there is no room.
+        OutputError: No files can be created. The code is `E_NOSPACE` if there is no space left.
     """
     probe = folder / f".{secrets.token_hex(8)}.tmp"
     try:
         try:
             with probe.open("xb") as file:
-                # An empty file fits on a full disk.
+                # Write a byte, because an empty file can be created even on a full disk.
                 file.write(b"x")
         finally:
             probe.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def probe_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder for results, if there is none; OutputError if that fails."""
+    """Create a folder for results if it does not exist. Raises OutputError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Importing a package that not every install has, and the command that installs it."""
+"""Import of optional packages, and the commands that install them."""
 
 import importlib
 import shlex
@@ -19,12 +19,12 @@ PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
     "export": (*_TRAIN, "onnx>=1.21", "onnxscript>=0.7.2"),
     "comparators": (*_TRAIN, "monai>=1.6"),
 }
-"""What each extra installs, as in `pyproject.toml`. Messages name these and not the extra: cascade-rt is in no
-index, and whoever registers its name there would be installed in its place."""
+"""Packages of each extra, as in `pyproject.toml`. Messages name these packages and not the extra: cascade-rt is not on
+any package index, and anyone who registered its name there would have their package installed instead."""
 
 
 def pip_install(extra: str, *options: str) -> str:
-    """The command that installs the packages of an extra.
+    """Return the command that installs the packages of an extra.
 
     Args:
         extra: The extra of cascade-rt.
@@ -34,16 +34,16 @@ def pip_install(extra: str, *options: str) -> str:
 
 
 def import_package(name: str, *, needed_by: str, extra: str) -> Any:
-    """Import a package, or a module of it, that only one thing needs.
+    """Import an optional package or one of its modules.
 
     Args:
         name: The package or module.
-        needed_by: What needs it, for the message.
+        needed_by: The feature that needs it, for the message.
         extra: The extra of cascade-rt that installs it.
 
     Raises:
-        BackendUnavailableError: It is not installed, or a shared library that it needs cannot be loaded. A package
-            whose own Python imports are broken keeps its own error.
+        BackendUnavailableError: The package is not installed, or a shared library it needs cannot be loaded. If the
+            package's own Python imports fail, their error is passed through.
     """
     package = name.partition(".")[0]
     try:

@@ -1,7 +1,7 @@
-"""Voxels of a mask as runs along its rows: what belongs together is found without a look at the empty rest.
+"""Run-length representation of masks, for connected components without visiting the empty voxels.
 
-A mask holds far fewer runs than voxels, so thousands of specks anywhere in a long scan cost no more memory than a few
-megabytes, where an image of component numbers takes four bytes a voxel.
+A mask has far fewer runs than voxels, so thousands of specks anywhere in a long scan take only a few megabytes, whereas
+a component label image takes four bytes per voxel.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,16 +18,16 @@ Pixels = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Runs:
-    """Stretches of neighbouring voxels in a row, in the order of the mask.
+    """Runs of adjacent voxels within a row, in mask order.
 
-    Positions count through the mask with an empty column behind each row and an empty row behind each slice, so that no
-    run touches another across an edge of the image.
+    Positions are flat indices into the mask padded with an empty column after each row and an empty row after each
+    slice, so that no run touches another across an image edge.
     """
 
     starts: Places
     """`[run]`, position of the first voxel."""
     stops: Places
-    """`[run]`, position behind the last voxel."""
+    """`[run]`, position after the last voxel."""
     shape: tuple[int, int, int]
     """`(z, row, col)` of the mask."""
 
@@ -39,7 +39,7 @@ class Runs:
 
     @property
     def lengths(self) -> Places:
-        """Voxels of each run."""
+        """Number of voxels of each run."""
         return self.stops - self.starts
 
     @property
@@ -49,32 +49,33 @@ class Runs:
 
     @property
     def rows(self) -> Places:
-        """The row of each run in its slice."""
+        """The row of each run within its slice."""
         return self.starts % self.slice_stride // self.row_stride
 
     @property
     def columns(self) -> tuple[Places, Places]:
-        """The first column of each run, and the one behind its last."""
+        """The first column of each run, and the column after its last."""
         first = self.starts % self.row_stride
         return first, first + self.lengths
 
     @property
     def row_stride(self) -> int:
-        """Positions from a row to the next."""
+        """Distance in positions from one row to the next."""
         return self.shape[2] + 1
 
     @property
     def slice_stride(self) -> int:
-        """Positions from a slice to the next."""
+        """Distance in positions from one slice to the next."""
         return (self.shape[1] + 1) * self.row_stride
 
 
 def find_runs(mask: npt.NDArray[np.uint8], belongs: Callable[[npt.NDArray[np.uint8]], Pixels]) -> Runs:
-    """Find the runs of some labels.
+    """Find the runs of the selected labels.
 
     Args:
         mask: `[z, row, col]`, labels.
-        belongs: Says which pixels `[row, col]` are meant; it is asked for rows that are not all 0.
+        belongs: Maps label rows `[row, col]` to a boolean array of the selected pixels. Called only with rows that are
+            not all 0.
     """
     slices, rows, cols = mask.shape
     none = Runs(np.zeros(0, np.int64), np.zeros(0, np.int64), (slices, rows, cols))
@@ -90,7 +91,7 @@ def find_runs(mask: npt.NDArray[np.uint8], belongs: Callable[[npt.NDArray[np.uin
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Peaks:
-    """The largest value in each of some runs, in the order of the mask."""
+    """The maximum value in each of a set of runs, in mask order."""
 
     starts: Places
     """`[run]`, position of the first voxel, as in `Runs`."""
@@ -99,7 +100,7 @@ class Peaks:
 
     @classmethod
     def joined(cls, parts: Iterable["Peaks"]) -> "Peaks":
-        """The peaks of several parts of a mask as one."""
+        """Concatenate the peaks of several parts of a mask."""
         none = cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
         both = [none, *parts]
         starts = np.concatenate([part.starts for part in both])
@@ -107,19 +108,19 @@ class Peaks:
         return cls(starts[order], np.concatenate([part.values for part in both])[order])
 
     def of(self, runs: Runs) -> npt.NDArray[np.float32]:
-        """`[run]`, the peaks of runs that are all among these."""
+        """Look up the peaks `[run]` of runs, all of which must be contained in this object."""
         return self.values[np.searchsorted(self.starts, runs.starts)]
 
 
 def find_peaks(
     pixels: Pixels, values: npt.NDArray[np.floating[Any]], corner: tuple[int, int, int], shape: tuple[int, ...]
 ) -> Peaks:
-    """Find the largest value in each run of a part of a slice.
+    """Find the maximum value in each run of a part of a slice.
 
     Args:
-        pixels: `[row, col]`, what belongs to the runs; nothing beside it in the slice does.
+        pixels: `[row, col]`, the pixels of the runs. The rest of the slice must not contain any.
         values: `[row, col]`.
-        corner: `(z, row, col)` of its first pixel.
+        corner: `(z, row, col)` of the first pixel of this part.
         shape: `(z, row, col)` of the mask.
     """
     rows, cols = pixels.shape
@@ -136,31 +137,34 @@ def find_peaks(
 
 
 def touching(runs: Runs, others: Runs, *, across_slices: bool = True) -> tuple[Places, Places]:
-    """Return the pairs of a run and one of the others, by number, that share a face, an edge or a corner.
+    """Return the index pairs of runs and other runs that share a face, an edge or a corner.
 
     Args:
         runs: Runs of a mask.
         others: Other runs of the same mask.
-        across_slices: Whether voxels of neighbouring slices can touch.
+        across_slices: Whether voxels of adjacent slices can touch.
+
+    Returns:
+        `[pair]` indices into `runs`, and `[pair]` indices into `others`.
     """
     return _pairs(runs, others, product((-1, 0, 1) if across_slices else (0,), (-1, 0, 1)))
 
 
 def connected(runs: Runs, *, across_slices: bool = True) -> tuple[int, npt.NDArray[np.intp]]:
-    """Divide runs into pieces whose voxels share a face, an edge or a corner.
+    """Find connected components, whose voxels share a face, an edge or a corner.
 
     Args:
         runs: Runs of a mask.
-        across_slices: Whether voxels of neighbouring slices can touch.
+        across_slices: Whether voxels of adjacent slices can touch.
 
     Returns:
-        How many pieces there are, and `[run]`, the number of each run's piece, counted in the order of the mask.
+        The number of components, and `[run]`, the component of each run, numbered in mask order.
     """
     from scipy.sparse import coo_array, csgraph
 
     if not len(runs):
         return 0, np.zeros(0, dtype=np.intp)
-    # Half of the directions: who touches whom is the same both ways.
+    # Half of the directions suffice because touching is symmetric.
     steps = ((0, 1), (1, -1), (1, 0), (1, 1)) if across_slices else ((0, 1),)
     ends = _pairs(runs, runs, steps)
     graph = coo_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(len(runs), len(runs)))
@@ -169,21 +173,21 @@ def connected(runs: Runs, *, across_slices: bool = True) -> tuple[int, npt.NDArr
 
 
 def erase(mask: npt.NDArray[np.uint8], runs: Runs) -> None:
-    """Set all voxels of some of its runs to 0, in place."""
+    """Set all voxels of the given runs to 0, in place."""
     places = (runs.slices, runs.rows, *runs.columns)
     for index, row, first, behind in zip(*(place.tolist() for place in places), strict=True):
         mask[index, row, first:behind] = 0
 
 
 def _pairs(runs: Runs, others: Runs, steps: Iterable[tuple[int, int]]) -> tuple[Places, Places]:
-    """Pairs of a run and one of the others that touch it so many slices and rows away."""
+    """Return the index pairs of runs that touch at any of the given `(slice, row)` offsets."""
     pairs = [_pairs_at(runs, others, z * runs.slice_stride + row * runs.row_stride) for z, row in steps]
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return one, other
 
 
 def _pairs_at(runs: Runs, others: Runs, step: int) -> tuple[Places, Places]:
-    """Pairs of a run, moved by a step, and each of the others that overlaps it or ends where it begins."""
+    """Return the index pairs of runs, shifted by `step`, and others that overlap or directly adjoin them."""
     first = np.searchsorted(others.stops, runs.starts + step, side="left")
     behind = np.searchsorted(others.starts, runs.stops + step, side="right")
     counts = behind - first
@@ -193,7 +197,7 @@ def _pairs_at(runs: Runs, others: Runs, step: int) -> tuple[Places, Places]:
 
 
 def _edges(pixels: Pixels) -> npt.NDArray[np.intp]:
-    """Where a run begins and where it has ended, in turn, through rows `[row, col]` with a column behind each."""
+    """Return the alternating start and stop positions of runs in `[row, col]`, with an empty column after each row."""
     rows, cols = pixels.shape
     between = np.zeros((rows, cols + 1), dtype=np.bool_)
     between[:, 0], between[:, -1] = pixels[:, 0], pixels[:, -1]

@@ -1,40 +1,40 @@
-"""Reading files that came from somebody else: plain files only, opened once, never more than was expected."""
+"""Reading untrusted files: plain files only, opened once, and never more bytes than expected."""
 
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
 
-# A pipe is not waited for; Windows has no such flag, and needs to be told not to translate.
+# O_NONBLOCK avoids waiting for a pipe; Windows lacks it, and needs O_BINARY to disable newline translation.
 _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC", "O_NOCTTY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 
 COPY_THE_FOLDER = "copy the folder with: cp -rL, which follows links, and use the copy"
-"""What to do where a folder of files has something else in their place: caches of model hubs and volumes of containers
-are made of links."""
+"""Advice for messages if a folder contains links instead of plain files, as model hub caches and container volumes
+do."""
 
 
 class NotAPlainFileError(ValueError):
-    """There is something else than a plain file, or more of it than may be read; the message says what it is."""
+    """The path is not a plain file, or the file is larger than allowed. The message says which."""
 
 
 def open_plain_file(path: str | os.PathLike[str], *, follow_links: bool = False) -> BufferedReader:
     """Open a file for reading, without waiting for a pipe.
 
-    It is looked at before, for to open a device can do something, and the opened file is looked at again, so that it
-    cannot be exchanged between the look and the reading.
+    The file type is checked before opening, because opening a device can have side effects, and again on the open file,
+    so that the file cannot be swapped between the check and the read.
 
     Args:
         path: The file.
-        follow_links: Whether the last part of the path may be a symbolic link.
+        follow_links: Whether the last component of the path may be a symbolic link.
 
     Raises:
-        NotAPlainFileError: It is a folder, a device, a pipe, a socket or a symbolic link; or no file has such a name.
-        OSError: It is not there, or cannot be read.
+        NotAPlainFileError: The path is a folder, device, pipe, socket or symbolic link, or an invalid name.
+        OSError: The file does not exist or cannot be read.
     """
     try:
-        # Where the system cannot refuse to follow a link while it opens one (Windows), this is all there is.
+        # On systems without O_NOFOLLOW (Windows), this is the only check for links.
         before = os.stat(path, follow_symlinks=follow_links)
     except ValueError as error:
         raise NotAPlainFileError("has a character in its name that no file has") from error
@@ -58,11 +58,11 @@ def _check_plain(mode: int) -> None:
 
 
 def read_plain_file(path: Path, most: int, *, follow_links: bool = False) -> bytes:
-    """Read a whole file of at most `most` bytes; never more is read, even where the file grows meanwhile.
+    """Read a whole file of at most `most` bytes, with the limit enforced even if the file grows meanwhile.
 
     Raises:
-        NotAPlainFileError: As `open_plain_file`, or it is larger.
-        OSError: It is not there, or cannot be read.
+        NotAPlainFileError: As for `open_plain_file`, or the file is larger than `most`.
+        OSError: The file does not exist or cannot be read.
     """
     with open_plain_file(path, follow_links=follow_links) as file:
         if os.fstat(file.fileno()).st_size > most:

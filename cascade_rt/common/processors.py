@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""The number of CPUs this process may use."""
 
 import math
 import os
@@ -8,10 +8,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_cpus() -> int:
-    """Processors this process may keep busy, which can be fewer than the machine has.
+    """Return the number of CPUs this process may use, which can be fewer than the machine has.
 
-    The fewest of: those it is allowed to run on, and those whose time its control group grants it, as containers do
-    (`docker run --cpus 2`); part of a processor counts as one.
+    This is the minimum of the CPU affinity and the cgroup's CPU quota, as set for containers (`docker run --cpus 2`).
+    Fractions of the quota are rounded up.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = granted_cpus(CGROUP)
@@ -19,10 +19,10 @@ def available_cpus() -> int:
 
 
 def granted_cpus(cgroup: Path) -> float | None:
-    """Processors that a control group grants; None where it sets no limit or is none.
+    """Return the CPU quota of a cgroup, or None if it sets no limit or does not exist.
 
     Args:
-        cgroup: Where the control group of this process is mounted, of version 2 or 1.
+        cgroup: Mount point of this process's cgroup, version 2 or 1.
     """
     try:
         if (cgroup / "cpu.max").is_file():

@@ -1,6 +1,6 @@
-"""How paths and names are shown: a folder often is the name of a patient, and a name can command a terminal.
+"""Display of paths and names: folder names are often patient names, and names may contain terminal escape sequences.
 
-Nothing here raises, whatever the machine is like: a message must not be lost with what decorates it.
+Nothing here raises on any machine: formatting must not cause a message to be lost.
 """
 
 import os
@@ -10,43 +10,43 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _ABSOLUTE = re.compile(r"(?<![\w/.:~-])/(?:[^\s/:;,()'\"]+/)+[^\s/:;,()'\"]+")
-"""What looks like an absolute path in a message, as far as the first space in it."""
+"""Matches absolute paths in a message, up to the first space."""
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """A path without the folders that it need not tell.
+    """Shorten a path so that it does not reveal its parent folders.
 
     Args:
         path: A path, relative or absolute.
 
     Returns:
-        What lies in the working folder, from there; of any other path the last part.
+        The relative path if it lies in the working directory, else only the last component.
     """
     try:
         inside = os.path.relpath(path)
         whole = os.path.abspath(path)
     except (OSError, ValueError):
-        # The working folder is gone; or, on Windows, the path is on another drive.
+        # The working directory no longer exists or, on Windows, the path is on another drive.
         inside, whole = os.pardir, os.path.normpath(path)
     leads_out = inside == os.pardir or inside.startswith(os.pardir + os.sep)
     return os.path.basename(whole) if leads_out else inside
 
 
 def hide_folders(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
-    """Shorten paths inside a message, as `shown_path` shortens each.
+    """Shorten the paths in a message with `shown_path`.
 
     Args:
-        message: A message that may name some of the paths, or files in them.
-        paths: The paths that may be named in it. Others are found where they are absolute and have no space in them.
+        message: A message that may contain some of the paths, or files in them.
+        paths: The paths that may occur in the message. Other paths are found if they are absolute and have no spaces.
 
     Returns:
-        The message, in which a hidden folder of the home folder is `~/.name`.
+        The message with shortened paths. Paths in hidden folders of the home directory are shown as `~/.name`.
     """
-    # The longest first: where one path lies in another, it is shortened as itself.
+    # Longest first, so that a path nested in another one is replaced as a whole.
     for text in sorted({os.fspath(path) for path in paths}, key=len, reverse=True):
         shown = shown_path(text)
         for written in {text, os.path.normpath(text)}:
-            # Not a root, of which nothing would be left, and not in the middle of a longer name.
+            # Skip root paths, of which nothing would be left; do not match inside a longer name.
             if os.path.basename(written) and written != shown:
                 message = re.sub(rf"(?<![\w/.-]){re.escape(written)}(?![\w-])", shown.replace("\\", r"\\"), message)
     home = _home()
@@ -54,17 +54,19 @@ def hide_folders(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
 
 
 def plain_text(text: str, *, lines: bool = False) -> str:
-    """Replace what could command a terminal or mislead its reader, and what no terminal can show, by question marks.
+    """Replace control, formatting and non-printable characters by question marks.
+
+    These could control a terminal, mislead its reader, or be impossible to show.
 
     Args:
         text: Any text, such as a file name from an archive or a value from a header.
-        lines: Whether line feeds stay.
+        lines: Whether to keep line feeds.
     """
     return "".join(letter if _is_plain(letter) or (lines and letter == "\n") else "?" for letter in text)
 
 
 def _is_plain(letter: str) -> bool:
-    # Control and format characters, halves of surrogate pairs, separators of lines; spaces of all kinds are harmless.
+    # Control and format characters, surrogates and line separators are not plain; all kinds of spaces are harmless.
     return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
@@ -72,7 +74,7 @@ def _home() -> str | None:
     try:
         return str(Path.home())
     except RuntimeError:
-        # No HOME, and a user whom the system does not know.
+        # HOME is not set, and the user has no passwd entry.
         return None
 
 

@@ -1,4 +1,4 @@
-"""JSON that has one meaning only, for documents that somebody else may have written."""
+"""Strict JSON parsing for untrusted documents: only unambiguous documents are accepted."""
 
 import json
 import math
@@ -6,23 +6,23 @@ import unicodedata
 from typing import Any
 
 MAX_DEPTH = 32
-"""Deepest nesting of lists and objects."""
+"""Maximum nesting depth of lists and objects."""
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-"""Categories of control characters, of halves of surrogate pairs, and of what ends a line or paragraph."""
+"""Unicode categories of control characters, surrogates, line separators and paragraph separators."""
 _DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Bidirectional classes of what turns the text around it, so that it is read in another order than it is stored in."""
+"""Bidirectional classes of characters that change the display order of the text around them."""
 _MARKS = frozenset("\u061c\u200e\u200f")
-"""The three that do so and have the class of a letter."""
+"""The three marks that also do this but have the bidirectional class of a letter."""
 
 
 def parse_strict_json(content: bytes) -> Any:
     """Parse a JSON document.
 
-    Stricter than `json.loads`: keys are unique, numbers are finite, text is UTF-8 without a mark of its byte order and
-    without control characters, which could command the terminal it is shown on, or turn what is read there around.
+    Stricter than `json.loads`: keys must be unique, numbers finite, and text UTF-8 without a byte order mark and
+    without control characters, which could control the terminal they are shown on or reverse the displayed text.
 
     Raises:
-        ValueError: It is not such a document; the message says why.
+        ValueError: The document violates these rules. The message says how.
     """
     try:
         document = json.loads(
@@ -58,7 +58,7 @@ def _finite(text: str) -> float:
 
 
 def _check_values(document: Any) -> None:
-    """Look at every text and every level, without recursion."""
+    """Check every string and the nesting depth, without recursion."""
     waiting = [(document, 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -72,7 +72,7 @@ def _check_values(document: Any) -> None:
 
 
 def is_control(letter: str) -> bool:
-    """Whether a character commands what shows it, or is no character: it has no place in names and sentences."""
+    """Whether a character is a control, surrogate, separator or bidirectional character, not allowed in text."""
     return (
         unicodedata.category(letter) in _CONTROLS
         or unicodedata.bidirectional(letter) in _DIRECTIONS

@@ -1,4 +1,4 @@
-"""Where the time of a run went."""
+"""Timing of the steps of a run."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Adds up the seconds spent in each named step; a step may be entered many times."""
+    """Accumulates the seconds spent in each named step; a step may be entered many times."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -29,5 +29,5 @@ class Stopwatch:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the stopwatch was made, in steps or between them."""
+        """Seconds since the stopwatch was created, inside and outside of steps."""
         return time.perf_counter() - self._start

@@ -1,4 +1,4 @@
-"""The log of processes that work for this one: their records arrive here and are shown as if they were ours."""
+"""Forwarding of log records from worker processes to the process that started them."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger("cascade_rt")
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A record on its way to the process that started the worker."""
+    """A log record on its way from a worker to its parent process."""
 
     record: logging.LogRecord
 
@@ -23,19 +23,20 @@ class _Pipe(Protocol):
 
 
 def log_level() -> int:
-    """What a worker is to log: what is logged here."""
+    """Return the log level for workers: the effective level of this process."""
     return _LOGGER.getEffectiveLevel()
 
 
 def send_log(pipe: _Pipe, level: int) -> Callable[[Any], None]:
-    """Send what this process logs through its pipe, from now on.
+    """Forward all further log records of this process through a pipe.
 
     Args:
-        pipe: Where the other process listens.
-        level: What is logged.
+        pipe: The pipe to the parent process.
+        level: The log level.
 
     Returns:
-        What all else has to be sent with: records come from any thread, and a pipe takes one message at a time.
+        A locked send function, which all other messages must use too: records come from any thread, and only one
+        message may be written to the pipe at a time.
     """
     lock = threading.Lock()
 
@@ -49,7 +50,7 @@ def send_log(pipe: _Pipe, level: int) -> Callable[[Any], None]:
 
 
 def log_here(message: Logged) -> None:
-    """Log a record of a worker."""
+    """Log a worker's record in this process."""
     logging.getLogger(message.record.name).handle(message.record)
 
 
@@ -59,13 +60,13 @@ class _Sender(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Where nobody listens any more, the worker is about to end.
+        # If the parent no longer listens, the worker is about to end.
         with contextlib.suppress(OSError):
             self._send(Logged(_portable(record)))
 
 
 def _portable(record: logging.LogRecord) -> logging.LogRecord:
-    """The record without what no other process can have; paths stay paths, for they are shown in a way of their own."""
+    """Copy a record without its unpicklable parts. Paths stay `Path` objects, since they are displayed specially."""
     copy = logging.makeLogRecord(record.__dict__)
     if copy.exc_info:
         copy.exc_text, copy.exc_info = logging.Formatter().formatException(copy.exc_info), None

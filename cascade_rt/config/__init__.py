@@ -1,8 +1,7 @@
-"""Every number a person may want to change, in frozen dataclasses read from TOML.
+"""All settings, as frozen dataclasses read from TOML.
 
-A TOML file has the tables `[cascade]`, `[cascade.crop]` and `[train]`; a key it leaves out keeps its default, a key
-that does not exist is refused with a suggestion. `CascadeConfig` travels in the bundle, `TrainConfig` in the
-checkpoint.
+A TOML file has the tables `[cascade]`, `[cascade.crop]` and `[train]`. A missing key keeps its default; an unknown key
+is rejected with a suggestion. `CascadeConfig` is stored in the bundle, `TrainConfig` in the checkpoint.
 """
 
 import difflib
@@ -13,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from cascade_rt.common.labels import Target
 from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.common.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE
 from cascade_rt.config.tumor_recipe import TumorRecipe
@@ -22,38 +22,39 @@ Config = TypeVar("Config")
 BoundaryMode = Literal["ste", "ste_matrix", "soft", "hard"]
 Comparator = Literal["unet", "unet_plus_plus", "attention_unet", "residual_unet", "dense_unet", "dynamic_unet"]
 COMPARATORS: tuple[Comparator, ...] = get_args(Comparator)
-"""Networks of Table 1 that MONAI keeps; each stands on its own, without a cascade."""
+"""Networks of Table 1 that MONAI provides; each runs on its own, without a cascade."""
 Stage2Network = Literal["focusing", "localization", "multiscale_unet", Comparator]
 Interference = Literal["both", "fpd", "fnd", "none"]
-Target = Literal["tumor", "organ"]
+
 Augmentation = Literal["none", "intensity", "full", "wide"]
 OverlapOver = Literal["slice", "batch"]
 Islands = Literal["all", "largest"]
 MOST_CHANNELS = 1 << 20
-"""Far more than any network has; the libraries have no numbers for much more."""
+"""Far more than any network has; much larger counts overflow the libraries' integers."""
 MOST_HU = 1_000_000
-"""Far from anything that a scan holds."""
+"""Far beyond any value in a scan."""
 SHORTEST_MM, LONGEST_MM = 1e-3, 1e3
-"""No pixel and no distance of slices is smaller or larger."""
+"""Limits of plausible pixel sizes and slice spacings."""
 
 
 @dataclass(frozen=True, slots=True)
 class CropConfig:
-    """How the organ probability of a slice becomes the box that stage 2 sees (see `cascade_rt.models.crop`)."""
+    """How the organ probability of a slice is turned into the box that stage 2 sees (see `cascade_rt.models.crop`)."""
 
     threshold: float = 0.5
-    """A pixel belongs to the organ where its probability is at least this."""
+    """A pixel belongs to the organ if its probability is at least this."""
     margin: int = 20
     """Pixels of context added on each side of the tightest box; the paper's K."""
     grid: int = 32
-    """Box sides are grown to multiples of this, so that boxes of equal size share a batch. A multiple of 16."""
+    """Box sides are rounded up to multiples of this so that boxes of equal size share a batch. A multiple of 16."""
     min_side: int = 64
     """Shortest side of a box, in pixels. A multiple of `grid`, and at least the 64 that the networks take."""
     corner_grid: int = 1
-    """Corners of a box lie on multiples of this as far as the image goes, so that engines which round differently cut
-    alike. 1: the box follows every pixel of the organ. `grid` must be a multiple of it."""
+    """Box corners are snapped to multiples of this where the image allows it, so that engines which round differently
+    produce the same crop. 1: the box follows every pixel of the organ. `grid` must be a multiple of it."""
     empty_policy: Literal["full", "skip"] = "full"
-    """A slice without organ: `full` sends all of it to stage 2, which may find what stage 1 missed; `skip` does not."""
+    """What to do with a slice without organ: `full` sends the whole slice to stage 2, which may find what stage 1
+    missed; `skip` does not run stage 2 on it."""
 
     def __post_init__(self) -> None:
         _require(0.0 < self.threshold < 1.0, "cascade.crop.threshold must lie between 0 and 1", self.threshold)
@@ -80,56 +81,59 @@ class CropConfig:
 
 @dataclass(frozen=True, slots=True)
 class CascadeConfig:
-    """The two networks and the glue between them: all that inference needs to know besides the weights."""
+    """The two networks and the glue between them: everything inference needs besides the weights."""
 
     target: Target = "tumor"
-    """What stage 2 finds in its crop: the tumor, or, where no tumors are labelled, the organ once more and finer. The
-    label it writes follows from it: 2, or 1 in place of what stage 1 found."""
+    """What stage 2 segments in its crop: the tumor or, if no tumors are labeled, the organ again in finer detail. This
+    determines the label it writes: 2 for the tumor; 1 for the organ, replacing the stage-1 result."""
     stage1: Literal["multiscale_unet", "none"] = "multiscale_unet"
-    """The network that finds the organ. `none`: there is no such network, stage 2 sees whole slices."""
+    """The network that segments the organ. `none`: no such network; stage 2 sees whole slices."""
     stage2: Stage2Network = "focusing"
-    """The network that finds the target. `focusing` is the paper's; `localization` and `multiscale_unet` are its steps
-    in Table 3; the others are networks it is compared with, from MONAI."""
+    """The network that segments the target. `focusing` is the paper's; `localization` and `multiscale_unet` are its
+    ablations in Table 3; the others are comparators from MONAI."""
     interference: Interference = "both"
-    """What the focusing modules discover: distraction to subtract (`fpd`), missed tumor to add (`fnd`), both (the
-    paper) or none of it (Figure 10)."""
+    """What the focusing modules discover: false positives to subtract (`fpd`), false negatives to add (`fnd`), both
+    (the paper) or neither (Figure 10)."""
     saliency: bool = True
-    """Whether stage 2 sees the image times the saliency of the organ probability; off, it sees the plain image."""
+    """Whether stage 2 sees the image multiplied by the saliency of the organ probability. If false, it sees the plain
+    image."""
     base_width: int = 64
-    """Channels of the first encoder block; the others follow as 2x, 4x, 8x. 64 is the paper's. A multiple of 8."""
+    """Channels of the first encoder block; the others have 2x, 4x, 8x as many. The paper uses 64. A multiple of 8."""
     stage1_base_width: int | None = None
-    """The same of stage 1 alone, where it is wider or narrower than stage 2; None: `base_width`."""
+    """Base width of stage 1, if it differs from that of stage 2; None: `base_width`."""
     stage1_stride: Literal[1, 2] = 1
-    """Pixels that stage 1 averages into one along rows and columns before it computes; its logits are brought back to
-    all pixels inside its graph. 1 is the paper's. 2 is a quarter of the work, on a grid coarser than what it looks for
-    is rough: stage 2 sees every pixel either way."""
+    """Factor by which stage 1 average-pools rows and columns of its input; its logits are upsampled to full resolution
+    inside its graph. The paper uses 1. 2 takes a quarter of the work, and a coarse outline of the organ is all that
+    stage 1 is needed for: stage 2 sees every pixel either way."""
     window_hu: tuple[float, float] = (-100.0, 240.0)
     """Hounsfield units mapped to 0 and 1; values outside are clamped."""
     norm: Literal["batch", "instance", "group"] = "batch"
-    """Normalisation after each convolution."""
+    """Normalization after each convolution."""
     bottleneck: Literal["paper", "stan"] = "paper"
-    """Which branch feeds which bottleneck path: Eq. 3 as printed, or as in the STAN code it builds on."""
+    """Which branch feeds which bottleneck path: as in Eq. 3 as printed, or as in the STAN code the paper builds on."""
     stage2_norm_epsilon: float = 1e-5
-    """Added to the variance that a normalisation of stage 2 divides by. The focusing modules look at features times a
-    map that is next to 0 nearly everywhere; 1e-5, PyTorch's own, blows up what little is left, its rounding with it."""
+    """Epsilon added to the variance in the normalization layers of stage 2. The focusing modules see features
+    multiplied by a map that is close to 0 nearly everywhere; with PyTorch's default of 1e-5 the small remainder is
+    amplified, and its rounding errors with it."""
     min_focusing_channels: int = 4
-    """Fewest channels of a level of the focusing modules, a multiple of 4. They have 4, 2, 1 and 1/2 times
-    `base_width`, coarse to fine, so with 64 (the paper) anything up to 32 changes nothing."""
+    """Minimum number of channels of a level of the focusing modules, a multiple of 4. The levels have 4, 2, 1 and 1/2
+    times `base_width`, coarse to fine, so with 64 (the paper) any value up to 32 has no effect."""
     saliency_channels: int = 1
     """Hidden channels of the saliency module."""
     stage2_features: Literal["encoder", "decoder"] = "encoder"
-    """What the focusing modules read: the encoder of stage 2 (the paper's text) or a decoder behind it."""
+    """What the focusing modules read: the encoder of stage 2 (as in the paper's text) or a decoder after it."""
     context_kernel: Literal[1, 3] = 3
     """Kernel of the reduction and fusion convolutions of the context exploration: 3 (the paper) or 1 (PFNet)."""
     islands: Islands = "all"
-    """Which pieces of a mask are kept, pancreas and tumor together: all of them, or the one of the largest volume."""
+    """Which connected components of a mask (pancreas and tumor together) are kept: all, or the largest by volume."""
     least_island_ml: float = 0.0
-    """Pieces of less than this are dropped, in ml, unless they reach the first or last slice, where scans cut off."""
+    """Components smaller than this are dropped, in ml, unless they touch the first or last slice, where the scan cuts
+    them off."""
     pixel_mm: tuple[float, float] | None = None
-    """Shortest and longest side in mm of the pixels that the networks were trained on; scans with others are resampled
-    (see `cascade_rt.scans.pixel_grid`). None: not known, scans are taken as they are."""
+    """Smallest and largest pixel side in mm that the networks were trained on; scans outside this range are resampled
+    (see `cascade_rt.scans.pixel_grid`). None: unknown; scans are used as they are."""
     slice_mm: tuple[float, float] | None = None
-    """Smallest and largest distance in mm between the slices trained on; it is recorded, and changes nothing."""
+    """Smallest and largest slice spacing in mm in the training data. Recorded only; it has no effect."""
     crop: CropConfig = field(default_factory=CropConfig)
 
     def __post_init__(self) -> None:
@@ -184,101 +188,101 @@ class CascadeConfig:
 
     @property
     def stage1_side_multiple(self) -> int:
-        """Rows and columns that stage 1 takes are multiples of this."""
+        """Stage 1 takes images whose height and width are multiples of this."""
         return SIDE_MULTIPLE * self.stage1_stride
 
     @property
     def finds_organ(self) -> bool:
-        """Whether the organ is in the mask at all; without stage 1 a cascade for tumors finds nothing but them."""
+        """Whether the mask contains the organ at all; without stage 1, a tumor cascade segments only tumors."""
         return self.stage1 != "none" or self.target == "organ"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The three training steps S, I and J and their optimiser. The defaults are the numbers of the paper."""
+    """The three training steps S, I and J and their optimizer. The defaults are the paper's."""
 
     epochs: tuple[int, int, int] = (2, 4, 50)
-    """Epochs of S (stages apart), I (saliency on, true boxes) and J (predicted boxes)."""
+    """Epochs of steps S (stages trained separately), I (saliency on, true boxes) and J (predicted boxes)."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum, or AdamW."""
     learning_rate: float = 1e-5
-    """Learning rate at the start."""
+    """Initial learning rate."""
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 1e-7
     """Weight decay."""
     schedule: Literal["constant", "poly"] = "constant"
-    """`poly`: learning rate times (1 - iteration / iterations) ** 0.9."""
+    """`poly`: the learning rate is multiplied by (1 - iteration / iterations) ** 0.9."""
     batch_size: int = 1
-    """Slices in a batch."""
+    """Slices per batch."""
     slices: Literal["tumor", "organ", "all"] = "tumor"
-    """Which slices are trained on: those with tumor (the paper), with organ or tumor, or every one."""
+    """Which slices are trained on: those with tumor (the paper), those with organ or tumor, or all."""
     background_share: float = 0.0
-    """Slices without organ added to each epoch, as a share of the others. They teach stage 1 what is not an organ."""
+    """Slices without organ added to each epoch, as a fraction of the others. They teach stage 1 what is not organ."""
     patch: int = 0
-    """Side of the square patch cut at random around the organ, in pixels, a multiple of 32; 0: the whole slice."""
+    """Side in pixels of the square patch cropped at random around the organ, a multiple of 32; 0: the whole slice."""
     patch_around: float = 1.0
-    """Share of the patches of slices with organ that hold its middle; the others lie anywhere in the slice, so that
-    stage 1 sees what is not the organ in patients that have one."""
+    """Fraction of the patches from slices with organ that contain the organ's center. The others lie anywhere in the
+    slice, so that stage 1 also sees tissue other than the organ in these slices."""
     organ_loss: Literal["dice", "dice_bce"] = "dice"
-    """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ Dice alone has no gradient."""
+    """Stage-1 loss: Dice (Eq. 10), or Dice plus cross-entropy. On a slice without organ, Dice alone has no gradient."""
     overlap_over: OverlapOver = "slice"
-    """What Dice and IoU of the losses are computed over: each slice on its own (the paper), or all of a batch as one
-    image. On a slice without target the overlap has next to no gradient, so there only `batch` makes false alarms cost
-    more than their cross-entropy."""
+    """What the Dice and IoU losses are computed over: each slice separately (the paper), or the whole batch as one
+    image. On a slice without target the overlap has almost no gradient, so only `batch` makes false positives there
+    cost more than their cross-entropy."""
     stage2_weight: float = 0.9
-    """Weight of the stage-2 loss in the total; alpha of Eq. 17. 0: stage 2 does not run, and stage 1 learns alone."""
+    """Weight of the stage-2 loss in the total (alpha of Eq. 17). 0: stage 2 is not run, and only stage 1 is trained."""
     output_weights: tuple[float, float, float, float] = (0.5, 1.0, 2.0, 4.0)
-    """Weights of the four focusing outputs, coarse to fine; 2**(4-i) of Eq. 13. The localisation output weighs 1, and
-    so does the map of a stage-2 network without focusing modules. The authors' code has 1, 1, 2, 4."""
+    """Weights of the four focusing outputs, coarse to fine (2**(4-i) of Eq. 13). The localization output has weight 1,
+    and so has the map of a stage-2 network without focusing modules. The authors' code uses 1, 1, 2, 4."""
     legacy_unweighted_bce: bool = False
-    """Cross-entropy of the focusing outputs as the authors' code computes it: the plain mean, no pixel weights."""
+    """Compute the cross-entropy of the focusing outputs as the authors' code does: a plain mean, no pixel weights."""
     boundary_weight: float = 0.4
-    """Weight of the shared-boundary loss in the total; beta of Eq. 17. 0: it is not computed."""
+    """Weight of the shared-boundary loss in the total (beta of Eq. 17). 0: it is not computed."""
     boundary_mode: BoundaryMode = "ste"
-    """What the shared-boundary loss is computed from: the argmax, with the gradient of its edges (`ste`) or the much
-    smaller one of the soft matrix (`ste_matrix`); the probabilities (`soft`); or the argmax without a gradient, to be
-    watched only (`hard`)."""
+    """What the shared-boundary loss is computed from: the argmax with a straight-through gradient, either that of its
+    edges (`ste`) or the much smaller one of the soft matrix (`ste_matrix`); the probabilities (`soft`); or the argmax
+    without a gradient, for monitoring only (`hard`)."""
     boundary_from: Literal["S", "I", "J"] = "S"
-    """First training step with the shared-boundary loss."""
+    """First training step that uses the shared-boundary loss."""
     boundary_classes: Literal[2, 3] = 3
-    """Classes of the shared-boundary loss. 3: background, pancreas, tumor. 2: background and what stage 2 looks for,
-    where both stages look for the pancreas."""
+    """Classes of the shared-boundary loss. 3: background, pancreas, tumor. 2: background and the stage-2 target, if
+    both stages segment the pancreas."""
     boundary_frame: bool = True
-    """Whether the edges of a region on the image frame count to its perimeter. Two classes need them."""
+    """Whether the edges of a region along the image border count towards its perimeter. Required for two classes."""
     train_stage1: bool = True
-    """Off, stage 1 keeps its weights and runs as at test time: for a run that starts from a trained one."""
+    """If false, stage 1 is frozen and runs in evaluation mode; for runs that start from a trained stage 1."""
     tumor_share: float = 0.0
-    """Share of the visited slices that hold tumor, of those with organ; slices are repeated and left out for it, an
-    epoch keeps its length. 0: each slice once."""
+    """Fraction of the visited slices with organ that contain tumor. Slices are repeated or left out to reach it; the
+    epoch length does not change. 0: each slice once."""
     synthetic_tumors: float = 0.0
-    """Share of the visited slices with a healthy pancreas that get a synthetic tumor, a new one each time; for data in
-    which no tumor is labelled (see `cascade_rt.data.synthetic_tumor`)."""
+    """Fraction of the visited slices with a healthy pancreas that get a synthetic tumor, a new one each time; for data
+    without labeled tumors (see `cascade_rt.data.synthetic_tumor`)."""
     tumor_recipe: TumorRecipe = field(default_factory=TumorRecipe)
     """What synthetic tumors look like."""
     joint: bool = True
-    """Off, every epoch is of step S: the stages are trained apart, whatever `epochs` says of I and J."""
+    """If false, every epoch is of step S: the stages are trained separately, whatever `epochs` says about I and J."""
     transfer: bool = True
-    """Whether stage 2 takes over the weights of stage 1, as far as they fit, when step S ends; the T of Table 3."""
+    """Whether the matching weights of stage 1 are copied to stage 2 at the end of step S; the T of Table 3."""
     partial_init: bool = False
-    """Whether the weights to start from may be those of another network: what fits by name and shape is taken, the rest
-    starts at random. Off, they must fit whole."""
+    """Whether the initial weights may come from a different network: those that match by name and shape are loaded, the
+    rest are initialized at random. If false, all weights must match."""
     joint_crop: Literal["stage1", "stage2"] = "stage1"
-    """Whose prediction the boxes of step J follow. `stage2`: a first pass cut by stage 1, then one cut by what that
-    found; for data in which both stages look for the pancreas."""
+    """Which stage's prediction determines the boxes of step J. `stage2`: a first pass is cropped by stage 1, a second
+    by the result of the first; for data in which both stages segment the pancreas."""
     margin_jitter: bool = False
-    """Whether each side of a training box has, every other time, a random margin of 0 to twice `crop.margin`."""
+    """Whether each side of a training box gets, half of the time, a random margin between 0 and twice `crop.margin`."""
     augmentation: Augmentation = "none"
-    """How slices are changed at random: not at all; HU scaled and shifted, and noise (`intensity`); or also turned and
-    enlarged (`full`); or all of it by more, with what contrast medium does (`wide`), for one hospital's scans that are
-    to do for others. By how much stands in `cascade_rt.data.augmentation`."""
+    """Random augmentation of the slices: none; HU scaling and shift plus noise (`intensity`); also rotation and zoom
+    (`full`); or all of these, mostly in wider ranges, plus contrast-medium variation (`wide`), for models trained on
+    one hospital's scans and used on those of others. See `cascade_rt.data.augmentation` for the ranges."""
     mixed_precision: bool = False
-    """Forward passes in bfloat16 where that is safe; weights and losses stay float32."""
+    """Whether forward passes run in bfloat16 where that is safe; weights and losses stay in float32."""
     compiled: bool = False
-    """Whether the networks that are trained are compiled first (torch.compile): needs a C++ compiler and a minute or
-    two, and saves about a third of each iteration on a CPU."""
+    """Whether the trained networks are compiled first (torch.compile). This needs a C++ compiler and takes a minute or
+    two, and saves about a third of the time of each iteration on a CPU."""
     seed: int = 0
-    """Seed of the initial weights, of the order of the slices, of the patches and of the augmentation."""
+    """Seed of the initial weights, the slice order, the patches and the augmentation."""
 
     def __post_init__(self) -> None:
         _require(
@@ -327,7 +331,7 @@ Preset = Literal["paper", "authors_code", "practical"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Variant = Literal["u", "m", "m-p", "m-p-t", "m-p-t-l", "m-p-t-l-f", "fpd", "fnd", "no-interference"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-"""The rows of Table 3, of which the last is the whole method, then those of Figure 10."""
+"""The rows of Table 3, the last of which is the complete method, followed by those of Figure 10."""
 _MOST_BYTES = 1 << 20
 _TABLES = ("cascade", "train")
 _FOLDER = Path(__file__).parents[1] / "assets" / "configs"
@@ -340,19 +344,19 @@ def load_config(
     variant: Variant | None = None,
     network: Comparator | None = None,
 ) -> tuple[CascadeConfig, TrainConfig]:
-    """Lay TOML files over one another: the preset, the variant, then a file of one's own.
+    """Load a config by layering TOML files: the preset, then the variant, then the user's file.
 
     Args:
-        path: The file; what it leaves out keeps the number of the variant, of the preset, or the default.
-        preset: `paper` is the paper's: SGD, learning rate 1e-5, batch 1, 56 epochs; from random weights that needs its
-            110,000 iterations. `authors_code` is the same with the output weights of the authors' code. `practical`
-            learns within hours on a small machine.
-        variant: A row of Table 3 or Figure 10; none: the whole method.
-        network: A network of Table 1 on its own, in place of the cascade.
+        path: The user's file. Keys it leaves out fall back to the variant, the preset, or the default.
+        preset: `paper` uses the paper's settings: SGD, learning rate 1e-5, batch size 1, 56 epochs; from random weights
+            this needs the paper's 110,000 iterations. `authors_code` is the same with the output weights of the
+            authors' code. `practical` trains within hours on a small machine.
+        variant: A row of Table 3 or Figure 10; None: the complete method.
+        network: A single network of Table 1 instead of the cascade.
 
     Raises:
-        UsageError: The file cannot be read, is not TOML, or holds a key or a value that does not exist; or both a
-            variant and a network are asked for.
+        UsageError: The file cannot be read, is not TOML, or contains an unknown key or invalid value; or both a variant
+            and a network are given.
     """
     if variant is not None and network is not None:
         raise UsageError("a variant is one of the cascade, a network stands on its own; ask for one of them")
@@ -371,7 +375,7 @@ def load_config(
     except UsageError as error:
         if path is None:
             raise
-        # The files of the package are right: what is wrong stands in the one that the user names.
+        # The package's own files are valid, so the error must be in the user's file.
         raise UsageError(f"{path}: {error}") from error
 
 
@@ -384,7 +388,7 @@ def _read_document(path: Path) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; UsageError where it cannot be read or is none."""
+    """Read a TOML file. Raises UsageError if it is missing, unreadable or not valid TOML."""
     try:
         return tomllib.loads(read_plain_file(path, _MOST_BYTES, follow_links=True).decode("utf-8-sig"))
     except OSError as error:
@@ -396,7 +400,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _lay_over(tables: Sequence[Any], where: str) -> dict[str, Any]:
-    """Merge tables, the later over the earlier, and so the tables in them."""
+    """Merge tables recursively; later ones override earlier ones."""
     merged: dict[str, Any] = {}
     for table in tables:
         if not isinstance(table, dict):
@@ -408,7 +412,7 @@ def _lay_over(tables: Sequence[Any], where: str) -> dict[str, Any]:
 
 
 def to_mapping(config: object) -> dict[str, Any]:
-    """Turn a config into plain values that JSON can hold: what `from_mapping` reads back."""
+    """Convert a config to plain JSON-compatible values, which `from_mapping` reads back."""
     if not is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"config must be a dataclass instance, got {config!r}")
     return asdict(config)
@@ -419,12 +423,12 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str, *, co
 
     Args:
         cls: The dataclass to build.
-        values: Its fields, nested tables as mappings, tuples as lists. Missing fields keep their default.
-        where: Name of the table in messages, such as `cascade.crop`.
-        complete: Refuse a table, or one nested in it, that leaves a field out.
+        values: Its fields, with nested tables as mappings and tuples as lists. Missing fields keep their default.
+        where: Name of the table for error messages, such as `cascade.crop`.
+        complete: Whether to reject missing fields, also in nested tables.
 
     Raises:
-        UsageError: A key is unknown or, where all are needed, missing, or a value has the wrong type.
+        UsageError: A key is unknown or, if `complete`, missing, or a value has the wrong type.
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} must be a table, got {values!r}")
@@ -442,7 +446,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str, *, co
 
 
 def _typed(hint: Any, value: Any, where: str, complete: bool) -> Any:
-    """Check a plain value against a field's type and return it in that type."""
+    """Check a plain value against a field's type and return it converted to that type."""
     origin, options = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return from_mapping(hint, value, where, complete=complete)  # type: ignore[arg-type]

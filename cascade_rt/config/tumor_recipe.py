@@ -1,4 +1,4 @@
-"""How synthetic tumors are made: sizes, contrast, edge and companions, each with its source."""
+"""Parameters of synthetic tumors: size, contrast, edge and secondary signs, with their sources."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -29,47 +29,48 @@ _RANGES = (
 
 @dataclass(frozen=True, slots=True)
 class TumorRecipe:
-    """What synthetic tumors look like. Pairs are the least and the most; values between are equally likely.
+    """Appearance of synthetic tumors. Pairs are minimum and maximum of a uniform distribution.
 
-    Sizes are those of 59 lesions with manual labels. Contrast is that of pancreatic adenocarcinoma in the portal venous
-    phase as radiology describes it: mostly darker than the gland, about one in ten as bright, two thirds in the head,
-    ill-defined, with a dilated duct (above 3 mm) and a thinner gland upstream.
+    Sizes follow 59 manually labeled lesions. Contrast follows radiological descriptions of pancreatic adenocarcinoma in
+    the portal venous phase: mostly darker than the gland, about one in ten isodense, two thirds in the head,
+    ill-defined, with a dilated duct (above 3 mm) and an atrophic gland upstream.
     """
 
     median_diameter_mm: float = 23.0
-    """Of the ball of equal volume."""
+    """Median diameter of the sphere of equal volume."""
     diameter_spread: float = 0.41
-    """Standard deviation of the logarithm of the diameter: nine in ten lie between 12 and 45 mm."""
+    """Standard deviation of the log diameter: nine in ten tumors lie between 12 and 45 mm."""
     head_share: float = 0.66
-    """Tumors in the third of the gland on the patient's right; the others lie in body and tail."""
+    """Fraction of tumors in the third of the gland on the patient's right; the others lie in the body and tail."""
     darker_hu: tuple[float, float] = (10.0, 60.0)
-    """How much darker than the gland, where they are neither of the next two."""
+    """How much darker than the gland the tumor is, in HU, if it is neither isodense nor brighter."""
     equal_share: float = 0.12
     equal_hu: tuple[float, float] = (-6.0, 6.0)
-    """Difference from the gland of those that are as bright."""
+    """Difference of isodense tumors from the gland, in HU; `equal_share` is their fraction."""
     brighter_share: float = 0.08
-    """Such as neuroendocrine ones."""
+    """Fraction of tumors brighter than the gland, such as neuroendocrine tumors."""
     brighter_hu: tuple[float, float] = (15.0, 60.0)
     mottle_hu: tuple[float, float] = (0.0, 12.0)
-    """Standard deviation of what varies inside over some millimetres, beside the noise of the scan."""
+    """Standard deviation in HU of the texture inside the tumor, which varies over a few mm, on top of the scan's
+    noise."""
     edge_mm: tuple[float, float] = (0.5, 5.0)
-    """Width over which tumor turns into gland: sharp to ill-defined."""
+    """Width of the transition from tumor to gland: sharp to ill-defined."""
     lobed_share: float = 0.4
-    """Tumors of two or three lobes; the others are one deformed ellipsoid."""
+    """Fraction of tumors with two or three lobes; the others are a single deformed ellipsoid."""
     necrosis_share: float = 0.2
-    """Tumors with a darker core."""
+    """Fraction of tumors with a darker core."""
     push: tuple[float, float] = (0.0, 0.35)
-    """How far the surroundings are pushed away, as a share of the radius."""
+    """How far the surroundings are displaced, as a fraction of the radius."""
     overhang: tuple[float, float] = (0.0, 0.6)
-    """How far a tumor grows out of the gland, as a share of its radius."""
+    """How far the tumor extends beyond the gland, as a fraction of its radius."""
     duct_share: float = 0.5
-    """Tumors with a dilated pancreatic duct between them and the tail."""
+    """Fraction of tumors with a dilated pancreatic duct between them and the tail."""
     duct_mm: tuple[float, float] = (2.5, 8.0)
-    """Its diameter."""
+    """Diameter of the dilated duct."""
     atrophy_share: float = 0.4
-    """Tumors with a gland that has become thinner between them and the tail."""
+    """Fraction of tumors with an atrophic (thinner) gland between them and the tail."""
     atrophy_mm: tuple[float, float] = (1.0, 4.0)
-    """What the gland has lost on each side."""
+    """Thickness lost by the gland on each side."""
 
     def __post_init__(self) -> None:
         for name in _SHARES:

@@ -1,1 +1,1 @@
-"""Phantoms, and cases as training reads them."""
+"""Data sets, the case store, phantoms and sampling for training."""

@@ -1,6 +1,6 @@
-"""Slices changed at random in training, so that the networks do not learn a few scanners and bodies by heart.
+"""Random augmentation of training slices, so that the networks do not overfit to a few scanners and bodies.
 
-Nothing is mirrored: pancreas and liver have their sides.
+Nothing is mirrored, because pancreas and liver each lie on a fixed side.
 """
 
 from dataclasses import dataclass
@@ -19,31 +19,31 @@ Window = tuple[slice, slice]
 """Rows and columns of a patch."""
 
 UPTAKE_HU = 40.0
-"""What contrast medium changes: all of it above this, nothing at or below 0 (fat, air), evenly in between."""
+"""Uptake of contrast medium: full above this HU, none at or below 0 (fat, air), linear in between."""
 BRIGHT_HU = 240.0
-"""HU that a change of contrast leaves where they are; soft tissue with contrast medium lies below."""
+"""Fixed point of the contrast change, in HU. Soft tissue with contrast medium lies below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far changes go."""
+    """Ranges of the random changes."""
 
     gain: float
-    """HU are multiplied by 1 plus or minus up to this."""
+    """HU are multiplied by a factor within 1 plus or minus this."""
     shift_hu: float
-    """HU are shifted up or down by up to this."""
+    """HU are shifted by up to plus or minus this."""
     noise_hu: float
-    """Largest standard deviation of the noise."""
+    """Maximum standard deviation of the noise."""
     turn_deg: float = 0.0
-    """Slices are turned either way by up to this."""
+    """Slices are rotated by up to plus or minus this."""
     zoom: float = 0.0
-    """Slices are enlarged by 1 plus or minus up to this."""
+    """Slices are scaled by a factor within 1 plus or minus this."""
     uptake_hu: float = 0.0
-    """What takes up contrast medium is shifted up or down by up to this."""
+    """Tissue that takes up contrast medium is shifted by up to plus or minus this."""
     contrast: float = 0.0
-    """Differences among soft tissues are bent, HU to the power of 1 plus or minus up to this."""
+    """Contrast among soft tissues is changed by a gamma curve: HU to a power within 1 plus or minus this."""
     blur: float = 0.0
-    """Largest standard deviation of a blur, in pixels; every other slice is left sharp."""
+    """Maximum standard deviation of the blur in pixels. On average, every other slice is left sharp."""
 
 
 REACH: dict[Augmentation, Reach | None] = {
@@ -54,12 +54,12 @@ REACH: dict[Augmentation, Reach | None] = {
         gain=0.2, shift_hu=10.0, noise_hu=25.0, turn_deg=14.0, zoom=0.25, uptake_hu=40.0, contrast=0.35, blur=1.2
     ),
 }
-"""Of each kind of augmentation."""
+"""Ranges for each kind of augmentation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to one slice and its label. The defaults do nothing."""
+    """The changes applied to one slice and its label. The defaults do nothing."""
 
     gain: float = 1.0
     shift_hu: float = 0.0
@@ -67,17 +67,17 @@ class Change:
     """Standard deviation."""
     noise_seed: int = 0
     turn_deg: float = 0.0
-    """From rows towards columns."""
+    """Rotation from rows towards columns."""
     zoom: float = 1.0
     uptake_hu: float = 0.0
     contrast: float = 1.0
-    """Power."""
+    """Exponent of the gamma curve."""
     blur: float = 0.0
     """Standard deviation in pixels."""
 
 
 def draw_change(augmentation: Augmentation, random: np.random.Generator) -> Change:
-    """Draw what is done to a slice; without augmentation nothing is drawn."""
+    """Draw the changes of a slice. Without augmentation, no random numbers are drawn."""
     reach = REACH[augmentation]
     if reach is None:
         return Change()
@@ -97,13 +97,13 @@ def draw_change(augmentation: Augmentation, random: np.random.Generator) -> Chan
 def change_slice(
     image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], change: Change, window: Window | None = None
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-    """Change a patch of a slice and its label; both are moved alike, and keep their types.
+    """Apply changes to a patch of a slice and its label. Both are moved alike and keep their dtypes.
 
     Args:
-        image: `[row, col]`, HU. What comes in from outside it is padding, and padding stays what it is.
-        label: `[row, col]`. What comes in from outside it is 0.
-        change: What to do. The patch is turned and enlarged about its own middle.
-        window: The patch, inside the slice; None: all of it.
+        image: `[row, col]`, HU. Pixels moved in from outside are padding, and padding is left unchanged.
+        label: `[row, col]`. Pixels moved in from outside are 0.
+        change: The changes. The patch is rotated and scaled about its middle.
+        window: The patch inside the slice, or None for the whole slice.
 
     Returns:
         Image and label of the size of the patch.
@@ -137,9 +137,9 @@ def _change_hu(hu: npt.NDArray[np.float32], change: Change) -> npt.NDArray[np.fl
 def _move(
     array: npt.NDArray[Scalar], change: Change, window: Window, order: int, outside: float
 ) -> npt.NDArray[Scalar]:
-    """Turn and enlarge a patch of `[row, col]` about its middle, with interpolation of that order."""
+    """Rotate and scale a patch of `[row, col]` about its middle, with spline interpolation of the given order."""
     angle = radians(change.turn_deg)
-    # From a pixel of the result to the place in the input that it shows.
+    # Maps an output pixel to its position in the input.
     matrix = np.array([[cos(angle), sin(angle)], [-sin(angle), cos(angle)]]) / change.zoom
     shape = np.array([side.stop - side.start for side in window])
     middle = (shape - 1) / 2

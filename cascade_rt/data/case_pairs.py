@@ -1,4 +1,4 @@
-"""Scans and their true labels, two folders of them: paired by name and checked before the work begins."""
+"""Pair the scans and true labels of two folders by name, and check them before the work begins."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
 
 CHANNEL_SUFFIX = "_0000"
-"""What nnU-Net adds to the name of a case's first, and here only, image."""
+"""What nnU-Net appends to the name of a case's first (here only) image."""
 _SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class LabelValues:
-    """Which numbers of the label files mean what; all others are background."""
+    """The values of pancreas and tumor in label files. All other values are background."""
 
     organ: tuple[int, ...] = (ORGAN_LABEL,)
     """Pancreas."""
@@ -37,7 +37,7 @@ class LabelValues:
             raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumor {self.tumor}")
 
     def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Turn a label file's numbers into 0 background, 1 pancreas, 2 tumor; the shape stays."""
+        """Map the values of a label file to 0 background, 1 pancreas, 2 tumor. The shape is unchanged."""
         table = np.zeros(256, dtype=np.uint8)
         table[[*self.organ]] = ORGAN_LABEL
         table[[*self.tumor]] = TUMOR_LABEL
@@ -47,42 +47,42 @@ class LabelValues:
 
 @dataclass(frozen=True, slots=True)
 class CasePair:
-    """A scan file and the file of its true labels."""
+    """A scan file and its label file."""
 
     name: str
-    """The name of the label file without its ending."""
+    """Name of the label file without its suffix."""
     image: Path
     label: Path
     values: LabelValues | None = None
-    """What the numbers of its labels mean; None: 0 background, 1 pancreas, 2 tumor, and there are no others."""
+    """Meaning of the label values. If None, only 0 background, 1 pancreas and 2 tumor are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cohort:
-    """Pairs that have been checked."""
+    """Checked pairs."""
 
     pairs: tuple[CasePair, ...]
     tumor_in_labels: bool
-    """Whether any label file marks a tumor. Where none does, the labels know no tumors (such as those of NIH)."""
+    """Whether any label file marks a tumor. If none does, the labels do not cover tumors (as in NIH)."""
 
 
 def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
     """Pair the .nii and .nii.gz files of two folders by name.
 
-    An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`; no other likeness is
-    guessed. Hidden files are passed over, among them the `._*` that macOS leaves behind.
+    An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`. No other match is
+    attempted. Hidden files are ignored, including the `._*` files of macOS.
 
     Args:
         images: Folder of the scans.
         labels: Folder of the labels.
-        values: What the numbers of the labels mean, as in `CasePair`.
+        values: Meaning of the label values, as in `CasePair`.
 
     Returns:
         Pairs, sorted by name.
 
     Raises:
-        InputError: A folder is missing or without NIfTI files, two files have the same name, or a file of either
-            folder has no partner in the other.
+        InputError: A folder is missing or has no NIfTI files, two files have the same name, or a file has no partner in
+            the other folder.
     """
     image_files, label_files = _nifti_files(images), _nifti_files(labels)
     pairs: dict[str, CasePair] = {}
@@ -108,18 +108,18 @@ def check_pairs(
     reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
     on_pair: Callable[[], None] = lambda: None,
 ) -> Cohort:
-    """Find out before the work begins which pairs cannot be evaluated.
+    """Check that all pairs can be evaluated, before the work begins.
 
-    Of each label file all is read: its numbers, and that it lies on the grid of its scan. Of the scan only the header
-    is read, which costs nothing; damage behind it shows when the scan's turn comes.
+    Each label file is read completely, to check its values and that its grid is that of its scan. Only the header of
+    the scan is read, which is cheap. Damage behind the header surfaces when the scan is processed.
 
     Args:
-        pairs: What `pair_cases` found.
-        reading: What the user says about the scans that they do not say themselves.
+        pairs: The result of `pair_cases`.
+        reading: User options for what the scan files do not state.
         on_pair: Called after each pair.
 
     Raises:
-        InputError: Some pairs cannot be evaluated; the message has a line for each.
+        InputError: Some pairs cannot be evaluated. The message has a line for each.
     """
     problems, tumor_in_labels = [], False
     for pair in pairs:
@@ -138,7 +138,7 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     """Read the true labels `[z, row, col]` of a scan: 0 background, 1 pancreas, 2 tumor.
 
     Raises:
-        InputError: As in `read_labels`; there is another label, or none of those that were named.
+        InputError: As in `read_labels`, or the file has an unknown label value, or none of the named values.
     """
     labels = read_labels(pair.label, like=like)
     if pair.values is not None:
@@ -153,10 +153,10 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
 
 
 def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Path) -> npt.NDArray[np.uint8]:
-    """Turn the numbers of a label file into 0, 1 and 2.
+    """Map the values of a label file to 0, 1 and 2.
 
     Raises:
-        InputError: It holds labels, and none of those that were named.
+        InputError: The file has labels, but none of the named values.
     """
     translated = values.translate(label)
     if label.any() and not translated.any():

@@ -1,4 +1,4 @@
-"""Slices of patients that come with the package, for demonstration; benchmarks/patients/demo_patient.py made them."""
+"""Demonstration slices of patients, shipped with the package. Made by benchmarks/patients/demo_patient.py."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from cascade_rt.scans.nifti.options import ScanOptions
 FOLDER = Path(__file__).parents[1] / "assets" / "demo_patient"
 SCAN, LABEL, ATTRIBUTION = (FOLDER / name for name in ("scan.nii.gz", "label.nii.gz", "ATTRIBUTION.md"))
 SOURCE = "NIH Pancreas-CT (Roth et al.), CC BY 3.0"
-"""Where they come from, and their licence."""
+"""Origin and licence of the slices."""
 READING = ScanOptions(assume_hu=True, scattered=True)
-"""Below 0 and above 255 HU nothing is left of them, which is how files look that hold no HU; and each slice is of
-another patient."""
+"""The slices are clipped to 0 to 255 HU, so that they look like a file not in HU, hence `assume_hu`. Each slice is of a
+different patient, hence `scattered`."""

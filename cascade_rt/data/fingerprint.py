@@ -1,4 +1,4 @@
-"""What a set of cases is, in twelve characters: equal for equal cases, in whichever store they lie."""
+"""A 12-character fingerprint of a set of cases, independent of the store that holds them."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ def fingerprint(store: Path, names: Sequence[str]) -> str:
     """Hash the names, spacings and recorded array hashes of finished cases, in any order.
 
     Raises:
-        InputError: A case is missing or unfinished, or does not say what it holds.
+        InputError: A case is missing or unfinished, or its case.json lacks these entries.
     """
     whole = hashlib.sha256()
     for name in sorted(names):

@@ -1,7 +1,7 @@
-"""Scans and labels of one's own: NIfTI files in two folders, paired by name as `evaluate` pairs them.
+"""User data: NIfTI scans and labels in two folders, paired by name as in `evaluate`.
 
 IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
-LABELS/patient_07.nii.gz     on the same grid; which numbers are pancreas and tumor is said by the user
+LABELS/patient_07.nii.gz     on the same grid; the user states which values are pancreas and tumor
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ class FolderCase:
 
     pair: CasePair
     values: LabelValues
-    """What the numbers in the label mean; all others are background."""
+    """Meaning of the label values. All others are background."""
     reading: ScanOptions
-    """How the scan is read; the store keeps whether its slices are independent of one another."""
+    """How to read the scan. The store records whether its slices are unrelated (`scattered`)."""
 
     @property
     def name(self) -> str:
-        """The name of the label file without its ending."""
+        """Name of the label file without its suffix."""
         return self.pair.name
 
     @property
@@ -44,7 +44,7 @@ class FolderCase:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the numbers of labels mean, and how scans are read."""
+        """Meaning of the label values, and how scans are read."""
         values = {"organ": list(self.values.organ), "tumor": list(self.values.tumor)}
         return {"dataset": "folder", **values, **reading_settings(self.reading)}
 
@@ -54,7 +54,7 @@ class FolderCase:
         check_same_grid(read_label_grid(self.pair.label, scan), scan, str(self.pair.label))
 
     def read(self) -> SourceCase:
-        """Read both; the label must hold some pancreas or tumor, or nothing at all."""
+        """Read scan and label. The label must be empty or contain a named value, otherwise InputError is raised."""
         volume = read_volume(self.pair.image, self.reading)
         labels = read_labels(self.pair.label, like=volume)
         translated = translate_labels(labels.voxels, self.values, self.pair.label)
@@ -68,7 +68,7 @@ class FolderCase:
 
 
 def _touching(label: npt.NDArray[np.uint8], translated: npt.NDArray[np.uint8], *, across_slices: bool) -> list[int]:
-    """The numbers in a label that were not named and have a named one beside them."""
+    """Return the label values that were not named but touch a named one."""
     unnamed = (label > 0) & (translated == 0)
     found: set[int] = set()
     if not unnamed.any():
@@ -99,11 +99,11 @@ def find_folder_cases(
     Args:
         images: Folder of the scans.
         labels: Folder of the labels.
-        values: What the numbers in the labels mean; None: 1 is pancreas, and there are no tumors.
-        reading: How scans are read.
+        values: Meaning of the label values. If None, 1 is pancreas and there are no tumors.
+        reading: How to read the scans.
 
     Raises:
-        InputError: A folder is missing or without NIfTI files, or a file has no partner in the other folder.
+        InputError: A folder is missing or has no NIfTI files, or a file has no partner in the other folder.
     """
     meaning = values or LabelValues()
     return Listing([FolderCase(pair, meaning, reading) for pair in pair_cases(images, labels)])

@@ -1,7 +1,7 @@
-"""What a case of a store was made from, so that a store is not taken for one that was made from something else.
+"""Record what the cases of a store were made from, to detect when inputs or settings have changed.
 
-Of each input the content is hashed. A stamp of names, sizes and times of its files tells without reading them that it
-is the same one.
+The content of each input is hashed. A stamp of the names, sizes and modification times of its files recognizes an
+unchanged input without reading it.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ _FILES = "files"
 
 
 def reading_settings(reading: ScanOptions) -> dict[str, Any]:
-    """Those options on how a scan is read that change what a store holds of it."""
+    """Return the reading options that affect the content of the store."""
     return {name: getattr(reading, name) for name in ("volume", "assume_orientation", "hu_offset", "scattered")}
 
 
 def record_inputs(inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what a store keeps of the files of a case, as plain values without names of files or folders.
+    """Return the record of the input files of a case, as plain values without file or folder names.
 
     Args:
-        inputs: What each is, such as `label`, and the file, or the folder of a DICOM series.
+        inputs: Role of each input, such as `label`, and its file or the folder of a DICOM series.
 
     Raises:
         InputError: A file cannot be read.
@@ -38,23 +38,23 @@ def record_inputs(inputs: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def is_recorded(source: Mapping[str, Any]) -> bool:
-    """Whether a store knows which files a case was made from; earlier versions did not record it."""
+    """Return whether the input files of a case were recorded. Earlier versions did not record them."""
     return isinstance(source.get(_FILES), dict)
 
 
 def content_of(source: Mapping[str, Any], what: str) -> str | None:
-    """The hash of an input that a case was made from, where the store knows it."""
+    """Return the hash of an input of a case, or None if it was not recorded."""
     record = source[_FILES].get(what) if is_recorded(source) else None
     return str(record["sha256"]) if isinstance(record, dict) and "sha256" in record else None
 
 
 def differences(source: Mapping[str, Any], settings: Mapping[str, Any], inputs: Mapping[str, Path]) -> list[str]:
-    """Say in which ways a case of a store is not what would be made of it now.
+    """List the differences between a stored case and what would be made from the current inputs and settings.
 
     Args:
-        source: What the store says that it was made from. What it does not say is not compared.
-        settings: What is asked for now.
-        inputs: The files now, as in `record_inputs`.
+        source: The record of the store. Entries that it lacks are not compared.
+        settings: The requested settings.
+        inputs: The current files, as in `record_inputs`.
 
     Raises:
         InputError: A file cannot be read.
@@ -88,7 +88,7 @@ def _stamp(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    """The hash of a file, or of the DICOM files in a folder, whatever they are called."""
+    """Hash a file, or the DICOM files in a folder regardless of their names."""
     try:
         if not path.is_dir():
             return file_sha256(path)

@@ -1,9 +1,9 @@
-"""Which way round a label lies on its scan, where the headers do not say it reliably.
+"""Find the orientation of a label on its scan when the headers do not give it reliably.
 
-The labels of NIH Pancreas-CT come in another frame than its DICOM series. On the right voxels the outline of a label
-runs along the edges of the organ: inside, Hounsfield units vary by 16 to 31; just outside there are fat, gut and
-vessels, and they vary about twice as much. That they vary little inside is not enough: mirrored, a pancreas comes
-to lie in the liver, which is more uniform than itself.
+The labels of NIH Pancreas-CT are in a different frame from its DICOM series. When correctly oriented, the outline of a
+label follows the edges of the organ: inside, Hounsfield units vary by 16 to 31. Just outside are fat, gut and vessels,
+and they vary about twice as much. Low variation inside is not sufficient on its own: a mirrored pancreas lands in the
+liver, which is more uniform than the pancreas.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ _SMALLEST_EDGE = 1.5
 _CLEARLY_BETTER = 1.25
 _RIM_PIXELS = 2
 _TISSUE_HU = (-150, 250)
-"""Gas and bone beside an organ count as much as fat and vessels do, not ten times as much."""
+"""HU are clipped to this range, so that gas and bone beside an organ count as much as fat and vessels, not ten times
+as much."""
 _AXES = {"z": 0, "y": 1, "x": 2}
 
 _Places = tuple[npt.NDArray[np.intp], ...]
@@ -37,7 +38,7 @@ class FlipFit:
     std_hu: float
     """Standard deviation of the scan inside the label."""
     edge: float
-    """Standard deviation two pixels outside the label, as a multiple of that inside, with HU from -150 to 250."""
+    """Standard deviation two pixels outside the label over that inside, with HU clipped to -150 to 250."""
 
     @property
     def plausible(self) -> bool:
@@ -47,23 +48,23 @@ class FlipFit:
 
 
 def flip_label(label: npt.NDArray[np.uint8], flip: Flip) -> npt.NDArray[np.uint8]:
-    """Turn a label `[z, row, col]` round along z, y (rows) and x (columns)."""
+    """Flip a label `[z, row, col]` along any of z, y (rows) and x (columns)."""
     return np.ascontiguousarray(np.flip(label, _flipped_axes(flip)))
 
 
 def choose_flip(
     image: npt.NDArray[np.int16], label: npt.NDArray[np.uint8], choice: FlipChoice = "auto"
 ) -> tuple[FlipFit, tuple[str, ...]]:
-    """Choose how a label is to be flipped.
+    """Choose how to flip a label.
 
     Args:
         image: `[z, row, col]`, HU.
         label: `[z, row, col]`, the same shape.
-        choice: `auto`: of the flips with a mean of 0 to 200 HU inside the label the one with the sharpest edge.
-            Another choice is taken as it is.
+        choice: `auto` selects the flip with the sharpest edge among those with a mean of 0 to 200 HU inside the label.
+            Any other choice is used as given.
 
     Returns:
-        The choice and how it fits, and warnings where that is in doubt.
+        The chosen flip with its fit, and warnings if the fit is doubtful.
 
     Raises:
         InputError: The label is empty, or no flip puts it on soft tissue.
@@ -86,7 +87,7 @@ def choose_flip(
 
 
 def _rim(label: npt.NDArray[np.uint8], inside: _Places) -> _Places:
-    """The voxels two pixels outside the label, in the plane of the slices."""
+    """Return the voxels two pixels outside the label, in the plane of the slices."""
     from scipy import ndimage
 
     start = [max(0, int(places.min()) - _RIM_PIXELS) for places in inside]
@@ -115,7 +116,7 @@ def _flipped_axes(flip: Flip) -> tuple[int, ...]:
 
 
 def _doubts(fits: Sequence[FlipFit]) -> tuple[str, ...]:
-    """Warnings on the first of some fits, which come with the sharpest edge first."""
+    """Return warnings about the first of some fits, which are sorted by edge, sharpest first."""
     best, doubts = fits[0], []
     if best.std_hu > LARGEST_STD_HU or best.edge < _SMALLEST_EDGE or not best.plausible:
         doubts.append(

@@ -1,10 +1,10 @@
-"""The Medical Segmentation Decathlon's pancreas task, as downloaded or as a data set of nnU-Net.
+"""The pancreas task of the Medical Segmentation Decathlon, as downloaded or as an nnU-Net data set.
 
-    Task07_Pancreas/dataset.json                  which cases there are; left out or broken, the file names say it
+    Task07_Pancreas/dataset.json                  list of cases; if missing or broken, file names are used
     Task07_Pancreas/imagesTr/pancreas_001.nii.gz  nnU-Net: Dataset007_Pancreas/imagesTr/pancreas_001_0000.nii.gz
     Task07_Pancreas/labelsTr/pancreas_001.nii.gz  0 background, 1 pancreas, 2 tumor
 
-Scans of `imagesTs` have no public labels and are not read.
+The scans of `imagesTs` have no public labels and are not read.
 """
 
 import json
@@ -27,7 +27,7 @@ from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 65 / 281
-"""The paper tests on 65 of the 281 cases that have labels."""
+"""The paper tests on 65 of the 281 labelled cases."""
 _IMAGES, _LABELS, _LIST = "imagesTr", "labelsTr", "dataset.json"
 _CHANNEL = "_0000"
 _TUMOR_NAME = re.compile("cancer|tumou?r|lesion|mass|pdac", re.IGNORECASE)
@@ -41,7 +41,7 @@ class MsdCase:
     image: Path
     label: Path
     reading: ScanOptions = DEFAULT_SCAN_OPTIONS
-    """How the scan is read; the store keeps whether its slices are independent of one another."""
+    """How to read the scan. The store records whether its slices are unrelated (`scattered`)."""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -59,7 +59,7 @@ class MsdCase:
         check_same_grid(read_label_grid(self.label, scan), scan, str(self.label))
 
     def read(self) -> SourceCase:
-        """Read both; the label must hold nothing but 0, 1 and 2."""
+        """Read scan and label. Raises InputError if the label has values other than 0, 1 and 2."""
         volume = read_volume(self.image, self.reading)
         labels = read_labels(self.label, like=volume)
         unknown = np.flatnonzero(np.bincount(labels.voxels.ravel()))
@@ -77,12 +77,12 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
     """List the labelled cases.
 
     Args:
-        data: The folder with `imagesTr`, or the one around it.
-        labels: Folder of the labels, where that is not `labelsTr` beside `imagesTr`.
-        reading: How scans are read.
+        data: The folder with `imagesTr`, or its parent.
+        labels: Folder of the labels, if not `labelsTr` beside `imagesTr`.
+        reading: How to read the scans.
 
     Raises:
-        InputError: There is no such folder, or it holds no cases.
+        InputError: The folder does not exist or holds no cases.
     """
     root = _find_root(data)
     label_folder = root / _LABELS if labels is None else labels
@@ -136,11 +136,11 @@ def _find_root(data: Path) -> Path:
 
 
 def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
-    """What the list of cases says; nothing where there is none or it cannot be read."""
+    """Read the list of cases. Empty if the file does not exist or, with a note, cannot be read."""
     if not path.is_file():
         return {}
     try:
-        # With the mark that Windows puts in front of a text.
+        # Windows editors may put a byte order mark in front.
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict):
             raise TypeError("it is no object")
@@ -155,7 +155,7 @@ def _unread(path: Path, error: Exception) -> str:
 
 
 def _folder_problems(document: Mapping[str, Any], folders: Sequence[str]) -> list[str]:
-    """Refuse files that are listed in other folders than those that are read: one of the same name is another file."""
+    """Reject cases listed in a folder other than the one read, where a file of the same name may be a different one."""
     return [
         f"{_LIST} lists {entry[key]}, and files are read from {folder}; move it there, or mend the list"
         for entry in document["training"]
@@ -165,7 +165,7 @@ def _folder_problems(document: Mapping[str, Any], folders: Sequence[str]) -> lis
 
 
 def _label_problems(document: Mapping[str, Any]) -> list[str]:
-    """Refuse labels whose numbers mean something else than here, as in data sets that were made of this one."""
+    """Reject labels whose values have other meanings than here, as in data sets derived from this one."""
     labels = document.get("labels")
     if not isinstance(labels, dict):
         return []
@@ -183,10 +183,10 @@ def _label_problems(document: Mapping[str, Any]) -> list[str]:
 
 
 def _read_list(path: Path, document: Mapping[str, Any], notes: list[str]) -> list[tuple[str, str]] | None:
-    """Names of the training cases and of their labels; none where the file does not say. No number is trusted."""
+    """Return the names of the training cases and their labels, or None if not listed. Ignores the file's counts."""
     try:
         entries = document.get("training")
-        # nnU-Net writes a file of the same name, without a list.
+        # nnU-Net writes a file of the same name, but without a list.
         return [(_listed_name(entry["image"]), _listed_label(entry)) for entry in entries or ()] or None
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         notes.append(_unread(path, error))
@@ -194,7 +194,7 @@ def _read_list(path: Path, document: Mapping[str, Any], notes: list[str]) -> lis
 
 
 def _listed_name(image: str) -> str:
-    """The case of a listed scan, whose folders are separated as on Linux or as on Windows."""
+    """Return the case name of a listed scan. Its path may use Linux or Windows separators."""
     stem = nifti_stem(PureWindowsPath(image).name)
     if stem is None:
         raise ValueError(f"{image!r} is no name of a NIfTI file")
@@ -202,7 +202,7 @@ def _listed_name(image: str) -> str:
 
 
 def _listed_label(entry: Mapping[str, Any]) -> str:
-    """The name of a listed scan's label; where none is listed, that of the scan."""
+    """Return the name of a listed scan's label, or that of the scan if no label is listed."""
     return _listed_name(entry.get("label", entry["image"]))
 
 

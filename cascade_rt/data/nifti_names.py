@@ -1,4 +1,4 @@
-"""NIfTI files of a folder, by what their names say."""
+"""Find NIfTI files by name."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -6,16 +6,17 @@ from pathlib import Path
 
 
 def nifti_stem(name: str) -> str | None:
-    """The name without .nii or .nii.gz; none for other files, and for hidden ones such as the `._` files of macOS."""
+    """Return the name without .nii or .nii.gz, or None for other and hidden files, such as the `._` files of macOS."""
     if name.startswith("."):
         return None
     return next((name[: -len(end)] for end in (".nii.gz", ".nii") if name.lower().endswith(end)), None)
 
 
 def nifti_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    """The NIfTI files among some paths, in order; two files share a stem where one is compressed and one is not.
+    """Group the NIfTI files among some paths by stem. A compressed and an uncompressed file may share a stem.
 
-    What only has the name of one, such as a link to what is not there, is among them, so that whoever reads it tells.
+    Paths are sorted. Anything with a NIfTI name except a folder is included, even a broken link, so that the reader
+    reports the error.
     """
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(paths):

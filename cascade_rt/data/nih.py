@@ -1,9 +1,9 @@
-"""NIH Pancreas-CT: DICOM series in numbered folders, labels as NIfTI in a folder of their own.
+"""NIH Pancreas-CT: DICOM series in numbered folders, and NIfTI labels in a separate folder.
 
-    DATA/.../PANCREAS_0001/<study>/<series>/*.dcm     or converted scans, DATA/.../PANCREAS_0001.nii.gz
+    DATA/.../PANCREAS_0001/<study>/<series>/*.dcm     or converted: DATA/.../PANCREAS_0001.nii.gz
     LABELS/label0001.nii.gz                           0 background, 1 pancreas; there are no tumors
 
-The frame of the labels is not that of the series: `label_flip` finds out how they lie.
+The labels are not in the frame of the series. `label_flip` determines their orientation.
 """
 
 import re
@@ -28,7 +28,7 @@ from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
 
 TEST_SHARE = 20 / 82
-"""The paper tests on 20 of 82 cases; of the 80 that are left today, that is 20 as well."""
+"""The paper tests on 20 of 82 cases. Of the 80 available today, this share is also 20."""
 _CASE_FOLDER = re.compile(r"(?:pancreas[_-]?)?(\d{4})", re.IGNORECASE)
 _SCAN_STEM = re.compile(r"(?:.*[_-])?PANCREAS[_-]?(\d{4})(?:_0000)?", re.IGNORECASE)
 _LABEL_STEM = re.compile(r"label[_-]?(\d+)", re.IGNORECASE)
@@ -36,7 +36,7 @@ _LABEL_STEM = re.compile(r"label[_-]?(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class NihCase:
-    """A scan and the label of its number."""
+    """A scan and the label of the same number."""
 
     name: str
     scan: Path
@@ -44,7 +44,7 @@ class NihCase:
     label: Path
     label_flip: FlipChoice = "auto"
     reading: ScanOptions = DEFAULT_SCAN_OPTIONS
-    """How a NIfTI file is read; the store keeps whether its slices are independent of one another."""
+    """How to read a NIfTI file. The store records whether its slices are unrelated (`scattered`)."""
 
     @property
     def files(self) -> Mapping[str, Path]:
@@ -53,18 +53,18 @@ class NihCase:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """How labels are to be flipped, and how scans are read."""
+        """How labels are flipped and scans are read."""
         return {"dataset": "nih", "label_flip_asked": self.label_flip, **reading_settings(self.reading)}
 
     def check(self) -> None:
-        """Compare the size of the label with that of the series; UsageError where DICOM is to be read otherwise."""
+        """Check that label and scan have the same shape. Raises UsageError if NIfTI options are given for DICOM."""
         if self.scan.is_dir() and replace(self.reading, assume_hu=False) != DEFAULT_SCAN_OPTIONS:
             raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
         scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan, self.reading)
         _check_shape(read_label_grid(self.label, scan).shape, scan.shape, self.label)
 
     def read(self) -> SourceCase:
-        """Read both, and turn the label the way the scan lies."""
+        """Read scan and label, and flip the label into the frame of the scan."""
         volume = self._read_scan()
         labels = read_labels(self.label, assume_orientation=volume.grid.assumed_orientation)
         label = labels.voxels
@@ -92,16 +92,16 @@ class NihCase:
 def find_nih_cases(
     data: Path, labels: Path | None = None, label_flip: FlipChoice = "auto", reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> Listing:
-    """List the cases: the scans in and below a folder, each with the label of its number.
+    """List the cases: the scans in and below a folder, each with the label of the same number.
 
     Args:
         data: Folder of the scans.
-        labels: Folder of the labels; none: they are somewhere below `data`.
-        label_flip: How the labels are to be flipped.
-        reading: How scans are read that are NIfTI files.
+        labels: Folder of the labels, or None if they are somewhere below `data`.
+        label_flip: How to flip the labels.
+        reading: How to read scans that are NIfTI files.
 
     Raises:
-        InputError: There is no such folder, or it holds no scans or no labels.
+        InputError: A folder does not exist, or holds no scans or no labels.
     """
     for folder in (data, labels):
         if folder is not None and not folder.is_dir():
@@ -138,7 +138,7 @@ def _find_labels(root: Path) -> dict[int, list[Path]]:
 
 
 def _find_scans(root: Path, labels: Path | None) -> tuple[dict[int, list[Path]], list[str]]:
-    """Case folders and NIfTI files by their number, and which have none; below a case folder no other is looked for."""
+    """Find scans (case folders and NIfTI files) by number, and name problems. Case folders are not searched further."""
     found: dict[int, list[Path]] = defaultdict(list)
     problems = []
     for content in walk_folder(root, raise_unreadable):
@@ -163,19 +163,19 @@ def _find_scans(root: Path, labels: Path | None) -> tuple[dict[int, list[Path]],
 
 
 def _number(path: Path) -> int | None:
-    """Of which case a converted scan is, if its name says it."""
+    """Return the case number in the name of a converted scan, or None."""
     match = _SCAN_STEM.fullmatch(nifti_stem(path.name) or "")
     return int(match[1]) if match else None
 
 
 def _is_scan(path: Path) -> bool:
-    """Whether a file is NIfTI and no label."""
+    """Return whether a file is NIfTI and not a label."""
     stem = nifti_stem(path.name)
     return stem is not None and not stem.lower().startswith("label")
 
 
 def _only_nifti(folder: Path) -> Path | None:
-    """The scan of a case folder that holds one converted file in place of a series."""
+    """Return the converted scan of a case folder that has one NIfTI file instead of a DICOM series, or None."""
     contents = walk_folder(folder, raise_unreadable)
     files = [each.path / name for each in contents for name in each.files if not name.startswith(".")]
     scans = [path for path in files if _is_scan(path)]

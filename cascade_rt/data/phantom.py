@@ -1,8 +1,8 @@
 """Seeded abdominal CT phantoms with pancreas and tumor labels.
 
-A phantom is drawn as shapes in patient millimetres (`phantom_anatomy`) and painted here back to front, with
-anti-aliased outlines, then blurred by a point spread function and given correlated noise. The same seed is the
-same patient at every image size. Research stand-in only: it holds no patient data.
+A phantom is drawn as shapes in patient millimetres (`phantom_anatomy`). Here it is painted back to front with
+anti-aliased outlines, blurred by a point spread function and given correlated noise. The same seed gives the same
+patient at every image size. Phantoms are a research stand-in only and contain no patient data.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Phantom:
         hu: [z, row, col], Hounsfield units.
         label: [z, row, col], 0 background, 1 pancreas, 2 tumor.
         spacing_mm: (z, row, col).
-        seed: what it was made from.
+        seed: the seed it was made from.
     """
 
     hu: NDArray[np.int16]
@@ -46,21 +46,21 @@ class Phantom:
 
     @property
     def has_tumor(self) -> bool:
-        """Whether any voxel is labelled as tumor."""
+        """Whether any voxel is labelled tumor."""
         return bool((self.label == TUMOR_LABEL).any())
 
 
 def make_phantom(seed: int, shape: tuple[int, int, int] = (96, 512, 512), *, tumor: bool | None = None) -> Phantom:
-    """Makes the phantom of a seed.
+    """Generate the phantom of a seed.
 
     Args:
-        seed: not negative; the same seed is the same patient at every shape.
-        shape: (slices, rows, cols). The field of view is the patient's, so fewer pixels are coarser ones. Fewer
-            slices are thicker ones, up to 8 mm.
-        tumor: whether there is a tumor; None lets the seed decide. The anatomy does not depend on it.
+        seed: not negative. The same seed gives the same patient at every shape.
+        shape: (slices, rows, cols). The field of view depends on the patient only, so fewer pixels are coarser. Fewer
+            slices are thicker, up to 8 mm.
+        tumor: whether to add a tumor, or None to let the seed decide. The anatomy does not depend on it.
 
     Returns:
-        The phantom; equal arguments give equal arrays.
+        The phantom. Equal arguments give equal arrays.
 
     Raises:
         ValueError: if the seed is negative or a dimension is not positive.
@@ -85,12 +85,12 @@ def make_phantom(seed: int, shape: tuple[int, int, int] = (96, 512, 512), *, tum
 
 
 def _grid(anatomy: Anatomy, shape: tuple[int, int, int]) -> Grid:
-    """Voxel centres: the patient's field of view in plane, a window around the pancreas along z."""
+    """Return the voxel centres: the patient's field of view in plane, and a window around the pancreas along z."""
     slice_mm = anatomy.slice_mm * (_REFERENCE_SLICES / shape[0]) ** 0.65
     slice_mm = min(max(slice_mm, 1.0), _LARGEST_SLICE_MM)
     spacing = (slice_mm, anatomy.field_of_view_mm / shape[1], anatomy.field_of_view_mm / shape[2])
     centre = list(anatomy.centre_mm)
-    # A short volume shifts only as far as leaves the place of the tumor well inside it.
+    # Limit the shift of a short volume, so that the tumor location stays well inside.
     room = 0.35 * slice_mm * (shape[0] - 1)
     tumor_z = float(anatomy.tumor.blob.centre[0])
     centre[0] = min(max(centre[0] * min(1.0, shape[0] / _REFERENCE_SLICES), tumor_z - room), tumor_z + room)
@@ -102,7 +102,7 @@ def _grid(anatomy: Anatomy, shape: tuple[int, int, int]) -> Grid:
 
 
 def _coverage(distance: Float32Array, edge_mm: float) -> Float32Array:
-    """Share of each voxel inside a surface: a ramp of the given width across distance 0."""
+    """Compute the fraction of each voxel inside a surface: a ramp of width `edge_mm` centred at distance 0."""
     share = distance * np.float32(-1.0 / edge_mm)
     share += np.float32(0.5)
     np.clip(share, 0.0, 1.0, out=share)
@@ -110,14 +110,14 @@ def _coverage(distance: Float32Array, edge_mm: float) -> Float32Array:
 
 
 def _blend(target: Float32Array, share: Float32Array, value: float | Float32Array) -> None:
-    """Moves the target in place toward a value, by the share of each voxel."""
+    """Blend a value into the target in place, weighted by the share of each voxel."""
     difference = (np.float32(value) if isinstance(value, float) else value) - target
     difference *= share
     target += difference
 
 
 def _paint_body(hu: Float32Array, grid: Grid, anatomy: Anatomy) -> None:
-    """Air, couch, skin, subcutaneous fat, muscle wall, visceral fat and lungs."""
+    """Paint air, couch, skin, subcutaneous fat, muscle wall, visceral fat and lungs."""
     body, pixel = anatomy.body, grid.spacing_mm[2]
     column, row = grid.y[:, None], grid.x[None, :]
     outline, fat, muscle = body.outline_depth(column, row), body.fat_depth(column, row), body.muscle_depth(column, row)
@@ -142,7 +142,7 @@ def _paint_body(hu: Float32Array, grid: Grid, anatomy: Anatomy) -> None:
 
 
 def _visceral_fat(grid: Grid, anatomy: Anatomy, index: int) -> Float32Array:
-    """One slice of fat with faint strands and haze: [row, col]."""
+    """Return one slice of fat with faint strands and haze, [row, col]."""
     level = grid.z[index : index + 1]
     strands: Float32Array = anatomy.noise.on_axes(level, grid.y, grid.x, 7.0, 21.0)[0]
     strands -= np.float32(1.1)
@@ -154,7 +154,7 @@ def _visceral_fat(grid: Grid, anatomy: Anatomy, index: int) -> Float32Array:
 
 
 def _background(grid: Grid, anatomy: Anatomy) -> Float32Array:
-    """One slice of air, with a couch where the patient has one: [row, col]."""
+    """Return one slice of air, with the couch if the patient has one, [row, col]."""
     background = np.full((len(grid.y), len(grid.x)), _AIR_HU, dtype=np.float32)
     if anatomy.couch_gap_mm is None:
         return background
@@ -178,7 +178,7 @@ def _paint_solid(hu: Float32Array, grid: Grid, anatomy: Anatomy, solid: Solid, o
         np.maximum(distance, limit, out=distance)
     edge = grid.spacing_mm[2] + solid.edge_mm
     if solid.halo_mm > 0:
-        # Where the noise is low the halo vanishes, and neighbouring organs touch as they do in patients.
+        # The halo vanishes where the noise is low, so that neighbouring organs touch as they do in patients.
         halo = anatomy.noise.on_axes(*grid.axes(region), 16.0, offset + 4.1)
         halo *= np.float32(-0.9 * solid.halo_mm)
         halo += distance
@@ -199,7 +199,7 @@ def _paint_solid(hu: Float32Array, grid: Grid, anatomy: Anatomy, solid: Solid, o
 
 
 def _texture(solid: Solid, grid: Grid, region: Region, noise: SmoothNoise, offset: float) -> float | Float32Array:
-    """What the solid's texture adds to its attenuation over the region, in HU."""
+    """Return the texture that is added to the solid's attenuation over the region, in HU."""
     if solid.mottle_hu <= 0:
         return 0.0
     texture = noise.on_axes(*grid.axes(region), solid.mottle_wavelength_mm, offset + 7.3)
@@ -216,7 +216,7 @@ def _paint_pancreas(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anat
 
 def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy: Anatomy) -> None:
     tumor = anatomy.tumor
-    # Below one and a half voxels a tumor could fall between the voxel centres of a coarse grid.
+    # A tumor smaller than 1.5 voxels could fall between the voxel centres of a coarse grid.
     scale = max(1.0, 0.75 * max(grid.spacing_mm) / float(tumor.blob.semi_axes.min()))
     blob = Blob(tumor.blob.centre, tumor.blob.semi_axes * np.float32(scale), tumor.blob.rotation)
     solid = Solid(
@@ -234,7 +234,7 @@ def _paint_tumor(hu: Float32Array, label: NDArray[np.uint8], grid: Grid, anatomy
 
 
 def _image(hu: Float32Array, anatomy: Anatomy, rng: np.random.Generator) -> NDArray[np.int16]:
-    """Adds what the scanner adds: slice blur, point spread, correlated noise; rounds to whole HU."""
+    """Simulate the scanner: slice blur, point spread and correlated noise. Rounds to whole HU."""
     image = np.empty(hu.shape, dtype=np.int16)
     last = len(hu) - 1
     previous_noise = _grain(hu.shape[1:], rng)
@@ -242,7 +242,7 @@ def _image(hu: Float32Array, anatomy: Anatomy, rng: np.random.Generator) -> NDAr
         blurred = 0.8 * hu[index] + 0.1 * hu[max(index - 1, 0)] + 0.1 * hu[min(index + 1, last)]
         blurred = _smooth(blurred, 0.18)
         noise = _grain(hu.shape[1:], rng)
-        # 0.96**2 + 0.28**2 = 1: neighbouring slices share some noise at an unchanged level.
+        # 0.96**2 + 0.28**2 = 1, so that neighbouring slices share some noise at an unchanged level.
         blurred += np.float32(anatomy.noise_hu) * (np.float32(0.96) * noise + np.float32(0.28) * previous_noise)
         previous_noise = noise
         image[index] = np.rint(np.clip(blurred, -1024, 3071))
@@ -250,14 +250,14 @@ def _image(hu: Float32Array, anatomy: Anatomy, rng: np.random.Generator) -> NDAr
 
 
 def _grain(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
-    """Correlated noise of unit variance for one slice."""
+    """Draw correlated noise of unit variance for one slice."""
     white = rng.standard_normal(shape, dtype=np.float32)
     # The kernel (1/4, 1/2, 1/4) keeps 3/8 of the variance along each axis.
     return np.asarray(_smooth(white, 0.25) * np.float32(8 / 3), dtype=np.float32)
 
 
 def _smooth(plane: Float32Array, side: float) -> Float32Array:
-    """Three-tap smoothing (side, 1 - 2 side, side) along both axes of a plane; the rim keeps its own value."""
+    """Smooth a plane along both axes with the kernel (side, 1 - 2 side, side), replicating the border pixels."""
     across = plane * np.float32(1 - 2 * side)
     across[:, 1:] += np.float32(side) * plane[:, :-1]
     across[:, :-1] += np.float32(side) * plane[:, 1:]

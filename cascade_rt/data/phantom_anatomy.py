@@ -1,6 +1,6 @@
-"""Draws one patient: body, organs, pancreas and tumor, in patient millimetres.
+"""Draw one patient: body, organs, pancreas and tumor, in patient millimetres.
 
-Only the random draws happen here; `phantom` turns them into voxels. Points are (z, y, x) in mm: z grows
+Only the random draws happen here. `phantom` turns them into voxels. Points are (z, y, x) in mm: z grows
 toward superior, y toward posterior, x toward patient left. z = 0 is the middle of the pancreas.
 """
 
@@ -19,12 +19,12 @@ TUMOR_PROBABILITY = 0.85
 
 @dataclass(frozen=True, eq=False)
 class Tumor:
-    """A tumor that is ready to be painted, present or not.
+    """A tumor ready to be painted, whether or not the case has one.
 
     Attributes:
         blob: its nominal shape.
         rough_mm: amplitude of the outline's irregularity.
-        contrast_hu: how much darker than the pancreas it is.
+        contrast_hu: how much darker it is than the pancreas.
         edge_mm: width of the soft edge.
     """
 
@@ -40,16 +40,16 @@ class Anatomy:
 
     Attributes:
         body: trunk outline and layers.
-        solids: organs in painting order, the pancreas not among them.
+        solids: organs in painting order, without the pancreas.
         pancreas: painted after all solids.
-        tumor: painted last, where the case has one.
-        tumor_present: what the seed decides when the caller does not.
+        tumor: painted last, if the case has one.
+        tumor_present: whether the case has a tumor, unless the caller decides.
         field_of_view_mm: in-plane extent of the image.
         centre_mm: (z, y, x) of the image centre.
         slice_mm: slice distance at 96 slices.
         noise: source of all smooth irregularity.
         noise_hu: standard deviation of the CT noise.
-        couch_gap_mm: between the back and the couch; None for an image without a couch.
+        couch_gap_mm: gap between back and couch, or None for an image without a couch.
     """
 
     body: Body
@@ -66,7 +66,7 @@ class Anatomy:
 
 
 def draw_anatomy(anatomy_seed: np.random.SeedSequence, tumor_seed: np.random.SeedSequence) -> Anatomy:
-    """Draws a patient; the tumor has a stream of its own, so the anatomy never depends on it."""
+    """Draw a patient. The tumor has its own random stream, so the anatomy never depends on it."""
     rng = np.random.default_rng(anatomy_seed)
     noise = SmoothNoise(rng.standard_normal((32, 32, 32), dtype=np.float32))
     spacing = float(np.clip(rng.normal(0.80, 0.07), 0.65, 0.95))

@@ -1,4 +1,4 @@
-"""A phantom as NIfTI files, as a scanner's export would be."""
+"""Write a phantom as NIfTI files, like the export of a scanner."""
 
 import gzip
 from pathlib import Path
@@ -11,9 +11,9 @@ from cascade_rt.data.phantom import Phantom
 
 
 def write_phantom_files(phantom: Phantom, scan: Path, label: Path) -> None:
-    """Write scan and label as `.nii.gz`, oriented LPS, the middle of the scan at the world's origin; replaces files."""
+    """Write scan and label as `.nii.gz` in LPS, centred at the world origin. Existing files are replaced."""
     for array, path in ((phantom.hu, scan), (phantom.label, label)):
-        # [z, row, col] is (superior, posterior, left); NIfTI stores the fastest axis first, and its world is RAS.
+        # [z, row, col] is (superior, posterior, left). NIfTI stores the fastest axis first, in RAS world coordinates.
         image = nib.Nifti1Image(array.T, _affine(phantom))
         image.header.set_xyzt_units("mm")
         write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0), overwrite=True)

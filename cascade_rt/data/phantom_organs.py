@@ -1,4 +1,4 @@
-"""Draws the organs around the pancreas: chest and upper abdomen, kidneys, gut, vessels.
+"""Draw the organs around the pancreas: chest and upper abdomen, kidneys, gut and vessels.
 
 Points are (z, y, x) in mm: z grows toward superior, y toward posterior, x toward patient left. z = 0 is the
 middle of the pancreas.
@@ -14,7 +14,7 @@ Generator = np.random.Generator
 
 
 def draw_organs(rng: Generator, frame: Frame, pancreas: Tube) -> tuple[Solid, ...]:
-    """Draw all organs but the pancreas, in painting order."""
+    """Draw all organs except the pancreas, in painting order."""
     return (
         *_upper_organs(rng, frame),
         *draw_skeleton(rng, frame),
@@ -31,7 +31,7 @@ def draw_organs(rng: Generator, frame: Frame, pancreas: Tube) -> tuple[Solid, ..
 
 
 def _liver(rng: Generator, frame: Frame) -> tuple[tuple[Blob, ...], tuple[Tube, ...]]:
-    """The lobes, and the portal and hepatic veins in them."""
+    """Draw the lobes, and the portal and hepatic veins inside them."""
     side, front, spine, top = frame.side_wall_x, frame.front_wall_y, frame.spine_y, frame.body.dome_mm
     tip = rng.uniform(-75, -25)
     half = 0.5 * (top - tip) + 12
@@ -190,7 +190,7 @@ def _mean_y(path: list[Point]) -> float:
 
 
 def _bowel(rng: Generator, frame: Frame) -> list[Solid]:
-    """Small-bowel loops, many of them as bright as the pancreas, and the vessels of the mesentery."""
+    """Draw small-bowel loops, many as bright as the pancreas, and the mesenteric vessels."""
     solids = []
     for _ in range(int(rng.integers(14, 24)) + int(0.25 * (frame.side_wall_x - 100))):
         x, z = rng.uniform(-0.35, 0.72) * frame.side_wall_x, rng.uniform(-165, 0)
@@ -346,7 +346,7 @@ def _great_vessels(rng: Generator, frame: Frame) -> list[Solid]:
 
 
 def _pancreatic_vessels(rng: Generator, frame: Frame, pancreas: Tube) -> list[Solid]:
-    """Splenic, portal and mesenteric vessels: the landmarks around the pancreas."""
+    """Draw the splenic, portal and mesenteric vessels, the landmarks around the pancreas."""
     front, hu = frame.spine_front_y, rng.uniform(150, 185)
     count = len(pancreas.points)
     neck = pancreas.points[int(0.47 * count)]

@@ -1,8 +1,8 @@
-"""Shapes of the CT phantom in patient millimetres, and how they are evaluated on a voxel grid.
+"""Shapes of the CT phantom in patient millimetres, and their evaluation on a voxel grid.
 
 Every point and axis is ordered (z, y, x) in mm: z grows toward superior, y toward posterior, x toward
 patient left. A signed distance is negative inside a shape. Fields are evaluated in float32, and only
-inside the box a shape can reach.
+inside the box that a shape can reach.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Region: TypeAlias = tuple[slice, slice, slice]
 
 _FAR_MM = 1.0e3
 _LATTICE_SIZE = 32
-# Mean of the summed squared cubic B-spline weights, per axis: brings the noise back to unit variance.
+# Mean of the summed squared cubic B-spline weights, per axis. Restores the noise to unit variance.
 _SPLINE_POWER = 151.0 / 315.0
 
 
@@ -41,14 +41,14 @@ class Grid:
     spacing_mm: tuple[float, float, float]
 
     def region(self, low: Float32Array, high: Float32Array) -> Region:
-        """Smallest index box holding every voxel centre between two (z, y, x) corners in mm."""
+        """Return the smallest index box that holds every voxel centre between two (z, y, x) corners in mm."""
         axes = (self.z, self.y, self.x)
         starts = [int(np.searchsorted(axis, value)) for axis, value in zip(axes, low, strict=True)]
         stops = [int(np.searchsorted(axis, value, "right")) for axis, value in zip(axes, high, strict=True)]
         return (slice(starts[0], stops[0]), slice(starts[1], stops[1]), slice(starts[2], stops[2]))
 
     def axes(self, region: Region) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """The three coordinate vectors of a region, in mm."""
+        """Return the three coordinate vectors of a region, in mm."""
         return self.z[region[0]], self.y[region[1]], self.x[region[2]]
 
 
@@ -56,7 +56,7 @@ class Grid:
 class SmoothNoise:
     """Periodic cubic B-spline noise of unit variance, defined in patient millimetres.
 
-    One lattice serves every use: another wavelength or offset reads another part of it.
+    One lattice serves all uses. Each wavelength and offset samples a different part of it.
 
     Attributes:
         lattice: [32, 32, 32] independent standard normal values.
@@ -67,14 +67,14 @@ class SmoothNoise:
     def on_axes(
         self, z: Float32Array, y: Float32Array, x: Float32Array, wavelength_mm: float, offset: float
     ) -> Float32Array:
-        """Noise on a separable grid.
+        """Evaluate the noise on a separable grid.
 
         Args:
             z: [n] mm.
             y: [m] mm.
             x: [k] mm.
-            wavelength_mm: knot distance; smaller is rougher.
-            offset: in knots; uses with different offsets look independent.
+            wavelength_mm: knot distance. Smaller is rougher.
+            offset: in knots. Uses with different offsets look independent.
 
         Returns:
             [n, m, k] float32, mean 0, standard deviation about 1.
@@ -88,7 +88,7 @@ class SmoothNoise:
         return np.asarray(np.matmul(along_y, weights_x.T), dtype=np.float32)
 
     def at(self, points: Float32Array, wavelength_mm: float, offset: float) -> Float32Array:
-        """Noise at single points; points is [n, 3] mm, the result [n]."""
+        """Evaluate the noise at points of [n, 3] mm, giving [n]."""
         weights = [
             _spline_weights(points[:, number], wavelength_mm, offset * (1.0 + 0.37 * number)) for number in range(3)
         ]
@@ -98,7 +98,7 @@ class SmoothNoise:
 
 
 def _spline_weights(axis: Float32Array, wavelength_mm: float, offset: float) -> Float32Array:
-    """Periodic cubic B-spline weights of each coordinate, [n, 32]."""
+    """Compute the periodic cubic B-spline weights of each coordinate, [n, 32]."""
     position = axis / wavelength_mm + offset
     knot = np.floor(position).astype(np.int64)
     t = position - knot
@@ -123,12 +123,12 @@ class Tube:
     radii: Float32Array
 
     def bounds(self, margin_mm: float) -> tuple[Float32Array, Float32Array]:
-        """Lowest and highest (z, y, x) corner in mm, margin included."""
+        """Return the lowest and highest (z, y, x) corner in mm, including the margin."""
         reach = (self.radii + margin_mm)[:, None]
         return (self.points - reach).min(axis=0), (self.points + reach).max(axis=0)
 
     def distance(self, grid: Grid, region: Region, margin_mm: float) -> Float32Array:
-        """Signed distance over the region in mm, exact up to the margin and far beyond it."""
+        """Return the signed distance over the region in mm: exact up to the margin and large beyond it."""
         z, y, x = grid.axes(region)
         distance = np.full((len(z), len(y), len(x)), _FAR_MM, dtype=np.float32)
         reach = self.radii + np.float32(margin_mm)
@@ -157,7 +157,7 @@ class Blob:
     Attributes:
         centre: [3] mm.
         semi_axes: [3] mm, along the rotated (z, y, x).
-        rotation: [3, 3], its rows are the rotated axes.
+        rotation: [3, 3], whose rows are the rotated axes.
     """
 
     centre: Float32Array
@@ -165,12 +165,12 @@ class Blob:
     rotation: Float32Array
 
     def bounds(self, margin_mm: float) -> tuple[Float32Array, Float32Array]:
-        """Lowest and highest (z, y, x) corner in mm, margin included."""
+        """Return the lowest and highest (z, y, x) corner in mm, including the margin."""
         extent = np.sqrt(((self.rotation * self.semi_axes[:, None]) ** 2).sum(axis=0)) + margin_mm
         return self.centre - extent, self.centre + extent
 
     def distance(self, grid: Grid, region: Region, margin_mm: float) -> Float32Array:
-        """Signed distance over the region in mm, to first order; the margin is not needed here."""
+        """Return the signed distance over the region in mm, to first order. The margin is not used."""
         del margin_mm
         z, y, x = grid.axes(region)
         axes = (z - self.centre[0], y - self.centre[1], x - self.centre[2])
@@ -188,7 +188,7 @@ class Blob:
         plane_zx = 2 * matrix[0, 2] * np.outer(z, x)
         total = plane_zy[:, :, None] + plane_yx[None]
         total += plane_zx[:, None, :]
-        # Rounding can push the form below zero next to the centre, where the square root would be nan.
+        # Rounding can make the form negative near the centre, and its square root NaN.
         np.maximum(total, 0, out=total)
         return np.asarray(total, dtype=np.float32)
 
@@ -197,7 +197,7 @@ Shape: TypeAlias = Tube | Blob
 
 
 def curve_tube(control: Sequence[Point], radii: Sequence[float], step_mm: float = 2.5) -> Tube:
-    """Smooth tube through control points, resampled to even steps."""
+    """Create a smooth tube through control points, resampled to even steps."""
     points = np.asarray(control, dtype=np.float64)
     chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     count = max(int(chord[-1] / step_mm), 2)
@@ -208,7 +208,7 @@ def curve_tube(control: Sequence[Point], radii: Sequence[float], step_mm: float 
 
 
 def ellipsoid(centre: Point, semi_axes: Point, turn_deg: Point = (0.0, 0.0, 0.0)) -> Blob:
-    """Ellipsoid turned about its z, y and x axes, in degrees."""
+    """Create an ellipsoid rotated about its z, y and x axes, in degrees."""
     rotation = Rotation.from_euler("xyz", turn_deg, degrees=True).as_matrix()
     as_float = [np.asarray(values, dtype=np.float32) for values in (centre, semi_axes, rotation)]
     return Blob(*as_float)
@@ -216,20 +216,21 @@ def ellipsoid(centre: Point, semi_axes: Point, turn_deg: Point = (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """One organ or part: a union of shapes, and what it is made of.
+    """An organ or part of one: a union of shapes and its material.
 
     Attributes:
-        shapes: united; the first is painted together with all others.
-        hu: attenuation of the solid, or of its wall where it has an inside.
-        halo_mm: thickness of the fat kept free around it.
+        shapes: painted together as one union.
+        hu: attenuation of the solid, or of its wall if it is hollow.
+        halo_mm: thickness of the layer of fat around it.
         rough_mm: amplitude of the outline's irregularity.
         rough_wavelength_mm: length scale of that irregularity.
-        wall_mm: wall thickness of a hollow solid; not used without inner_hu.
-        inner_hu: attenuation inside the wall; None makes it solid.
-        gas_above_y: inside the wall, gas fills what is anterior of this y in mm; None for no gas.
+        wall_mm: wall thickness of a hollow solid. Not used without inner_hu.
+        inner_hu: attenuation inside the wall, or None if it is not hollow.
+        gas_above_y: gas fills the inside anterior to this y in mm, or None for no gas.
         mottle_hu: amplitude of the texture inside.
         mottle_wavelength_mm: length scale of that texture.
-        cavity_margin_mm: keeps the solid this far inside the cavity's wall, or outside it if negative; None: no limit.
+        cavity_margin_mm: keeps the solid at least this far inside the cavity wall, or None for no limit. If negative,
+            the solid may extend this far outside.
         below_diaphragm: whether that limit includes the diaphragm.
         edge_mm: extra softness of the outline beyond one pixel.
     """
@@ -249,18 +250,18 @@ class Solid:
     edge_mm: float = 0.0
 
     def margin_mm(self, grid: Grid) -> float:
-        """How far outside its nominal surface the solid can still change a voxel, in mm."""
+        """Return how far outside its nominal surface the solid can change voxels, in mm."""
         return self.halo_mm + 3.0 * self.rough_mm + self.edge_mm + 2.0 * grid.spacing_mm[2]
 
     def region(self, grid: Grid) -> Region:
-        """The index box the solid can reach."""
+        """Return the index box that the solid can reach."""
         corners = [shape.bounds(self.margin_mm(grid)) for shape in self.shapes]
         low = np.min([corner[0] for corner in corners], axis=0)
         high = np.max([corner[1] for corner in corners], axis=0)
         return grid.region(low, high)
 
     def distance(self, grid: Grid, region: Region, noise: SmoothNoise, offset: float) -> Float32Array:
-        """Signed distance of the irregular outline over the region, in mm."""
+        """Return the signed distance to the irregular outline over the region, in mm."""
         margin = self.margin_mm(grid)
         distance = self.shapes[0].distance(grid, region, margin)
         for shape in self.shapes[1:]:

@@ -1,4 +1,4 @@
-"""Draws the spine, the ribs and the muscles of the back.
+"""Draw the spine, the ribs and the back muscles.
 
 Points are (z, y, x) in mm: z grows toward superior, y toward posterior, x toward patient left.
 """
@@ -10,7 +10,7 @@ from cascade_rt.data.phantom_shapes import Blob, Float32Array, Solid, Tube, curv
 
 
 def draw_skeleton(rng: np.random.Generator, frame: Frame) -> list[Solid]:
-    """Muscles of the back, spine and ribs, in painting order."""
+    """Draw back muscles, spine and ribs, in painting order."""
     y, solids = frame.spine_y, []
     muscle = rng.uniform(50, 62)
     for side in (-1.0, 1.0):
@@ -109,7 +109,7 @@ def _ribs(rng: np.random.Generator, frame: Frame) -> list[Solid]:
 
 
 def _rib(points: Float32Array) -> list[Solid]:
-    # Short pieces keep the evaluated boxes small: a whole rib spans half the body.
+    # Short pieces keep the evaluated boxes small, because a whole rib spans half the body.
     pieces = [points[start : start + 16] for start in range(0, len(points), 15)]
     outer = [Solid((Tube(piece, np.full(len(piece), 5.0, dtype=np.float32)),), 430.0, rough_mm=0.5) for piece in pieces]
     inner = [Solid((Tube(piece, np.full(len(piece), 3.0, dtype=np.float32)),), 190.0, edge_mm=1.0) for piece in pieces]

@@ -1,4 +1,4 @@
-"""Phantoms as cases of a store, made once and kept."""
+"""Generate phantoms once and keep them as cases of a store."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ _DESCRIPTION = "synthetic phantoms"
 
 
 def describe_phantoms(seeds: Sequence[int], shape: tuple[int, int, int]) -> str:
-    """Say in words which phantoms a training used; it ends up in the bundle."""
+    """Describe the phantoms used in training. The description is recorded in the bundle."""
     return f"{_DESCRIPTION}, seeds {seeds[0]} to {seeds[-1]}, {' x '.join(map(str, shape))} voxels"
 
 
 def is_synthetic(description: str) -> bool:
-    """Whether training data, as described, were phantoms: such a bundle is for demonstration only."""
+    """Return whether the described training data were phantoms. Such a bundle is for demonstration only."""
     return description.startswith(_DESCRIPTION)
 
 
@@ -31,13 +31,13 @@ def prepare_phantoms(
     *,
     on_case: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
-    """Make the phantoms that a store lacks, one process on each processor.
+    """Generate the phantoms missing from a store, with one process per processor.
 
     Args:
-        store: Folder of the case store; made where it is missing.
-        seeds: One phantom for each.
-        shape: Slices, rows and columns.
-        on_case: Called with the name of each finished case.
+        store: Folder of the case store, created if missing.
+        seeds: One seed per phantom.
+        shape: Number of slices, rows and columns.
+        on_case: Called with the name of each finished case, or "already there" for an existing one.
 
     Returns:
         The names of all cases, in the order of the seeds.
@@ -50,8 +50,8 @@ def prepare_phantoms(
     if len(missing) == 1:
         on_case(make(missing[0]))
     elif missing:
-        # Spawned, not forked: the caller may hold threads of torch.
-        # Ctrl-C is the parent's to handle; each worker would print a traceback of its own.
+        # Spawn rather than fork, because the caller may hold torch threads.
+        # The parent handles Ctrl-C. Otherwise each worker would print its own traceback.
         ignore_interrupts = (signal.SIGINT, signal.SIG_IGN)
         context = get_context("spawn")
         with ProcessPoolExecutor(available_cpus(), context, signal.signal, ignore_interrupts) as pool:

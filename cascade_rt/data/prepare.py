@@ -1,4 +1,4 @@
-"""From the files of a data set to a case store: checked first, converted once, split by case."""
+"""Prepare a case store from the files of a data set: check all cases, convert each once, and split them."""
 
 import logging
 from collections import Counter
@@ -34,18 +34,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SourceCase:
-    """A case as it was read from the files of a data set."""
+    """A case as read from the files of a data set."""
 
     volume: Volume
     label: npt.NDArray[np.uint8]
     """`[z, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     source: dict[str, Any]
-    """What it was read from, as plain values; file names without their folders."""
+    """Record of what the case was read from, as plain values. File names are without folders."""
     warnings: tuple[str, ...] = ()
 
 
 def of_label(labels: LabelImage) -> tuple[str, ...]:
-    """What is doubtful about a label file, said so that it is not taken for doubts about its scan."""
+    """Return the warnings about a label file, prefixed so that they are not mistaken for warnings about its scan."""
     return tuple(f"its label file: {warning}" for warning in labels.warnings)
 
 
@@ -54,71 +54,71 @@ class CaseSource(Protocol):
 
     @property
     def name(self) -> str:
-        """The name the case gets in the store."""
+        """Name of the case in the store."""
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """What it is made from: its `image`, a file or the folder of a DICOM series, and its `label`."""
+        """Inputs of the case: its `image` (a file, or the folder of a DICOM series) and its `label`."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What else decides what is made of it, as plain values."""
+        """All other settings that affect the converted case, as plain values."""
 
     def check(self) -> None:
-        """Look for what can be seen without reading a voxel.
+        """Check everything that can be checked without reading voxels.
 
         Raises:
-            InputError: The case cannot be used; the message names it and says what to do.
+            InputError: The case cannot be used. The message names it and says what to do.
         """
 
     def read(self) -> SourceCase:
         """Read scan and label.
 
         Raises:
-            InputError: The case cannot be used; the message names it and says what to do.
+            InputError: The case cannot be used. The message names it and says what to do.
         """
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Listing:
-    """What was found in the folder of a data set."""
+    """The cases and problems found in the folder of a data set."""
 
     cases: Sequence[CaseSource]
     problems: Sequence[str] = ()
-    """Sentences on cases that cannot be used; they stop the preparation before it converts anything."""
+    """Sentences about cases that cannot be used. They stop the preparation before anything is converted."""
     notes: Sequence[str] = ()
-    """Sentences a person should read, which stop nothing."""
+    """Sentences for the user to read, which do not stop the preparation."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRequest:
-    """How the cases are to be split."""
+    """How to split the cases into training and test."""
 
     dataset: str
-    """What they are."""
+    """Name of the data set."""
     test_share: float
-    """Part of the cases that is for the test where no number is given."""
+    """Fraction of the cases used for the test if `test_cases` is not given."""
     test_cases: int | None = None
-    """How many cases are for the test."""
+    """Number of test cases."""
     seed: int | None = None
-    """Seed of the split; 0 where none is given."""
+    """Seed of the split, or None for 0."""
     patients: str | None = None
-    """Regular expression for the patient in a case's name, where patients have several cases."""
+    """Regular expression for the patient in a case's name, if patients have several cases."""
     given: Path | None = None
-    """File with a split of one's own (see `read_case_list`); nothing is drawn."""
+    """File with a user-defined split (see `read_case_list`). Nothing is then drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What was done."""
+    """Result of a preparation."""
 
     split: Split
     converted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    """Cases that were there already."""
+    """Cases that were already in the store."""
     warnings: list[str] = field(default_factory=list)
     flips: Counter[str] = field(default_factory=Counter)
-    """How often each label flip was applied to the cases converted now."""
+    """How often each label flip was applied to the newly converted cases."""
 
 
 def prepare_cases(
@@ -130,24 +130,24 @@ def prepare_cases(
     on_check: Callable[[str], None] = lambda _: None,
     on_case: Callable[[str], None] = lambda _: None,
 ) -> Preparation:
-    """Convert the cases that a store lacks, after all of them have been checked, and split them.
+    """Check all cases, convert those missing from a store, and split them.
 
     Args:
-        listing: What was found.
-        store: Folder of the case store; made where it is missing. Cases that are in it are kept, if they were made from
-            the same files with the same settings.
-        request: How to split. The split is written once all cases are there; one that is there is kept.
-        verify: Read finished cases to their end and convert anew those whose arrays are not the ones written.
-        on_check: Called with the name of each case that has been checked.
-        on_case: Called with the name of each case that is in the store.
+        listing: The cases found.
+        store: Folder of the case store, created if missing. Cases already in it are kept if they were made from the
+            same files with the same settings.
+        request: How to split. The split is written once all cases are converted. An existing split is kept.
+        verify: Read finished cases completely, and reconvert those whose arrays have changed since they were written.
+        on_check: Called with the name of each case after its check.
+        on_case: Called with the name of each case after it was kept or converted.
 
     Raises:
-        InputError: A case cannot be used, found before any is converted; the message names all of them.
-        UsageError: The cases cannot be split like that, or the store has another split, or cases made from other files
-            or with other settings.
-        PartialFailureError: Some cases turned out unusable when they were read; the others are in the store.
+        InputError: Some cases cannot be used, found before any is converted. The message names all of them.
+        UsageError: The cases cannot be split as requested, or the store has a different split, or cases made from
+            other files or with other settings.
+        PartialFailureError: Some cases proved unusable when they were read. The others are in the store.
         OutputError: The store cannot be written.
-        BackendUnavailableError: A package that reads the files is not installed.
+        BackendUnavailableError: A package needed to read the files is not installed.
     """
     finished, notes = _check_all(listing, store, verify, on_check)
     done = Preparation(_plan_split(listing, store, request), warnings=[*listing.notes, *notes])
@@ -168,7 +168,7 @@ def prepare_cases(
 
 
 def _doubles(listing: Listing, store: Path, split: Split) -> list[str]:
-    """Say which cases were made from the same scan, and where one is for the test and the other is not."""
+    """Warn about cases made from the same scan, noting if one is for training and the other for the test."""
     first: dict[str, str] = {}
     doubts = []
     for case in listing.cases:
@@ -184,7 +184,7 @@ def _doubles(listing: Listing, store: Path, split: Split) -> list[str]:
 def _check_all(
     listing: Listing, store: Path, verify: bool, on_check: Callable[[str], None]
 ) -> tuple[set[str], list[str]]:
-    """Look at every case; return the names of those that need no conversion, and what is to be said of them."""
+    """Check every case. Return the names of those that need no conversion, and notes about them."""
     finished = {case.name for case in listing.cases if has_case(store, case.name)}
     problems, others, unrecorded = list(listing.problems), [], 0
     for case in listing.cases:
@@ -209,7 +209,7 @@ def _check_all(
 
 
 def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
-    """Draw a split, or take the one that is there if it is the one asked for."""
+    """Draw a split, or return the existing one if it matches the request."""
     names = sorted(case.name for case in listing.cases)
     given = None if request.given is None else read_case_list(request.given, request.dataset, names)
     if given is not None:
@@ -257,9 +257,9 @@ def _differences_of(case: CaseSource, source: Mapping[str, Any]) -> list[str]:
 
 
 def _convert(case: CaseSource, store: Path, done: Preparation) -> list[str]:
-    """Put a case into the store; returns why that failed."""
+    """Convert a case into the store. Return the reasons for a failure, or an empty list."""
     try:
-        # Before they are read: what is changed meanwhile is not taken for what was read.
+        # Recorded before reading, so that a file changed meanwhile is not mistaken for the one that was read.
         inputs = record_inputs(case.files)
         found = case.read()
     except InputError as error:
@@ -275,7 +275,7 @@ def _convert(case: CaseSource, store: Path, done: Preparation) -> list[str]:
 
 
 def _listed(head: str, sentences: Sequence[str]) -> str:
-    """One sentence as it is; of several the first ones, under a head."""
+    """Join sentences under a heading. A single one stays on one line, and a long list is truncated."""
     if len(sentences) == 1:
         return f"{sentences[0]} ({head})"
     more = [f"and {len(sentences) - _MOST_SHOWN} more"] if len(sentences) > _MOST_SHOWN else []

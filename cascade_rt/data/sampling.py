@@ -1,4 +1,4 @@
-"""Which slices an epoch visits, and how a batch of them is cut."""
+"""Select the slices of each epoch and assemble them into batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,26 +18,26 @@ HuSlice = npt.NDArray[np.int16]
 LabelSlice = npt.NDArray[np.uint8]
 USUAL_MARGIN = CropConfig().margin
 SIDE_MULTIPLE = 32
-"""Slices are padded to multiples of this, so that every crop of a batch lies inside."""
+"""Slices are padded to multiples of this, so that every crop of a batch lies inside the padded frame."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Batch:
-    """Slices or patches of equal size, as both networks are trained on."""
+    """Slices or patches of equal size, the training input of both networks."""
 
     hu: npt.NDArray[np.float32]
     """`[batch, 1, row, col]`."""
     label: npt.NDArray[np.uint8]
     """`[batch, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     margins: npt.NDArray[np.int64] | None = None
-    """`[batch, 4]`: pixels to add above, below, left and right of each box; None: as many as the config says."""
+    """`[batch, 4]`: pixels to add above, below, left and right of each box, or None for the margin of the config."""
     share: float = 1.0
-    """Part that these are of the slices of a batch which several processes divide among them; 0: it holds none."""
+    """Fraction of the whole batch in this part, when several processes divide the batch. 0 if this part is empty."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SliceSampler:
-    """Draws the batches of each epoch; the same seed and epoch give the same batches."""
+    """Draws the batches of each epoch. The same seed and epoch give the same batches."""
 
     cases: Sequence[Case]
     config: TrainConfig
@@ -45,19 +45,19 @@ class SliceSampler:
     foreground: tuple[SliceRef, ...]
     background: tuple[SliceRef, ...]
     tumor: tuple[SliceRef, ...]
-    """Those of the foreground that hold tumor."""
+    """The foreground slices with tumor."""
 
     @classmethod
     def over(cls, cases: Sequence[Case], config: TrainConfig, margin: int = USUAL_MARGIN) -> "SliceSampler":
-        """Sort the slices of all cases into those to visit and those to mix in.
+        """Build a sampler by sorting the slices of all cases into foreground and background.
 
         Args:
             cases: Training cases.
-            config: Which slices, and how they are cut.
-            margin: Pixels around a box, which jitter varies.
+            config: Which slices to use, and how they are cut.
+            margin: Pixels around a box, varied by the jitter.
 
         Raises:
-            InputError: No case has a slice of the kind to train on.
+            InputError: No case has a slice of the requested kind.
         """
         foreground, background, tumor = [], [], []
         for index, case in enumerate(cases):
@@ -74,7 +74,7 @@ class SliceSampler:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Number of batches of an epoch; the last may be smaller."""
+        """Number of batches per epoch. The last may be smaller."""
         return -(-(len(self.foreground) + self._background_count) // self.config.batch_size)
 
     @property
@@ -85,10 +85,10 @@ class SliceSampler:
         """Yield the batches of an epoch.
 
         Args:
-            number: Number of the epoch, from 0.
-            rank: Which process this is, from 0.
-            workers: Processes that divide each batch among them. All get the same number of batches; the first has a
-                slice of each, and in the last batch others may have none.
+            number: Index of the epoch, from 0.
+            rank: Index of this process, from 0.
+            workers: Number of processes that divide each batch. All get the same number of batches. The first process
+                has a slice of every batch, but in the last batch others may have none.
         """
         random = np.random.default_rng((self.config.seed, number))
         chosen = random.choice(len(self.background), self._background_count, replace=False) if self.background else ()
@@ -102,7 +102,7 @@ class SliceSampler:
             yield replace(self._load(mine, random), share=len(mine) / len(members))
 
     def _foreground(self, random: np.random.Generator) -> Sequence[SliceRef]:
-        """The slices with organ of one epoch: each once, or with as many tumors as the config asks for."""
+        """Return the foreground slices of one epoch: each once, or with the share of tumor slices set in the config."""
         rest = sorted(set(self.foreground) - set(self.tumor))
         if not self.config.tumor_share or not rest:
             return self.foreground
@@ -114,21 +114,21 @@ class SliceSampler:
         ]
 
     def _draw_margins(self, count: int, random: np.random.Generator) -> npt.NDArray[np.int64] | None:
-        """Margins `[count, 4]` as RSTN varies them: each, every other time, anything from 0 to twice the usual one."""
+        """Draw margins `[count, 4]` as in RSTN: each, with probability 1/2, uniform from 0 to twice the usual."""
         if not self.config.margin_jitter:
             return None
         varied = random.integers(0, 2 * self.margin, size=(count, 4), endpoint=True)
         return np.where(random.random((count, 4)) < 0.5, varied, self.margin)
 
     def _draw_pair(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
-        """A slice or a patch of it, and its label, changed at random."""
+        """Return a randomly augmented slice, or a patch of it, and its label."""
         image, label = self._with_tumor(ref, random)
         change = draw_change(self.config.augmentation, random)
         window = draw_patch(label, self.config.patch, self.config.patch_around, random) if self.config.patch else None
         return change_slice(image, label, change, window)
 
     def _with_tumor(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
-        """A slice and its label, with a synthetic tumor where it is its turn to have one."""
+        """Return a slice and its label. A healthy slice gets a synthetic tumor with the configured probability."""
         case = self.cases[ref.case]
         image, label = case.image[ref.z], case.label[ref.z]
         if not self.config.synthetic_tumors or label.max() != ORGAN_LABEL:
@@ -151,25 +151,25 @@ class SliceSampler:
 
 
 def _draw(available: int, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Draw `count` of `available` indices, each as often as any other, give or take one."""
+    """Draw `count` of `available` indices such that their frequencies differ by at most one."""
     rounds = [random.permutation(available) for _ in range(-(-count // available))]
     return np.concatenate([np.zeros(0, dtype=np.int64), *rounds])[:count]
 
 
 def padded_shape(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """The smallest shape that holds all the slices, of which there may be none, and that both networks take."""
+    """Return the smallest shape that holds all slices (possibly none) and is valid input for both networks."""
     rows, cols = (max((shape[axis] for shape in shapes), default=0) for axis in (0, 1))
     return _padded_side(rows), _padded_side(cols)
 
 
 def draw_patch(label: LabelSlice, side: int, around: float, random: np.random.Generator) -> Window:
-    """Draw a square patch that holds the middle of the organ, or lies anywhere.
+    """Draw a square patch that contains the middle of the organ, or lies anywhere.
 
     Args:
         label: `[row, col]`.
-        side: Rows and columns of the patch; a slice smaller than that stays whole.
-        around: Share of the patches that hold the middle of an organ that is there.
-        random: Where the position comes from.
+        side: Rows and columns of the patch. A smaller slice stays whole.
+        around: Fraction of the patches that contain the middle of the organ, if the slice has one.
+        random: Source of the position.
     """
     anywhere = around < 1 and random.random() >= around
     sides = []

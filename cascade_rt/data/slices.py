@@ -2,10 +2,10 @@
 
     STORE/<case>/image.npy    int16 [z, row, col], HU, canonical frame
     STORE/<case>/label.npy    uint8 [z, row, col], 0 background, 1 pancreas, 2 tumor
-    STORE/<case>/case.json    spacing, source, shape and hash of both arrays; written last, so that a case without it is
-                              unfinished
+    STORE/<case>/case.json    spacing, source, and the shape and hash of both arrays. It is written last, so that a
+                              case without it is unfinished.
 
-Both arrays are memory-mapped: training never holds the volumes in memory.
+Both arrays are memory-mapped, so that training never holds whole volumes in memory.
 """
 
 import json
@@ -37,14 +37,14 @@ class Case:
     label: npt.NDArray[np.uint8]
     """`[z, row, col]`: 0 background, 1 pancreas, 2 tumor."""
     spacing_mm: tuple[float, float, float]
-    """Millimetres between slices, rows and columns."""
+    """Spacing of slices, rows and columns in mm."""
     scattered: bool = False
-    """Whether its slices are no neighbours of one another."""
+    """Whether its slices are unrelated to each other rather than adjacent."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class SliceRef:
-    """One slice of one case, by position in the store."""
+    """One slice of a case, by index."""
 
     case: int
     z: int
@@ -52,7 +52,7 @@ class SliceRef:
 
 @dataclass(frozen=True, slots=True)
 class _ArrayRecord:
-    """What case.json says of an array."""
+    """What case.json records about an array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -61,12 +61,12 @@ class _ArrayRecord:
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What case.json holds."""
+    """Contents of case.json."""
 
     spacing_mm: tuple[float, float, float]
     source: Mapping[str, Any]
     arrays: Mapping[str, _ArrayRecord]
-    """By the names of their files; there may be none."""
+    """Keyed by file name. May be empty."""
 
 
 def write_case(
@@ -77,15 +77,15 @@ def write_case(
     spacing_mm: tuple[float, float, float],
     source: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a case to a store; one of the same name is written anew.
+    """Add a case to a store, replacing one of the same name.
 
     Args:
-        store: Folder of the store; made where it is missing.
-        name: Name of the case, and of its folder.
+        store: Folder of the store, created if missing.
+        name: Name of the case and of its folder.
         image: `[z, row, col]`, HU.
         label: `[z, row, col]`: 0 background, 1 pancreas, 2 tumor.
-        spacing_mm: Millimetres between slices, rows and columns.
-        source: What the case was made from, as plain values; file names without their folders.
+        spacing_mm: Spacing of slices, rows and columns in mm.
+        source: Record of what the case was made from, as plain values. File names are without folders.
 
     Raises:
         OutputError: The store cannot be written.
@@ -110,7 +110,7 @@ def has_case(store: Path, name: str) -> bool:
 
 
 def is_intact(store: Path, name: str) -> bool:
-    """Whether the arrays of a finished case are those that were written; reads both to their end."""
+    """Return whether the arrays of a finished case match their recorded hashes. Reads both completely."""
     folder = store / name
     try:
         arrays = _read_facts(folder).arrays
@@ -120,7 +120,7 @@ def is_intact(store: Path, name: str) -> bool:
 
 
 def read_source(store: Path, name: str) -> Mapping[str, Any]:
-    """What a finished case was made from, as it was given to `write_case`.
+    """Return what a finished case was made from, as passed to `write_case`.
 
     Raises:
         InputError: Its case.json is damaged.
@@ -129,7 +129,7 @@ def read_source(store: Path, name: str) -> Mapping[str, Any]:
 
 
 def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
-    """Open cases of a store, in the order of their names as given.
+    """Open cases of a store, in the order of `names`.
 
     Raises:
         InputError: A case is missing, unfinished or damaged, or its image and label differ in shape.
@@ -138,7 +138,7 @@ def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
 
 
 def has_tumor(case: Case) -> bool:
-    """Whether any slice of a case holds tumor; reads its label as far as the first that does."""
+    """Return whether any slice of a case has tumor. Reads the label only up to the first such slice."""
     return any(bool((label == TUMOR_LABEL).any()) for label in case.label)
 
 
@@ -154,7 +154,7 @@ def _open_case(store: Path, name: str) -> Case:
 
 
 def _write_array(path: Path, array: npt.NDArray[Any]) -> dict[str, Any]:
-    """Write an array and return what case.json says of it."""
+    """Write an array and return its record for case.json."""
     atomic_write(path, lambda file: np.save(file, array), overwrite=True)
     return {"shape": array.shape, "dtype": str(array.dtype), "sha256": file_sha256(path)}
 
@@ -167,7 +167,7 @@ def _read_facts(folder: Path) -> _Facts:
 
 
 def _parse_facts(document: Any) -> _Facts:
-    """Take the facts from case.json; of what has another shape than was written none is believed."""
+    """Parse the contents of case.json, raising if anything does not have the expected structure."""
     z, row, col = (float(side) for side in document["spacing_mm"])
     if not all(0 < side < math.inf for side in (z, row, col)):
         raise ValueError("spacing_mm: is no size of a voxel")
@@ -182,7 +182,7 @@ def _parse_facts(document: Any) -> _Facts:
 
 
 def _open_array(path: Path, facts: _Facts) -> npt.NDArray[Any]:
-    """Map an array; its size must be the one that was written. What is in it only `is_intact` checks."""
+    """Memory-map an array, checking its shape and dtype. Only `is_intact` checks its content."""
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

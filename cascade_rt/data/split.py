@@ -1,8 +1,8 @@
-"""Which cases of a store are trained on and which are kept for the test: drawn or given once, and written down.
+"""The split of a store into training and test cases, drawn or given once and saved.
 
     STORE/split.json    {"dataset": ..., "seed": ..., "train": [names], "test": [names], "patients": regular expression}
 
-Every later command reads that file, so that no test case is ever trained on.
+Every later command reads this file, so that no test case is ever trained on.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The cases of a store, in two parts that share none."""
+    """The cases of a store in two disjoint parts."""
 
     dataset: str
     seed: int | None
-    """What it was drawn with; None: it was given."""
+    """Seed of the draw, or None if the split was given."""
     train: tuple[str, ...]
     test: tuple[str, ...]
     patients: str | None = None
-    """The regular expression for the patient in a case's name that it was made with (see `draw_split`)."""
+    """Regular expression for the patient in a case's name that the split was made with (see `draw_split`)."""
 
     def __str__(self) -> str:
         how = "split as listed" if self.seed is None else f"split seed {self.seed}"
@@ -39,22 +39,22 @@ class Split:
 
 
 def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int, patients: str | None = None) -> Split:
-    """Draw the test cases, or the test patients where a patient may have several cases.
+    """Draw the test cases, or the test patients if patients can have several cases.
 
-    The order of the hashes of seed and name decides, not a random generator: the split is the same with every version
-    of every library, and on however many of the cases it is drawn.
+    Cases are ordered by a hash of seed and name rather than by a random generator, so that the split does not depend on
+    library versions. The order of two cases does not depend on which other cases are present.
 
     Args:
-        dataset: What the cases are.
-        names: All cases; their order does not matter.
-        test_cases: How many are for the test.
-        seed: Another seed is another split.
-        patients: A regular expression whose match at the beginning of a name is its patient: all cases of a patient
-            stay together, and `test_cases` counts patients. None: each case is a patient.
+        dataset: Name of the data set.
+        names: All cases, in any order.
+        test_cases: Number of test cases.
+        seed: A different seed gives a different split.
+        patients: A regular expression whose match at the beginning of a name is the patient. All cases of a patient
+            stay together, and `test_cases` counts patients. If None, each case is a patient.
 
     Raises:
-        UsageError: There would be no case left to train on, or none for the test; or `patients` is no regular
-            expression, or does not match a name.
+        UsageError: No case would be left for training or for the test, or `patients` is not a valid regular expression
+            or does not match a name.
     """
     members: dict[str, list[str]] = {}
     for name in names:
@@ -74,19 +74,19 @@ def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int, p
 
 
 def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
-    """Read a split of one's own, `{"train": [names], "test": [names]}`.
+    """Read a user-defined split, `{"train": [names], "test": [names]}`.
 
     Args:
         path: The JSON file.
-        dataset: What the cases are.
-        names: All cases; each must stand in one of the two lists, and no other.
+        dataset: Name of the data set.
+        names: All cases. The two lists must contain each of these once and no other.
 
     Raises:
-        UsageError: The file cannot be read, or is not such a split of these cases.
+        UsageError: The file cannot be read, or is not a valid split of these cases.
     """
     try:
         content = read_plain_file(path, _MOST_BYTES, follow_links=True)
-        # With the mark that Windows puts in front of a text.
+        # Windows editors may put a byte order mark in front.
         document = json.loads(content.decode("utf-8-sig"))
         lists = {part: sorted(_parse_names(document[part])) for part in ("train", "test")}
         split = _parse({**lists, "dataset": dataset, "seed": None})
@@ -104,15 +104,15 @@ def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
 
 
 def count_patients(names: Sequence[str], patients: str | None) -> int:
-    """How many patients some cases are of; see `draw_split`."""
+    """Return the number of patients among some cases. See `draw_split`."""
     return len({_patient_of(name, patients) for name in names})
 
 
 def check_patients(split: Split, patients: str | None, shown: str) -> None:
-    """Refuse a split, called `shown`, with a patient in both parts; see `draw_split`.
+    """Check that no patient is in both parts of a split, named `shown` in messages. See `draw_split`.
 
     Raises:
-        UsageError: There is such a patient.
+        UsageError: A patient is in both parts.
     """
     trained = {_patient_of(name, patients): name for name in split.train}
     for name in split.test:
@@ -141,14 +141,14 @@ def write_split(store: Path, split: Split) -> None:
     """Write the split of a store.
 
     Raises:
-        OutputError: It cannot be written.
-        OutputExistsError: The store has one already.
+        OutputError: The file cannot be written.
+        OutputExistsError: The store already has a split.
     """
     write_bytes(store / FILE_NAME, (json.dumps(asdict(split), indent=1) + "\n").encode(), overwrite=False)
 
 
 def has_split(store: Path) -> bool:
-    """Whether a store has a split, which means that all its cases were converted."""
+    """Return whether a store has a split, which means that all its cases were converted."""
     return (store / FILE_NAME).is_file()
 
 
@@ -156,7 +156,7 @@ def read_split(store: Path, dataset: str) -> Split:
     """Read the split of a prepared store.
 
     Raises:
-        UsageError: The folder is no prepared store, or one of another data set.
+        UsageError: The folder is not a prepared store, or holds another data set.
         InputError: The file is damaged.
     """
     if not has_split(store):
@@ -192,7 +192,7 @@ def _parse(document: Any) -> Split:
 
 
 def _parse_names(names: Any) -> list[str]:
-    """The names of cases, which are those of folders in a store."""
+    """Check a list of case names. They are also folder names in the store, so no path separators are allowed."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("a part is no list of names")
     for name in names:

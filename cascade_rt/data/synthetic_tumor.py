@@ -1,12 +1,12 @@
-"""Tumors made up and put into the healthy pancreas of a real scan, for training where no tumor is labelled.
+"""Synthetic tumors in the healthy pancreas of real scans, for training without labelled tumors.
 
-A tumor is drawn in millimetres: one ellipsoid or several, deformed by smooth noise. What lies around it is pushed
-away; inside, tissue takes the mean of the gland, darker, equal or brighter, with the noise of the scan it stands in.
-Between it and the tail the duct may be wide and the gland thin. The same code serves slices (`[1, row, col]`) and
-volumes.
+A tumor is drawn in millimetres as one or more ellipsoids, deformed by smooth noise. Surrounding tissue is pushed away.
+The tumor gets the mean HU of the gland, made darker, left equal or made brighter, and the noise of the scan. Between
+the tumor and the tail, the duct may be widened and the gland thinned. The same code handles slices (`[1, row, col]`)
+and volumes.
 
-The idea is that of Hu et al. 2023 (arXiv 2303.14869) and Li et al. 2023 (arXiv 2308.03008); which parts matter is
-the question of Lai et al. 2024 (arXiv 2407.19284). The numbers are in `cascade_rt.config.tumor_recipe`.
+The idea is from Hu et al. 2023 (arXiv 2303.14869) and Li et al. 2023 (arXiv 2308.03008). Lai et al. 2024
+(arXiv 2407.19284) study which parts matter. The parameters are in `cascade_rt.config.tumor_recipe`.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ Region = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 LEAST_GLAND_MM2 = 60.0
-"""A slice with less gland than this gets no tumor: there would be nothing for it to lie in."""
+"""Slices with less gland than this get no tumor, because it would not fit."""
 LEAST_TUMOR_MM2 = 12.0
-"""A tumor whose largest section is smaller than this is not kept."""
+"""Tumors whose largest cross-section is smaller than this are discarded."""
 _HEAD_END = 0.35
 _VESSEL_HU = 45.0
 _DUCT_HU = 12.0
@@ -45,12 +45,12 @@ _RING_MM = 8.0
 
 @dataclass(frozen=True, slots=True)
 class _Gland:
-    """What is measured of a healthy gland."""
+    """Measurements of a healthy gland."""
 
     mean_hu: float
     noise_hu: float
     noise_voxels: float
-    """Standard deviation of the blur that white noise would need to have the grain of the scan's noise."""
+    """Standard deviation in voxels of the blur that gives white noise the grain of the scan."""
 
 
 def add_tumor(
@@ -59,15 +59,15 @@ def add_tumor(
     """Put one tumor into a healthy pancreas.
 
     Args:
-        hu: `[z, row, col]`, HU; one slice or neighbouring ones, columns from the patient's right to left.
+        hu: `[z, row, col]`, HU. One slice or several adjacent ones, with columns from the patient's right to left.
         label: `[z, row, col]`: 1 pancreas.
-        spacing_mm: Distance between slices, rows and columns.
-        recipe: What tumors look like.
-        random: Where the tumor comes from; equal states give equal tumors.
+        spacing_mm: Spacing of slices, rows and columns in mm.
+        recipe: Appearance of the tumors.
+        random: Source of the tumor. Equal states give equal tumors.
 
     Returns:
-        New arrays of the same shapes and types, tumor labelled 2; None where there is too little gland, or the tumor
-        drawn would have been too small to be seen.
+        New arrays of the same shapes and dtypes, with tumor labelled 2, or None if the gland or the drawn tumor is too
+        small.
     """
     organ = label == ORGAN_LABEL
     areas = organ.sum(axis=(1, 2)) * spacing_mm[1] * spacing_mm[2]
@@ -82,7 +82,7 @@ def add_tumor(
     if grown is None:
         return None
     limits = np.iinfo(np.int16)
-    # Scans with nothing below some HU, as those stored as pictures, stay so.
+    # Scans clipped from below, such as those stored as pictures, stay clipped.
     changed[near] = np.clip(np.rint(grown[0]), max(limits.min, int(hu.min())), limits.max)
     new_label[near] = grown[1]
     return changed, new_label
@@ -97,7 +97,7 @@ def _grow(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> tuple[Field, Label] | None:
-    """Grow one tumor in the part of a scan around the gland; None where it is too small to be kept."""
+    """Grow one tumor in the part of a scan around the gland. Return None if it is too small to be kept."""
     gland = _measure(hu, label == ORGAN_LABEL, spacing_mm)
     painted, new_label = hu.astype(np.float32), label.copy()
     box = _box_around(center, radius_mm * _FAR, spacing_mm, label.shape)
@@ -119,7 +119,7 @@ def _grow(
 def _near_gland(
     organ: Region, center: tuple[int, int, int], reach_mm: float, spacing_mm: Spacing
 ) -> tuple[slice, slice, slice]:
-    """The part of a scan that a tumor and its companions can change, and what they are measured by."""
+    """Return the part of a scan that a tumor and its side effects can change, plus the tissue measured for them."""
     sides = []
     for axis, (step, length) in enumerate(zip(spacing_mm, organ.shape, strict=True)):
         present = np.flatnonzero(organ.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -130,7 +130,7 @@ def _near_gland(
 
 
 def _measure(hu: Hu, organ: Region, spacing_mm: Spacing) -> _Gland:
-    """Brightness and noise of the gland where there is most of it."""
+    """Measure brightness and noise of the gland in the slice with the largest gland area."""
     fullest = int(np.argmax(organ.sum(axis=(1, 2))))
     image, inside = hu[fullest].astype(np.float32), organ[fullest]
     inner = distance_transform_edt(inside, spacing_mm[1:]) > 1.5
@@ -139,7 +139,7 @@ def _measure(hu: Hu, organ: Region, spacing_mm: Spacing) -> _Gland:
     noise = max(1.0, float(rest[core].std()))
     neighbours = core[:, 1:] & core[:, :-1]
     grain = float(np.mean(rest[:, 1:][neighbours] * rest[:, :-1][neighbours])) / noise**2 if neighbours.any() else 0.0
-    # White noise blurred by a Gaussian of s has the correlation exp(-1 / 4 s^2) at one voxel.
+    # White noise blurred by a Gaussian of standard deviation s has correlation exp(-1 / (4 s^2)) at a lag of one voxel.
     blur = 0.0 if grain < 0.05 else float(np.sqrt(-1 / (4 * np.log(min(grain, 0.9)))))
     return _Gland(float(np.median(image[core])), noise, blur)
 
@@ -147,7 +147,7 @@ def _measure(hu: Hu, organ: Region, spacing_mm: Spacing) -> _Gland:
 def _choose_center(
     organ: Region, spacing_mm: Spacing, recipe: TumorRecipe, random: np.random.Generator
 ) -> tuple[int, int, int]:
-    """A voxel deep in the gland; that many in its third on the patient's right, which is the head."""
+    """Choose a voxel deep in the gland, in its right third (the head) with probability `recipe.head_share`."""
     voxels = np.argwhere(organ)
     place = random.uniform(0, _HEAD_END) if random.random() < recipe.head_share else random.uniform(_HEAD_END, 1)
     columns = voxels[:, 2]
@@ -159,10 +159,10 @@ def _choose_center(
 
 
 def _in_plane_depth(organ: Region, spacing_mm: Spacing) -> Field:
-    """Distance in mm from each voxel of the gland to its edge, slice by slice."""
+    """Compute the distance in mm from each voxel of the gland to its edge, slice by slice."""
     depth = np.zeros(organ.shape, dtype=np.float32)
     for index in np.flatnonzero(organ.any(axis=(1, 2))):
-        # The edge of the gland is never further away than one voxel outside its box.
+        # A box with a margin of one voxel suffices to find the edge of the gland.
         ((rows, cols),) = find_objects(organ[index].astype(np.uint8))
         box = (slice(max(0, rows.start - 1), rows.stop + 1), slice(max(0, cols.start - 1), cols.stop + 1))
         depth[index][box] = distance_transform_edt(organ[index][box], spacing_mm[1:])
@@ -170,7 +170,7 @@ def _in_plane_depth(organ: Region, spacing_mm: Spacing) -> Field:
 
 
 def _draw_radius(recipe: TumorRecipe, random: np.random.Generator, *, in_slice: bool) -> float:
-    """Radius in mm; in a single slice that of the circle in which it cuts the ball, at any height."""
+    """Draw the radius in mm. For a single slice, return the radius of a random cross-section of the ball."""
     radius = recipe.median_diameter_mm / 2 * float(np.exp(random.normal(0, recipe.diameter_spread)))
     return radius * float(np.sqrt(1 - random.uniform(0, 0.9) ** 2)) if in_slice else radius
 
@@ -188,7 +188,7 @@ def _box_around(
 def _offsets_mm(
     box: tuple[slice, slice, slice], center: tuple[int, ...], spacing_mm: Spacing
 ) -> tuple[Field, Field, Field]:
-    """Offsets in mm from the centre, broadcastable to the box."""
+    """Return the offsets from the centre in mm, broadcastable to the box."""
     axes = [
         (np.arange(side.start, side.stop, dtype=np.float32) - np.float32(middle)) * np.float32(step)
         for side, middle, step in zip(box, center, spacing_mm, strict=True)
@@ -205,7 +205,7 @@ def _depth_mm(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> Field:
-    """How deep in the tumor each voxel of a box lies, in mm, roughly; negative outside."""
+    """Compute the approximate depth of each voxel of a box inside the tumor, in mm. Negative outside."""
     z, row, col = _offsets_mm(box, center, spacing_mm)
     lobes = int(random.integers(2, 4)) if random.random() < recipe.lobed_share else 1
     depths = []
@@ -226,7 +226,7 @@ def _depth_mm(
 def _smooth_noise(
     shape: tuple[int, ...], spacing_mm: Spacing, wavelength_mm: float, random: np.random.Generator
 ) -> Field:
-    """Noise of mean 0 and standard deviation near 1 that varies over some millimetres."""
+    """Draw smooth noise with mean 0, standard deviation near 1 and the given wavelength."""
     coarse = [
         max(2, int(np.ceil(length * step / wavelength_mm)) + 2) for length, step in zip(shape, spacing_mm, strict=True)
     ]
@@ -239,7 +239,7 @@ def _smooth_noise(
 
 
 def _room_mm(hu: Field, organ: Region, gland: _Gland, overhang_mm: float, spacing_mm: Spacing) -> Field:
-    """How far inside of what a tumor may take each voxel lies, in mm: the gland and a rim, but no vessel or bone."""
+    """Compute the depth in mm of each voxel inside the allowed region: the gland and a rim, but no vessel or bone."""
     smooth = gaussian_filter(hu, (0, 1, 1))
     forbidden = (smooth > gland.mean_hu + _VESSEL_HU) & ~organ
     room = np.empty(hu.shape, dtype=np.float32)
@@ -247,7 +247,7 @@ def _room_mm(hu: Field, organ: Region, gland: _Gland, overhang_mm: float, spacin
         to_gland = distance_transform_edt(~organ[index], spacing_mm[1:]) if organ[index].any() else np.inf
         to_vessel = distance_transform_edt(~forbidden[index], spacing_mm[1:]) if forbidden[index].any() else np.inf
         room[index] = np.minimum(overhang_mm + 1e-3 - to_gland, to_vessel - 1e-3)
-    # Inside the gland the rim is no limit; what bounds it there is the tumor's own shape.
+    # Inside the gland the rim is not a limit. The tumor is bounded there by its shape.
     limit: Field = np.where(organ, np.maximum(room, np.float32(overhang_mm + 3.0)), room)
     return limit
 
@@ -260,13 +260,13 @@ def _push_away(
     push: float,
     spacing_mm: Spacing,
 ) -> None:
-    """Push what lies around the centre outward, in each slice, fading out at twice the radius; in place."""
+    """Push tissue outward from the centre in each slice, in place. The push fades out at `_FAR` times the radius."""
     if push <= 0:
         return
     z, row, col = offsets_mm
     distance = np.sqrt(z**2 + row**2 + col**2)
     fade = np.clip(1 - distance / (_FAR * radius_mm), 0, 1)
-    # From a place of the result back to the one whose tissue is now there; a monotone map of the distance.
+    # Maps a position in the result back to the position its tissue came from. Monotone in the distance.
     source = 1 - push * fade
     grid = np.indices(hu.shape[1:], dtype=np.float32)
     for index in range(len(hu)):
@@ -286,7 +286,7 @@ def _shrink_upstream(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> None:
-    """Make the gland between the tumor and the tail thinner, and its duct wider; in place."""
+    """Thin the gland between the tumor and the tail and widen its duct, in place."""
     atrophy_mm = random.uniform(*recipe.atrophy_mm) if random.random() < recipe.atrophy_share else 0.0
     duct_mm = random.uniform(*recipe.duct_mm) if random.random() < recipe.duct_share else 0.0
     if not atrophy_mm and not duct_mm:
@@ -299,7 +299,7 @@ def _shrink_upstream(
         lost_mm = min(atrophy_mm, 0.5 * thickest)
         lost = organ & upstream & (depth <= lost_mm)
         if lost_mm > 0:
-            # What lies beside the gland, fat or bowel, takes the place of what it has lost.
+            # Tissue beside the gland, such as fat or bowel, replaces what it has lost.
             around = _smooth_outside(hu[index], organ)[tuple(nearest)] + _grain(hu[index].shape, gland, random)
             soft = np.clip((lost_mm - depth) / 0.8 + 0.5, 0, 1) * (organ & upstream)
             hu[index] = hu[index] * (1 - soft) + around * soft
@@ -310,7 +310,7 @@ def _shrink_upstream(
 
 
 def _smooth_outside(hu: Field, organ: Region) -> Field:
-    """A slice `[row, col]` blurred, as if the gland were not there."""
+    """Blur a slice `[row, col]`, ignoring the gland."""
     outside = (~organ).astype(np.float32)
     weight = gaussian_filter(outside, 1.5)
     smooth: Field = gaussian_filter(hu * outside, 1.5) / np.maximum(weight, np.float32(1e-3))
@@ -326,7 +326,7 @@ def _draw_duct(
     spacing_mm: Spacing,
     random: np.random.Generator,
 ) -> None:
-    """Draw the duct along the deepest voxels of the columns of a part of the gland; in place."""
+    """Draw the duct in place, along the deepest voxel in each column of a part of the gland."""
     columns = np.flatnonzero(gland_part.any(axis=0))
     if len(columns) * spacing_mm[2] < 2 * width_mm or width_mm < 1.5:
         return
@@ -350,7 +350,7 @@ def _paint(
     recipe: TumorRecipe,
     random: np.random.Generator,
 ) -> None:
-    """Give a tumor its brightness, mottle, noise and edge; in place."""
+    """Paint a tumor with its brightness, mottle, noise and edge, in place."""
     kind = random.random()
     if kind < recipe.equal_share:
         contrast = random.uniform(*recipe.equal_hu)
@@ -372,7 +372,7 @@ def _paint(
 
 
 def _grain(shape: tuple[int, ...], gland: _Gland, random: np.random.Generator) -> Field:
-    """Noise `[row, col]` as strong and as coarse as that of the scan."""
+    """Draw noise `[row, col]` with the strength and grain of the scan's noise."""
     noise = random.standard_normal(shape).astype(np.float32)
     if gland.noise_voxels:
         noise = gaussian_filter(noise, gland.noise_voxels)

@@ -1,4 +1,4 @@
-"""Engines: the libraries that can run a stage, behind one contract, and the one place that chooses between them."""
+"""Engines: the libraries that can run a stage, behind one contract, and the code that chooses between them."""
 
 import logging
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ Backend = Literal["tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "py
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 """All backends, best first."""
 GPU_BACKENDS: tuple[Backend, ...] = ("tensorrt", "onnxruntime-cuda")
-"""Those that run on an NVIDIA GPU or not at all."""
+"""The backends that require an NVIDIA GPU."""
 BackendChoice = Literal["auto", "tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime", "pytorch"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16"]
 PRECISIONS_OF: Mapping[Backend, tuple[EnginePrecision, ...]] = {
@@ -43,20 +43,20 @@ PRECISIONS_OF: Mapping[Backend, tuple[EnginePrecision, ...]] = {
     "onnxruntime": ("fp32", "fp16"),
     "pytorch": ("fp32",),
 }
-"""What each backend computes in; on this machine and with this bundle it may be less."""
+"""The precisions of each backend. The machine or the bundle may support fewer."""
 _CANNOT_OPEN = (BackendUnavailableError, EngineBuildError, OutputError)
 
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Both stages on one backend; who opened them closes them, or uses them in a `with` block."""
+    """Both stages on one backend. Whoever opens them must close them, or use them in a `with` block."""
 
     stage1: StageEngine
     stage2: StageEngine
     passed_over: tuple[str, ...] = ()
-    """Why better backends were not taken; one sentence for all that need a GPU where there is none."""
+    """Why better backends were not chosen. Without a GPU, a single sentence covers all GPU backends."""
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)
-    """Whose turn it is to run them, for code that may be called from several threads."""
+    """Serializes access to both engines, for code that may be called from several threads."""
 
     def __enter__(self) -> Self:
         return self
@@ -73,14 +73,14 @@ class Engines:
         raise UsageError("open engines cannot be copied; share them, threads take turns, or open the bundle again")
 
     def close(self) -> None:
-        """Free both, when nobody runs them any more; a process that did not open them leaves them alone."""
+        """Free both engines once no thread is running them. Does nothing in a process that did not open them."""
         if self.turns.elsewhere:
             return
         with self.turns.take(), closing(self.stage2):
             self.stage1.close()
 
     def bridge(self) -> StageBridge[Any]:
-        """What runs both stages for one scan: within the GPU where TensorRT runs both, else through the host."""
+        """Return a bridge that runs both stages: on the GPU if TensorRT runs both, else through the host."""
         from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 
         if isinstance(self.stage1, TensorRtEngine) and isinstance(self.stage2, TensorRtEngine):
@@ -91,10 +91,10 @@ class Engines:
 
 
 def cannot_open(error: CascadeError) -> bool:
-    """Whether an error says that one backend cannot be opened here, and nothing of the others.
+    """Return whether an error only means that one backend cannot be opened here, so that the next may be tried.
 
-    So do engines that cannot be built or that what is built has no place for, and a library that refuses to run. One
-    that has run and computed wrongly (`EngineError` with a code of its own) does not.
+    This covers engines that cannot be built or stored, and a library that refuses to run. It does not cover a library
+    that ran and computed wrong results (`EngineError` with a specific code).
     """
     refused = isinstance(error, EngineError) and error.code == EngineError.default_code
     return refused or isinstance(error, _CANNOT_OPEN)
@@ -107,15 +107,15 @@ def open_engine(
 
     Args:
         bundle: The bundle.
-        stage: The stage.
-        backend: What computes.
-        precision: What it computes in.
-        plans: Where `tensorrt` gets its engines from; other backends ask nothing of it.
+        stage: The stage to open.
+        backend: The backend to open it on.
+        precision: The precision to compute in.
+        plans: Source of engines for `tensorrt`. Other backends ignore it.
 
     Raises:
         BackendUnavailableError: The backend cannot run on this machine.
-        BundleError: The bundle has no graphs of this precision.
-        UsageError: The backend has no such precision.
+        BundleError: The bundle has no graphs in this precision.
+        UsageError: The backend does not support this precision.
     """
     if precision not in PRECISIONS_OF[backend]:
         raise UsageError(f"backend {backend!r} {_other_precisions(backend, precision)}; choose another backend")
@@ -153,18 +153,18 @@ def open_engines(
 
     Args:
         bundle: The bundle.
-        backend: `auto` takes the first that really runs and says why those before it did not.
-        precision: `auto` takes what is fastest on the backend, of what the bundle has: on a CPU fp32, on a GPU fp16.
-        plans: Where `tensorrt` gets its engines from.
+        backend: `auto` picks the first backend that really runs, and records why those before it did not.
+        precision: `auto` picks the fastest on the backend among those in the bundle: fp32 on a CPU, fp16 on a GPU.
+        plans: Source of engines for `tensorrt`.
 
     Raises:
-        BackendUnavailableError: The backend asked for, or every backend, cannot run on this machine.
-        BundleError: The bundle has no graphs of this precision, or one that the library cannot run.
-        EngineBuildError: The backend asked for cannot build its engine.
-        OutputError: The backend asked for has no place for the engine that it builds.
-        EngineError: The backend asked for refuses to run; or an engine does not compute what was exported
-            (`E_SELF_TEST`), and `auto` does not try the next then.
-        UsageError: The backend asked for has no such precision.
+        BackendUnavailableError: The requested backend, or every backend, cannot run on this machine.
+        BundleError: The bundle has no graphs in this precision, or one that the library cannot run.
+        EngineBuildError: The requested backend cannot build its engine.
+        OutputError: The requested backend cannot store the engine that it builds.
+        EngineError: The requested backend refuses to run, or an engine does not reproduce the exported outputs
+            (`E_SELF_TEST`). In the latter case `auto` does not try the next backend.
+        UsageError: The requested backend does not support this precision.
     """
     if backend == "auto":
         engines = _open_best(bundle, precision, plans)
@@ -193,7 +193,10 @@ def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) ->
 
 
 def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
-    """The backends worth opening, and why not all: most machines have no GPU, and one short sentence says that."""
+    """Return the backends worth trying, and why others are left out.
+
+    Most machines have no GPU, so a single short sentence covers all GPU backends.
+    """
     try:
         find_gpu()
     except BackendUnavailableError as error:
@@ -205,13 +208,13 @@ def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
 def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:
     precision = _precision(bundle, backend, choice)
     with ExitStack() as undo:
-        # Outermost, for memory may be short wherever a graph or the golden case is read.
+        # Outermost, because memory may run out wherever a graph or the golden case is read.
         undo.enter_context(named_out_of_memory("the bundle", backend))
         stage1 = open_engine(bundle, "stage1", backend, precision, plans)
         undo.callback(stage1.close)
         stage2 = open_engine(bundle, "stage2", backend, precision, plans)
         undo.callback(stage2.close)
-        # A GPU library loads parts of itself in the first run; whether it works at all is known only after that.
+        # A GPU library loads parts of itself lazily, so only the first run shows whether it works at all.
         golden = bundle.read_golden()
         for engine in (stage1, stage2):
             self_test(engine, golden[engine.stage])
@@ -224,7 +227,7 @@ def _other_precisions(backend: Backend, precision: str) -> str:
 
 
 def _precision(bundle: Bundle, backend: Backend, choice: PrecisionChoice) -> EnginePrecision:
-    """What `auto` stands for: on a CPU fp32; fp16 is slower there, and bf16 is faster but finds other voxels."""
+    """Resolve `auto`. On a CPU this is fp32: fp16 is slower there, and bf16 is faster but finds different voxels."""
     if choice != "auto":
         return choice
     return bundle.precisions[-1] if backend in GPU_BACKENDS else "fp32"

@@ -1,4 +1,4 @@
-"""What every engine promises."""
+"""The contract that every engine fulfils."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,33 +15,33 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine is, for reports."""
+    """Description of an engine, for reports."""
 
     backend: str
     precision: str
     device: str
     version: str
-    """Version of the library that computes."""
+    """Version of the library that does the computation."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """What else decides the result: provider options, TF32, CUDA graphs."""
+    """Other settings that affect the result: provider options, TF32, CUDA graphs."""
 
 
 class Tensor(Protocol):
-    """An array, or what stands for one on a device."""
+    """An array, or its equivalent in device memory."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its lengths."""
+        """Length of each axis."""
         ...
 
     @property
     def ndim(self) -> int:
-        """How many axes it has."""
+        """Number of axes."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its type."""
+        """Element type."""
         ...
 
 
@@ -51,28 +51,28 @@ class StageEngine(Protocol):
     Contract:
 
     - `run` takes exactly the inputs of the stage's `StageSpec` and returns exactly its outputs, all float32, NCHW.
-    - Any batch size from 1; height and width multiples of 16, from 64 to 2048. Inputs outside raise ValueError with the
-      allowed range before anything is computed.
-    - Inputs are never written to. Outputs belong to the caller: the engine keeps no reference and a later `run` does
-      not change them.
-    - Row i of an output depends on row i of the input alone.
-    - One thread at a time.
-    - `close` frees memory and device; it may be called twice. `run` after `close` raises RuntimeError.
+    - Any batch size from 1 is accepted. Height and width must be multiples of 16, from 64 to 2048. Inputs outside
+      these limits raise ValueError with the allowed range before anything is computed.
+    - Inputs are never modified. Outputs belong to the caller: the engine keeps no reference to them, and a later `run`
+      does not change them.
+    - Row i of an output depends only on row i of the input.
+    - Engines are not thread-safe: only one thread may use an engine at a time.
+    - `close` frees host and device memory. It may be called twice. `run` after `close` raises RuntimeError.
     """
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         ...
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device, version and settings."""
         ...
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once: more cost memory and save little time. It takes any number."""
+        """Recommended batch size. Any size works, but larger batches cost memory and save little time."""
         ...
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -80,21 +80,21 @@ class StageEngine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free all memory and device resources."""
         ...
 
 
 def smallest_inputs(stage: Stage) -> dict[str, Array]:
-    """Zeros in the smallest shape that a stage takes: enough to see whether an engine runs at all."""
+    """Return zeros in the smallest shape that a stage accepts: enough to see whether an engine runs at all."""
     shape = (1, 1, SHORTEST_SIDE, SHORTEST_SIDE)
     return {spec.name: np.zeros(shape, dtype=spec.dtype) for spec in STAGE_SPECS[stage].inputs}
 
 
 def check_inputs(stage: Stage, inputs: Mapping[str, Tensor]) -> None:
-    """Check inputs against the contract; every engine calls this first.
+    """Check inputs against the contract. Every engine calls this first.
 
     Raises:
-        ValueError: A name, type or shape is not what the stage takes.
+        ValueError: A name, type or shape is not what the stage accepts.
     """
     specs = STAGE_SPECS[stage].inputs
     names = [spec.name for spec in specs]
@@ -118,16 +118,16 @@ def _check_image(what: str, spec: TensorSpec, array: Tensor) -> None:
 
 
 def check_outputs(what: str, stage: Stage, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-    """Check what a graph returned: of a wrong shape NumPy would make a right one where it can.
+    """Check the outputs of a graph, because NumPy would silently broadcast a wrong shape if it can.
 
     Args:
-        what: The graph, for the message.
-        stage: Its stage.
-        inputs: What it was fed.
-        outputs: What it returned, or some of it.
+        what: Name of the graph, for the error message.
+        stage: The stage that the graph implements.
+        inputs: The inputs that it was fed.
+        outputs: The outputs that it returned, or some of them.
 
     Raises:
-        BundleError: An output has not the type, or not the shape that goes with the inputs (`E_GRAPH`).
+        BundleError: An output has the wrong type, or a shape that does not match the inputs (`E_GRAPH`).
     """
     batch, _, height, width = next(iter(inputs.values())).shape
     lengths = {"batch": batch, "height": height, "width": width}
@@ -145,6 +145,6 @@ def check_outputs(what: str, stage: Stage, inputs: Mapping[str, Tensor], outputs
 
 
 def check_open(session: object, stage: Stage) -> None:
-    """Raise RuntimeError where the engine's session is gone."""
+    """Raise RuntimeError if the engine has been closed."""
     if session is None:
         raise RuntimeError(f"the {stage} engine is closed")

@@ -1,7 +1,7 @@
-"""CUDA graphs through cuda-bindings: a run is recorded once and then started with a single call to the driver.
+"""CUDA graphs through cuda-bindings: a run is captured once and then launched with a single driver call.
 
-pycuda has no graphs; both packages work on the same context and the same streams. Not measured: nothing here has run on
-a GPU yet.
+pycuda does not support CUDA graphs. Both packages work on the same context and the same streams. Not measured: nothing
+here has run on a GPU yet.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from cascade_rt.errors import BackendUnavailableError, EngineError
 
 
 class CudaGraph:
-    """What was recorded on a stream, ready to be started on it again and again."""
+    """Work captured from a stream, which can be launched on that stream repeatedly."""
 
     def __init__(self, driver: Any, graph: Any, stream: Any) -> None:
         self._driver = driver
@@ -20,20 +20,20 @@ class CudaGraph:
         self._executable = _checked(driver, "cuGraphInstantiate", graph, 0)
 
     def launch(self) -> None:
-        """Start it.
+        """Launch the graph.
 
         Raises:
-            EngineError: The driver refuses.
+            EngineError: The driver returns an error.
         """
         _checked(self._driver, "cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the graph."""
         _checked(self._driver, "cuGraphExecDestroy", self._executable)
 
 
 class GraphRecorder:
-    """Records what is put on a stream."""
+    """Captures the work that is enqueued on a stream."""
 
     def __init__(self, driver: Any, stream_handle: int, refusals: tuple[type[Exception], ...]) -> None:
         self._driver = driver
@@ -41,10 +41,10 @@ class GraphRecorder:
         self._refusals: tuple[type[Exception], ...] = (*refusals, EngineError)
 
     def record(self, enqueue: Callable[[], None]) -> CudaGraph | None:
-        """Record what a function puts on the stream, without running it; None where it cannot be recorded.
+        """Capture what a function enqueues on the stream, without running it. Return None if it cannot be captured.
 
         Args:
-            enqueue: Puts work on the stream; has put the same there before, so that nothing is left to be set up.
+            enqueue: Enqueues the work. It must have run once before, so that no lazy setup is left to do.
         """
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         try:
@@ -54,8 +54,7 @@ class GraphRecorder:
         try:
             enqueue()
         except self._refusals:
-            # Something cannot be recorded, which also voids the recording for what comes after; the run goes on without
-            # a graph.
+            # An operation that cannot be captured invalidates the whole capture. The run continues without a graph.
             recorded = False
         else:
             recorded = True
@@ -72,11 +71,11 @@ class GraphRecorder:
 
 
 def open_recorder(stream_handle: int, refusals: tuple[type[Exception], ...]) -> GraphRecorder | None:
-    """A recorder for a stream; None where cuda-bindings is not installed.
+    """Return a recorder for a stream, or None if cuda-bindings is not installed.
 
     Args:
-        stream_handle: The stream.
-        refusals: What those who put work on the stream raise where it cannot be recorded, besides EngineError.
+        stream_handle: Handle of the stream.
+        refusals: Exceptions, besides EngineError, that enqueueing raises if the work cannot be captured.
     """
     try:
         driver = import_package("cuda.bindings.driver", backend="tensorrt", extra="gpu")
@@ -86,7 +85,7 @@ def open_recorder(stream_handle: int, refusals: tuple[type[Exception], ...]) -> 
 
 
 def _checked(driver: Any, function: str, *arguments: object) -> Any:
-    """Call the driver and return what it returns behind its status; EngineError where that is not success."""
+    """Call the driver and return the result that follows its status. Raise EngineError if the call failed."""
     status, *results = getattr(driver, function)(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
         raise EngineError(f"{function} failed on the GPU ({status!r}); run it with `backend=onnxruntime`")

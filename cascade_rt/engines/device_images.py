@@ -1,7 +1,7 @@
-"""Images in GPU memory, between the two stages: how they are held, cut and given to an engine.
+"""Images in GPU memory between the two stages: how they are stored, cropped and passed to an engine.
 
-All copies are put on one stream, so that each sees what those before it have written. Not measured: nothing here has
-run on a GPU yet.
+All copies are enqueued on one stream, so that each sees what earlier copies have written. Not measured: nothing here
+has run on a GPU yet.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class DeviceImage:
     """A float32 image `[row, col]`, C-contiguous."""
 
     memory: Any
-    """What pycuda allocated."""
+    """The pycuda allocation."""
     rows: int
     cols: int
 
@@ -32,23 +32,23 @@ class DeviceImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceBatch:
-    """At least one image, all of one size, in the place of an array `[batch, 1, row, col]`."""
+    """One or more images of equal size, used in place of an array `[batch, 1, row, col]`."""
 
     images: tuple[DeviceImage, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the array that it stands for."""
+        """Shape of the equivalent array."""
         return len(self.images), 1, self.images[0].rows, self.images[0].cols
 
     @property
     def ndim(self) -> int:
-        """Axes of that array."""
+        """Number of axes of the equivalent array."""
         return len(self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of that array."""
+        """Element type of the equivalent array."""
         return _PIXEL
 
     def __len__(self) -> int:
@@ -58,28 +58,28 @@ class DeviceBatch:
         return DeviceBatch(self.images[rows])
 
     def gather(self, cuda: Any, target: int, stream: Any) -> None:
-        """Copy all images, one behind the other, to an address."""
+        """Copy all images contiguously to a device address."""
         for number, image in enumerate(self.images):
             cuda.memcpy_dtod_async(target + number * image.nbytes, int(image.memory), image.nbytes, stream)
 
     def scatter(self, cuda: Any, source: int, stream: Any) -> None:
-        """Fill all images with what lies, one behind the other, at an address."""
+        """Fill all images from contiguous memory at a device address."""
         for number, image in enumerate(self.images):
             cuda.memcpy_dtod_async(int(image.memory), source + number * image.nbytes, image.nbytes, stream)
 
 
 class DeviceImages:
-    """Makes images, and frees all that it ever made at once.
+    """A pool of images. `close` frees everything that was ever allocated.
 
-    Allocating is slow and there are few sizes, so images that are given back are used again.
+    Allocation is slow and there are few sizes, so returned images are reused.
     """
 
     def __init__(self, cuda: Any, stream: Any) -> None:
-        """Start without memory.
+        """Create an empty pool.
 
         Args:
-            cuda: `pycuda.driver`; whoever calls a method is in the context of the GPU.
-            stream: What all copies are put on.
+            cuda: `pycuda.driver`. The GPU's context must be current whenever a method is called.
+            stream: The stream for all copies.
         """
         self._cuda = cuda
         self._stream = stream
@@ -87,7 +87,7 @@ class DeviceImages:
         self._idle: dict[int, list[Any]] = {}
 
     def take(self, rows: int, cols: int) -> DeviceImage:
-        """An image with anything in it."""
+        """Return an image with uninitialized contents."""
         size = rows * cols * _PIXEL.itemsize
         idle = self._idle.setdefault(size, [])
         if not idle:
@@ -96,17 +96,17 @@ class DeviceImages:
         return DeviceImage(idle.pop(), rows, cols)
 
     def give_back(self, images: Iterable[DeviceImage]) -> None:
-        """Take images back that are needed no more, once the work that is on the stream by now is done."""
+        """Return images to the pool that are not needed beyond the work already on the stream."""
         for image in images:
             self._idle[image.nbytes].append(image.memory)
 
     def crop(self, image: DeviceImage, image_shape: tuple[int, int], box: Box) -> DeviceImage:
-        """Cut a box out of an image: on the device what `cascade_rt.models.crop.crop` is on the host.
+        """Cut a box out of an image: the device counterpart of `cascade_rt.models.crop.crop`.
 
         Args:
-            image: The image, perhaps padded below and to the right.
-            image_shape: The rows and columns of it that count.
-            box: What to cut; the result is 0 where the box leaves what counts.
+            image: The image, possibly padded below and to the right.
+            image_shape: Rows and columns of the image without padding.
+            box: The box to cut. The result is 0 where the box extends beyond `image_shape`.
         """
         patch = self.take(*box.size)
         height, width = box.inside(image_shape)
@@ -123,7 +123,7 @@ class DeviceImages:
         return patch
 
     def close(self) -> None:
-        """Free all images, those that were not given back too; cuMemFree waits for work that still uses them."""
+        """Free all images, including those not returned. cuMemFree waits for work that still uses them."""
         self._idle.clear()
         while self._allocated:
             self._allocated.pop().free()

@@ -1,7 +1,7 @@
-"""Masks made of probabilities in GPU memory, so that a byte of each pixel crosses the bus and not four.
+"""Binarize probabilities in GPU memory, so that one byte per pixel crosses the bus instead of four.
 
-The kernel is PTX, which the driver compiles for its GPU: users need no compiler. Not measured: nothing here has run on
-a GPU yet.
+The kernel is PTX, which the driver compiles for its GPU, so users do not need a compiler. Not measured: nothing here
+has run on a GPU yet.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from cascade_rt.engines.device_images import DeviceImage
 from cascade_rt.engines.stage_bridge import MASK_THRESHOLD, ROUNDING
 
 NOT_A_PROBABILITY = 2
-"""What the kernel writes for values that are no number, or too far from 0 to 1."""
+"""Value that the kernel writes for NaN and for values too far outside 0 to 1."""
 _THREADS = 256
 
 PTX = """
@@ -75,14 +75,14 @@ PTX = """
 
 
 class DeviceMasks:
-    """Makes masks of images, and keeps the memory it needs for each number of pixels until it is closed."""
+    """Binarizes images. Buffers are kept for each total number of pixels until `close`."""
 
     def __init__(self, cuda: Any, stream: Any) -> None:
         """Load the kernel.
 
         Args:
-            cuda: `pycuda.driver`; whoever calls a method is in the context of the GPU.
-            stream: What all work is put on.
+            cuda: `pycuda.driver`. The GPU's context must be current whenever a method is called.
+            stream: The stream for all work.
         """
         self._cuda = cuda
         self._stream = stream
@@ -93,14 +93,14 @@ class DeviceMasks:
         self._host: dict[int, Array] = {}
 
     def read(self, images: Sequence[DeviceImage]) -> Array:
-        """Bring the masks of some images of probabilities to the host.
+        """Binarize probability images and copy the masks to the host.
 
         Args:
-            images: At least one, all of one size.
+            images: At least one image, all of equal size.
 
         Returns:
             `[image, 1, row, col]`, uint8, valid until the next call: 1 where the probability is at least
-            `MASK_THRESHOLD`, `NOT_A_PROBABILITY` where there is none.
+            `MASK_THRESHOLD`, `NOT_A_PROBABILITY` where the value is not a probability, 0 elsewhere.
         """
         rows, cols = images[0].rows, images[0].cols
         pixels = rows * cols
@@ -119,7 +119,7 @@ class DeviceMasks:
         return host.reshape(len(images), 1, rows, cols)
 
     def close(self) -> None:
-        """Free its memory."""
+        """Free all buffers."""
         while self._device:
             self._device.popitem()[1].free()
         self._host.clear()

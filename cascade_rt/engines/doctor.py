@@ -1,4 +1,4 @@
-"""What runs on this machine, what does not and why, and the command that mends it."""
+"""Diagnose what runs on this machine, what does not and why, and which command fixes it."""
 
 import importlib.metadata
 import platform
@@ -32,42 +32,42 @@ _PACKAGES: Mapping[str, Sequence[str]] = {
     "CUDA runtime": ["nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"],
     "cuDNN": ["nvidia-cudnn-cu13", "nvidia-cudnn-cu12"],
 }
-"""What is asked for its version, and the distributions it may come from."""
+"""Packages whose versions are reported, and the distributions that may provide each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether one thing works."""
+    """Whether one library or backend works."""
 
     name: str
     works: bool
     text: str
-    """What it ran on, or why it does not run: one sentence."""
+    """One sentence: what it ran on, or why it does not run."""
     fix: str = ""
-    """The command that mends it; empty where none does."""
+    """The command that fixes it, or empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """All that was found."""
+    """The complete diagnosis."""
 
     versions: Mapping[str, str]
-    """Version of each package; empty where it is not installed."""
+    """Version of each package, or empty if it is not installed."""
     gpu: Gpu | None
     no_gpu: str
-    """Why there is no GPU; empty where there is one."""
+    """Why no GPU was found, or empty if one was."""
     libraries: tuple[Finding, ...]
-    """Each library on a convolution."""
+    """Each library, tried on a convolution."""
     backends: tuple[Finding, ...]
-    """Each backend on both stages of the embedded bundle, best first."""
+    """Each backend, tried on both stages of the embedded bundle, best first."""
 
     @property
     def best(self) -> str | None:
-        """The backend that `auto` takes; None where none runs the embedded bundle."""
+        """The backend that `auto` chooses, or None if none runs the embedded bundle."""
         return next((finding.name for finding in self.backends if finding.works), None)
 
     def to_json(self) -> dict[str, Any]:
-        """The diagnosis as plain values."""
+        """Return the diagnosis as JSON-compatible values."""
         return {"diagnosis_version": DIAGNOSIS_VERSION, **asdict(self), "best": self.best}
 
 
@@ -75,8 +75,8 @@ def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> D
     """Run every library, and every backend on the embedded bundle.
 
     Args:
-        plans: Where the backend `tensorrt` gets its engines from.
-        trials: The libraries, and how to try them; each backend has one of its name.
+        plans: Source of engines for the backend `tensorrt`.
+        trials: The libraries and how to try them. Each backend needs a trial of the same name.
     """
     gpu, no_gpu = _find_gpu()
     by_name = {trial.name: trial for trial in trials}
@@ -118,13 +118,13 @@ def _find_gpu() -> tuple[Gpu | None, str]:
 
 
 def package_versions() -> dict[str, str]:
-    """The version of each package that a result may depend on; empty where it is not installed."""
+    """Return the version of each package that a result may depend on, or empty if it is not installed."""
     found = {"cascade-rt": __version__, "Python": platform.python_version()}
     return found | {name: _version(distributions) for name, distributions in _PACKAGES.items()}
 
 
 def _version(distributions: Sequence[str]) -> str:
-    """The version of the first of some distributions that is installed."""
+    """Return the version of the first distribution that is installed, or empty if none is."""
     for distribution in distributions:
         try:
             return importlib.metadata.version(distribution)

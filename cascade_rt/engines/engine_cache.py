@@ -1,14 +1,15 @@
-"""Compiled engines, kept where only their owner can write, and read only if nothing about them has changed.
+"""A cache of compiled engines, writable only by their owner and read only if they match their key and checksum.
 
-A plan is a program for one GPU and one version of TensorRT, and loading one runs it. So plans are never part of a
-bundle (docs/decisions/0012): they are compiled on the machine that uses them, and kept here.
+A plan is a program for one GPU and one version of TensorRT, and loading a plan executes it. Plans are therefore never
+part of a bundle (docs/decisions/0012): they are compiled on the machine that uses them and cached here.
 
-    FOLDER/<key>/engine.plan    what TensorRT compiled
-    FOLDER/<key>/engine.json    all that the key is made of, the SHA-256 of the plan, what is known about the engine
-    FOLDER/<key>.timing         what TensorRT measured while compiling; the key leaves the graph out
-    FOLDER/<key>.lock           held by who is compiling it
+    FOLDER/<key>/engine.plan    the compiled plan
+    FOLDER/<key>/engine.json    all fields of the key, the SHA-256 of the plan, and facts about the engine
+    FOLDER/<key>.timing         TensorRT's timing cache; its key leaves out what is specific to a graph
+    FOLDER/<key>.lock           held by the process that is compiling the engine
 
-This is in the library, not in the export package, because the runtime loads plans without being able to compile any.
+This module is in the library, not in the export package, because the runtime loads plans without being able to compile
+them.
 """
 
 import contextlib
@@ -37,53 +38,55 @@ from cascade_rt.engines.tensorrt_api import Flavour, import_tensorrt
 from cascade_rt.errors import OutputError
 
 CACHE_VARIABLE = "CASCADE_RT_CACHE"
-"""Environment variable that names another folder."""
+"""Environment variable that overrides the cache folder."""
 FORMAT = 1
-"""Version of what is stored; entries of another are not found."""
+"""Version of the storage format. Entries of other versions are not found."""
 PLAN_NAME = "engine.plan"
 FACTS_NAME = "engine.json"
 MAX_FACTS_BYTES = 1 << 24
 _SECONDS_BETWEEN_TRIES = 0.2
 _SECONDS_BETWEEN_LINES = 25.0
-"""Of the log, while another process compiles."""
+"""Interval between log lines while another process compiles."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What may be asked of the builder; a plan built with others is another plan."""
+    """Options of the builder. They are part of the key, so plans built with other options are cached separately."""
 
     workspace_bytes: int | None = None
-    """Most memory that a kernel may use beside its inputs and outputs; None: all of the GPU's."""
+    """Maximum memory a kernel may use besides its inputs and outputs, or None for all of the GPU's memory."""
     optimization_level: int = 3
     """How long TensorRT searches for fast kernels: 0 (not at all) to 5 (hours)."""
     compute_capability: str | None = None
-    """The GPU that TensorRT-RTX builds for, such as `8.9`; None: every GPU it knows. Nothing for TensorRT, which builds
-    for the GPU that is there."""
+    """The compute capability that TensorRT-RTX builds for, such as `8.9`, or None for every GPU it knows.
+
+    Not used by TensorRT, which builds for the GPU of this machine.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a plan is bound to on the machine it runs on."""
+    """The properties of a machine that a plan is bound to."""
 
     gpu: str
     """Name of the GPU."""
     compute_capability: str
-    """Its generation, such as `9.0`."""
+    """Compute capability of the GPU, such as `9.0`."""
     driver: str
-    """Version of the driver; where it is not known, the newest CUDA that it runs."""
+    """Version of the driver or, if unknown, the newest CUDA version that it supports."""
 
     @classmethod
     def of_gpu(cls, gpu: Gpu) -> Self:
-        """The machine of a GPU."""
+        """Return the machine that has a given GPU."""
         major, minor = gpu.compute_capability
         return cls(gpu.name, f"{major}.{minor}", gpu.driver or f"CUDA {gpu.cuda}")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """All that a plan depends on; a plan is used only where every field is the same."""
+    """Everything a plan depends on. A plan is used only if every field is equal."""
 
     stage: Stage
     onnx_sha256: str
@@ -96,12 +99,12 @@ class EngineKey:
     machine: Machine
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, all that the digest is made of."""
+        """Return the JSON-compatible values that the digest is computed from."""
         return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all fields, in hexadecimal."""
+        """SHA-256 of all fields and the format version, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
@@ -115,19 +118,19 @@ def engine_key(
     options: BuildOptions,
     machine: Machine,
 ) -> EngineKey:
-    """The key of the engine that this version of cascade-rt compiles from a graph, with the TensorRT that is installed.
+    """Return the key of the engine that this version of cascade-rt compiles from a graph with the installed TensorRT.
 
     Args:
         graph: Content of the ONNX file.
-        stage: The stage it is of.
-        config: The cascade it is of, which decides the shapes.
-        flavour: Which TensorRT.
+        stage: The stage that the graph implements.
+        config: Configuration of the cascade, which determines the shapes.
+        flavour: TensorRT or TensorRT-RTX.
         precision: The precision of the graph.
-        options: What the builder is asked for.
-        machine: The machine it is for.
+        options: Options of the builder.
+        machine: The machine that the engine is for.
 
     Raises:
-        BackendUnavailableError: TensorRT is not installed, or is too old.
+        BackendUnavailableError: TensorRT is not installed, cannot be loaded, or is too old.
     """
     return EngineKey(
         stage=stage,
@@ -143,7 +146,7 @@ def engine_key(
 
 @dataclass(frozen=True, slots=True)
 class CachedEngine:
-    """A plan as it was stored, and what was known about it."""
+    """A plan as it was stored, and the facts stored with it."""
 
     plan: bytes
     facts: Mapping[str, Any]
@@ -151,20 +154,20 @@ class CachedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """There is no plan to use."""
+    """A cache miss: there is no usable plan."""
 
     reason: str
-    """Why, in one sentence."""
+    """The reason, in one sentence."""
 
 
 class EngineCache:
     """A folder of plans.
 
     Args:
-        folder: Where it is; None: `default_cache_folder()`. It is made if it is not there.
+        folder: Path of the folder, or None for `default_cache_folder()`. It is created if it does not exist.
 
     Raises:
-        OutputError: The folder cannot be made, or somebody else could write to it.
+        OutputError: The folder cannot be created, or another user could write to it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -184,10 +187,10 @@ class EngineCache:
             )
 
     def load(self, key: EngineKey) -> CachedEngine | Miss:
-        """Read a plan, if it is there, is whole, and was made for exactly this key.
+        """Read a plan if it exists, is intact, and was built for exactly this key.
 
-        Never raises for what it finds in the folder: whatever is wrong with an entry is the reason of the `Miss`, and
-        storing a plan under the key replaces it.
+        Never raises because of the contents of the folder. Any defect of an entry becomes the reason of the `Miss`, and
+        storing a plan under the same key replaces the entry.
         """
         entry = self.folder / key.digest
         try:
@@ -205,7 +208,7 @@ class EngineCache:
         return CachedEngine(plan, facts.get("facts", {}))
 
     def store(self, key: EngineKey, plan: bytes, facts: Mapping[str, Any]) -> None:
-        """Put a plan in its place in one step, over whatever is there.
+        """Store a plan atomically, replacing any existing entry.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -220,10 +223,10 @@ class EngineCache:
 
     @contextlib.contextmanager
     def building(self, key: EngineKey) -> Iterator[None]:
-        """Let one process after the other in: workers on a new machine would all compile the same engine at once.
+        """Admit one process at a time, because workers on a new machine would all compile the same engine at once.
 
-        Whoever had to wait finds the plan with `load`. Where the system or the folder's file system has no locks nobody
-        waits, and all compile.
+        A process that had to wait then finds the plan with `load`. If the operating system or the file system does not
+        support locks, no process waits and all of them compile.
 
         Raises:
             OutputError: The folder cannot be written.
@@ -238,14 +241,14 @@ class EngineCache:
             yield
 
     def load_timings(self, key: EngineKey) -> bytes:
-        """What TensorRT measured when it last compiled something on this machine; empty: nothing yet."""
+        """Return TensorRT's timing cache from the last compilation on this machine, or empty if there is none."""
         try:
             return _read_trusted(self._timings(key))
         except (OSError, ValueError):
             return b""
 
     def store_timings(self, key: EngineKey, timings: bytes) -> None:
-        """Keep what TensorRT measured, for the next time."""
+        """Store TensorRT's timing cache for the next compilation."""
         path = self._timings(key)
         write_bytes(path, timings, overwrite=True)
         path.chmod(0o600)
@@ -256,7 +259,7 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _draft(self) -> Iterator[Path]:
-        """A new folder beside the entries, removed in the end unless it was renamed."""
+        """Create a temporary folder next to the entries and remove it at the end, unless it was renamed."""
         draft = self.folder / f".{secrets.token_hex(8)}.tmp"
         try:
             draft.mkdir(mode=0o700)
@@ -274,7 +277,7 @@ class EngineCache:
 
 
 def default_cache_folder() -> Path:
-    """Where engines are kept: the folder in `CASCADE_RT_CACHE`, or `cascade-rt` where the system keeps caches."""
+    """Return the folder in `CASCADE_RT_CACHE` or, if unset, `cascade-rt/engines` in the system's cache folder."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
     if sys.platform == "win32":
@@ -283,18 +286,18 @@ def default_cache_folder() -> Path:
         base = Path.home() / "Library" / "Caches"
     else:
         shared = os.environ.get("XDG_CACHE_HOME", "")
-        # The specification has relative paths ignored.
+        # The XDG specification says to ignore relative paths.
         base = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
     return base / "cascade-rt" / "engines"
 
 
 def _wait_for_lock(descriptor: int, what: str, folder: Path) -> None:
-    """Take the lock of an open file, which closing it gives back; says in the log what is waited for."""
+    """Lock an open file, logging while waiting. Closing the file releases the lock."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
         return
-    # Not every network file system has locks.
+    # Not every network file system supports locks.
     start = time.monotonic()
     said = -math.inf
     with contextlib.suppress(OSError):
@@ -313,27 +316,27 @@ def _wait_for_lock(descriptor: int, what: str, folder: Path) -> None:
 
 
 def _publish(draft: Path, entry: Path) -> None:
-    """Rename a finished folder to its name; where another process was faster, its entry is as good as ours."""
+    """Rename a finished folder to its final name. If another process was faster, its entry is as good as ours."""
     with contextlib.suppress(FileNotFoundError):
         os.rename(entry, draft / "replaced")
     try:
         os.rename(draft, entry)
     except OSError as error:
-        # Whoever was faster may be moved aside by a third process right now, which then puts its own entry there.
+        # The faster entry may just now be moved aside by a third process, which then publishes its own.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and not entry.is_dir():
             raise
     shutil.rmtree(entry / "replaced", ignore_errors=True)
 
 
 def _read_trusted(path: Path, most: int = sys.maxsize - 1) -> bytes:
-    """Read a file that nobody else could have written.
+    """Read a file that no other user could have written.
 
-    Owner and mode are those of the opened file, so it cannot be exchanged between the look and the reading.
+    Owner and mode are taken from the open descriptor, so the file cannot be swapped between the check and the read.
 
     Raises:
-        FileNotFoundError: It is not there.
-        OSError: It cannot be read.
-        ValueError: It is no plain file, somebody else could have written it, or it is larger than `most` bytes.
+        FileNotFoundError: The file does not exist.
+        OSError: The file cannot be read.
+        ValueError: It is not a regular file, another user could have written it, or it is larger than `most` bytes.
     """
     descriptor = os.open(path, _OPEN_FLAGS)
     with os.fdopen(descriptor, "rb") as file:
@@ -347,7 +350,7 @@ def _read_trusted(path: Path, most: int = sys.maxsize - 1) -> bytes:
         return file.read()
 
 
-# A link is not followed, and a pipe is not waited for; Windows has neither flag, and needs to be told not to translate.
+# Do not follow symbolic links or block on pipes. Windows has neither flag, but translates newlines without O_BINARY.
 _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
@@ -356,7 +359,11 @@ _LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 
 
 def _doubt(status: os.stat_result) -> str:
-    """Why somebody else could have written a file or folder; empty: nobody could, or the system does not tell."""
+    """Return why another user could have written a file or folder.
+
+    Returns:
+        The reason, or empty if no other user could or if the system does not tell.
+    """
     if not hasattr(os, "getuid"):
         return ""
     if status.st_uid != os.getuid():

@@ -1,4 +1,4 @@
-"""An engine without a network: for tests of everything around the engines, here and in code that uses cascade-rt."""
+"""An engine without a network, for testing the code around engines, both here and in users of cascade-rt."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ Compute = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 class FakeEngine:
-    """Runs a stage with a function instead of a network, under the contract of `StageEngine`."""
+    """Runs a stage with a function instead of a network, fulfilling the contract of `StageEngine`."""
 
     def __init__(self, stage: Stage, compute: Compute) -> None:
         self._stage = stage
@@ -19,17 +19,17 @@ class FakeEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device and version."""
         return EngineInfo("fake", "fp32", "cpu", "1")
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -39,12 +39,15 @@ class FakeEngine:
         return self._compute(inputs)  # type: ignore[misc]
 
     def close(self) -> None:
-        """Forget the function."""
+        """Drop the function."""
         self._compute = None
 
 
 def organ_by_hu(lowest_hu: float, window_hu: tuple[float, float]) -> FakeEngine:
-    """A stage 1 that takes every pixel of at least `lowest_hu` for organ; its salient image is the windowed image."""
+    """Return a stage 1 that labels every pixel of at least `lowest_hu` as organ.
+
+    Its salient image is the input, windowed to `window_hu` and scaled to 0 to 1.
+    """
 
     def compute(inputs: Mapping[str, Array]) -> dict[str, Array]:
         hu = inputs["hu"]
@@ -62,5 +65,5 @@ def organ_by_hu(lowest_hu: float, window_hu: tuple[float, float]) -> FakeEngine:
 
 
 def tumor_by_salient(lowest: float) -> FakeEngine:
-    """A stage 2 that takes every pixel of the salient crop of at least `lowest` for tumor."""
+    """Return a stage 2 that labels every pixel of the salient crop of at least `lowest` as tumor."""
     return FakeEngine("stage2", lambda inputs: {"tumor_prob": (inputs["salient"] >= lowest).astype(np.float32)})

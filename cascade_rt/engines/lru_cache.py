@@ -1,4 +1,4 @@
-"""A small store that forgets what was not used for longest."""
+"""A small LRU cache of closeable values."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -6,10 +6,10 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closeable(Protocol):
-    """Something that holds memory of a device."""
+    """An object that holds device memory."""
 
     def close(self) -> None:
-        """Free it."""
+        """Free the memory."""
         ...
 
 
@@ -18,7 +18,7 @@ Value = TypeVar("Value", bound=Closeable)
 
 
 class LruCache(Generic[Key, Value]):
-    """Keeps the `size` values used last; the others are closed before a new one is made, so that it finds room."""
+    """Keeps the `size` most recently used values. Others are evicted and closed before a new value is made."""
 
     def __init__(self, size: int) -> None:
         if size < 1:
@@ -27,10 +27,11 @@ class LruCache(Generic[Key, Value]):
         self._values: OrderedDict[Key, Value] = OrderedDict()
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of a key; made where it is not there (any more)."""
+        """Return the value of a key, making it if it is not cached."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
+        # Evict first, so that the new value finds free memory.
         while len(self._values) >= self._size:
             self._values.popitem(last=False)[1].close()
         self._values[key] = make()

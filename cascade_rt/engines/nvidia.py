@@ -1,4 +1,4 @@
-"""What NVIDIA GPU is here, if any: asked of the driver itself, so that no package has to be installed to find out."""
+"""Detect an NVIDIA GPU by asking the driver directly, so that no package has to be installed."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ Load = Callable[[str], Any]
 
 _DRIVER, _MANAGEMENT = ("nvcuda.dll", "nvml.dll") if os.name == "nt" else ("libcuda.so.1", "libnvidia-ml.so.1")
 _MAJOR, _MINOR = 75, 76
-"""Attributes CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR in cuda.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,19 @@ class Gpu:
     compute_capability: tuple[int, int]
     memory_bytes: int
     driver: str
-    """Version of the driver; empty where its management library is missing."""
+    """Version of the driver, or empty if its management library is missing or fails."""
     cuda: str
-    """Newest CUDA that the driver runs."""
+    """Newest CUDA version that the driver supports."""
 
 
 def find_gpu(load: Load | None = None) -> Gpu:
-    """Ask the driver for its first GPU.
+    """Return the driver's first GPU.
 
     Args:
-        load: Opens a shared library by its name; None: as the operating system does.
+        load: Opens a shared library by name. None means `ctypes.CDLL`.
 
     Raises:
-        BackendUnavailableError: There is no driver, or it has no GPU to offer; the message says which.
+        BackendUnavailableError: There is no driver, or it reports no GPU. The message says which.
     """
     load = load or ctypes.CDLL
     try:
@@ -59,10 +59,10 @@ def find_gpu(load: Load | None = None) -> Gpu:
 
 
 def require_gpu(backend: str) -> Gpu:
-    """Find the GPU that a backend is to run on.
+    """Return the GPU that a backend will run on.
 
     Raises:
-        BackendUnavailableError: There is none; one sentence that names the backend.
+        BackendUnavailableError: There is no GPU. The message is one sentence that names the backend.
     """
     try:
         return find_gpu()

@@ -25,14 +25,14 @@ from cascade_rt.engines.streams import share_out, streams_here
 from cascade_rt.errors import BackendUnavailableError, BundleError
 
 _LONGEST_NAMES = 200
-"""Characters of names from a graph that a message has."""
+"""Maximum number of characters of tensor names shown in an error message."""
 
 
 class OnnxRuntimeEngine:
     """Runs the ONNX graph of a stage with the CPU execution provider.
 
-    In half precision it is for looking at masks, not for speed: few operators have a kernel, so most compute in float32
-    and leave roundings out that a GPU makes (docs/decisions/0011).
+    Half precision is meant for inspecting masks, not for speed. Few operators have a half-precision kernel, so most
+    compute in float32 and skip roundings that a GPU would make (docs/decisions/0011).
     """
 
     def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32") -> None:
@@ -49,25 +49,25 @@ class OnnxRuntimeEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device, version and settings."""
         return self._info
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return CPU_BATCH[self._stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            EngineOutOfMemoryError: Memory was short.
-            BundleError: The graph does not run on these inputs, or returns what is no output of the stage.
+            EngineOutOfMemoryError: Memory ran out.
+            BundleError: The graph does not run on these inputs, or returns outputs of a wrong type or shape.
         """
         check_inputs(self._stage, inputs)
         check_open(self._session, self._stage)
@@ -99,9 +99,9 @@ class OnnxRuntimeEngine:
 
 
 class OnnxRuntimeGpuEngine:
-    """Runs the ONNX graph of a stage on an NVIDIA GPU, or refuses to; nothing of it falls back to the CPU.
+    """Runs the ONNX graph of a stage on an NVIDIA GPU, or fails. There is no fallback to the CPU.
 
-    Not measured: it has not run on a GPU yet.
+    Not measured: this class has not run on a GPU yet.
     """
 
     def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32", provider: Provider = CUDA) -> None:
@@ -118,24 +118,24 @@ class OnnxRuntimeGpuEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is; `settings` has the options of the provider, TF32 among them."""
+        """Backend, precision, device, version and settings, which include the provider's options such as TF32."""
         return self._info
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            EngineOutOfMemoryError: Its memory is full.
+            EngineOutOfMemoryError: Memory ran out.
             BackendUnavailableError: The GPU failed.
         """
         check_inputs(self._stage, inputs)
@@ -158,7 +158,7 @@ class OnnxRuntimeGpuEngine:
         return named
 
     def close(self) -> None:
-        """Free the session and what it holds on the GPU."""
+        """Free the session and its GPU memory."""
         self._session = None
 
 
@@ -170,7 +170,7 @@ def _version() -> str:
 
 
 def _check_names(session: Any, stage: Stage, path: BundleFile) -> None:
-    """Raise BundleError where a graph is not one of this stage."""
+    """Raise BundleError if the tensor names of a graph are not those of the stage."""
     spec = STAGE_SPECS[stage]
     for found, expected in ((session.get_inputs(), spec.inputs), (session.get_outputs(), spec.outputs)):
         names = [tensor.name for tensor in found]

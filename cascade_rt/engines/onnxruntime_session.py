@@ -1,10 +1,11 @@
-"""Sessions of ONNX Runtime that compute where they were told to, or are refused.
+"""ONNX Runtime sessions that run on the requested device, or are rejected.
 
-Left to itself ONNX Runtime computes on the CPU whatever a GPU provider cannot take, all of it where the provider does
-not start, and says so in a log at best. Here the provider that is really in use is checked, and where every node is.
+By default ONNX Runtime silently falls back to the CPU for every node that a GPU provider does not support, and for the
+whole graph if the provider does not start. At best it writes a log message. This module checks which provider is really
+in use and where every node was placed.
 
-`session.disable_cpu_ep_fallback` is not used for that: the CUDA provider itself puts arithmetic on the lengths of axes
-on the CPU, where it belongs, and with that option a graph that has any, such as stage 2, is refused
+`session.disable_cpu_ep_fallback` is not used, because the CUDA provider itself places shape arithmetic on the CPU,
+where it belongs. With that option, any graph with shape arithmetic, such as stage 2, is rejected
 (microsoft/onnxruntime#17930).
 """
 
@@ -23,7 +24,7 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError
 
 _FATAL_ONLY, _WARNINGS = 4, 2
-"""Severities of ONNX Runtime's log; warnings is where it stands by default."""
+"""Log severities of ONNX Runtime. Its default is to log warnings."""
 
 # fmt: off
 _LENGTH_OPERATORS = frozenset({
@@ -31,17 +32,17 @@ _LENGTH_OPERATORS = frozenset({
     "Range", "Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where",
 })
 # fmt: on
-"""Operators that may run on the CPU beside a GPU: they work on lengths there. What works on images has others too."""
+"""Operators that may run on the CPU beside a GPU, as shape arithmetic. Work on images also needs other operators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """An execution provider of ONNX Runtime that computes on an NVIDIA GPU, and how it is set up."""
+    """An ONNX Runtime execution provider for NVIDIA GPUs, and its configuration."""
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
     helpers: tuple["Provider", ...] = ()
-    """Providers on the same GPU for nodes that this one does not take."""
+    """Fallback providers on the same GPU, for nodes that this provider does not support."""
     package: str | None = None
     """A package whose import loads the shared libraries that the provider needs."""
 
@@ -50,9 +51,9 @@ CUDA = Provider(
     "CUDAExecutionProvider",
     {
         "device_id": "0",
-        # EXHAUSTIVE, the default, tries all algorithms again for every new crop size and may choose differently.
+        # The default, EXHAUSTIVE, benchmarks all algorithms again for every new crop size, and its choice may vary.
         "cudnn_conv_algo_search": "HEURISTIC",
-        # TF32 keeps 10 bits of a float32; the parity that export measured is that of float32.
+        # TF32 keeps only 10 mantissa bits, and the parity measured at export is that of full float32.
         "use_tf32": "0",
     },
 )
@@ -64,20 +65,21 @@ def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any
 
     Args:
         graph: The ONNX graph.
-        what: Which graph it is, for messages.
-        threads: How many threads compute a run; none: one on each processor.
+        what: Name of the graph, for error messages.
+        threads: Number of threads per run, or None for one per processor.
 
     Raises:
-        BackendUnavailableError: The package is not installed or cannot be loaded, or memory is short.
+        BackendUnavailableError: The package is not installed or cannot be loaded.
+        EngineOutOfMemoryError: Memory ran out.
         BundleError: The graph cannot be read.
     """
     onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
     options = _options(onnxruntime)
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Threads that wait for work by spinning take the processors from whatever reads and writes beside them.
+    # Threads that spin while waiting for work take processor time from concurrent reading and writing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A plan of memory for each size of crop is memory for each size of crop.
+    # A memory pattern is kept for every input shape, and there are many crop sizes.
     options.enable_mem_pattern = False
     refusals = library_errors()
     try:
@@ -91,26 +93,29 @@ def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any
 
 @cache
 def library_errors() -> tuple[type[Exception], ...]:
-    """All that ONNX Runtime raises, once it is imported; which of it a bad graph gets depends on the graph."""
+    """Return all exception types that ONNX Runtime raises, because which one a bad graph causes varies.
+
+    ONNX Runtime must be installed.
+    """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     own = (each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
-    # RuntimeError is what becomes of C++ exceptions that it has no class for; ValueError, of names that are no text.
+    # C++ exceptions without a Python class become RuntimeError. Names that are not valid text cause ValueError.
     return (*own, RuntimeError, ValueError)
 
 
 def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) -> Any:
-    """Open a graph on the GPU, all of it but arithmetic on lengths.
+    """Open a graph entirely on the GPU, except for shape arithmetic.
 
     Args:
         graph: The ONNX graph.
-        what: Which graph it is, for messages.
-        provider: What computes.
-        backend: The backend that asks, for messages.
+        what: Name of the graph, for error messages.
+        provider: The execution provider to run it on.
+        backend: Name of the backend, for error messages.
 
     Raises:
-        BackendUnavailableError: The package is missing, was built without the provider, the provider does not start, or
-            it leaves nodes to the CPU.
+        BackendUnavailableError: The package is missing or was built without the provider, or the provider does not
+            start or leaves nodes to the CPU.
         BundleError: The graph cannot be read.
     """
     onnxruntime = import_package("onnxruntime", backend=backend, extra="gpu")
@@ -128,12 +133,12 @@ def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) 
 
 
 def check_placement(session: Any, what: str, backend: str) -> None:
-    """Raise BackendUnavailableError where a session left work on images to the CPU.
+    """Raise BackendUnavailableError if a session placed work on images on the CPU.
 
     Args:
-        session: A session with `session.record_ep_graph_assignment_info` on.
-        what: Which graph it runs, for the message.
-        backend: The backend, for the message.
+        session: A session created with `session.record_ep_graph_assignment_info` enabled.
+        what: Name of the graph, for the error message.
+        backend: Name of the backend, for the error message.
     """
     on_cpu = {
         node.op_type
@@ -150,12 +155,12 @@ def check_placement(session: Any, what: str, backend: str) -> None:
 
 
 def run_bound(session: Any, feeds: Mapping[str, Array], output_names: Sequence[str], device: str) -> list[Array]:
-    """Run a session with inputs and outputs bound to memory of a device; only then are outputs copied to the host.
+    """Run a session with inputs and outputs bound to device memory, then copy the outputs to the host.
 
     Args:
         session: The session.
-        feeds: Its inputs, C-contiguous.
-        output_names: The outputs to return.
+        feeds: Inputs by name, C-contiguous.
+        output_names: Names of the outputs to return.
         device: `cuda` or `cpu`.
     """
     import onnxruntime
@@ -165,14 +170,14 @@ def run_bound(session: Any, feeds: Mapping[str, Array], output_names: Sequence[s
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
     for name in output_names:
         binding.bind_output(name, device, 0)
-    # Unlike `session.run`, this never tries again on the CPU.
+    # Unlike `session.run`, this never retries on the CPU.
     session.run_with_iobinding(binding)
     outputs: list[Array] = binding.copy_outputs_to_cpu()
     return outputs
 
 
 def _start(onnxruntime: Any, graph: bytes, what: str, provider: Provider, complaint: str) -> Any:
-    """Open a session; BackendUnavailableError where the provider does not start, whichever way that shows."""
+    """Open a session. Raise BackendUnavailableError if the provider does not start, however that shows."""
     errors = onnxruntime.capi.onnxruntime_pybind11_state
     providers = [(each.name, dict(each.options)) for each in (provider, *provider.helpers)]
     options = _options(onnxruntime)
@@ -182,7 +187,7 @@ def _start(onnxruntime: Any, graph: bytes, what: str, provider: Provider, compla
         session = onnxruntime.InferenceSession(graph, sess_options=options, providers=providers, enable_fallback=0)
     except (errors.InvalidProtobuf, errors.InvalidGraph) as error:
         raise BundleError(f"{what}: ONNX Runtime cannot read the graph; export the bundle again") from error
-    # RuntimeError is what becomes of C++ exceptions that ONNX Runtime has no class for, such as libraries not found.
+    # C++ exceptions without a Python class, such as those for missing libraries, become RuntimeError.
     except (errors.Fail, errors.EPFail, errors.RuntimeException, errors.NotImplemented, RuntimeError) as error:
         raise _not_started(provider, complaint or str(error).partition("\n")[0]) from error
     finally:
@@ -199,7 +204,11 @@ def _not_started(provider: Provider, reason: str) -> BackendUnavailableError:
 
 
 def _load_cuda_libraries(onnxruntime: Any) -> str:
-    """Load CUDA and cuDNN from their packages, where ONNX Runtime does not look by itself; returns its complaint."""
+    """Load CUDA and cuDNN from their pip packages, where ONNX Runtime does not look by itself.
+
+    Returns:
+        The first line of what ONNX Runtime printed about a failure, or empty.
+    """
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         onnxruntime.preload_dlls()
@@ -209,6 +218,6 @@ def _load_cuda_libraries(onnxruntime: Any) -> str:
 def _options(onnxruntime: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_cpus()
-    # Errors are raised; its log has names out of the graph as they are, for a terminal to obey.
+    # Errors are raised anyway, and the log prints names from the graph unescaped, which could inject terminal codes.
     options.log_severity_level = _FATAL_ONLY
     return options

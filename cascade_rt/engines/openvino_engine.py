@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the fastest there, in float32, and in bfloat16 where the processor computes in it."""
+"""OpenVINO, the fastest engine on the CPU: in float32, and in bfloat16 if the processor supports it."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,13 +21,14 @@ from cascade_rt.engines.streams import share_out, streams_here
 
 
 def parts_of(graph: bytes, what: str, stage: Stage, precision: OpenVinoPrecision) -> list[Part]:
-    """What of a stage is computed together.
+    """Return the parts of a stage, each computed in a single precision.
 
-    In bfloat16 two things stay in float32, for what its 8 bits lose there costs more tumor voxels than all the rest:
-    in stage 1 what makes the salient image, in stage 2 the convolutions that read it.
+    In bfloat16 mode two things stay in float32, because losing precision to its 8 bits there costs more tumor voxels
+    than everywhere else together: in stage 1 the computation of the salient image, in stage 2 the convolutions that
+    read it.
 
     Raises:
-        As `open_parts`.
+        The same errors as `open_parts`.
     """
     spec = STAGE_SPECS[stage]
     inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in (spec.inputs, spec.outputs))
@@ -50,7 +51,7 @@ class OpenVinoEngine:
         graph, what = path.read_bytes(), str(path)
         self._graph = what
         self._parts = parts_of(graph, what, stage, precision)
-        # In float32 a whole scan was no faster side by side, and took 240 MB more (docs/decisions/0015).
+        # In float32, parallel streams made a whole scan no faster and took 240 MB more (docs/decisions/0015).
         self._streams = streams_here() if precision == "bf16" else 1
         models = open_parts(graph, what, self._parts, self._streams)
         with named_failures(what, "run the graph"):
@@ -64,25 +65,25 @@ class OpenVinoEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device, version and settings."""
         return self._info
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return CPU_BATCH[self._stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            EngineOutOfMemoryError: Memory was short.
-            BundleError: The graph does not run on these inputs, or returns what is no output of the stage.
+            EngineOutOfMemoryError: Memory ran out.
+            BundleError: The graph does not run on these inputs, or returns outputs of a wrong type or shape.
         """
         check_inputs(self._stage, inputs)
         check_open(self._requests, self._stage)
@@ -90,7 +91,7 @@ class OpenVinoEngine:
         rows = share_out(len(next(iter(tensors.values()))), self._streams)
         with named_failures(self._graph, "run the graph"):
             for part, requests in zip(self._parts, self._requests, strict=True):  # type: ignore[arg-type]
-                # Inputs and outputs are copied: what OpenVINO keeps for its next run is then nobody else's.
+                # Inputs and outputs are copied, so that the buffers OpenVINO reuses in its next run are not shared.
                 busy = requests[: len(rows)]
                 _run_side_by_side(busy, [{name: tensors[name][chosen] for name in part.inputs} for chosen in rows])
                 for name in part.outputs:
@@ -105,12 +106,12 @@ class OpenVinoEngine:
 
 
 def _joined(parts: Sequence[Array]) -> Array:
-    """The rows of all parts, copied."""
+    """Return a copy of the rows of all parts, concatenated."""
     return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
 
 
 def _run_side_by_side(requests: Sequence[Any], inputs: Sequence[Mapping[str, Array]]) -> None:
-    """Run each request on its inputs; when this returns or raises, none is at work."""
+    """Run all requests in parallel, each on its own inputs. No request is still running on return or raise."""
     with ExitStack() as ends:
         for request, tensors in zip(requests, inputs, strict=True):
             request.start_async(tensors)

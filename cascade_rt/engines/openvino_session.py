@@ -1,10 +1,10 @@
-"""OpenVINO models that compute on the CPU in the precision they were told to, and tell nobody.
+"""OpenVINO models that compute on the CPU in the requested precision, without telemetry.
 
-Left to itself OpenVINO computes a float32 graph in bfloat16 wherever the processor can, and says so nowhere. Here the
-precision is always stated; `convolution_shares` reads back what was made of it.
+By default OpenVINO silently computes a float32 graph in bfloat16 if the processor supports it. This module always sets
+the precision, and `convolution_shares` reads back what is really used.
 
-Left to itself it also sends an event to its makers each time it is imported, and writes an identifier into the home
-folder. Here it is imported without the package that does.
+By default OpenVINO also sends a telemetry event to its vendor each time it is imported, and writes an identifier into
+the home folder. This module imports it without the telemetry package.
 """
 
 import math
@@ -27,7 +27,7 @@ OpenVinoPrecision = Literal["fp32", "bf16"]
 _HINTS: Mapping[OpenVinoPrecision, str] = {"fp32": "f32", "bf16": "bf16"}
 _CONVOLUTIONS = ("Convolution", "Deconvolution")
 _TELEMETRY = "openvino_telemetry"
-# There is one core, and its telemetry is hidden for the moment of one import, whichever thread comes first.
+# Ensures that threads create only one core, and that telemetry stays hidden for the whole of an import.
 _once = threading.RLock()
 
 
@@ -42,14 +42,14 @@ def import_openvino() -> Any:
 
 
 def openvino_core() -> Any:
-    """The one `openvino.Core` of this process, never freed.
+    """Return the only `openvino.Core` of this process, which is never freed.
 
-    Each core gives the thread that it compiles in a stack for signal handlers, and takes it away when it and its models
-    are freed; of two cores the second then puts back the stack of the first, which is gone, and the next signal, such
-    as Ctrl-C, is a segmentation fault (OpenVINO 2026.4).
+    Each core installs a signal handler stack in the thread it compiles in, and removes it when the core and its models
+    are freed. With two cores, the second then restores the stack of the first, which no longer exists, and the next
+    signal, such as Ctrl-C, causes a segmentation fault (OpenVINO 2026.4).
 
     Raises:
-        BackendUnavailableError: As in `import_openvino`, or it does not start.
+        BackendUnavailableError: As for `import_openvino`, or OpenVINO does not start.
     """
     with _once:
         return _make_core()
@@ -67,31 +67,31 @@ def _make_core() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Part of a graph that is computed in one precision."""
+    """A part of a graph that is computed in a single precision."""
 
     inputs: tuple[str, ...]
-    """Tensors of the graph that it takes: inputs of the graph, or what a part before it returns."""
+    """Names of the tensors it reads: inputs of the graph, or outputs of an earlier part."""
     outputs: tuple[str, ...]
     precision: OpenVinoPrecision
 
 
 def open_parts(graph: bytes, what: str, parts: Sequence[Part], streams: int = 1) -> list[Any]:
-    """Compile a graph for the CPU in parts, which run one after the other.
+    """Compile a graph for the CPU in parts that run one after another.
 
     Args:
-        graph: The ONNX graph, in float32, with its weights inside.
-        what: Which graph it is, for messages.
-        parts: The parts.
-        streams: How many images each part computes side by side.
+        graph: The ONNX graph, in float32, with embedded weights.
+        what: Name of the graph, for error messages.
+        parts: The parts to compile.
+        streams: Number of inference requests that each part runs in parallel.
 
     Returns:
         An `openvino.CompiledModel` for each part.
 
     Raises:
-        BackendUnavailableError: The package is missing, the processor does not compute in this precision, or memory is
-            short.
-        BundleError: The graph cannot be read or compiled, or has no such tensors.
-        EngineBuildError: OpenVINO did not make of it what it was asked for.
+        BackendUnavailableError: The package is missing, or the processor does not support this precision.
+        EngineOutOfMemoryError: Memory ran out.
+        BundleError: The graph cannot be read or compiled, or lacks a tensor.
+        EngineBuildError: OpenVINO compiled the graph in a different precision.
     """
     openvino, core = import_openvino(), openvino_core()
     if any(part.precision == "bf16" for part in parts):
@@ -111,36 +111,36 @@ def open_parts(graph: bytes, what: str, parts: Sequence[Part], streams: int = 1)
 
 @contextmanager
 def named_failures(what: str, task: str) -> Iterator[None]:
-    """Turn what OpenVINO raises inside into an error that says so.
+    """Translate exceptions that OpenVINO raises inside the block.
 
     Args:
-        what: The graph, for the message.
-        task: What OpenVINO is doing to it, for the message.
+        what: Name of the graph, for the error message.
+        task: What OpenVINO is doing, for the error message.
 
     Raises:
-        EngineOutOfMemoryError: Memory was short.
-        BundleError: Anything else; the libraries of a healthy install fail on nothing but graphs.
+        EngineOutOfMemoryError: Memory ran out.
+        BundleError: Any other failure, because in a working installation only a bad graph causes one.
     """
     try:
         with named_out_of_memory(what, "openvino", RuntimeError):
             yield
-    # The one class that OpenVINO's C++ exceptions become.
+    # All of OpenVINO's C++ exceptions become RuntimeError.
     except RuntimeError as error:
         raise BundleError(f"{what}: OpenVINO cannot {task}; export the bundle again") from error
 
 
 def first_convolutions(graph: bytes, what: str) -> tuple[str, ...]:
-    """The tensors that the convolutions reading the input of a graph make; each name once, in order.
+    """Return the names of the output tensors of the convolutions that read a graph's input, sorted and unique.
 
     Raises:
-        As `open_parts`.
+        The same errors as `open_parts`.
     """
     model = _read(openvino_core(), graph, what)
     found = set()
     for taker in model.inputs[0].get_target_inputs():
         if taker.get_node().get_type_name() == "Convolution":
             (made,) = taker.get_node().outputs()
-            # A bias is a node of its own here, and then it is its output that has the name.
+            # OpenVINO adds a bias in a separate node, whose output then carries the name.
             while not made.get_names():
                 made = next(iter(made.get_target_inputs())).get_node().output(0)
             found.add(made.any_name)
@@ -148,13 +148,13 @@ def first_convolutions(graph: bytes, what: str) -> tuple[str, ...]:
 
 
 def convolution_shares(model: Any) -> Mapping[str, float]:
-    """What the convolutions of a compiled model really compute in: the share of their weights by type.
+    """Return the precisions that the convolutions of a compiled model really use, weighted by number of weights.
 
     Args:
         model: An `openvino.CompiledModel`.
 
     Returns:
-        Shares that add up to 1, by `f32` and `bf16`; none where it has no convolutions.
+        Shares by type (`f32`, `bf16`) that add up to 1. Empty if the model has no convolutions.
     """
     weights: Counter[str] = Counter()
     for node in model.get_runtime_model().get_ops():
@@ -170,7 +170,7 @@ def _read(core: Any, graph: bytes, what: str) -> Any:
 
 
 def _require_bf16(core: Any) -> None:
-    """Raise BackendUnavailableError where the processor does not compute in bfloat16."""
+    """Raise BackendUnavailableError if the processor does not support bfloat16."""
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         name = core.get_property("CPU", "FULL_DEVICE_NAME")
         raise BackendUnavailableError(
@@ -180,8 +180,8 @@ def _require_bf16(core: Any) -> None:
 
 
 def _cut(openvino: Any, model: Any, part: Part) -> Any:
-    """What computes the outputs of a part from its inputs; KeyError where the graph has no such tensor."""
-    # A Result has the name of what it is the result of, and nobody takes anything from it.
+    """Return a model that computes a part's outputs from its inputs. Raise KeyError if the graph lacks a tensor."""
+    # A Result node carries the name of its source tensor, but nothing can read from it.
     makers = [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]
     tensors = {name: port for node in makers for port in node.outputs() for name in port.get_names()}
     parameters = []
@@ -194,7 +194,7 @@ def _cut(openvino: Any, model: Any, part: Part) -> Any:
 
 
 def _parameter_in_place_of(openvino: Any, port: Any, name: str) -> Any:
-    """A new input of the model, which all that took a tensor of it takes instead."""
+    """Return a new model input, and redirect all consumers of a tensor to it."""
     parameter = openvino.op.Parameter(port.get_element_type(), port.get_partial_shape())
     for taker in port.get_target_inputs():
         taker.replace_source_output(parameter.output(0))
@@ -203,7 +203,7 @@ def _parameter_in_place_of(openvino: Any, port: Any, name: str) -> Any:
 
 
 def _check_precision(model: Any, what: str, precision: OpenVinoPrecision) -> None:
-    """Raise EngineBuildError where the convolutions do not compute in the precision asked for."""
+    """Raise EngineBuildError if the convolutions do not compute in the requested precision."""
     shares = convolution_shares(model)
     if set(shares) - {_HINTS[precision]}:
         raise EngineBuildError(
@@ -218,14 +218,14 @@ def _settings(precision: OpenVinoPrecision, streams: int) -> dict[str, str]:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(available_cpus()),
-        # Pinned to the first cores, two processes on one machine would share these and leave the others idle.
+        # With pinning, two processes on one machine would share the first cores and leave the others idle.
         "ENABLE_CPU_PINNING": "NO",
     }
 
 
 @contextmanager
 def _telemetry_missing() -> Iterator[None]:
-    """Make the telemetry package look uninstalled: OpenVINO then takes the stand-in it has for that."""
+    """Make the telemetry package appear uninstalled, so that OpenVINO uses its built-in stub."""
     if _TELEMETRY in sys.modules:
         yield
         return

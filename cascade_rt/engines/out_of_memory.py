@@ -1,4 +1,4 @@
-"""Telling a lack of memory from all else that an engine can fail with."""
+"""Distinguish out-of-memory errors from other failures of an engine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,21 +20,21 @@ _SAID_BY_LIBRARIES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of a library means that memory was short; most have no class for it, only a sentence."""
+    """Return whether a library's error means out of memory. Most libraries have no class for it, only a message."""
     return isinstance(error, MemoryError) or any(said in str(error).lower() for said in _SAID_BY_LIBRARIES)
 
 
 @contextmanager
 def named_out_of_memory(what: str, backend: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn a lack of memory inside into an error that says so; all else passes through as it is.
+    """Turn out-of-memory errors inside the block into `EngineOutOfMemoryError`. Other exceptions pass unchanged.
 
     Args:
-        what: The stage that runs, or the graph that is opened, for the message.
-        backend: What computes, for the message.
-        kinds: What the library raises, besides `MemoryError`.
+        what: The stage being run, or the graph being opened, for the error message.
+        backend: Name of the backend, for the error message.
+        kinds: Exception types, besides `MemoryError`, that the library raises.
 
     Raises:
-        EngineOutOfMemoryError: Memory was short.
+        EngineOutOfMemoryError: Memory ran out.
     """
     caught: tuple[type[Exception], ...] = (MemoryError, *kinds)
     try:

@@ -1,4 +1,4 @@
-"""Where TensorRT engines come from: the seam between the engine that runs them and whatever builds or caches them."""
+"""The interface between the engine that runs TensorRT plans and the code that builds or caches them."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,33 +11,33 @@ from cascade_rt.errors import BackendUnavailableError
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A serialised TensorRT engine.
+    """A serialized TensorRT engine.
 
-    It is executable code: run only plans that were built on this machine from a bundle whose hashes were checked.
+    A plan is executable code: run only plans that were built on this machine from a bundle whose hashes were verified.
     """
 
     data: bytes
     precision: Precision
-    """What the engine was shown to compute in."""
+    """The precision that the engine was verified to compute in."""
 
 
 class PlanSource(Protocol):
-    """Yields the plan of a stage for the GPU of this machine, from a cache or by building it.
+    """Returns the plan of a stage for the GPU of this machine, from a cache or by building it.
 
-    Called only where there is a driver and a GPU and the package `tensorrt` can be imported.
+    Called only if a driver and a GPU exist and the package `tensorrt` can be imported.
     """
 
     def __call__(self, bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
         """Return the plan.
 
         Raises:
-            BackendUnavailableError: There is none and none can be built; one sentence.
+            BackendUnavailableError: No plan exists and none can be built. The message is one sentence.
         """
         ...
 
 
 def no_plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-    """The source of those who have none: always BackendUnavailableError."""
+    """Raise BackendUnavailableError: the default source, which has no plans."""
     raise BackendUnavailableError(
         f"backend 'tensorrt' has no {precision} engine of {stage} of bundle {bundle.manifest.name!r} for this "
         f"GPU, and nothing was given that builds one; run: {pip_install('export')}, or take another backend"

@@ -1,4 +1,4 @@
-"""PyTorch, eager: the baseline that every other engine is compared with."""
+"""PyTorch in eager mode: the baseline that every other engine is compared with."""
 
 import os
 import threading
@@ -18,11 +18,11 @@ from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Gra
 
 _one_at_a_time = threading.Lock()
 _ran_in: int | None = None
-"""The process that PyTorch first computed in here."""
+"""ID of the process in which this module first ran PyTorch."""
 
 
 class PyTorchEngine:
-    """Runs a stage in true float32 on the device of its model, which it puts in evaluation mode."""
+    """Runs a stage in true float32 on the device of the model, which is put in evaluation mode."""
 
     def __init__(self, model: CascadeModel, stage: Stage) -> None:
         self._device = next(model.parameters()).device
@@ -34,11 +34,12 @@ class PyTorchEngine:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage) -> Self:
-        """Load a stage of a bundle onto the CPU, or onto an NVIDIA GPU where there is one.
+        """Load a stage of a bundle onto an NVIDIA GPU if one is available, else onto the CPU.
 
         Raises:
-            BundleError: The weights are refused.
-            BackendUnavailableError: The GPU cannot be used, or memory is short.
+            BundleError: The weights are rejected.
+            BackendUnavailableError: The GPU cannot be used.
+            EngineOutOfMemoryError: Memory ran out.
         """
         from cascade_rt.models.weights import load_model
 
@@ -48,26 +49,26 @@ class PyTorchEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device and version."""
         return self._info
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            EngineOutOfMemoryError: Memory was short.
-            BackendUnavailableError: The GPU failed, or PyTorch has computed in another process, which this was forked
-                from.
+            EngineOutOfMemoryError: Memory ran out.
+            BackendUnavailableError: The GPU failed, or this process was forked from one in which PyTorch had already
+                run.
         """
         check_inputs(self._stage, inputs)
         check_open(self._graph, self._stage)
@@ -89,7 +90,7 @@ class PyTorchEngine:
 
 @contextmanager
 def _named_failures(what: str, device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory, and on a GPU whatever fails there, into an error that says so."""
+    """Translate out-of-memory errors and, on a GPU, any other RuntimeError into errors of this package."""
     try:
         with named_out_of_memory(what, "pytorch", RuntimeError):
             yield
@@ -103,8 +104,8 @@ def _named_failures(what: str, device: torch.device) -> Iterator[None]:
 
 
 def _refuse_after_fork() -> None:
-    """Raise BackendUnavailableError where a run would never end: OpenMP's threads are not in the copy of a process."""
-    global _ran_in  # noqa: PLW0603  OpenMP has one pool of threads in a process too
+    """Raise BackendUnavailableError if PyTorch ran before a fork. A run would hang without OpenMP's threads."""
+    global _ran_in  # noqa: PLW0603  OpenMP's thread pool is global to the process too
     _ran_in = _ran_in or os.getpid()
     if _ran_in != os.getpid():
         raise BackendUnavailableError(
@@ -115,9 +116,9 @@ def _refuse_after_fork() -> None:
 
 @contextmanager
 def tf32(*, allowed: bool) -> Iterator[None]:
-    """Let convolutions and matrix products round to TF32 on the GPU, or keep them from it; one thread at a time."""
+    """Allow or forbid TF32 in convolutions and matrix products on the GPU. Only one thread enters at a time."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    # The switches are those of the whole process.
+    # The switches are global to the process.
     with _one_at_a_time:
         before = cudnn.allow_tf32, matmul.allow_tf32
         cudnn.allow_tf32 = matmul.allow_tf32 = allowed

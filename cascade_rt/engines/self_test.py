@@ -1,8 +1,8 @@
-"""Whether an engine computes on this machine what was exported: the golden case of the bundle, run before any patient.
+"""Check that an engine reproduces the exported outputs on this machine: run the golden case before any patient.
 
-It finds what no hash can: a library that miscompiles the graph, a driver or a processor that computes wrongly, weights
-in one file that are not those of the other, images of a batch that are mixed. It does not measure precision; that is
-what `cascade-rt verify` does.
+The self-test finds what no hash can: a library that miscompiles the graph, a driver or processor that computes wrongly,
+weights that differ between files, or images of a batch that get mixed up. It does not measure precision. See
+`cascade-rt verify` for that.
 """
 
 from dataclasses import dataclass
@@ -16,29 +16,29 @@ from cascade_rt.errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class SelfTestLimits:
-    """How far the outputs may be from those of PyTorch."""
+    """Maximum deviation of the outputs from those of PyTorch."""
 
     max_error: float
-    """Largest absolute difference of a number."""
+    """Limit of the largest absolute difference of any element."""
     mean_error: float
-    """Mean absolute difference of an output."""
+    """Limit of the mean absolute difference of an output."""
 
 
 FULL_PRECISION = SelfTestLimits(max_error=1e-3, mean_error=1e-4)
 REDUCED_PRECISION = SelfTestLimits(max_error=1.0, mean_error=2e-2)
-"""Rounding moves single probabilities by as much as the network is steep there; on the whole it moves little."""
+"""Rounding may shift single probabilities a lot where the network is steep, but shifts the mean only a little."""
 
 
 def self_test(engine: StageEngine, golden: Golden) -> None:
-    """Run the golden case, in a batch with its mirror images, for what it answers may not hang on its neighbours.
+    """Run the golden case in a batch with mirror images of it, because outputs must not depend on other images.
 
     Args:
         engine: The engine of a stage.
         golden: The golden case of that stage.
 
     Raises:
-        EngineError: Its outputs are not those that were exported (`E_SELF_TEST`).
-        BackendUnavailableError: It does not run at all.
+        EngineError: The outputs differ from those that were exported (`E_SELF_TEST`).
+        BackendUnavailableError: The engine does not run at all.
     """
     info = engine.info
     limits = FULL_PRECISION if info.precision == "fp32" else REDUCED_PRECISION
@@ -46,7 +46,7 @@ def self_test(engine: StageEngine, golden: Golden) -> None:
     batch = {name: np.concatenate([image, *[image[..., ::-1]] * others]) for name, image in golden.inputs.items()}
     outputs = {name: found[:1] for name, found in engine.run(batch).items()}
     for name, expected in golden.outputs.items():
-        # Another shape would be stretched to the one expected where it can be.
+        # A different shape would be broadcast to the expected one where possible.
         same_shape = outputs[name].shape == expected.shape
         errors = np.abs(outputs[name].astype(np.float64) - expected) if same_shape else np.array(np.inf)
         worst, mean = float(errors.max()), float(errors.mean())

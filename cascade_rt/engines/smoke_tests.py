@@ -1,4 +1,4 @@
-"""Each library tried on a convolution whose result is known: whether it really computes, not whether it is there."""
+"""Smoke-test each library on a convolution with a known result: whether it works, not just whether it is installed."""
 
 import importlib
 import importlib.util
@@ -26,21 +26,21 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
 
 SIDE = 8
-"""Rows and columns of the image."""
+"""Number of rows and of columns of the image."""
 GRAPH_PATH = Path(__file__).parents[1] / "assets" / "doctor.onnx"
 """A sum over 3 x 3 pixels, made by `cascade_rt_export.doctor_graph`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A library, and how to try it."""
+    """A library and how to test it."""
 
     name: str
     run: Callable[[], str]
-    """Computes, or builds, and returns on what, in a few words.
+    """Runs or builds the graph, and returns in a few words on what.
 
-    Raises BackendUnavailableError where it cannot run, EngineError where the result is wrong, ImportError and OSError
-    where a package is broken.
+    Raises BackendUnavailableError if it cannot run, EngineError if the result is wrong, and ImportError or OSError if a
+    package is broken.
     """
     extra: str
     """The extra of cascade-rt that installs it."""
@@ -48,12 +48,12 @@ class Trial:
 
 
 def image() -> Array:
-    """`[1, 1, row, col]`, all ones."""
+    """Return an image `[1, 1, row, col]` of ones."""
     return np.ones((1, 1, SIDE, SIDE), dtype=np.float32)
 
 
 def check_sums(sums: Array) -> None:
-    """Raise EngineError where the result is wrong: it is 9 inside, 6 along the edges, 4 in the corners."""
+    """Raise EngineError if the result is wrong. It should be 9 inside, 6 along the edges and 4 in the corners."""
     side = np.array([2, *[3] * (SIDE - 2), 2], dtype=np.float32)
     if not np.array_equal(sums, np.outer(side, side)[None, None]):
         raise EngineError("it computes a convolution wrongly; do not use it, and install it again")
@@ -93,7 +93,7 @@ def _tensorrt() -> str:
 
     session = TensorRtSession(build_plan(tensorrt, GRAPH_PATH.read_bytes()))
     try:
-        for _ in range(3):  # plain, recorded as a CUDA graph, and the graph again
+        for _ in range(3):  # plain run, capture as a CUDA graph, replay
             check_sums(session.run({"image": image()})["sums"])
     finally:
         session.close()
@@ -107,7 +107,7 @@ def _tensorrt_rtx() -> str:
     from cascade_rt.engines.tensorrt_build import build_plan
 
     def for_ada(config: Any) -> None:
-        """Without a target it would build for the GPU that is here, and needs one."""
+        """Set a target GPU. Without one, the build would need a GPU in this machine."""
         config.num_compute_capabilities = 1
         config.set_compute_capability(tensorrt.ComputeCapability.SM89, 0)
 
@@ -144,7 +144,7 @@ TRIALS = (
     Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), "gpu", needs_gpu=True),
     Trial("tensorrt", _tensorrt, "gpu", needs_gpu=True),
     Trial("tensorrt-rtx", _tensorrt_rtx, "rtx"),
-    # Last: PyTorch loads CUDA libraries, and whoever comes behind it would find them without help.
+    # Last, because PyTorch loads CUDA libraries, which later trials would then find loaded already.
     Trial("pytorch", partial(_pytorch, "cpu"), "train"),
     Trial("pytorch-cuda", partial(_pytorch, "cuda"), "train", needs_gpu=True),
 )

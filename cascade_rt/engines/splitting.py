@@ -1,4 +1,4 @@
-"""An engine that takes less at once where memory is short."""
+"""An engine that reduces its batch size when memory runs out."""
 
 from collections.abc import Mapping
 
@@ -10,32 +10,32 @@ from cascade_rt.errors import EngineOutOfMemoryError
 
 
 class SplittingEngine:
-    """Runs another engine, under the contract of `StageEngine`, and halves its batches whenever memory runs out.
+    """Wraps another engine, fulfilling the contract of `StageEngine`, and halves batches whenever memory runs out.
 
-    Row i of an output depends on row i of the input alone, so the parts of a batch together are the batch. What once
-    was too much is not tried again.
+    Row i of an output depends only on row i of the input, so a batch can be split without changing the result. A batch
+    size that was too large is not retried.
     """
 
     def __init__(self, engine: StageEngine) -> None:
         self._engine = engine
         self.largest_batch: int | None = None
-        """The most images that are tried at once; None: whatever comes."""
+        """Largest batch size to try, or None if unlimited."""
         self.halvings = 0
-        """How often that was halved."""
+        """Number of times the batch size was halved."""
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._engine.stage
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine inside is."""
+        """Description of the wrapped engine."""
         return self._engine.info
 
     @property
     def preferred_batch(self) -> int:
-        """What the engine inside prefers, or what memory was enough for."""
+        """Batch size recommended by the wrapped engine, limited to what fits in memory."""
         preferred = self._engine.preferred_batch
         return preferred if self.largest_batch is None else min(preferred, self.largest_batch)
 
@@ -43,7 +43,7 @@ class SplittingEngine:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            EngineOutOfMemoryError: There is no memory for a single image.
+            EngineOutOfMemoryError: There is not enough memory for a single image.
         """
         count = len(next(iter(inputs.values())))
         size = count if self.largest_batch is None else min(count, self.largest_batch)
@@ -65,5 +65,5 @@ class SplittingEngine:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def close(self) -> None:
-        """Free the engine inside."""
+        """Close the wrapped engine."""
         self._engine.close()

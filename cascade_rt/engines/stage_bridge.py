@@ -1,4 +1,4 @@
-"""How the salient image of stage 1 gets to stage 2, in crops: the seam for engines that share a device."""
+"""Pass crops of the salient image from stage 1 to stage 2. The interface lets engines share device memory."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from cascade_rt.errors import EngineError
 from cascade_rt.models.crop import Box, Patch, crop
 
 MASK_THRESHOLD = 0.5
-"""A voxel belongs to a label where its probability is at least this; boxes have a threshold of their own."""
+"""A voxel belongs to a label if its probability is at least this value. Boxes use a different threshold."""
 ROUNDING = 1e-3
-"""How far a sigmoid of low precision may be off at its ends."""
+"""How far a low-precision sigmoid may stray outside 0 to 1."""
 _REMEDY = "run it with `backend=pytorch` to tell a bad model from a bad engine"
 
 
 class StageBridge(Protocol[Patch]):
-    """Runs both stages for one scan, and holds what passes between them."""
+    """Runs both stages for one scan, and holds the data passed between them."""
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
-        """Run stage 1, and keep its salient images, for `crop`, until the next call.
+        """Run stage 1, and keep its salient images for `crop` until the next call.
 
         Args:
-            hu: Slices `[slice, 1, row, col]`, HU, in a shape that the stage takes.
-            masks: The mask of the organ will do in place of its probabilities.
+            hu: Slices `[slice, 1, row, col]` in HU, in a shape that the stage accepts.
+            masks: Whether a mask of the organ may be returned instead of its probabilities.
 
         Returns:
-            The outputs of stage 1; `salient` only where it is on the host anyway. With `masks`, `organ_prob` may be
+            The outputs of stage 1, with `salient` only if it is on the host anyway. With `masks`, `organ_prob` may be
             bool: whether the probability is at least `MASK_THRESHOLD`.
 
         Raises:
-            EngineError: One of these outputs is not a number.
+            EngineError: One of these outputs contains NaN or infinity, or an invalid probability.
         """
         ...
 
@@ -40,34 +40,34 @@ class StageBridge(Protocol[Patch]):
         """Cut a crop out of a salient image.
 
         Args:
-            index: Which of the slices that `find_organ` had last.
-            image_shape: The rows and columns of the slice before it was padded.
-            box: What to cut; the crop is 0 where the box leaves the slice.
+            index: Index of the slice in the last call of `find_organ`.
+            image_shape: Rows and columns of the slice before padding.
+            box: The box to cut. The crop is 0 where the box extends beyond the slice.
         """
         ...
 
     def find_tumor(self, crops: Sequence[Patch], *, masks: bool = False) -> Array:
-        """Run stage 2 on crops of equal size, which are used up by it.
+        """Run stage 2 on crops of equal size. The crops must not be used afterwards.
 
         Args:
             crops: The crops.
-            masks: Masks of the tumor will do in place of its probabilities.
+            masks: Whether masks of the tumor may be returned instead of its probabilities.
 
         Returns:
-            Probabilities `[crop, 1, row, col]`, or with `masks` perhaps bool, as of `find_organ`.
+            Probabilities `[crop, 1, row, col]`. With `masks` they may be bool, see `find_organ`.
 
         Raises:
-            EngineError: A probability is not a number.
+            EngineError: A probability is NaN or otherwise invalid.
         """
         ...
 
     def close(self) -> None:
-        """Free what passes between the stages; the engines stay open."""
+        """Free the data passed between the stages. The engines stay open."""
         ...
 
 
 class HostBridge:
-    """Crops with numpy: right for any two engines."""
+    """Crops with NumPy on the host. Works with any two engines."""
 
     def __init__(self, stage1: StageEngine, stage2: StageEngine) -> None:
         self._stage1 = stage1
@@ -97,9 +97,9 @@ class HostBridge:
 
 
 def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
-    """Raise EngineError where an output of an engine is not a number, or a probability not one from 0 to 1."""
+    """Raise EngineError if an output contains NaN or infinity, or a probability outside 0 to 1."""
     for name, array in outputs.items():
-        # Both pass on what is not a number, and need no array of answers as long as the output.
+        # min and max propagate NaN, and do not need a temporary array of the size of the output.
         low, high = float(array.min()), float(array.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise EngineError(
@@ -111,17 +111,17 @@ def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
 
 
 def not_a_probability(engine: StageEngine, name: str, what: str) -> EngineError:
-    """What is raised where an output of an engine cannot be a probability."""
+    """Return the error to raise if an output of an engine cannot be a probability."""
     sentence = f"{engine.stage} on {engine.info.backend} returned {what} in {name!r}; {_REMEDY}"
     return EngineError(sentence, code="E_NOT_PROBABILITY")
 
 
 def binarize(values: Array, out: Array | None = None) -> Array:
-    """Whether each pixel belongs to the label, of what `StageBridge` returned.
+    """Return whether each pixel belongs to the label, given the output of a `StageBridge`.
 
     Args:
-        values: Probabilities, or a mask in their place.
-        out: Where to write the answer, bool; none: a new array, or the mask itself.
+        values: Probabilities, or a bool mask.
+        out: Bool array to write the result to. If None, returns a new array, or `values` itself if it is a mask.
     """
     if values.dtype != np.bool_:
         answer: Array = np.greater_equal(values, MASK_THRESHOLD, out=out)

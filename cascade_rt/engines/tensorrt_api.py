@@ -1,8 +1,8 @@
-"""TensorRT as it is used here: which of its packages, which of its names, and what it says while it works.
+"""The part of the TensorRT API used here: its packages, its classes and members, and its log.
 
-`tensorrt` 10.13 and later, 11 and `tensorrt_rtx` share one Python interface. The protocols below have the names of its
-classes and all their members that we use, so that mypy finds a name we did not list and a test finds a listed name that
-one of the packages does not have.
+`tensorrt` from 10.13, including 11, and `tensorrt_rtx` share one Python interface. The protocols below list its classes
+and all members that we use, so that mypy finds a name we did not list, and a test finds a listed name that one of the
+packages lacks.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
-"""TensorRT, and TensorRT-RTX, which builds for GeForce and RTX cards and needs no GPU to do so."""
+"""TensorRT, or TensorRT-RTX, which builds for GeForce and RTX cards without needing a GPU."""
 
 _EXTRAS: dict[Flavour, str] = {"tensorrt": "gpu", "tensorrt_rtx": "rtx"}
-# What this was written against; older ones may do.
+# The oldest versions this was written for. Older ones may work.
 _OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}
 
 Shape = Sequence[int]
@@ -36,7 +36,7 @@ class INetworkDefinition(Protocol):
 
 
 class ParserError(Protocol):
-    """What the parser has to say of a node."""
+    """The parser's error about a node."""
 
     def desc(self) -> str: ...
     def node_name(self) -> str: ...
@@ -44,7 +44,7 @@ class ParserError(Protocol):
 
 
 class OnnxParser(Protocol):
-    """Fills a network from an ONNX graph. The network reads its weights, so it must live as long as the network."""
+    """Fills a network from an ONNX graph. The network refers to the parser's weights, so the parser must outlive it."""
 
     @property
     def num_errors(self) -> int: ...
@@ -53,7 +53,7 @@ class OnnxParser(Protocol):
 
 
 class IHostMemory(Protocol):
-    """Memory that TensorRT owns; `bytes` copies it."""
+    """Memory owned by TensorRT. `bytes` copies it."""
 
     @property
     def nbytes(self) -> int: ...
@@ -61,19 +61,19 @@ class IHostMemory(Protocol):
 
 
 class ITimingCache(Protocol):
-    """What a builder measured of kernels."""
+    """A builder's measurements of kernels."""
 
     def serialize(self) -> IHostMemory | None: ...
 
 
 class IOptimizationProfile(Protocol):
-    """A range of input shapes that an engine is made for; false where it contradicts itself."""
+    """A range of input shapes that an engine is built for. It is falsy if inconsistent."""
 
     def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None: ...
 
 
 class IBuilderConfig(Protocol):
-    """How a network is compiled."""
+    """Options for compiling a network."""
 
     builder_optimization_level: int
     profiling_verbosity: Any
@@ -88,7 +88,7 @@ class IBuilderConfig(Protocol):
 
 
 class IBuilderConfigRtx(IBuilderConfig, Protocol):
-    """What the config of TensorRT-RTX has besides: the GPUs to build for."""
+    """Additional members of the config in TensorRT-RTX: the GPUs to build for."""
 
     num_compute_capabilities: int
 
@@ -105,13 +105,13 @@ class Builder(Protocol):
 
 
 class EngineInspector(Protocol):
-    """Tells what an engine consists of."""
+    """Describes the layers of an engine."""
 
     def get_engine_information(self, format: Any) -> str: ...
 
 
 class IExecutionContext(Protocol):
-    """What a run of a compiled network needs: a shape profile, shapes, addresses and memory to work in."""
+    """The state for running a compiled network: a shape profile, shapes, addresses and a workspace."""
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
     def set_device_memory(self, memory: int, size: int) -> None: ...
@@ -145,13 +145,13 @@ class Runtime(Protocol):
 
 
 class BuilderFlag(Protocol):
-    """Switches of the config."""
+    """Flags of the config."""
 
     TF32: Any
 
 
 class NetworkDefinitionCreationFlag(Protocol):
-    """Switches of the network."""
+    """Flags of the network."""
 
     STRONGLY_TYPED: Any
 
@@ -163,25 +163,25 @@ class MemoryPoolType(Protocol):
 
 
 class ProfilingVerbosity(Protocol):
-    """How much an engine tells of itself."""
+    """How much detail an engine reports about itself."""
 
     DETAILED: Any
 
 
 class LayerInformationFormat(Protocol):
-    """How an engine tells it."""
+    """Format of that report."""
 
     JSON: Any
 
 
 class ExecutionContextAllocationStrategy(Protocol):
-    """Whose memory an execution context works in."""
+    """Who allocates the workspace of an execution context."""
 
     USER_MANAGED: Any
 
 
 class TensorIOMode(Protocol):
-    """Which way a tensor goes."""
+    """Whether a tensor is an input or an output."""
 
     INPUT: Any
 
@@ -205,7 +205,7 @@ class TensorRT(Protocol):
 
 
 class TensorRTRtx(TensorRT, Protocol):
-    """The package TensorRT-RTX, which knows GPUs by their compute capability."""
+    """The package TensorRT-RTX, which identifies GPUs by compute capability."""
 
     ComputeCapability: Any
 
@@ -214,7 +214,7 @@ def import_tensorrt(flavour: Flavour) -> TensorRT:
     """Import TensorRT or TensorRT-RTX.
 
     Raises:
-        BackendUnavailableError: It is not installed, its libraries cannot be loaded, or it is too old.
+        BackendUnavailableError: The package is not installed, its libraries cannot be loaded, or it is too old.
     """
     try:
         package = cast(TensorRT, import_package(flavour, backend=flavour, extra=_EXTRAS[flavour]))
@@ -233,7 +233,7 @@ def import_tensorrt(flavour: Flavour) -> TensorRT:
 
 
 class TensorRTLog:
-    """What TensorRT has said since the last `clear`: its errors, and the layers of the engine it built last."""
+    """Messages of TensorRT since the last `clear`: errors, and the layers of the engine it built last."""
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -241,17 +241,17 @@ class TensorRTLog:
         self.layers = ""
 
     def clear(self) -> None:
-        """Forget what was said."""
+        """Discard all messages."""
         self.errors.clear()
         self.layers = ""
 
     @property
     def last_error(self) -> str:
-        """The last error, in one line."""
+        """The last error, as one line."""
         return " ".join(self.errors[-1].split()) if self.errors else "TensorRT gave no reason"
 
     def note(self, severity: int, message: str) -> None:
-        """Take a message; severity 0 and 1 are errors."""
+        """Record a message. Severities 0 and 1 are errors."""
         if severity <= _ERROR:
             self.errors.append(message)
         elif message.startswith(_LAYERS):
@@ -264,10 +264,10 @@ _LAYERS = "Layers:\n"
 
 @cache
 def tensorrt_log(flavour: Flavour) -> TensorRTLog:
-    """The log of a package, which everything that is made with it has to share.
+    """Return the log of a package, which all objects created with that package must share.
 
-    TensorRT keeps the logger of the first object made and warns when another one is offered, so there is one for the
-    life of the process.
+    TensorRT keeps the logger of the first object created and warns if it is given another, so one logger is used for
+    the lifetime of the process.
     """
     base = import_tensorrt(flavour).ILogger
 

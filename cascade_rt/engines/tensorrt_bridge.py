@@ -1,4 +1,4 @@
-"""Two stages on TensorRT hand crops over within the GPU. Not measured: it has not run on a GPU yet."""
+"""Pass crops between two TensorRT stages within GPU memory. Not measured: this module has not run on a GPU yet."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,11 +13,11 @@ from cascade_rt.models.crop import Box
 
 
 class DeviceBridge:
-    """Keeps the salient image and its crops on the GPU, and the probabilities where masks will do.
+    """Keeps the salient image and its crops on the GPU, and also the probabilities if masks suffice.
 
-    Only what is needed on the CPU crosses the bus: slices in, and out the maxima of the organ's probabilities and the
-    masks, or the probabilities where somebody asks for them. A salient image that is not a number is not seen itself,
-    only what stage 2 makes of it.
+    Only the data needed on the CPU crosses the bus: slices in one direction, and in the other the maxima of the organ
+    probabilities and the masks, or the probabilities if requested. NaN in a salient image is not detected there, only
+    in the outputs that stage 2 computes from it.
     """
 
     def __init__(self, stage1: TensorRtEngine, stage2: TensorRtEngine) -> None:
@@ -52,7 +52,7 @@ class DeviceBridge:
     def find_tumor(self, crops: Sequence[DeviceImage], *, masks: bool = False) -> Array:
         """Run stage 2 (see `StageBridge`)."""
         with self._gpu.on_gpu():
-            # Crops are made on the stream of stage 1; stage 2 reads them on its own.
+            # Crops are made on the stream of stage 1, but stage 2 reads them on its own stream.
             self._gpu.stream.synchronize()
         inputs = {"salient": DeviceBatch(tuple(crops))}
         if masks:
@@ -66,7 +66,7 @@ class DeviceBridge:
         return tumor["tumor_prob"]
 
     def close(self) -> None:
-        """Free all that passes between the stages."""
+        """Free all data passed between the stages."""
         with self._gpu.on_gpu():
             self._images.close()
             self._masks.close()
@@ -79,10 +79,17 @@ class DeviceBridge:
         kept: Mapping[str, DeviceBatch],
         shape: tuple[int, int, int],
     ) -> tuple[dict[str, Array], Array]:
-        """Run an engine with its probabilities, of a shape `[image, row, col]`, left on the GPU.
+        """Run an engine, leave its probabilities on the GPU and binarize them there.
+
+        Args:
+            engine: The engine to run.
+            name: Name of the output with the probabilities.
+            inputs: Inputs by name.
+            kept: Destinations of other outputs that stay on the GPU.
+            shape: Shape of the probabilities, `[image, row, col]`.
 
         Returns:
-            The other outputs that are not kept, and the mask `[image, 1, row, col]`, bool.
+            The outputs copied to the host, without the probabilities, and the mask `[image, 1, row, col]`, bool.
         """
         probs = self._take(*shape)
         outputs = engine.run_on_gpu(inputs, {**kept, name: DeviceBatch(probs)})

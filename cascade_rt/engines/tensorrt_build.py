@@ -1,6 +1,6 @@
-"""The shortest way from an ONNX graph to a TensorRT plan: float32, nothing tuned, nothing cached.
+"""A minimal builder of TensorRT plans from ONNX graphs: float32, without tuning or caching.
 
-For the doctor and the tests, which want to know whether TensorRT works at all; TensorRT-RTX has the same interface.
+Used by the doctor and the tests, which check whether TensorRT works at all. TensorRT-RTX has the same interface.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,22 +11,23 @@ from cascade_rt.engines.tensorrt_session import Shape
 from cascade_rt.errors import BackendUnavailableError
 
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
-"""For each input of changing shape: the smallest, the usual and the largest one."""
+"""The smallest, usual and largest shape of each input with a dynamic shape."""
 
 
 def build_plan(
     tensorrt: Any, graph: bytes, profile: Profile | None = None, configure: Callable[[Any], None] = lambda _: None
 ) -> bytes:
-    """Build a plan.
+    """Build a plan and return it serialized.
 
     Args:
         tensorrt: The package `tensorrt`, or `tensorrt_rtx`.
         graph: The ONNX graph.
-        profile: Shapes of the inputs, where the graph leaves them open.
-        configure: Called with the builder's configuration before it builds.
+        profile: Shapes of the inputs that are dynamic in the graph.
+        configure: Called with the builder's config before building.
 
     Raises:
-        BackendUnavailableError: The library refuses the graph or cannot build; with the last error of its log.
+        BackendUnavailableError: The library rejects the graph or cannot build the engine. The message includes the last
+            error from its log.
     """
     log = tensorrt_log(tensorrt.__name__)
     log.clear()

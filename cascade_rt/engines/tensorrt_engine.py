@@ -1,4 +1,7 @@
-"""TensorRT: a stage as an engine built for the GPU of this machine. Not measured: it has not run on a GPU yet."""
+"""TensorRT: run a stage with a plan built for the GPU of this machine.
+
+Not measured: this module has not run on a GPU yet.
+"""
 
 from collections.abc import Mapping
 from typing import Self
@@ -19,8 +22,8 @@ from cascade_rt.errors import BackendUnavailableError
 class TensorRtEngine:
     """Runs a stage with TensorRT, in the precision that its plan was built with.
 
-    Batches larger than the engine was built for run in parts, which for images of unusual size are single images. Sizes
-    that it was not built for are refused with the allowed ranges.
+    Batches larger than the engine was built for are split, for images of unusual size into single images. Sizes that it
+    was not built for raise an error that states the allowed ranges.
     """
 
     def __init__(self, plan: Plan, stage: Stage, gpu: Gpu) -> None:
@@ -37,10 +40,10 @@ class TensorRtEngine:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage, precision: Precision, plans: PlanSource) -> Self:
-        """Open a stage of a bundle; the source of plans is asked only where TensorRT could run one.
+        """Open a stage of a bundle. The plan source is called only if TensorRT could run a plan.
 
         Raises:
-            BackendUnavailableError: No GPU, a package is missing, no plan, or TensorRT refuses it.
+            BackendUnavailableError: There is no GPU or no plan, a package is missing, or TensorRT rejects the plan.
         """
         gpu = require_gpu("tensorrt")
         for package in ("tensorrt", "pycuda.driver"):
@@ -49,54 +52,54 @@ class TensorRtEngine:
 
     @property
     def stage(self) -> Stage:
-        """The stage it runs."""
+        """The stage that this engine runs."""
         return self._stage
 
     @property
     def info(self) -> EngineInfo:
-        """What it is."""
+        """Backend, precision, device, version and settings."""
         return self._info
 
     @property
     def session(self) -> TensorRtSession:
-        """What runs it; RuntimeError after `close`."""
+        """The underlying session. Raises RuntimeError after `close`."""
         check_open(self._session, self._stage)
         return self._session  # type: ignore[return-value]
 
     @property
     def device_seconds(self) -> float:
-        """How long the GPU was busy with the last part of a batch, copies included."""
+        """GPU time of the last part of a batch in seconds, including copies."""
         return 0.0 if self._session is None else self._session.device_seconds
 
     @property
     def preferred_batch(self) -> int:
-        """How many images to give it at once."""
+        """Recommended batch size."""
         return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
         Raises:
-            OutsideProfileError: Height or width lie outside what the engine was built for.
+            OutsideProfileError: The engine was not built for this height or width.
             BackendUnavailableError: The GPU failed, or its memory is full.
-            EngineError: TensorRT refuses to run.
+            EngineError: TensorRT fails to run the engine.
         """
         return self.run_on_gpu(inputs, {})
 
     def run_on_gpu(
         self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]
     ) -> dict[str, Array]:
-        """Compute the stage's outputs with inputs from the GPU, outputs that stay there, or both.
+        """Compute the stage's outputs, with inputs or outputs optionally in GPU memory.
 
         Args:
-            inputs: Each on the host or on the GPU.
-            kept: Where to leave outputs on the GPU.
+            inputs: Inputs by name, each on the host or on the GPU.
+            kept: Destinations of the outputs that stay on the GPU, by name.
 
         Returns:
-            The other outputs.
+            All other outputs, on the host.
 
         Raises:
-            As `run`.
+            The same errors as `run`.
         """
         check_inputs(self._stage, inputs)
         session = self.session
@@ -114,7 +117,7 @@ class TensorRtEngine:
         return outputs
 
     def close(self) -> None:
-        """Free what is on the GPU."""
+        """Free all GPU memory."""
         if self._session is not None:
             self._session.close()
         self._session = None
@@ -125,12 +128,12 @@ def _joined(parts: list[Array]) -> Array:
 
 
 def batch_parts(count: int, largest: int) -> list[slice]:
-    """Cut a batch of `count` rows into parts of at most `largest`, in order."""
+    """Split a batch of `count` rows into parts of at most `largest` rows, in order."""
     return [slice(first, first + largest) for first in range(0, count, largest)]
 
 
 def _check_names(session: TensorRtSession, stage: Stage) -> None:
-    """Raise BackendUnavailableError where an engine is not one of this stage; TensorRT lists tensors in any order."""
+    """Raise BackendUnavailableError if the tensor names, in any order, are not those of the stage."""
     spec = STAGE_SPECS[stage]
     found = (sorted(session.inputs), sorted(session.outputs))
     if found != (sorted(each.name for each in spec.inputs), sorted(each.name for each in spec.outputs)):

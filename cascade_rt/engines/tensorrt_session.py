@@ -2,9 +2,9 @@
 
 Written for TensorRT 10.13 to 11.4 and pycuda 2026.1. Not measured: nothing here has run on a GPU yet.
 
-TensorRT answers with False or None where other libraries raise, so every answer is checked, and its last logged error
-goes into ours. The primary context of the GPU is used, which PyTorch and ONNX Runtime share; the one that
-`pycuda.autoinit` makes would be a second one beside it.
+TensorRT returns False or None where other libraries raise, so every return value is checked, and our error messages
+include its last logged error. The primary context of the GPU is used, which is shared with PyTorch and ONNX Runtime.
+`pycuda.autoinit` would create a second context.
 """
 
 import math
@@ -28,10 +28,10 @@ from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runt
 from cascade_rt.errors import BackendUnavailableError, EngineError, EngineOutOfMemoryError, OutsideProfileError
 
 SHAPES_KEPT = 8
-"""Shapes whose buffers and CUDA graphs are kept; crops come in few sizes, and those of a scan recur."""
+"""Number of shapes whose buffers and CUDA graphs are cached. Crops come in few sizes, which recur within a scan."""
 
 _NON_BLOCKING = 1
-"""CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, nor the default one for it."""
+"""CU_STREAM_NON_BLOCKING: no implicit synchronization with the default stream, in either direction."""
 
 _NOTHING: Mapping[str, DeviceBatch] = MappingProxyType({})
 
@@ -40,25 +40,25 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class ShapeRange:
-    """The shapes of one input that an engine was built for, both ends included."""
+    """The range of shapes of one input that an engine was built for, both ends included."""
 
     smallest: Shape
     largest: Shape
 
     def takes(self, shape: Shape) -> bool:
-        """Whether a shape lies in the range."""
+        """Return whether a shape lies in the range."""
         return lies_between(self.smallest, shape, self.largest)
 
 
 Profile = Mapping[str, ShapeRange]
-"""The range of each input that goes with those of the other inputs."""
+"""The shape range of each input, valid in combination."""
 
 
 def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> int:
-    """The index of the first profile that takes the shapes of all inputs.
+    """Return the index of the first profile that accepts the shapes of all inputs.
 
     Raises:
-        OutsideProfileError: No profile does; the message has the ranges of all.
+        OutsideProfileError: No profile accepts them. The message lists the ranges of all profiles.
     """
     for index, profile in enumerate(profiles):
         if all(profile[name].takes(shape) for name, shape in shapes.items()):
@@ -74,32 +74,32 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> 
 
 
 class TensorRtSession:
-    """A deserialised engine, ready for any shapes inside one of its profiles.
+    """A deserialized engine, ready for any shapes inside one of its profiles.
 
-    Each shape has an execution context of its own: a CUDA graph is void once its context has seen another shape. So has
-    each way to run it, since a graph holds the copies to and from the host. All contexts of a profile share one
-    workspace: they run one after another on one stream.
+    Each combination of shapes has its own execution context, because a CUDA graph becomes invalid once its context has
+    seen another shape. So does each choice of tensors that stay on the GPU, because a graph includes the copies to and
+    from the host. All contexts of a profile share one workspace, because they run one after another on one stream.
     """
 
     def __init__(self, plan: bytes, *, shapes_kept: int = SHAPES_KEPT) -> None:
         """Load a plan.
 
         Args:
-            plan: The serialised engine. It is executable code: see `Plan`.
-            shapes_kept: Shapes whose buffers and graphs are kept.
+            plan: The serialized engine. It is executable code: see `Plan`.
+            shapes_kept: Number of shapes whose buffers and graphs are cached.
 
         Raises:
-            BackendUnavailableError: No GPU, a package missing, or TensorRT refuses the plan.
+            BackendUnavailableError: There is no GPU, a package is missing, or TensorRT rejects the plan.
         """
         require_gpu("tensorrt")
         self._tensorrt = import_package("tensorrt", backend="tensorrt", extra="gpu")
         self.cuda: Any = import_package("pycuda.driver", backend="tensorrt", extra="gpu")
-        """The package that works with the GPU."""
+        """The module `pycuda.driver`."""
         self.cuda.init()
         self._context = self.cuda.Device(0).retain_primary_context()
         self._slots: LruCache[object, _ShapeSlot] = LruCache(shapes_kept)
         self.device_seconds = 0.0
-        """How long the GPU was busy with the last run, copies included."""
+        """GPU time of the last run in seconds, including copies."""
         with self.on_gpu():
             self._gpu: _Loaded | None = _load(self._tensorrt, self.cuda, plan)
 
@@ -110,7 +110,7 @@ class TensorRtSession:
 
     @property
     def records_graphs(self) -> bool:
-        """Whether runs are recorded as CUDA graphs."""
+        """Whether runs are captured as CUDA graphs."""
         return self._gpu is not None and self._gpu.recorder is not None
 
     @property
@@ -125,17 +125,17 @@ class TensorRtSession:
 
     @property
     def stream(self) -> Any:
-        """What all its work is put on."""
+        """The CUDA stream for all work of this session."""
         return self._loaded().stream
 
     def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
-        """How many images of a size run at once.
+        """Return the largest batch size for images of a given size.
 
         Args:
-            shapes: The shape `[batch, ...]` of each input; its batch does not count.
+            shapes: The shape `[batch, ...]` of each input. The batch size is ignored.
 
         Raises:
-            OutsideProfileError: No profile takes even one such image.
+            OutsideProfileError: No profile accepts even a single such image.
         """
         profiles = self._loaded().profiles
         index = choose_profile(profiles, {name: (1, *shape[1:]) for name, shape in shapes.items()})
@@ -144,19 +144,19 @@ class TensorRtSession:
     def run(
         self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch] = _NOTHING
     ) -> dict[str, Array]:
-        """Compute all outputs; they belong to the caller. When it returns, nothing is left to be done on the GPU.
+        """Compute all outputs. All GPU work is finished when this method returns.
 
         Args:
-            inputs: An array for each input, of the type that the engine takes, or images that are on the GPU by now.
-            kept: Where to leave outputs that are to stay on the GPU.
+            inputs: For each input, an array of the type that the engine expects, or images already on the GPU.
+            kept: Destinations of the outputs that stay on the GPU, by name.
 
         Returns:
-            All other outputs.
+            All other outputs. They belong to the caller.
 
         Raises:
-            OutsideProfileError: A shape the engine was not built for.
+            OutsideProfileError: The engine was not built for one of the shapes.
             BackendUnavailableError: The GPU failed, or its memory is full.
-            EngineError: TensorRT refuses to run.
+            EngineError: TensorRT fails to run the engine.
         """
         loaded = self._loaded()
         shapes = {name: inputs[name].shape for name in loaded.inputs}
@@ -170,7 +170,7 @@ class TensorRtSession:
         return outputs
 
     def close(self) -> None:
-        """Free all that is on the GPU; may be called twice."""
+        """Free all GPU memory. May be called twice."""
         if self._gpu is None:
             return
         with self.on_gpu():
@@ -185,11 +185,11 @@ class TensorRtSession:
 
     @contextmanager
     def on_gpu(self) -> Iterator[None]:
-        """Work in the GPU's primary context, on whichever thread this is, and leave the thread as it was.
+        """Make the GPU's primary context current on the calling thread, and restore the previous one at the end.
 
         Raises:
             EngineOutOfMemoryError: The memory of the GPU is full.
-            BackendUnavailableError: Something else inside failed on the GPU.
+            BackendUnavailableError: Anything else inside the block failed on the GPU.
         """
         self._context.push()
         try:
@@ -204,9 +204,9 @@ class TensorRtSession:
 
 
 class _Workspaces:
-    """The memory that the layers of a network work in: one for each profile, reserved when the profile is first used.
+    """The workspaces of an engine's layers: one for each profile, allocated when the profile is first used.
 
-    So a machine that never sees a slice of 2048 x 2048 need not have room for one.
+    A machine that never sees a slice of 2048 x 2048 thus does not need memory for one.
     """
 
     def __init__(self, cuda: Any, engine: ICudaEngine) -> None:
@@ -215,22 +215,22 @@ class _Workspaces:
         self._memory: dict[int, Any] = {}
 
     def give(self, context: IExecutionContext, profile: int) -> None:
-        """Let a context, which has chosen its profile, work in the memory of that profile."""
+        """Give a context, whose profile is already set, the workspace of that profile."""
         size = self._engine.get_device_memory_size_for_profile_v2(profile)
         if profile not in self._memory:
-            # pycuda refuses to allocate nothing, which small engines need.
+            # pycuda refuses to allocate 0 bytes, but small engines need no workspace.
             self._memory[profile] = self._cuda.mem_alloc(max(1, size))
         context.set_device_memory(int(self._memory[profile]), size)
 
     def close(self) -> None:
-        """Free all of it."""
+        """Free all workspaces."""
         while self._memory:
             self._memory.popitem()[1].free()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Loaded:
-    """An engine and what its runs share."""
+    """An engine and the resources shared by its runs."""
 
     tensorrt: Any
     cuda: Any
@@ -245,7 +245,10 @@ class _Loaded:
     outputs: tuple[str, ...]
 
     def done(self, answer: Any, what: str) -> Any:
-        """Return what TensorRT answered; EngineError where that is False or None."""
+        """Return the value that TensorRT returned. Raise EngineError if it is False or None.
+
+        Raises EngineOutOfMemoryError instead if TensorRT's last logged error says that memory ran out.
+        """
         if answer is None or answer is False:
             if is_out_of_memory(RuntimeError(self.log.last_error)):
                 raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; take another `backend`")
@@ -254,7 +257,7 @@ class _Loaded:
 
 
 class _ShapeSlot:
-    """All that inputs of one combination of shapes need, with the same tensors on the GPU each time."""
+    """The context, buffers and CUDA graph for one combination of shapes and of tensors that stay on the GPU."""
 
     def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
         self._gpu = gpu
@@ -269,7 +272,7 @@ class _ShapeSlot:
             self._device[name] = gpu.cuda.mem_alloc(math.prod(shape) * dtype.itemsize)
             gpu.done(self._context.set_tensor_address(name, int(self._device[name])), f"bind {name!r}")
             if name not in on_gpu:
-                # Page-locked, so that copies run beside other work.
+                # Page-locked, so that copies are asynchronous.
                 self._host[name] = gpu.cuda.pagelocked_empty(shape, dtype)
         self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
         self._graph: CudaGraph | None = None
@@ -283,7 +286,7 @@ class _ShapeSlot:
             if not isinstance(given, DeviceBatch):
                 np.copyto(self._host[name], given, casting="no")
         self._start.record(stream)
-        # Images lie elsewhere in each run, so their copies are not recorded.
+        # The addresses of images differ in each run, so these copies are not part of the graph.
         for name, given in inputs.items():
             if isinstance(given, DeviceBatch):
                 given.gather(cuda, int(self._device[name]), stream)
@@ -296,7 +299,7 @@ class _ShapeSlot:
         return {name: self._host[name].copy() for name in self._gpu.outputs if name in self._host}
 
     def close(self) -> None:
-        """Free graph, context and buffers."""
+        """Free the graph, the context and the buffers."""
         if self._graph is not None:
             self._graph.close()
         self._graph = None
@@ -306,7 +309,7 @@ class _ShapeSlot:
         self._host = {}
 
     def _launch(self) -> None:
-        # The first run of a shape sets up what cannot be recorded, and a shape that never recurs needs no graph.
+        # The first run does setup that cannot be captured, and a shape that never recurs does not need a graph.
         if self._runs == 1 and self._gpu.recorder is not None:
             self._graph = self._gpu.recorder.record(self._enqueue)
         self._runs += 1
@@ -327,7 +330,7 @@ class _ShapeSlot:
 
 
 def _load(tensorrt: Any, cuda: Any, plan: bytes) -> _Loaded:
-    """Deserialise a plan; BackendUnavailableError where TensorRT refuses it."""
+    """Deserialize a plan. Raise BackendUnavailableError if TensorRT rejects it."""
     log = tensorrt_log("tensorrt")
     log.clear()
     runtime = tensorrt.Runtime(log.logger)
@@ -367,7 +370,7 @@ def _shape_range(engine: ICudaEngine, name: str, profile: int) -> ShapeRange:
 
 
 def _new_context(gpu: _Loaded, profile: int) -> IExecutionContext:
-    """A context in which a profile is chosen, with memory to work in."""
+    """Return a context with a profile selected and a workspace assigned."""
     strategy = gpu.tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
     context: IExecutionContext = gpu.done(gpu.engine.create_execution_context(strategy), "make an execution context")
     chosen = context.set_optimization_profile_async(profile, gpu.stream.handle)

@@ -1,4 +1,4 @@
-"""Who may use engines, and when: one thread after the other, in the process that opened them."""
+"""Serialize access to engines: one thread at a time, only in the process that opened them."""
 
 import os
 import threading
@@ -9,28 +9,28 @@ from cascade_rt.errors import UsageError
 
 
 class Turns:
-    """Threads of one process take turns; another process has none.
+    """Lets the threads of one process take turns, and rejects other processes.
 
-    A forked process has a copy of the engines without the threads that compute in them, so that a run in it would never
-    end; so would waiting for a turn that a thread had when the process was forked.
+    A forked process has a copy of the engines but not of their compute threads, so a run in it would hang. Waiting for
+    a lock that a thread held at the time of the fork would hang as well.
     """
 
     def __init__(self) -> None:
-        # A thread that is called back within its turn may use the engines again.
+        # Reentrant, because a callback within a turn may use the engines again.
         self._lock = threading.RLock()
         self._process = os.getpid()
 
     @property
     def elsewhere(self) -> bool:
-        """Whether this is another process than that of the engines."""
+        """Whether this process is not the one that opened the engines."""
         return os.getpid() != self._process
 
     @contextmanager
     def take(self) -> Iterator[None]:
-        """Wait for a turn, and have it inside.
+        """Wait for a turn and hold it inside the block.
 
         Raises:
-            UsageError: This is another process than that of the engines (`E_OTHER_PROCESS`).
+            UsageError: This process is not the one that opened the engines (`E_OTHER_PROCESS`).
         """
         if self.elsewhere:
             raise another_process()
@@ -39,7 +39,7 @@ class Turns:
 
 
 def another_process() -> UsageError:
-    """What is raised where engines of one process are wanted in another."""
+    """Return the error to raise when engines are used outside the process that opened them."""
     return UsageError(
         "these engines were opened in another process, and work in no other; open the bundle in each process",
         code="E_OTHER_PROCESS",

@@ -1,1 +1,1 @@
-"""How good and how fast: evaluation against labels, and benchmarks."""
+"""Accuracy and speed: evaluation against true labels, and benchmarks."""

@@ -1,4 +1,4 @@
-"""How far two engines agree."""
+"""Agreement between two engines: masks, paired differences and output errors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ import numpy.typing as npt
 from cascade_rt.engines.base import Array
 
 RESAMPLES = 10_000
-"""Resamples of a bootstrap."""
+"""Number of bootstrap resamples."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskAgreement:
-    """Voxels on which two masks of the same scan differ."""
+    """Number of voxels in which two masks of the same scan differ."""
 
     voxels: int
     different: int
 
     @property
     def per_100_000(self) -> float:
-        """Differing voxels in a hundred thousand."""
+        """Differing voxels per 100,000."""
         return 1e5 * self.different / self.voxels
 
     def __add__(self, other: "MaskAgreement") -> "MaskAgreement":
@@ -30,7 +30,7 @@ class MaskAgreement:
 
 
 def mask_agreement(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> MaskAgreement:
-    """Compare two label masks; ValueError where their shapes differ."""
+    """Compare two label masks. Raises ValueError if their shapes differ."""
     if first.shape != second.shape:
         raise ValueError(f"masks must have equal shapes, got {first.shape} and {second.shape}")
     return MaskAgreement(voxels=first.size, different=int(np.count_nonzero(first != second)))
@@ -41,15 +41,15 @@ class PairedDifference:
     """Value minus baseline over the same cases."""
 
     count: int
-    """Cases."""
+    """Number of cases."""
     mean: float
-    """NaN without any case."""
+    """Mean difference; NaN without any case."""
     interval: tuple[float, float]
     """95 % confidence interval of the mean; NaN with fewer than two cases."""
     worst_case: str | None
-    """The case that is furthest below its baseline, or least above it."""
+    """The case with the lowest difference; None without any case."""
     worst: float
-    """Its difference."""
+    """The difference of the worst case; NaN without any case."""
 
 
 def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float], *, seed: int = 0) -> PairedDifference:
@@ -57,7 +57,7 @@ def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]
 
     Args:
         values: Value of each case.
-        baseline: What it is compared with: the same cases.
+        baseline: Baseline value of the same cases.
         seed: Seed of the bootstrap.
 
     Raises:
@@ -81,9 +81,10 @@ def paired_difference(values: Mapping[str, float], baseline: Mapping[str, float]
 def bootstrap_interval(
     values: Sequence[float], *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Confidence interval of the mean: the percentile bootstrap over cases, which assumes no distribution.
+    """Return a confidence interval of the mean by the percentile bootstrap over cases, which assumes no distribution.
 
-    With few cases it is somewhat too narrow. The same values and seed give the same interval; NaN for fewer than two.
+    With few cases the interval is somewhat too narrow. The same values and seed give the same interval. Both ends are
+    NaN for fewer than two values.
     """
     if len(values) < 2:
         return math.nan, math.nan
@@ -94,10 +95,10 @@ def bootstrap_interval(
 
 
 def max_errors(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> dict[str, float]:
-    """The largest absolute difference in each output of a stage; NaN where either holds one.
+    """Return the largest absolute difference in each output of a stage; NaN if either output contains NaN.
 
     Raises:
-        ValueError: An output has another shape than its reference.
+        ValueError: The shape of an output differs from that of its reference.
     """
     for name, expected in reference.items():
         if outputs[name].shape != expected.shape:

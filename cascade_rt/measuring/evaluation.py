@@ -1,16 +1,16 @@
-"""How well a cascade finds pancreas and tumor in scans whose true labels are known.
+"""Evaluate a cascade on scans with true labels of pancreas and tumor.
 
 Dice, SEN and SPE of two targets, the organ (label > 0) and the tumor (label 2), in three aggregations:
 
-    per slice       mean over slices, each the full frame and of the same weight; the protocol of the paper
+    per slice       mean over slices, each the full frame and of equal weight; the protocol of the paper
     per case        mean over scans, each a whole volume
     pooled          from the voxels of all scans, as if they were one
 
-The means are over the slices or cases that hold the target (`positive`), as in the paper, or over `all` of them, which
-also shows false alarms. In the latter, empty on empty is Dice 1 and counted; SEN without anything to find is undefined,
-left out and counted.
+The means are over the slices or cases that contain the target (`positive`), as in the paper, or over `all` of them,
+which also reveals false positives. In the latter, an empty mask with empty truth has Dice 1, and such samples are
+counted. SEN is undefined if the target is absent; such samples are left out of the mean and counted.
 
-One scan at a time is in memory; of each, only counts are kept.
+Only one scan at a time is in memory; only its counts are kept.
 """
 
 import math
@@ -34,21 +34,19 @@ from cascade_rt.scans.volume import Volume, read_volume
 
 Labels = npt.NDArray[np.uint8]
 
-"""A voxel belongs to a target where its label is at least this: the organ includes the tumor."""
-
 
 @dataclass(frozen=True, slots=True)
 class CropCoverage:
-    """How much of the true tumor stage 2 was shown. What it was not shown it cannot find."""
+    """How much of the true tumor lies inside the crops of stage 2, which cannot find any outside."""
 
     voxels: int
-    """True tumor voxels."""
+    """Number of true tumor voxels."""
     inside: int
-    """Those inside the box of their slice."""
+    """Number of true tumor voxels inside the box of their slice."""
     slices: int
-    """Slices with true tumor."""
+    """Number of slices with true tumor."""
     slices_outside: int
-    """Those of which no tumor voxel lies inside a box."""
+    """Number of slices with true tumor, none of it inside a box."""
 
     def __add__(self, other: "CropCoverage") -> "CropCoverage":
         return CropCoverage(
@@ -60,23 +58,23 @@ class CropCoverage:
 
     @property
     def recall(self) -> float:
-        """Share of the true tumor voxels inside the boxes; NaN without tumor."""
+        """Fraction of the true tumor voxels inside the boxes; NaN without tumor."""
         return self.inside / self.voxels if self.voxels else math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineCase:
-    """The same scan through the baseline engine."""
+    """The result of the baseline engine on the same scan."""
 
     counts: Mapping[Target, Confusion]
-    """Against the truth, over the whole scan."""
+    """Counts against the truth, over the whole scan."""
     agreement: MaskAgreement
-    """Between both engines."""
+    """Agreement between the masks of both engines."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What is kept of one scan."""
+    """The result of one scan."""
 
     name: str
     status: str
@@ -84,16 +82,16 @@ class CaseResult:
     seconds: float
     """Time of the cascade, without reading the files."""
     slices_without_organ: int
-    """Slices in which stage 1 found nothing (see `Segmentation`)."""
+    """Number of slices in which stage 1 found nothing (see `Segmentation`)."""
     warnings: tuple[str, ...]
-    """What is doubtful about the scan, about what was found in it, and about its label file."""
+    """What is doubtful about the scan, its result and its label file."""
     slices: Mapping[Target, tuple[Confusion, ...]]
     """Counts of each slice."""
     crop: CropCoverage
     baseline: BaselineCase | None = None
 
     def counts(self, target: Target) -> Confusion:
-        """Counts over the whole scan."""
+        """Return the counts over the whole scan."""
         return pool(self.slices[target])
 
 
@@ -105,65 +103,67 @@ class TargetScores:
     cases: Mapping[SampleSet, Scores]
     pooled: Confusion
     slices_missed: int
-    """Slices with the target in which not one voxel of it was found."""
+    """Number of slices with the target in which none of its voxels was found."""
 
 
 @dataclass(frozen=True, slots=True)
 class TumorDetection:
-    """Tumors as yes or no."""
+    """Tumor detection per case."""
 
     tumor_cases: int
+    """Number of cases with tumor."""
     detected: int
-    """Cases with tumor in which at least one of its voxels was found."""
+    """Number of cases with tumor in which at least one of its voxels was found."""
     free_cases: int
+    """Number of cases without tumor."""
     false_alarms: int
-    """Cases without tumor in which some was found."""
+    """Number of cases without tumor in which tumor was found."""
     false_ml: float
-    """Volume found in them, all together."""
+    """Total volume of tumor found in cases without tumor."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """The engine beside the baseline engine, on the same scans."""
+    """Comparison of the engine with the baseline engine on the same scans."""
 
     dice: Mapping[Target, PairedDifference]
-    """Dice per case, engine minus baseline, over cases that hold the target."""
+    """Dice per case, engine minus baseline, over cases that contain the target."""
     agreement: MaskAgreement
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a cohort has shown."""
+    """The evaluation of a cohort."""
 
     cases: tuple[CaseResult, ...]
     failures: Mapping[str, str]
-    """For each case that failed, why."""
+    """The error message of each failed case."""
     tumor_in_labels: bool
-    """Whether the labels mark tumors; where they do not, nothing can be said of tumors."""
+    """Whether the labels mark tumors. If not, tumors cannot be evaluated."""
     organ_sought: bool
-    """Whether the bundle looks for the organ; where it does not, nothing can be said of it."""
+    """Whether the bundle looks for the organ. If not, the organ cannot be evaluated."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions, as in `Segmentation`."""
     baseline_engine: Mapping[str, Any] | None = None
-    """What the baseline ran on, where there was one."""
+    """The engine of the baseline; None without a baseline."""
     tumor_sought: bool = True
-    """Whether the bundle looks for tumors; where it does not, nothing can be said of them."""
+    """Whether the bundle looks for tumors. If not, tumors cannot be evaluated."""
     failed_files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    """For each case that failed, its files, which its message may name."""
+    """The files of each failed case, which its error message may name."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of the scans and of what was found in them, with the name of the case before them."""
+        """The warnings of all cases, each preceded by the case name."""
         return tuple(f"{case.name}: {warning}" for case in self.cases for warning in case.warnings)
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The targets that the labels know and the bundle looks for."""
+        """The targets that are in the labels and that the bundle looks for."""
         known = {"organ": self.organ_sought, "tumor": self.tumor_in_labels and self.tumor_sought}
         return tuple(target for target in TARGETS if known[target])
 
     def scores(self, target: Target) -> TargetScores:
-        """Dice, SEN and SPE of a target."""
+        """Return Dice, SEN and SPE of a target."""
         slices = [counts for case in self.cases for counts in case.slices[target]]
         cases = [case.counts(target) for case in self.cases]
         return TargetScores(
@@ -174,7 +174,7 @@ class Evaluation:
         )
 
     def detection(self) -> TumorDetection:
-        """In how many cases a tumor was found, rightly and wrongly."""
+        """Return the number of cases in which a tumor was found, correctly or falsely."""
         tumors = [(case.counts("tumor"), case.voxel_ml) for case in self.cases]
         with_tumor = [counts for counts, _ in tumors if counts.positive]
         false_ml = [counts.found * voxel_ml for counts, voxel_ml in tumors if not counts.positive]
@@ -187,11 +187,11 @@ class Evaluation:
         )
 
     def crop(self) -> CropCoverage:
-        """How much of the true tumors stage 2 was shown."""
+        """Return how much of the true tumors lies inside the crops of stage 2."""
         return sum((case.crop for case in self.cases), start=CropCoverage(0, 0, 0, 0))
 
     def comparison(self) -> BaselineComparison | None:
-        """The engine beside the baseline; None where no baseline was run."""
+        """Compare the engine with the baseline. Returns None if no baseline was run."""
         compared = {case.name: (case, case.baseline) for case in self.cases if case.baseline is not None}
         if not compared:
             return None
@@ -216,13 +216,13 @@ def evaluate(
     on_slices: Callable[[int], None] = lambda _: None,
     on_case: Callable[[CasePair], None] = lambda _: None,
 ) -> Evaluation:
-    """Segment each scan of a cohort and compare it with its true labels; a case that fails does not stop the others.
+    """Segment each scan of a cohort and compare it with its true labels. A failed case does not stop the others.
 
     Args:
         cohort: Pairs that have been checked (see `check_pairs`).
-        cascade: What is evaluated.
-        baseline: The same bundle on another engine, to compare with; it runs on each scan too.
-        reading: What the user says about the scans that they do not say themselves.
+        cascade: The cascade to evaluate.
+        baseline: The same bundle on another engine for comparison; it also runs on each scan.
+        reading: Facts about the scans that the user supplies because the files do not state them.
         on_open: Called with each scan once it is read.
         on_slices: Called with the number of slices just finished, by the cascade or by the baseline.
         on_case: Called after each case, whether it failed or not.
@@ -247,11 +247,11 @@ def evaluate(
 
 
 def crop_coverage(truth: Labels, boxes: Mapping[int, Box]) -> CropCoverage:
-    """Count the true tumor inside the boxes that stage 2 was shown.
+    """Count the true tumor voxels inside the crop boxes of stage 2.
 
     Args:
         truth: `[z, row, col]`, true labels.
-        boxes: For each slice that stage 2 has seen, its box.
+        boxes: The box of each slice processed by stage 2.
     """
     covered = CropCoverage(0, 0, 0, 0)
     for index, labels in enumerate(truth):

@@ -1,4 +1,4 @@
-"""An evaluation as JSON, for programs, and as CSV with a row for each case, for spreadsheets."""
+"""Write an evaluation as JSON for programs, and as CSV with one row per case for spreadsheets."""
 
 import csv
 import io
@@ -24,17 +24,17 @@ def save_report(evaluation: Evaluation, path: str | os.PathLike[str], *, overwri
     """Write the report as JSON.
 
     Raises:
-        OutputExistsError: The file is there and `overwrite` is off.
-        OutputError: It cannot be written.
+        OutputExistsError: The file exists and `overwrite` is False.
+        OutputError: The file cannot be written.
     """
     text = json.dumps(evaluation_json(evaluation), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(errors="backslashreplace"), overwrite=overwrite)
 
 
 def save_case_table(evaluation: Evaluation, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Write a header and a row for each case as CSV; undefined values are empty. Raises like `save_report`.
+    """Write a header and one row per case as CSV; undefined values are empty. Raises like `save_report`.
 
-    Where every case failed there is nothing to write, not even a header: the file is then empty.
+    If every case failed, the file is empty, without a header.
     """
     text, rows = io.StringIO(), case_rows(evaluation)
     if rows:
@@ -45,7 +45,7 @@ def save_case_table(evaluation: Evaluation, path: str | os.PathLike[str], *, ove
 
 
 def evaluation_json(evaluation: Evaluation) -> Row:
-    """The whole evaluation as plain values; what is undefined is null."""
+    """Return the whole evaluation as plain values; undefined values are None."""
     return {
         "report_version": REPORT_VERSION,
         "intended_use": evaluation.provenance["bundle"]["intended_use"],
@@ -66,7 +66,7 @@ def evaluation_json(evaluation: Evaluation) -> Row:
 
 
 def case_rows(evaluation: Evaluation) -> list[Row]:
-    """A flat row for each case, all with the same keys; what is undefined, or not in the labels, is None."""
+    """Return one flat row per case, all with the same keys. Values that are undefined or not in the labels are None."""
     rows = [_case_row(case) for case in evaluation.cases]
     if "tumor" not in evaluation.targets:
         kept = {"tumor_found_ml"} if evaluation.tumor_sought else set()
@@ -168,5 +168,5 @@ def _metrics_json(counts: Confusion) -> Row:
 
 
 def _plain(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """Replace NaN, which JSON does not have, by None."""
     return None if math.isnan(value) else value

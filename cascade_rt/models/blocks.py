@@ -1,4 +1,4 @@
-"""The convolution block that both networks are made of."""
+"""The convolution block used by both networks."""
 
 import math
 from typing import Literal
@@ -9,9 +9,9 @@ Norm = Literal["batch", "instance", "group"]
 
 
 def conv_block(in_channels: int, out_channels: int, kernel: int, norm: Norm, *, dilation: int = 1) -> nn.Sequential:
-    """Convolution, normalisation, ReLU; keeps height and width.
+    """Build convolution, normalization and ReLU; height and width are preserved.
 
-    The convolution has no bias of its own: the normalisation behind it would remove it.
+    The convolution has no bias because the following normalization would cancel it.
     """
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False)
@@ -20,7 +20,7 @@ def conv_block(in_channels: int, out_channels: int, kernel: int, norm: Norm, *, 
 
 
 def norm_layer(channels: int, norm: Norm) -> nn.Module:
-    """The normalisation layer of a name, with learnable scale and shift."""
+    """Build the named normalization layer, with learnable scale and shift."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "instance":

@@ -1,4 +1,4 @@
-"""The two networks and the saliency module as one trainable model, and the two graphs it is deployed as."""
+"""The two networks and the saliency module as one trainable model, and the two graphs that are deployed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from cascade_rt.models.stage2 import build_stage2
 
 
 class OrganPass(NamedTuple):
-    """What stage 1 makes of a batch of slices, each `[batch, 1, row, col]`."""
+    """Output of stage 1 for a batch of slices; each tensor is `[batch, 1, row, col]`."""
 
     image: Tensor
     """The windowed image, in [0, 1]."""
@@ -26,7 +26,7 @@ class OrganPass(NamedTuple):
 
 
 class CascadeModel(nn.Module):
-    """Stage 1, saliency and stage 2, as far as the config has them. The crop between them is planned in numpy."""
+    """Stage 1, saliency and stage 2, as configured. The crop between the stages is planned in numpy."""
 
     def __init__(self, config: CascadeConfig) -> None:
         super().__init__()
@@ -37,21 +37,25 @@ class CascadeModel(nn.Module):
         self.stage2 = build_stage2(config)
 
     def window(self, hu: Tensor) -> Tensor:
-        """Map Hounsfield units to [0, 1], clamped."""
+        """Map Hounsfield units to [0, 1] with clamping."""
         low, high = self.config.window_hu
         return torch.clamp((hu - low) / (high - low), 0.0, 1.0)
 
     def find_organ(self, hu: Tensor) -> OrganPass:
-        """Run stage 1 on Hounsfield units `[batch, 1, row, col]`, sides multiples of `config.stage1_side_multiple`."""
+        """Run stage 1 on Hounsfield units.
+
+        Args:
+            hu: `[batch, 1, row, col]`; row and col are multiples of `config.stage1_side_multiple`.
+        """
         image = self.window(hu)
         if self.stage1 is None:
             return OrganPass(image, None, torch.ones_like(image))
         logits = self._organ_logits(self.stage1, image)
-        # In float32 also where the network runs in bfloat16, which knows no number between 0.498 and 0.5.
+        # In float32 even if the network runs in bfloat16, which has no values between 0.498 and 0.5.
         return OrganPass(image, logits, torch.sigmoid(logits.float()))
 
     def _organ_logits(self, stage1: nn.Module, image: Tensor) -> Tensor:
-        """Stage 1 on the image, or on the means of its `stage1_stride` x `stage1_stride` pixels."""
+        """Run stage 1 on the image, average-pooled by `stage1_stride`, and upsample the logits to full resolution."""
         stride = self.config.stage1_stride
         if stride == 1:
             logits: Tensor = stage1(image)
@@ -60,7 +64,7 @@ class CascadeModel(nn.Module):
         return F.interpolate(coarse, scale_factor=float(stride), mode="bilinear", align_corners=False)
 
     def salient(self, organ: OrganPass) -> Tensor:
-        """What stage 2 is shown of the slices: the image, times its saliency where the cascade has one."""
+        """Return the input image of stage 2: the windowed image, multiplied by its saliency if the cascade uses it."""
         if self.saliency is None:
             return organ.image
         salient: Tensor = self.saliency(organ.image, organ.prob)
@@ -72,10 +76,10 @@ class CascadeModel(nn.Module):
         """Run stage 2 on crops of the salient image.
 
         Args:
-            organ: What stage 1 made of the batch.
-            slices: For each crop, the slice of the batch it is cut from.
-            boxes: For each crop its box; all of one size, all inside the image.
-            use_saliency: Off, the plain image is cropped and no gradient reaches stage 1 (step S).
+            organ: Output of stage 1 for the batch.
+            slices: For each crop, the index of its slice in the batch.
+            boxes: For each crop, its box. All boxes have the same size and lie inside the image.
+            use_saliency: If false, the plain image is cropped and no gradient reaches stage 1 (step S).
 
         Returns:
             The logit maps of stage 2, coarse to fine, `[crop, 1, row, col]`; the last has the size of the boxes.
@@ -86,22 +90,30 @@ class CascadeModel(nn.Module):
 
 
 def tumor_maps(stage2: nn.Module, salient: Tensor) -> list[Tensor]:
-    """Run a stage-2 network on crops `[crop, 1, row, col]`: logit maps, coarse to fine; the last has their size."""
+    """Run a stage-2 network on crops.
+
+    Args:
+        stage2: The network.
+        salient: Crops `[crop, 1, row, col]`.
+
+    Returns:
+        Logit maps, coarse to fine; the last has the size of the crops.
+    """
     maps: Tensor | list[Tensor] = stage2(salient)
     return maps if isinstance(maps, list) else [maps]
 
 
 def paste_crops(crops: Tensor, slices: Sequence[int], boxes: Sequence[Box], frames: Tensor) -> Tensor:
-    """Put crops back in their places in empty frames; the gradient goes back the same way.
+    """Paste crops back to their positions in empty frames. The operation is differentiable.
 
     Args:
         crops: `[crop, 1, row, col]`.
-        slices: For each crop, the slice of the batch it was cut from.
-        boxes: For each crop its box, as it was cut.
-        frames: `[batch, 1, row, col]`, for its shape and device.
+        slices: For each crop, the index of its slice in the batch.
+        boxes: For each crop, the box it was cropped with.
+        frames: `[batch, 1, row, col]`; only its shape and device are used.
 
     Returns:
-        `[batch, 1, row, col]`, of the type of the crops, 0 outside the boxes.
+        `[batch, 1, row, col]` in the dtype of the crops, 0 outside the boxes.
     """
     pasted = torch.zeros_like(frames, dtype=crops.dtype)
     for patch, index, box in zip(crops, slices, boxes, strict=True):
@@ -110,7 +122,7 @@ def paste_crops(crops: Tensor, slices: Sequence[int], boxes: Sequence[Box], fram
 
 
 class Stage1Graph(nn.Module):
-    """Stage 1 as it is deployed: from Hounsfield units to all that the glue and stage 2 need."""
+    """Stage 1 as deployed: from Hounsfield units to everything that the glue and stage 2 need."""
 
     def __init__(self, model: CascadeModel) -> None:
         super().__init__()
@@ -129,12 +141,12 @@ class Stage1Graph(nn.Module):
 
 
 class Stage2Graph(nn.Module):
-    """Stage 2 as it is deployed: the finest output as a probability."""
+    """Stage 2 as deployed: the finest output as a probability."""
 
     def __init__(self, model: CascadeModel) -> None:
         super().__init__()
         self.stage2 = model.stage2
 
     def forward(self, salient: Tensor) -> Tensor:
-        """Salient crop `[batch, 1, row, col]` to `tumor_prob` of the same shape."""
+        """Compute `tumor_prob` from a salient crop; both are `[batch, 1, row, col]`."""
         return torch.sigmoid(tumor_maps(self.stage2, salient)[-1])

@@ -1,16 +1,16 @@
-"""The networks that the paper compares with, as far as MONAI keeps them: one image in, one logit map out.
+"""The networks that the paper compares with, as far as MONAI provides them: one image in, one logit map out.
 
 With w = `base_width`, and the widths of the five levels from fine to coarse:
 
-    name              of MONAI            what it is
+    name              MONAI class         description
     unet              BasicUNet           the plain U-Net, row U of the paper's Table 3: w, 2w, 4w, 8w, 16w
     unet_plus_plus    BasicUNetPlusPlus   nested skips, the finest output: w, 2w, 4w, 8w, 16w
-    attention_unet    AttentionUnet       skips behind attention gates, strided convolutions: w, 2w, 4w, 8w, 16w
+    attention_unet    AttentionUnet       attention-gated skips, strided convolutions: w, 2w, 4w, 8w, 16w
     residual_unet     UNet                residual units of two convolutions: w at 1/2, 2w, 4w, then 8w and 16w at 1/16
     dynamic_unet      DynUNet             what nnU-Net configures in 2D with four poolings: w to 16w, at most 512
     dense_unet        DenseNet            its encoder with a plain decoder, see `DenseUNet`
 
-They are the networks alone: how the works behind them prepare images, train and post-process is not built.
+Only the networks are implemented, not the preprocessing, training and post-processing of the original publications.
 """
 
 import math
@@ -28,14 +28,14 @@ from cascade_rt.models.blocks import Norm, conv_block
 NORMS: Mapping[Comparator, tuple[Norm, ...]] = {
     "unet": ("batch", "instance", "group"),
     "unet_plus_plus": ("batch", "instance", "group"),
-    # MONAI fixes it: batch normalisation, and instance normalisation where a gated skip is merged.
+    # Fixed by MONAI: batch normalization, and instance normalization where a gated skip is merged.
     "attention_unet": ("batch",),
-    # MONAI normalises its one output channel, which makes no groups.
+    # MONAI normalizes the single output channel, which cannot be divided into groups.
     "residual_unet": ("batch", "instance"),
     "dense_unet": ("batch", "instance", "group"),
     "dynamic_unet": ("batch", "instance", "group"),
 }
-"""Which normalisations each network can have."""
+"""Normalizations supported by each network."""
 
 _NNUNET_WIDEST = 512
 
@@ -44,15 +44,15 @@ def build_comparator(name: Comparator, base_width: int, norm: Norm) -> nn.Module
     """Build a network from windowed image or crop `[batch, 1, row, col]` to logits of the same shape.
 
     Args:
-        name: Which network.
+        name: Name of the network.
         base_width: Channels of its finest level, a multiple of 8.
-        norm: Normalisation after each convolution.
+        norm: Normalization after each convolution.
 
     Returns:
-        The network with random weights. It takes row and col that are multiples of 16, at least 64.
+        The network with random weights. Row and col of its input must be multiples of 16 and at least 64.
 
     Raises:
-        UsageError: There is no such network, or not with that normalisation.
+        UsageError: The network does not exist or does not support this normalization.
         BackendUnavailableError: MONAI is not installed.
     """
     if name not in COMPARATORS:
@@ -81,17 +81,17 @@ def build_comparator(name: Comparator, base_width: int, norm: Norm) -> nn.Module
 
 
 class FinestOutput(nn.Module):
-    """MONAI's U-Net++ without deep supervision, its list of one output unpacked."""
+    """MONAI's U-Net++ without deep supervision, with its single-element output list unpacked."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # MONAI computes the three coarser outputs all the same and drops them: they would never learn.
+        # MONAI computes the three coarser outputs anyway and discards them, so their heads would never be trained.
         for head in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
             setattr(network, head, nn.Identity())
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        """Windowed image `[batch, 1, row, col]` to logits of the same shape."""
+        """Compute logits from a windowed image; both are `[batch, 1, row, col]`."""
         logits: Tensor = self.network(image)[-1]
         return logits
 
@@ -99,9 +99,10 @@ class FinestOutput(nn.Module):
 class DenseUNet(nn.Module):
     """The encoder of DenseNet-121 up to its third block, and a plain decoder.
 
-    The nearest to the Dense-UNets of the literature that public code gives: dense blocks of 6, 12 and 24 layers, each
-    layer adding w/2 channels; skips of w, 4w and 8w channels at 1/2, 1/4 and 1/8; 16w channels at 1/16. It has no
-    fourth block, which would need sides that are multiples of 32, no skip at full resolution and no pretrained weights.
+    The closest match to the Dense-UNets of the literature that public code allows: dense blocks of 6, 12 and 24 layers,
+    with w/2 channels added by each layer; skips of w, 4w and 8w channels at 1/2, 1/4 and 1/8; and 16w channels at 1/16.
+    It has no fourth block, which would require sides that are multiples of 32, no skip at full resolution and no
+    pretrained weights.
     """
 
     SKIPS = ("relu0", "denseblock1", "denseblock2")
@@ -127,7 +128,7 @@ class DenseUNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Windowed image `[batch, 1, row, col]`, row and col multiples of 16, to logits of the same shape."""
+        """Compute logits from a windowed image; both are `[batch, 1, row, col]`, row and col multiples of 16."""
         x, skips = image, []
         for name, layer in self.encoder.named_children():
             x = layer(x)
@@ -141,7 +142,7 @@ class DenseUNet(nn.Module):
 
 
 class DenseStep(nn.Module):
-    """One step up of `DenseUNet`: deconvolution, the skip if there is one, two convolutions."""
+    """One decoder step of `DenseUNet`: deconvolution, concatenation of the skip if any, two convolutions."""
 
     def __init__(self, in_channels: int, skip_channels: int, width: int, norm: Norm) -> None:
         super().__init__()
@@ -167,12 +168,13 @@ def _dynamic_unet(nets: Any, widths: list[int], norm: tuple[str, dict[str, Any]]
         norm_name=norm,
         trans_bias=True,
     )
-    # DynUNet names each block twice, which safetensors refuses to store. Without deep supervision it is these two.
+    # DynUNet registers each block twice, which safetensors cannot store. Without deep supervision, these two modules
+    # are the whole network.
     return nn.Sequential(network.skip_layers, network.output_block)
 
 
 def _drop_padding(network: nn.Module) -> None:
-    """Take out of MONAI's steps up the padding to odd sides: here none is odd, and TensorRT has no replicating pad."""
+    """Disable MONAI's padding to odd sides in decoder steps: sides are never odd, and TensorRT lacks replicate pad."""
     modules: Iterable[Any] = network.modules()
     for module in modules:
         if hasattr(module, "is_pad"):
@@ -180,7 +182,7 @@ def _drop_padding(network: nn.Module) -> None:
 
 
 def _norm(norm: Norm, channels: int) -> tuple[str, dict[str, Any]]:
-    """MONAI's name and arguments of a normalisation whose layers all have a multiple of `channels` channels."""
+    """Return MONAI's name and arguments for a normalization whose layers all have a multiple of `channels` channels."""
     if norm == "group":
         return "group", {"num_groups": math.gcd(8, channels)}
     return norm, {"affine": True}

@@ -1,10 +1,10 @@
-"""The glue between the stages: from the organ's whereabouts to crops, and from crops back to the frame.
+"""The glue between the stages: from the organ's location to crops, and from crops back to the frame.
 
-Pure numpy, and the only code between the two networks. Training, the PyTorch baseline and every engine use it; where
-both stages share a GPU, `crop` has a twin there.
+Pure numpy, and the only code between the two networks. Training, the PyTorch baseline and every engine use it. If both
+stages share a GPU, `crop` has a counterpart there.
 
-The smallest box around all foreground pixels of a slice follows exactly from the row and column maxima of the
-probability map, so these two short vectors are all that has to leave a device.
+The tightest box around all foreground pixels of a slice is determined exactly by the row and column maxima of the
+probability map, so only these two short vectors have to be copied from the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ Patch = TypeVar("Patch")
 class Box:
     """A rectangle of pixels: rows `[row, row + height)` and columns `[col, col + width)`.
 
-    It starts inside the image. It ends outside, below or to the right, only where the image itself is too small.
+    It starts inside the image. It extends beyond the image, below or to the right, only if the image is too small.
     """
 
     row: int
@@ -40,22 +40,22 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The index of the box in a `[row, col]` array; numpy cuts it at the edge of the array."""
+        """The index of the box in a `[row, col]` array; numpy clips it at the edge of the array."""
         return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
 
     def inside(self, image_shape: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the part of the box that lies in the image."""
+        """Return height and width of the part of the box that lies inside the image."""
         rows, cols = image_shape
         return min(self.height, rows - self.row), min(self.width, cols - self.col)
 
 
 def tightest_box(row_max: FloatArray, col_max: FloatArray, threshold: float) -> Box | None:
-    """Return the smallest box around all pixels whose value is at least `threshold`, or None if there is none.
+    """Return the tightest box around all pixels whose value is at least `threshold`, or None if there are none.
 
     Args:
         row_max: `[row]`, the maximum of each row.
         col_max: `[col]`, the maximum of each column.
-        threshold: The smallest value of the foreground.
+        threshold: Minimum value of foreground pixels.
     """
     rows, cols = np.flatnonzero(row_max >= threshold), np.flatnonzero(col_max >= threshold)
     if rows.size == 0 or cols.size == 0:
@@ -69,7 +69,7 @@ def tightest_box(row_max: FloatArray, col_max: FloatArray, threshold: float) -> 
 
 
 def enlarge(box: Box, margins: Sequence[int], image_shape: tuple[int, int]) -> Box:
-    """Add pixels above, below, left and right, as far as the image goes."""
+    """Add margins above, below, left and right, clipped to the image."""
     above, below, left, right = (int(margin) for margin in margins)
     row, height = _enlarge_side(box.row, box.height, above, below, image_shape[0])
     col, width = _enlarge_side(box.col, box.width, left, right, image_shape[1])
@@ -84,15 +84,16 @@ def align(box: Box, corner_grid: int) -> Box:
 
 
 def grow(box: Box, size: tuple[int, int], image_shape: tuple[int, int], corner_grid: int = 1) -> Box:
-    """Grow a box to `size` with real context: evenly on both sides, shifted to stay inside the image.
+    """Grow a box to `size` with real image context: evenly on both sides, shifted to stay inside the image.
 
-    Where the image is smaller than `size` the box begins at 0 and reaches beyond the image; `crop` fills that with 0.
+    If the image is smaller than `size`, the box starts at 0 and extends beyond the image; `crop` fills that part with
+    0.
 
     Args:
         box: The box.
-        size: Height and width to reach.
+        size: Target height and width.
         image_shape: Height and width of the image.
-        corner_grid: What grows above and left is a multiple of this; the rest grows below and right.
+        corner_grid: The box grows above and left by a multiple of this, and by the rest below and right.
     """
     row = _grow_start(box.row, box.height, size[0], image_shape[0], corner_grid)
     col = _grow_start(box.col, box.width, size[1], image_shape[1], corner_grid)
@@ -105,26 +106,26 @@ def grid_size(size: tuple[int, int], config: CropConfig) -> tuple[int, int]:
 
 
 def full_box(image_shape: tuple[int, int], config: CropConfig) -> Box:
-    """Return the box of the whole image, grown to the size grid."""
+    """Return the box of the whole image, rounded up to the size grid."""
     return Box(0, 0, *grid_size(image_shape, config))
 
 
 def plan_box(
     row_max: FloatArray, col_max: FloatArray, config: CropConfig, margins: Sequence[int] | None = None
 ) -> Box | None:
-    """Plan the crop of one slice: tightest box, margin, clip, corners to their grid, grow to the size grid.
+    """Plan the crop of one slice: tightest box, margin, clip, snap corners to their grid, grow to the size grid.
 
-    A pixel more or less at the edge of the organ moves the box only where it crosses the grid of the corners: two
-    engines that round differently see the same crop, all but always.
+    One pixel more or less at the edge of the organ moves the box only if it crosses a line of the corner grid, so two
+    engines that round differently almost always see the same crop.
 
     Args:
         row_max: `[row]`, the maximum of the organ probability in each row of the image.
         col_max: `[col]`, the same for each column.
-        config: Threshold, margin, grids and what to do without organ.
+        config: Threshold, margin, grids and the policy for slices without organ.
         margins: Pixels to add above, below, left and right; None: `config.margin` on each side.
 
     Returns:
-        The box; None where the slice has no organ and the policy is to skip it.
+        The box, or None if the slice has no organ and the policy is to skip it.
     """
     image_shape = (row_max.shape[0], col_max.shape[0])
     box = tightest_box(row_max, col_max, config.threshold)
@@ -136,13 +137,13 @@ def plan_box(
 
 
 def plan_mask_box(mask: npt.NDArray[Any], config: CropConfig, margins: Sequence[int] | None = None) -> Box | None:
-    """Plan the crop of one slice from a binary mask `[row, col]`: the true organ, in training."""
+    """Plan the crop of one slice from a binary mask `[row, col]`, such as the true organ in training."""
     foreground = mask.astype(np.float32)
     return plan_box(foreground.max(axis=1), foreground.max(axis=0), config, margins)
 
 
 def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
-    """Cut a box out of `[..., row, col]`: a new array `[..., height, width]`, 0 where the box leaves the image."""
+    """Crop a box from `[..., row, col]` to a new array `[..., height, width]`, 0 outside the image."""
     *leading, rows, cols = image.shape
     height, width = box.inside((rows, cols))
     out = np.zeros((*leading, *box.size), dtype=image.dtype)
@@ -151,7 +152,7 @@ def crop(image: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
 
 
 def paste(patch: npt.NDArray[Any], box: Box, image: npt.NDArray[Any]) -> None:
-    """Write a crop `[..., height, width]` back to its place in `image` `[..., row, col]`, in place."""
+    """Write a crop `[..., height, width]` to its position in `image` `[..., row, col]`, modifying it in place."""
     target = image[(..., *box.slices)]
     target[...] = patch[..., : target.shape[-2], : target.shape[-1]]
 
@@ -161,7 +162,7 @@ class CropBatch(Generic[Patch]):
     """Crops of equal size, ready for stage 2."""
 
     slices: tuple[int, ...]
-    """The slice each crop was cut from."""
+    """The index of the slice each crop comes from."""
     boxes: tuple[Box, ...]
     """The box of each crop."""
     crops: tuple[Patch, ...]
@@ -169,7 +170,7 @@ class CropBatch(Generic[Patch]):
 
 @dataclass(eq=False, slots=True)
 class CropQueue(Generic[Patch]):
-    """Collects crops and hands them out in batches of equal size, so that few wait at any time."""
+    """Collects crops and returns them in batches of equal crop size, so that few are pending at any time."""
 
     batch_size: int
     _waiting: dict[tuple[int, int], list[tuple[int, Box, Patch]]] = field(default_factory=dict)
@@ -179,13 +180,13 @@ class CropQueue(Generic[Patch]):
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def put(self, index: int, box: Box, patch: Patch) -> CropBatch[Patch] | None:
-        """Add the crop of slice `index`, wherever it lies; returns the batch that it completes, if it does."""
+        """Add the crop of slice `index`, on host or device. Return the batch if this completes one, else None."""
         waiting = self._waiting.setdefault(box.size, [])
         waiting.append((index, box, patch))
         return self._take(box.size) if len(waiting) == self.batch_size else None
 
     def drain(self) -> Iterator[CropBatch[Patch]]:
-        """Yield what is left, one batch for each size."""
+        """Yield the remaining crops, one batch for each size."""
         for size in list(self._waiting):
             yield self._take(size)
 

@@ -1,4 +1,4 @@
-"""The focusing module (Eq. 9), after PFNet: finds and removes false positives, finds and adds false negatives."""
+"""The focusing module (Eq. 9), after PFNet: removes false positives and adds false negatives that it discovers."""
 
 from typing import Literal
 
@@ -11,26 +11,30 @@ from cascade_rt.models.localization import Located
 
 
 def upsample(image: Tensor) -> Tensor:
-    """Double height and width of `[batch, channel, row, col]`, bilinear with aligned corners.
+    """Upsample `[batch, channel, row, col]` by 2, bilinearly with aligned corners.
 
-    `F.interpolate` and ONNX's Resize do the same, but round the position of each pixel in their own ways, and 1e-5 of a
-    pixel here is 1e-4 in a probability of the trained network. Written out, no position is computed.
+    `F.interpolate` and ONNX's Resize compute the same, but round pixel positions differently, and an error of 1e-5
+    pixels here causes an error of 1e-4 in a probability of the trained network. This explicit form computes no
+    positions.
     """
     return _double(_double(image, axis=2), axis=3)
 
 
 def split(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Sigmoid of logits `[batch, 1, row, col]` and 1 minus it, both to the last digit however small they are.
+    """Compute sigmoid(x) and 1 - sigmoid(x) of logits `[batch, 1, row, col]`, both with full relative precision.
 
-    As a softmax of two channels. ONNX Runtime's Sigmoid is off by 1e-7 whatever its value; where it is 4e-4 the
-    normalisation behind it turns that into 1e-4 in a probability.
+    Computed as a softmax of two channels, because ONNX Runtime's Sigmoid has an absolute error of 1e-7 at any value. At
+    a value of 4e-4, the following normalization amplifies that to 1e-4 in a probability.
     """
     both = torch.softmax(torch.cat([logits, torch.zeros_like(logits)], dim=1), dim=1)
     return both[:, :1], both[:, 1:]
 
 
 def _double(image: Tensor, axis: int) -> Tensor:
-    """Double one axis: pixel i of n becomes two, which lean to their neighbours by i and n - 1 - i parts in 2n - 1."""
+    """Double one axis: pixel i of n becomes two pixels.
+
+    These are interpolated towards the previous and the next pixel with weights i / (2n - 1) and (n - 1 - i) / (2n - 1).
+    """
     length = image.shape[axis]
     steps = torch.arange(length, dtype=image.dtype, device=image.device) / (2 * length - 1)
     toward_previous = steps.reshape(-1, 1) if axis == 2 else steps
@@ -43,7 +47,7 @@ def _double(image: Tensor, axis: int) -> Tensor:
 
 
 class ContextExploration(nn.Module):
-    """Four branches of growing kernel and dilation, each also reading the one before; C channels in and out."""
+    """Four branches with growing kernel and dilation, each also fed by the previous one; C channels in and out."""
 
     KERNELS = (1, 3, 5, 7)
     DILATIONS = (1, 2, 4, 8)
@@ -69,7 +73,7 @@ class ContextExploration(nn.Module):
 
 
 class Discovery(nn.Module):
-    """Finds what interferes in one part of the features and takes it out of the refined map, or puts it in."""
+    """Discovers interference in one part of the features, and subtracts it from or adds it to the refined map."""
 
     def __init__(self, channels: int, norm: Norm, context_kernel: int, *, sign: Literal[-1, 1]) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class Discovery(nn.Module):
         self.after = nn.Sequential(norm_layer(channels, norm), nn.ReLU(inplace=True))
 
     def forward(self, refined: Tensor, part: Tensor) -> Tensor:
-        """Correct `[batch, channel, row, col]` by what is found in a part of the features, of the same shape."""
+        """Correct `refined` by the interference found in `part`; both are `[batch, channel, row, col]`."""
         corrected: Tensor = self.after(refined + self.sign * self.weight * self.explore(part))
         return corrected
 
@@ -87,10 +91,10 @@ class Discovery(nn.Module):
 class FocusingModule(nn.Module):
     """Refines the map of the next coarser level with the features of this level.
 
-    The coarser map, up-sampled and squashed to [0, 1], splits this level's features into foreground and background;
-    what the foreground holds of distraction is subtracted, what the background holds of tumor is added. Figure 10
-    leaves one of them out, or both.
-    The paper says softmax; on one channel that is 1 everywhere, so the sigmoid of PFNet it is.
+    The coarser map, upsampled and mapped to [0, 1], splits this level's features into foreground and background. False
+    positives found in the foreground are subtracted, and false negatives found in the background are added. Figure 10
+    omits one or both of these. The paper says softmax, but a softmax over one channel is 1 everywhere, so the sigmoid
+    of PFNet is used.
     """
 
     def __init__(
@@ -108,11 +112,14 @@ class FocusingModule(nn.Module):
         self.map = nn.Conv2d(channels, 1, kernel_size=7, padding=3)
 
     def forward(self, features: Tensor | None, coarse: Located) -> Located:
-        """Focus with the map of half the resolution.
+        """Refine the map of half the resolution.
 
         Args:
-            features: Those of this level, `[batch, channel, row, col]`; None where no interference is looked for.
-            coarse: What the next coarser level has found.
+            features: Features of this level, `[batch, channel, row, col]`; None if no interference is discovered.
+            coarse: Output of the next coarser level.
+
+        Returns:
+            Features and logits at the resolution of this level.
         """
         refined = upsample(self.coarse(coarse.features))
         if features is not None:

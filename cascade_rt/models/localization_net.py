@@ -1,4 +1,4 @@
-"""A multi-scale U-Net with the non-local localisation on its bottleneck: the row M-P-T-L of Table 3."""
+"""A multi-scale U-Net with non-local localization at its bottleneck: the row M-P-T-L of Table 3."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from cascade_rt.models.multiscale_unet import MultiscaleDecoder, MultiscaleEncod
 
 
 class LocalizationUNet(nn.Module):
-    """Encoder, channel reduction, localisation, and the decoder of the multi-scale U-Net behind it."""
+    """Encoder, channel reduction, localization, followed by the decoder of the multi-scale U-Net."""
 
     def __init__(self, base_width: int, norm: Norm, bottleneck: Literal["paper", "stan"]) -> None:
         super().__init__()
@@ -22,7 +22,11 @@ class LocalizationUNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, kernel_size=1)
 
     def forward(self, salient: Tensor) -> list[Tensor]:
-        """Salient crop `[batch, 1, row, col]`, row and col multiples of 16, to two logit maps: at 1/16, and at 1/1."""
+        """Compute logit maps from a salient crop `[batch, 1, row, col]`, row and col multiples of 16.
+
+        Returns:
+            Two logit maps: at 1/16 and at 1/1.
+        """
         features = self.encoder(salient)
         located = self.localization(self.reduction(features.bottleneck))
         decoded = self.decoder(features._replace(bottleneck=located.features))

@@ -1,6 +1,6 @@
 """The multi-scale U-Net of stage 1 (Eq. 1 to 4), after STAN.
 
-Two encoder branches run side by side: one of 3x3 convolutions, one of a 1x1 and a 5x5 path. w = `base_width`:
+Two parallel encoder branches: one with 3x3 convolutions, one with a 1x1 and a 5x5 path. With w = `base_width`:
 
     block   branch 1   branch 2   scale
     1       w          2w         1/1
@@ -9,7 +9,7 @@ Two encoder branches run side by side: one of 3x3 convolutions, one of a 1x1 and
     4       8w         16w        1/8
     neck         24w              1/16
 
-Eq. 4 reads a skip of the resolution it decodes to, so C_i of its right side is the map *before* pooling.
+Eq. 4 uses a skip at the resolution it decodes to, so C_i on its right-hand side is the map *before* pooling.
 """
 
 from typing import Literal, NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cascade_rt.models.blocks import Norm, conv_block
 
 DOWNSCALE = 16
-"""Height and width of every input must be multiples of this: four poolings by 2."""
+"""Height and width of every input must be multiples of this, because the encoder pools four times by 2."""
 
 
 class BlockFeatures(NamedTuple):
@@ -31,24 +31,24 @@ class BlockFeatures(NamedTuple):
 
 
 class EncoderFeatures(NamedTuple):
-    """All maps of the encoder: four blocks, fine to coarse, and the bottleneck at 1/16."""
+    """All feature maps of the encoder: four blocks, fine to coarse, and the bottleneck at 1/16."""
 
     blocks: list[BlockFeatures]
     bottleneck: Tensor
 
 
 def block_widths(base_width: int) -> tuple[int, int, int, int]:
-    """Channels of branch 1 in the four blocks; branch 2 has twice as many."""
+    """Return the channels of branch 1 in the four blocks; branch 2 has twice as many."""
     return base_width, 2 * base_width, 4 * base_width, 8 * base_width
 
 
 def bottleneck_width(base_width: int) -> int:
-    """Channels of the bottleneck: three paths of the width of block 4."""
+    """Return the channels of the bottleneck: three paths with the width of block 4."""
     return 3 * 8 * base_width
 
 
 class MultiscaleBlock(nn.Module):
-    """One encoder block of both branches, without its pooling (Eq. 1 and 2)."""
+    """One encoder block with both branches, without pooling (Eq. 1 and 2)."""
 
     def __init__(self, in1: int, in2: int, width: int, norm: Norm) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class MultiscaleBlock(nn.Module):
         self.branch2_large = nn.Sequential(conv_block(in2, width, 5, norm), conv_block(width, width, 3, norm))
 
     def forward(self, x1: Tensor, x2: Tensor) -> BlockFeatures:
-        """Run both branches: `[batch, in, row, col]` each to `width` and `2 * width` channels."""
+        """Run both branches on `[batch, in, row, col]` each; they return `width` and `2 * width` channels."""
         return BlockFeatures(self.branch1(x1), torch.cat([self.branch2_small(x2), self.branch2_large(x2)], dim=1))
 
 
@@ -80,7 +80,7 @@ class MultiscaleEncoder(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, image: Tensor) -> EncoderFeatures:
-        """Encode `[batch, 1, row, col]`, row and col multiples of 16."""
+        """Encode an image `[batch, 1, row, col]`, row and col multiples of 16."""
         x1 = x2 = image
         features = []
         for block in self.blocks:
@@ -93,7 +93,7 @@ class MultiscaleEncoder(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """One step up: deconvolution, then the skip of branch 1, then that of branch 2 (Eq. 4)."""
+    """One decoder step: deconvolution, then the skip of branch 1, then that of branch 2 (Eq. 4)."""
 
     def __init__(self, in_channels: int, width: int, norm: Norm) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class DecoderStep(nn.Module):
 
 
 class MultiscaleDecoder(nn.Module):
-    """From the bottleneck, or what was made of it, back to full resolution (Eq. 4)."""
+    """Decoder from the bottleneck, or features derived from it, back to full resolution (Eq. 4)."""
 
     def __init__(self, base_width: int, norm: Norm, in_channels: int | None = None) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class MultiscaleDecoder(nn.Module):
 
 
 class MultiscaleUNet(nn.Module):
-    """Stage 1: finds the organ in a whole slice. In Table 3 it is a stage 2 too."""
+    """Stage 1: segments the organ in a whole slice. In Table 3 it also serves as stage 2."""
 
     def __init__(self, base_width: int, norm: Norm, bottleneck: Literal["paper", "stan"]) -> None:
         super().__init__()
@@ -140,6 +140,6 @@ class MultiscaleUNet(nn.Module):
         self.head = nn.Conv2d(base_width, 1, kernel_size=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image `[batch, 1, row, col]`, row and col multiples of 16, to logits of the same shape."""
+        """Compute logits from an image; both are `[batch, 1, row, col]`, row and col multiples of 16."""
         logits: Tensor = self.head(self.decoder(self.encoder(image))[-1])
         return logits

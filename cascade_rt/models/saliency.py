@@ -1,4 +1,4 @@
-"""The salient change module: the organ probability becomes spatial weights of the image, after RSTN."""
+"""The salient change module, after RSTN: converts the organ probability to spatial weights for the image."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class SaliencyModule(nn.Module):
     """saliency = conv5x5(ReLU(conv3x3(P))); salient = image * saliency.
 
-    The 5x5 convolution starts as weights 0 and bias 1, so that the saliency is 1 everywhere until it has learned:
-    switching it on changes nothing at first. Through it, and only through it, the stage-2 loss reaches stage 1.
+    The 5x5 convolution is initialized with weights 0 and bias 1, so that the saliency is initially 1 everywhere and
+    switching it on changes nothing at first. It is the only path for gradients of the stage-2 loss to stage 1.
     """
 
     def __init__(self, channels: int) -> None:
@@ -21,7 +21,7 @@ class SaliencyModule(nn.Module):
         nn.init.ones_(_bias(self.conv5))
 
     def forward(self, image: Tensor, organ_prob: Tensor) -> Tensor:
-        """Weigh the image by the saliency of the organ probability; all `[batch, 1, row, col]`."""
+        """Weight the image by the saliency of the organ probability; all tensors are `[batch, 1, row, col]`."""
         salient: Tensor = image * self.conv5(torch.relu(self.conv3(organ_prob)))
         return salient
 

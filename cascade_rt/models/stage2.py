@@ -1,4 +1,4 @@
-"""The networks that may stand in stage 2, by the name they have in a config."""
+"""The networks available for stage 2, by their names in the config."""
 
 from torch import nn
 
@@ -10,14 +10,14 @@ from cascade_rt.models.tumor_net import TumorNet
 
 
 def build_stage2(config: CascadeConfig) -> nn.Module:
-    """Make the stage-2 network of a config.
+    """Build the stage-2 network of a config.
 
     Returns:
-        A module from `[batch, 1, row, col]`, row and col multiples of 16, to logits: one map of that shape, or a list
-        of maps, coarse to fine, of which the last has it.
+        A module from `[batch, 1, row, col]`, row and col multiples of 16, to logits: either one map of the input shape,
+        or a list of maps, coarse to fine, the last of which has the input shape.
 
     Raises:
-        BackendUnavailableError: The network comes from a library that is not installed.
+        BackendUnavailableError: The network is from a library that is not installed.
     """
     network = _build(config)
     for module in network.modules():

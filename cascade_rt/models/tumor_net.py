@@ -1,8 +1,8 @@
-"""Stage 2: finds the tumor in the salient crop of the organ.
+"""Stage 2: segments the tumor in the salient crop of the organ.
 
-    encoder -> five channel reductions -> localisation at 1/16 -> focusing at 1/8, 1/4, 1/2, 1/1
+    encoder -> five channel reductions -> localization at 1/16 -> focusing at 1/8, 1/4, 1/2, 1/1
 
-With w = `base_width` the reductions leave 8w, 4w, 2w, w and w/2 channels, coarse to fine.
+With w = `base_width`, the reductions output 8w, 4w, 2w, w and w/2 channels, coarse to fine.
 """
 
 from itertools import pairwise, zip_longest
@@ -32,7 +32,7 @@ class TumorNet(nn.Module):
         min_channels: int = 4,
     ) -> None:
         super().__init__()
-        # Without interference the focusing modules read nothing of the finer levels.
+        # Without interference, the focusing modules do not use features of the finer levels.
         self.reads_finer_levels = interference != "none"
         decodes = features == "decoder" and self.reads_finer_levels
         self.encoder = MultiscaleEncoder(base_width, norm, bottleneck)
@@ -57,10 +57,11 @@ class TumorNet(nn.Module):
         )
 
     def forward(self, salient: Tensor) -> list[Tensor]:
-        """Salient crop `[batch, 1, row, col]`, row and col multiples of 16, to five tumor logit maps.
+        """Compute tumor logit maps from a salient crop `[batch, 1, row, col]`, row and col multiples of 16.
 
         Returns:
-            Coarse to fine: localisation at 1/16, focusing at 1/8, 1/4, 1/2 and 1/1. The last is the prediction.
+            Five maps, coarse to fine: localization at 1/16, focusing at 1/8, 1/4, 1/2 and 1/1. The last is the
+            prediction.
         """
         coarsest, *finer = (reduce(level) for reduce, level in zip(self.reductions, self._levels(salient), strict=True))
         located = self.localization(coarsest)
@@ -71,7 +72,7 @@ class TumorNet(nn.Module):
         return outputs
 
     def _levels(self, salient: Tensor) -> list[Tensor]:
-        """Feature maps, coarse to fine, before the channel reduction."""
+        """Return the feature maps, coarse to fine, before the channel reduction."""
         features = self.encoder(salient)
         if not self.reads_finer_levels:
             return [features.bottleneck]

@@ -1,1 +1,1 @@
-"""What a run leaves: masks, measurements, reports and pictures."""
+"""Results of a run: masks, measurements, reports and pictures."""

@@ -1,4 +1,4 @@
-"""The connected pieces of tumor in a mask: how large they are, where, and whether they touch the pancreas."""
+"""Measure lesions, the connected components of tumor in a mask: size, position, and contact with the pancreas."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,30 +9,30 @@ import numpy.typing as npt
 from cascade_rt.common.pixel_runs import Peaks, Runs, connected, touching
 
 Numbers = npt.NDArray[np.intp]
-"""`[run]`, the number of each run's lesion."""
+"""`[run]`, the lesion number of each run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One connected piece of tumor (voxels that share a face, an edge or a corner)."""
+    """One connected component of tumor (voxels that share a face, an edge or a corner)."""
 
     volume_ml: float
     diameter_mm: float
-    """Diameter of the ball of the same volume."""
+    """Diameter of a sphere of the same volume."""
     longest_axial_diameter_mm: float
-    """Longest distance between two points of it in one slice, pixels being rectangles; as RECIST measures lesions."""
+    """Longest distance between two points of the lesion in one slice, with pixels as rectangles; as in RECIST."""
     center_mm: tuple[float, float, float]
-    """Centre of mass in the scan's world frame (right-anterior-superior, as NIfTI has it)."""
+    """Center of mass in the scan's world frame (right-anterior-superior, as in NIfTI)."""
     slices: int
-    """Slices it is seen in."""
+    """Number of slices with the lesion."""
     first_slice: int
-    """The lowest of them, in the canonical frame."""
+    """The lowest of these slices, in the canonical frame."""
     last_slice: int
-    """The highest of them."""
+    """The highest of these slices."""
     touches_pancreas: bool | None
-    """Whether it shares a face, an edge or a corner with the pancreas; None where that was not looked for."""
+    """Whether the lesion shares a face, an edge or a corner with the pancreas; None if that was not looked for."""
     score: float | None
-    """The largest tumor probability of its voxels, as the network gives it; None where that was not kept."""
+    """The largest tumor probability of its voxels, as returned by the network; None if not kept."""
 
 
 def measure_lesions(
@@ -48,16 +48,16 @@ def measure_lesions(
 
     Args:
         tumor: Runs of the tumor.
-        pancreas: Runs of the pancreas without tumor; None where it was not looked for.
-        affine: 4x4, from the index (z, row, col) to world millimetres.
-        voxel_volume_ml: Volume of one voxel.
-        peaks: The largest probability in each run of the tumor, and perhaps in others.
-        across_slices: Whether neighbouring slices are neighbours in the patient.
+        pancreas: Runs of the pancreas without tumor; None if it was not looked for.
+        affine: 4x4, from the index (z, row, col) to world mm.
+        voxel_volume_ml: Volume of one voxel, ml.
+        peaks: The largest probability in each run of the tumor, and possibly in other runs; None if not kept.
+        across_slices: Whether adjacent slices are adjacent in the patient.
 
     Returns:
         The lesions, largest first.
     """
-    # All lesions at once: speckle has thousands of them, and a look at each would take longer than the networks.
+    # Vectorized over lesions: speckle has thousands, and a loop over them would take longer than the networks.
     count, number = connected(tumor, across_slices=across_slices)
     if not count:
         return ()
@@ -89,14 +89,14 @@ def measure_lesions(
 
 
 def _largest(values: npt.NDArray[np.float32], number: Numbers, count: int) -> npt.NDArray[np.float32]:
-    """`[lesion]`, the largest of the values of its runs."""
+    """Return the largest value among the runs of each lesion, `[lesion]`."""
     largest = np.zeros(count, dtype=np.float32)
     np.maximum.at(largest, number, values)
     return largest
 
 
 def _centers(tumor: Runs, number: Numbers, voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`[lesion, axis]`, the mean index (z, row, col) of each lesion."""
+    """Return the mean index (z, row, col) of each lesion, `[lesion, axis]`."""
     first, behind = tumor.columns
     middles = (tumor.slices, tumor.rows, (first + behind - 1) / 2)
     sums = [np.bincount(number, weights=tumor.lengths * middle, minlength=len(voxels)) for middle in middles]
@@ -104,14 +104,14 @@ def _centers(tumor: Runs, number: Numbers, voxels: npt.NDArray[np.float64]) -> n
 
 
 def _slices(tumor: Runs, number: Numbers, count: int) -> tuple[Numbers, Numbers, Numbers]:
-    """For each lesion, in how many slices it is seen, the first of them and the last; runs lie lesion by lesion."""
+    """Return the number of slices of each lesion, the first and the last. Runs must be sorted by lesion."""
     seen = np.unique(np.stack((number, tumor.slices)), axis=1)
     ends = np.searchsorted(seen[0], np.arange(count + 1))
     return np.diff(ends), seen[1, ends[:-1]], seen[1, ends[1:] - 1]
 
 
 def _axial_diameters(tumor: Runs, number: Numbers, count: int, pixel_mm: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """The longest distance in one slice of each lesion; runs lie lesion by lesion."""
+    """Return the longest distance in one slice of each lesion, mm. Runs must be sorted by lesion."""
     # The two farthest points are corners of the first or last pixel of a row.
     line = tumor.starts // tumor.row_stride
     begins = np.flatnonzero(np.diff(line, prepend=-1) | np.diff(number, prepend=-1))

@@ -1,4 +1,4 @@
-"""What a person wants to know of a mask: volumes and lesions."""
+"""Measure a mask: volumes and lesions."""
 
 from dataclasses import dataclass
 
@@ -39,11 +39,11 @@ def measure(
 
     Args:
         mask: `[z, row, col]`, labels 0, 1 and 2.
-        affine: 4x4, from the index (z, row, col) to world millimetres.
-        voxel_volume_ml: Volume of one voxel.
+        affine: 4x4, from the index (z, row, col) to world mm.
+        voxel_volume_ml: Volume of one voxel, ml.
         organ_sought: Whether label 1 was looked for, so that a lesion can be apart from it.
-        peaks: The largest tumor probability in each run of the tumor, from which lesions get their score.
-        across_slices: Whether neighbouring slices are neighbours in the patient.
+        peaks: The largest tumor probability in each run of the tumor, from which lesion scores are computed.
+        across_slices: Whether adjacent slices are adjacent in the patient.
     """
     pancreas = find_runs(mask, lambda labels: labels == ORGAN_LABEL)
     tumor = find_runs(mask, lambda labels: labels == TUMOR_LABEL)

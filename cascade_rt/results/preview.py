@@ -1,4 +1,4 @@
-"""A picture that lets a person judge a mask at a glance."""
+"""Preview pictures, to judge a mask at a glance."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from cascade_rt.results.slice_panel import (
 )
 
 TRUTH_COLOR = (255, 190, 60)
-"""Of the outline that an expert drew."""
+"""Color of the outline drawn by an expert."""
 _DIM_TEXT, _DOUBT = (165, 165, 165), (255, 205, 90)
 _BACKGROUND = (22, 22, 24)
 _MARGIN, _LINE, _SWATCH = 16, 24, 14
@@ -32,11 +32,11 @@ _COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
 
 
 def render_preview(segmentation: Segmentation) -> Image.Image:
-    """Draw the most telling slice: all of it on the left and, where there is an organ, that enlarged on the right.
+    """Draw the most informative slice: whole on the left and, if there is an organ, enlarged on the right.
 
     The slice is the one with most tumor; without tumor, the one with most organ; without either, the middle one.
-    Outlines run along the voxels' edges, so that what they enclose is exactly the mask. The picture is as radiologists
-    look at it: the patient's right on the left side. A frame on the left shows what is enlarged on the right.
+    Outlines follow the voxel edges, so that they enclose exactly the mask. The picture uses the radiological
+    convention: the patient's right is on the left. A frame on the left shows what is enlarged on the right.
     """
     index = telling_slice(segmentation.mask)
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
@@ -54,15 +54,15 @@ def render_preview(segmentation: Segmentation) -> Image.Image:
 
 
 def render_comparison(segmentation: Segmentation, truth: npt.NDArray[np.uint8], source: str) -> Image.Image:
-    """Draw every slice of a scan that has few, around the pancreas, with the outline found and that of an expert.
+    """Draw every slice of a scan with few slices, around the pancreas, with the outlines of the mask and an expert.
 
-    The outline found runs inside the edge of what it encloses and the expert's outside, so that both are seen where
-    they agree.
+    The outline of the mask lies just inside its edge and that of the expert just outside, so that both are visible
+    where they agree.
 
     Args:
-        segmentation: What was found.
-        truth: `[z, row, col]`, what the expert drew: 0, or 1 where there is pancreas.
-        source: Where the scan and the truth come from; stands below.
+        segmentation: The segmentation.
+        truth: `[z, row, col]`, drawn by the expert: 0, or 1 for pancreas.
+        source: Where the scan and the truth come from; printed below the panels.
     """
     shown = range(len(truth))
     panels = [_compared_slice(segmentation, truth[index], index) for index in shown]
@@ -71,17 +71,17 @@ def render_comparison(segmentation: Segmentation, truth: npt.NDArray[np.uint8], 
 
 
 def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
-    """Write the preview as PNG; raises like `Segmentation.save`."""
+    """Write the preview as PNG. Raises like `Segmentation.save`."""
     save_picture(render_preview(segmentation), path, overwrite=overwrite)
 
 
 def save_picture(picture: Image.Image, path: Path, *, overwrite: bool = False) -> None:
-    """Write a picture as PNG; raises like `Segmentation.save`."""
+    """Write a picture as PNG. Raises like `Segmentation.save`."""
     atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
 
 
 def telling_slice(mask: npt.NDArray[np.uint8]) -> int:
-    """Choose the slice to show, from a mask `[z, row, col]`."""
+    """Return the index of the slice to show, from a mask `[z, row, col]`."""
     for lowest in (TUMOR_LABEL, ORGAN_LABEL):
         areas = [np.count_nonzero(labels >= lowest) for labels in mask]
         if any(areas):
@@ -90,12 +90,12 @@ def telling_slice(mask: npt.NDArray[np.uint8]) -> int:
 
 
 def panel_corner(number: int) -> tuple[int, int]:
-    """Where panel 0, on the left, or panel 1 begins in the picture: x and y."""
+    """Return the top left corner (x, y) of a panel in the picture, in pixels; panel 0 is the leftmost."""
     return _MARGIN + number * (PANEL_SIDE + _MARGIN), _MARGIN + _LINE + _MARGIN // 2
 
 
 def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], index: int) -> Image.Image:
-    """Draw one slice `[row, col]` around what was found in it and what was drawn."""
+    """Draw one slice, cropped around the union of its mask and the expert's `[row, col]`."""
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
     spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
     everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
@@ -107,7 +107,7 @@ def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], in
 
 
 def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score: str, source: str) -> Image.Image:
-    """Put panels in rows under a title and above a legend."""
+    """Arrange panels in rows, with a title above and a legend below."""
     grid, font, bundle = _in_rows(panels), load_font(15), segmentation.provenance["bundle"]
     room, top = grid.width - 2 * _MARGIN, panel_corner(0)[1]
     notes = [line for text in (source, bundle["intended_use"]) for line in _wrapped(text, font, room)]
@@ -129,7 +129,7 @@ def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score:
 
 
 def _in_rows(panels: list[Image.Image]) -> Image.Image:
-    """Put panels in rows, with a margin on the left and below."""
+    """Arrange panels in rows, with a margin on the left and below."""
     step, across = _COMPARED_SIDE + _MARGIN, min(len(panels), _COMPARED_ACROSS)
     grid = Image.new("RGB", (across * step + _MARGIN, -(-len(panels) // across) * step), _BACKGROUND)
     for number, panel in enumerate(panels):
@@ -139,7 +139,7 @@ def _in_rows(panels: list[Image.Image]) -> Image.Image:
 
 
 def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> Image.Image:
-    """Put panels side by side under a title and above a legend."""
+    """Arrange panels side by side, with a title above and a legend below."""
     width, font = panel_corner(len(panels))[0], load_font(15)
     intended_use = _wrapped(segmentation.provenance["bundle"]["intended_use"], font, width - 2 * _MARGIN)
     legend_lines = 1 if segmentation.measurements.organ_ml else 0
@@ -157,7 +157,7 @@ def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> 
 
 
 def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: int, width: int) -> None:
-    """The case and the slice on the left, what was found on the right; a long name is shortened."""
+    """Draw the case and the slice on the left, and the status on the right. Long names are shortened."""
     middle = _MARGIN // 2 + _LINE // 2 + 2
     status, doubtful = (
         STATUS_SENTENCES[segmentation.status],
@@ -171,7 +171,7 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
-    """What each outline is, with the volume in the whole scan."""
+    """Draw the name of each outline, with its volume in the whole scan."""
     found = segmentation.measurements
     organ = "pancreas with tumor" if segmentation.tumor_sought else "pancreas"
     entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumor", found.tumor_ml))
@@ -183,7 +183,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: 
 
 
 def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tuple[int, int, int], text: str) -> float:
-    """Draw an entry of a legend, and return where the next one begins."""
+    """Draw a legend entry, and return the x coordinate of the next one."""
     swatch, font = (left, middle - _SWATCH // 2, left + _SWATCH - 1, middle + _SWATCH // 2 - 1), load_font(15)
     draw.rectangle(swatch, outline=color, width=OUTLINE)
     draw.text((left + _SWATCH + 8, middle), text, TEXT, font, anchor="lm")
@@ -191,7 +191,7 @@ def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tupl
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    """A text on one line, with an ellipsis for what does not fit."""
+    """Return a text on one line, truncated with an ellipsis if it does not fit into `room` pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= room:
         return text
@@ -201,7 +201,7 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, ro
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
-    """Break a text into lines between words, and inside a word that fills a line."""
+    """Break a text into lines of at most `width` pixels, between words or inside a word longer than a line."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".strip()

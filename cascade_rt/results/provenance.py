@@ -1,4 +1,4 @@
-"""What computed a result: enough to compute it again, and nothing of the machine's users, folders or clock."""
+"""Provenance of a result: enough to reproduce it, without the machine's users, folders or clock."""
 
 import functools
 import importlib.metadata
@@ -19,9 +19,9 @@ _LIBRARIES = ("isal", "nibabel", "numpy", "scipy")
 
 
 def provenance(bundle: Bundle, engines: Engines) -> dict[str, Any]:
-    """Bundle, graphs, engine, versions and batches, as plain values.
+    """Return bundle, graphs, engine, versions and batch sizes as plain values.
 
-    `rung` is how often memory ran out and less of it was tried: 0 means that all was computed as planned.
+    `rung` is the fallback level: the number of times memory ran out. 0 means that all was computed as planned.
     """
     manifest, info = bundle.manifest, engines.stage1.info
     return {
@@ -37,7 +37,7 @@ def provenance(bundle: Bundle, engines: Engines) -> dict[str, Any]:
 
 @functools.cache
 def library_versions() -> Mapping[str, str]:
-    """The versions of cascade-rt, of Python and of the libraries that touch every scan; not that of the engine."""
+    """Return the versions of cascade-rt, Python and the libraries used for every scan, but not that of the engine."""
     found = {"cascade-rt": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -48,7 +48,7 @@ def library_versions() -> Mapping[str, str]:
 
 
 def _model_file(stage: Stage, info: EngineInfo) -> str:
-    """The file of the bundle that a stage was read from; engines that round on their own read the float32 graph."""
+    """Return the bundle file that a stage was read from. Engines that do their own rounding read the float32 graph."""
     if info.backend == "pytorch":
         return WEIGHTS_NAME
     return graph_name(stage, "fp16" if info.precision == "fp16" else "fp32")

@@ -1,4 +1,4 @@
-"""The result of a run: the mask, what it means, how sure one can be of the run, and how it came about."""
+"""The result of a run: the mask, its measurements, its status and warnings, and its provenance."""
 
 import json
 import os
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from cascade_rt.scans.volume import Volume
 
 REPORT_VERSION = 3
-"""What `assets/report.schema.json` describes."""
+"""The report version that `assets/report.schema.json` describes."""
 PLAUSIBLE_ORGAN_ML = (10.0, 250.0)
-"""A pancreas, with its tumor, outside these volumes is reported as implausible."""
+"""A pancreas (including tumor) with a volume outside this range is reported as implausible."""
 
 Status = Literal[
     "ok",
@@ -55,21 +55,21 @@ STATUS_SENTENCES: Mapping[Status, str] = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class OnGrid:
-    """What was found, on the grid of the scan as it was given: all arrays `[i, j, k]`, views of the segmentation's."""
+    """A segmentation on the original grid of the scan. All arrays are `[i, j, k]`, views of the segmentation's."""
 
     mask: npt.NDArray[np.uint8]
     """0 background, 1 pancreas, 2 tumor."""
     affine: npt.NDArray[np.float64]
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
     organ_prob: npt.NDArray[np.float32] | None = None
-    """Where it was kept."""
+    """None if not kept."""
     tumor_prob: npt.NDArray[np.float32] | None = None
-    """Where it was kept; 0 outside the boxes."""
+    """0 outside the boxes; None if not kept."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What the cascade found in one scan."""
+    """The result of the cascade on one scan."""
 
     volume: "Volume"
     """The scan."""
@@ -78,54 +78,55 @@ class Segmentation:
     status: Status
     measurements: Measurements
     boxes: Mapping[int, Box]
-    """For each slice that stage 2 has seen, the box it was cropped to, in the scan's own pixels; rounded outward where
-    the networks saw other ones."""
+    """For each slice processed by stage 2, its crop box in the scan's own pixels, rounded outward if the scan was
+    resampled for the networks."""
     warnings: tuple[InputWarning, ...]
-    """What is doubtful about the scan."""
+    """What is doubtful about the scan and the result."""
     timings: Mapping[str, float]
-    """Seconds of each step. Steps that other threads do beside the networks count as long as these waited for them."""
+    """Seconds of each step. Steps in other threads count only for as long as the networks waited for them."""
     provenance: Mapping[str, Any]
     """Bundle, engine and versions."""
     slices_without_organ: int = 0
-    """Slices in which stage 1 found nothing: stage 2 saw them whole, or not at all, as the bundle's policy says."""
+    """Number of slices in which stage 1 found nothing. Stage 2 sees them whole or not at all, depending on the bundle's
+    policy."""
     input_file: FileRecord | None = None
-    """The scan's file, where it came from one."""
+    """The file of the scan; None if it did not come from a file."""
     mask_file: FileRecord | None = None
-    """The mask's file, where it has been written."""
+    """The file of the mask; None if it has not been written."""
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
     tumor_sought: bool = True
-    """Whether the bundle looked for tumors; where it did not, their volume is unknown, not 0."""
+    """Whether the bundle looked for tumors. If not, their volume is unknown, not 0."""
     islands: IslandRecord = field(default_factory=IslandRecord)
-    """Which pieces of the mask were kept."""
+    """Which islands of the mask were kept."""
     working_grid: PixelGrid | None = None
-    """The pixels on which the networks saw the slices, where these are not the scan's own."""
+    """The pixel grid on which the networks saw the slices, or None if it is the scan's own."""
     wall_s: float = 0.0
-    """Seconds from the scan's turn to its result, whatever was done in them."""
+    """Wall-clock seconds from the scan's turn to its result."""
     organ_prob: npt.NDArray[np.float32] | None = None
-    """`[z, row, col]`, where asked for: stage 1's; or, where both stages look for the pancreas, stage 2's, which the
-    mask is made of, 0 outside the boxes."""
+    """`[z, row, col]`, or None if not requested. It is stage 1's. If both stages look for the pancreas, it is stage 2's
+    instead, from which the mask is made, and 0 outside the boxes."""
     tumor_prob: npt.NDArray[np.float32] | None = None
-    """`[z, row, col]`, 0 outside the boxes, where asked for and the bundle looks for tumors."""
+    """`[z, row, col]`, 0 outside the boxes; None if not requested or if the bundle does not look for tumors."""
 
     @property
     def organ_sought(self) -> bool:
-        """Whether the bundle looked for the pancreas; where it did not, its volume is unknown, not 0."""
+        """Whether the bundle looked for the pancreas. If not, its volume is unknown, not 0."""
         return self.status not in {"tumor_only", "no_tumor_only"}
 
     def with_timings(self, timings: Mapping[str, float], wall_s: float | None = None) -> "Segmentation":
-        """The same with more steps timed, such as saving, and with the time that all of it took."""
+        """Return a copy with more steps timed, such as saving, and with the total wall-clock time."""
         return replace(self, timings={**self.timings, **timings}, wall_s=self.wall_s if wall_s is None else wall_s)
 
     def with_files(self, *, input_file: FileRecord | None, mask_file: FileRecord | None) -> "Segmentation":
-        """The same with the files it came from and went to."""
+        """Return a copy with the records of its input file and mask file."""
         return replace(self, input_file=input_file, mask_file=mask_file)
 
     def on_grid(self) -> OnGrid:
-        """Return mask, probabilities and affine on the grid of the scan as it was given.
+        """Return mask, probabilities and affine on the original grid of the scan.
 
-        The mask of `Volume.from_array(array, affine)` then lies on `array`, voxel by voxel, whatever its orientation;
-        that of a file lies on the voxels that nibabel reads from it. Axes behind the third, of length 1, are left away.
+        The mask of `Volume.from_array(array, affine)` then matches `array` voxel by voxel, whatever its orientation.
+        The mask of a file matches the voxels that nibabel reads from it. Axes of length 1 after the third are omitted.
         """
         grid = self.volume.grid
         organ, tumor = (
@@ -137,10 +138,10 @@ class Segmentation:
         """Return one of the arrays as a nibabel image, with the geometry of the scan's own header.
 
         Args:
-            which: The mask, as `save` writes it, or a map of probabilities.
+            which: The mask, as written by `save`, or a probability map.
 
         Raises:
-            UsageError: Probabilities were not kept, or there is nothing of this name.
+            UsageError: Probabilities were not kept, or `which` is not one of these names.
         """
         from nibabel.nifti1 import Nifti1Header, Nifti1Image
         from nibabel.nifti2 import Nifti2Image
@@ -160,18 +161,18 @@ class Segmentation:
         return image
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the mask on the input's own grid: same shape, same affine, uint8.
+        """Write the mask as uint8 on the grid of the input, with the same shape and affine.
 
         Raises:
-            OutputExistsError: The file is there and `overwrite` is off.
-            OutputError: It cannot be written.
+            OutputExistsError: The file exists and `overwrite` is False.
+            OutputError: The file cannot be written.
         """
         from cascade_rt.scans.volume import write_mask
 
         write_mask(self.mask, self.volume, path, overwrite=overwrite)
 
     def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the report as JSON; raises like `save`."""
+        """Write the report as JSON. Raises like `save`."""
         from cascade_rt.scans.volume import refuse_scan
 
         refuse_scan(path, self.volume)
@@ -179,7 +180,7 @@ class Segmentation:
         write_bytes(path, text.encode(errors="backslashreplace"), overwrite=overwrite)
 
     def to_json(self) -> dict[str, Any]:
-        """The report: everything but the arrays, as plain values."""
+        """Return the report: everything but the arrays, as plain values."""
         found = self.measurements
         return {
             "report_version": REPORT_VERSION,
@@ -223,28 +224,29 @@ class Segmentation:
 
 
 def report_schema_path() -> Path:
-    """The JSON Schema of reports, a file of the package."""
+    """Return the path of the JSON Schema of reports, a file of the package."""
     return Path(__file__).parents[1] / "assets" / "report.schema.json"
 
 
 def _axis_codes(orientation: npt.NDArray[np.float64]) -> str:
-    """Where the axes of a file point to, such as RAS: right, anterior, superior."""
+    """Return the directions of a file's axes, such as RAS: right, anterior, superior."""
     return "".join(("LR", "PA", "IS")[int(axis)][int(sign > 0)] for axis, sign in orientation)
 
 
 def judge(
     mask: npt.NDArray[np.uint8], found: Measurements, config: CascadeConfig, *, across_slices: bool = True
 ) -> Status:
-    """Say in one word how far a mask can be trusted; the gravest doubt wins.
+    """Return the status of a mask; the most serious doubt takes precedence.
 
-    A pancreas that is too small is implausible only where the scan does not cut it off, which would explain it.
-    Tumor without any pancreas around it counts as no organ: stage 2 alone has painted it.
+    A pancreas that is too small is implausible only if it does not touch the border of the scan, which would explain
+    its size. Tumor without any pancreas counts as no organ, because it was found by stage 2 alone.
 
     Args:
-        mask: `[z, row, col]`.
-        found: What was measured in it.
-        config: What the cascade was to find.
-        across_slices: Whether the slices are neighbours; else volume, first and last slice mean nothing.
+        mask: `[z, row, col]`, labels.
+        found: The measurements of the mask.
+        config: What the cascade looks for.
+        across_slices: Whether the slices are adjacent in the patient. If not, the volume and the first and last slice
+            mean nothing.
     """
     if not config.finds_organ:
         return "tumor_only" if found.tumor_ml else "no_tumor_only"

@@ -1,4 +1,4 @@
-"""A slice as radiologists look at it: in their window, with the sides of the patient, a scale and outlines."""
+"""Draw a slice for radiologists: abdominal window, sides of the patient, scale bar and outlines."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 
 WINDOW_HU = (-160.0, 240.0)
-"""The abdominal window that radiologists read with."""
+"""The standard abdominal window."""
 PANEL_SIDE = 640
-"""Side of a square panel, in pixels, where no other is asked for."""
+"""Default side of a square panel, in pixels."""
 COLORS = {ORGAN_LABEL: (80, 200, 255), TUMOR_LABEL: (255, 90, 60)}
-"""Of the outlines and their legend, and of nothing else in the picture."""
+"""Colors of the outlines and their legend; nothing else in the picture uses them."""
 TEXT = (235, 235, 235)
 OUTLINE = 2
 """Width of outlines, in pixels."""
@@ -25,23 +25,23 @@ _PANELS_PER_SCALE_BAR = 3
 
 @dataclass(frozen=True)
 class View:
-    """A window of a slice, enlarged to true proportions in the middle of a panel."""
+    """A region of a slice, scaled to true proportions and centered in a panel."""
 
     rows: slice
     cols: slice
     pixels_per_mm: float
     size: tuple[int, int]
-    """Pixels across and down."""
+    """Width and height in pixels."""
     side: int = PANEL_SIDE
-    """Pixels along each side of the panel."""
+    """Side of the panel in pixels."""
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Where the image begins in the panel: x and y."""
+        """Top left corner (x, y) of the image in the panel, in pixels."""
         return (self.side - self.size[0]) // 2, (self.side - self.size[1]) // 2
 
     def frame(self, part: "View") -> tuple[float, float, float, float]:
-        """The rectangle of another view of the same slice in this panel: left, top, right, bottom."""
+        """Return the outline (left, top, right, bottom) of another view of the same slice in this panel, in pixels."""
         (left, top), (width, height) = self.corner, self.size
         across, down = width / (self.cols.stop - self.cols.start), height / (self.rows.stop - self.rows.start)
         return (
@@ -53,7 +53,12 @@ class View:
 
 
 def around_organ(mask: npt.NDArray[np.uint8], spacing: tuple[float, float]) -> tuple[slice, slice]:
-    """A square of tissue around the organ with some context; oblong where the image ends."""
+    """Return the rows and columns of a square (in mm) around the organ with some context, clipped to the image.
+
+    Args:
+        mask: `[row, col]`, not empty.
+        spacing: Distance in mm between rows and columns.
+    """
     present = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
     extents_mm = [(int(p[-1]) + 1 - int(p[0])) * step for p, step in zip(present, spacing, strict=True)]
     side_mm = max(extents_mm) + 2 * _CONTEXT_MM
@@ -67,7 +72,7 @@ def around_organ(mask: npt.NDArray[np.uint8], spacing: tuple[float, float]) -> t
 
 
 def view_of(rows: slice, cols: slice, spacing: tuple[float, float], side: int = PANEL_SIDE) -> View:
-    """Enlarge a window of a slice as far as a panel of `side` pixels holds it; `spacing` in mm along row and col."""
+    """Fit a region of a slice into a panel of `side` pixels; `spacing` is that of rows and columns, in mm."""
     rows_mm, cols_mm = (rows.stop - rows.start) * spacing[0], (cols.stop - cols.start) * spacing[1]
     scale = side / max(rows_mm, cols_mm)
     return View(rows, cols, scale, (max(1, round(cols_mm * scale)), max(1, round(rows_mm * scale))), side)
@@ -80,7 +85,7 @@ def slice_panel(
     caption: str,
     frame: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
-    """Enlarge a window of a slice `[row, col]` and write on it what it takes to read it."""
+    """Draw a view of a slice `[row, col]` with outlines and annotations, and optionally a frame."""
     low, high = WINDOW_HU
     window = (view.rows, view.cols)
     grey = np.clip((image[window].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
@@ -95,14 +100,14 @@ def slice_panel(
 
 
 def covered(region: npt.NDArray[np.bool_], view: View) -> npt.NDArray[np.bool_]:
-    """Pixels of a view that a region of the slice covers."""
+    """Return the pixels of a view that a region of the slice covers, `[row, col]`."""
     window = Image.fromarray(region[view.rows, view.cols].astype(np.uint8) * 255)
-    # The box filter enlarges like the nearest neighbour, and does not lose a voxel where it has to reduce.
+    # The box filter enlarges like nearest neighbour, but loses no voxel when it reduces.
     return np.asarray(window.resize(view.size, Image.Resampling.BOX)) > 0
 
 
 def outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels of a region within two pixels of its edge."""
+    """Return the pixels of a region within `OUTLINE` pixels of its edge."""
     padded = np.pad(region, OUTLINE)
     eroded = region.copy()
     for row in range(2 * OUTLINE + 1):
@@ -112,13 +117,13 @@ def outline(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def outline_around(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels outside a region within two pixels of its edge."""
+    """Return the pixels outside a region within `OUTLINE` pixels of its edge."""
     outside = outline(np.pad(~region, OUTLINE, constant_values=True))
     return outside[OUTLINE:-OUTLINE, OUTLINE:-OUTLINE]
 
 
 def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
-    """Sides of the patient, scale bar and caption, readable on any tissue."""
+    """Draw the sides of the patient, the scale bar and the caption so that they are readable on any tissue."""
     draw, side, inset = ImageDraw.Draw(panel), view.side, 12
     _draw_on_tissue(draw, (inset, side // 2), "R", "lm", 22)
     _draw_on_tissue(draw, (side - inset, side // 2), "L", "rm", 22)
@@ -126,7 +131,7 @@ def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
     fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
     if not fitting:
         return
-    # In a panel of many metres the shortest bar is less than a pixel.
+    # In a panel spanning many metres, the shortest bar is less than a pixel.
     length = max(1, round(fitting[0] * view.pixels_per_mm))
     right, bottom = side - inset, side - inset
     draw.rectangle((right - length - 1, bottom - 4, right, bottom), fill=(0, 0, 0))
@@ -136,7 +141,7 @@ def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
 
 
 def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 16) -> None:
-    """Write on a dark plate: thin letters drown in the grain of the image."""
+    """Draw text on a dark background, because thin letters are unreadable on the noise of the image."""
     font = load_font(size)
     left, top, right, bottom = draw.textbbox(place, text, font, anchor=anchor)
     draw.rectangle((left - 5, top - 4, right + 4, bottom + 3), fill=_BACKGROUND)
@@ -144,5 +149,5 @@ def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str
 
 
 def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of all pictures."""
+    """Return the font used in all pictures."""
     return ImageFont.load_default(size)

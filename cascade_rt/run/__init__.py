@@ -1,1 +1,1 @@
-"""Runs: from scans to results, one scan or many."""
+"""Runs of one scan or many, from scan files to results."""

@@ -1,4 +1,4 @@
-"""The way of a scan: the one place where the two stages meet."""
+"""The cascade: both stages of a bundle, run on scans."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from cascade_rt.scans.pixel_grid import PixelGrid, check_pixels, resampled_warni
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord
 
 if TYPE_CHECKING:
-    # Engines are compared on arrays, also where nibabel is not installed.
+    # Engines can be compared on arrays without nibabel installed.
     from cascade_rt.scans.source import ScanSource
     from cascade_rt.scans.volume import Volume
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class Cascade:
     """Both stages of a bundle, opened once and run on any number of scans.
 
-    Threads may share one; their scans are then segmented one after the other. Another process may not: what it is asked
-    to run there is a UsageError (`E_OTHER_PROCESS`).
+    Threads may share a cascade; their scans are segmented one after the other. Processes may not: running a cascade in
+    a process that did not open it raises UsageError (`E_OTHER_PROCESS`).
 
     Example:
         with open_cascade() as cascade:
@@ -56,7 +56,7 @@ class Cascade:
         self.close()
 
     def close(self) -> None:
-        """Free both engines; waits for a scan that another thread segments with them. It runs no more."""
+        """Free both engines, after waiting for a scan in another thread. The cascade cannot be run afterwards."""
         self._is_closed = True
         self.engines.close()
 
@@ -71,21 +71,21 @@ class Cascade:
     ) -> Segmentation:
         """Segment a scan, even while it is being read.
 
-        Nothing is returned before the scan has been read to its end and found intact. The step `load` of the timings is
-        the time that the networks spent waiting for slices, not the time that reading took.
+        The segmentation is returned only after the scan has been read to its end and found intact. The step `load` of
+        the timings is the time that the networks spent waiting for slices, not the time that reading took.
 
         Args:
-            scan: A `Volume`, or a scan that is being read; whoever passes the latter closes it.
-            keep_probabilities: Also return the probability maps of both stages, which take eight bytes a voxel.
+            scan: A `Volume`, or a scan that is being read, which the caller must close.
+            keep_probabilities: Also return the probability maps of both stages, which take eight bytes per voxel.
             on_open: Called with the scan once its header has been read.
             on_slices: Called with the number of slices just finished.
             search: Where stage 1 looks; anything but the whole scan may change the mask.
 
         Raises:
-            InputError: Reading fails, slices are larger than the networks take, or they cannot be made to look like
-                those trained on (see `cascade_rt.scans.pixel_grid.check_pixels`).
-            EngineError: An engine returned something that is not a number.
-            UsageError: An argument is of another type, the cascade is closed, or was opened in another process.
+            InputError: Reading fails, the slices are larger than the networks accept, or they cannot be resampled to
+                the pixels of the training data (see `cascade_rt.scans.pixel_grid.check_pixels`).
+            EngineError: An engine returned an invalid value, such as NaN.
+            UsageError: An argument has the wrong type, or the cascade is closed or was opened in another process.
         """
         _check_source(scan)
         check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
@@ -114,7 +114,7 @@ class Cascade:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         with self.engines.turns.take():
-            # Only now: it may be closed while another thread has its turn.
+            # Checked only now, because the cascade may be closed while another thread has its turn.
             if self._is_closed:
                 raise UsageError("the cascade is closed and runs no more; open the bundle again")
             yield
@@ -133,7 +133,7 @@ class Cascade:
                 peaks=Peaks.joined(run.tumor_peaks),
                 across_slices=whole,
             )
-        # Where both stages look for the pancreas, the mask is stage 2's.
+        # If both stages look for the pancreas, the mask comes from stage 2.
         probs = (run.organ_prob, run.tumor_prob) if config.target == "tumor" else (run.tumor_prob, None)
         return Segmentation(
             volume=volume,
@@ -165,7 +165,7 @@ class Cascade:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Bundle, engine and versions, as reports have them."""
+        """Bundle, engine and versions, as in reports."""
         return provenance(self.bundle, self.engines)
 
 
@@ -180,18 +180,18 @@ def open_cascade(
 
     Args:
         bundle: Folder of the bundle, or the name of an embedded one, `patients` or `phantom` (see
-            `cascade_rt.bundles.bundle.find_bundle`); none: the default one of these.
-        backend: Which library computes; `auto` takes the best that runs here.
-        precision: Which type it computes in; `auto` takes the fastest on the backend.
+            `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
+        backend: The library that runs the networks; `auto` selects the best one that runs here.
+        precision: The numeric precision; `auto` selects the fastest on the backend.
         plans: Where the backend `tensorrt` gets its engines from.
-        public_key: A PEM file; a bundle that the owner of this key has not signed is refused.
+        public_key: A PEM file. A bundle not signed with the matching private key is refused.
 
     Raises:
         BundleError: The bundle is refused, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: There is no such backend or precision, the backend has not this precision, or an argument is of
-            another type.
+        UsageError: The backend or precision does not exist, the backend does not support this precision, or an
+            argument has the wrong type.
     """
     if bundle is not None:
         as_path("bundle", bundle)
@@ -210,10 +210,11 @@ def _check_source(scan: object) -> None:
 
 
 def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:
-    """Return the pixels of a scan's slices, or refuse it where the networks cannot see them.
+    """Return the pixel grid of a scan's slices, or refuse the scan if the networks cannot process it.
 
     Raises:
-        InputError: The slices, or the box of all of one, are larger than the networks take; or as of `check_pixels`.
+        InputError: The slices, or the crop box of a whole slice, are larger than the networks accept. Also raised by
+            `check_pixels`.
     """
     grid = scan.canonical_grid
     _, rows, cols = grid.shape
@@ -230,14 +231,14 @@ def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:
 
 
 def _resampling(volume: "Volume", working: PixelGrid | None, config: CascadeConfig) -> list[InputWarning]:
-    """What was done to slices whose pixels the networks do not know."""
+    """Return the warning about slices that were resampled to pixels the networks know, if any."""
     if working is None or config.pixel_mm is None:
         return []
     return [resampled_warning(volume.spacing_mm[1:], working, config.pixel_mm)]
 
 
 def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
-    """What a search of less than the whole scan may have missed."""
+    """Return warnings about what a search of less than the whole scan may have missed."""
     may_differ = "the mask may differ from that of a whole search"
     doubts = []
     if search.slices_left_out:
@@ -250,12 +251,12 @@ def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
 
 
 def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputWarning]:
-    """What is doubtful about pieces that were all dropped, or lie apart from the pancreas."""
+    """Return warnings about islands that were all dropped, and about lesions apart from the pancreas."""
     doubts = []
     if islands.nothing_left:
         dropped = f"all that was found, {islands.ml_dropped:.2f} ml, was dropped"
         doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: its pieces are smaller than {islands.least_ml:g} ml"))
-    # One sentence for all of them: a mask of speckle has thousands.
+    # One warning for all of them: a mask full of speckle has thousands.
     apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
     if apart:
         first = apart[0]

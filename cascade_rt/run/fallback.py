@@ -1,11 +1,11 @@
-"""What happens when memory runs out: smaller batches, then the next backend, and a record of it in the report.
+"""Fallbacks for when memory runs out: smaller batches, then the next backend. The report records the level.
 
     level 0      as planned
     level 1 ...  batches halved, down to single images
     then         the next backend that `auto` would take, again with halved batches
 
-A scan is always computed whole on one engine. Halved batches stay halved for the scans after it; the engine does not
-stay exchanged, so that one huge scan does not slow down ten thousand others.
+Each scan is computed entirely on one engine. Halved batches stay halved for later scans. The original engine is
+restored after each scan, so that one huge scan does not slow down ten thousand others.
 """
 
 import os
@@ -23,7 +23,7 @@ from cascade_rt.run.cascade import Cascade, open_cascade
 
 
 class FallbackCascade(Cascade):
-    """A cascade that can be tried again with less memory."""
+    """A cascade that can be retried with less memory."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class FallbackCascade(Cascade):
         precision: PrecisionChoice = "auto",
         plans: PlanSource = no_plans,
     ) -> None:
-        """Take over an open cascade.
+        """Wrap an open cascade.
 
         Args:
-            cascade: The cascade; closing this one closes it.
-            backend: What was asked for when it was opened; only `auto` leaves a choice of other engines.
-            precision: What was asked for.
+            cascade: The cascade, which is closed together with this one.
+            backend: The backend requested when it was opened; only `auto` allows falling back to other engines.
+            precision: The precision requested.
             plans: Where `tensorrt` gets its engines from.
         """
         super().__init__(cascade.bundle, cascade.engines)
@@ -49,12 +49,12 @@ class FallbackCascade(Cascade):
 
     @property
     def level(self) -> int:
-        """How often memory ran out and a smaller attempt was made; `rung` in reports."""
+        """Number of times memory ran out and a smaller attempt was made; `rung` in reports."""
         return self._halvings_above + self._engines_passed + _halvings(self.engines)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Same as `Cascade.provenance`, plus the fallback level."""
+        """Like `Cascade.provenance`, with the fallback level."""
         return {**super().provenance, "rung": self.level}
 
     def fallbacks(self) -> Generator[None]:
@@ -63,9 +63,9 @@ class FallbackCascade(Cascade):
         Example:
             with closing(cascade.fallbacks()) as fallbacks:
                 for _ in fallbacks:
-                    ...  # try again; leave the loop when it works
+                    ...  # retry; break on success
         """
-        # Not from the start: only unsplit stages can hand over on a shared device.
+        # Not wrapped from the start: only unsplit stages can hand over tensors on a shared device.
         self.engines = _splitting(self.engines)
         yield
         if self._backend != "auto":
@@ -88,7 +88,13 @@ class FallbackCascade(Cascade):
 
     @contextmanager
     def _taking_over(self, engines: Engines, passed: int, said: Sequence[str]) -> Generator[None]:
-        """Compute with other engines inside, the `passed`-th that were opened after the first; `said` is why."""
+        """Use other engines inside this context.
+
+        Args:
+            engines: The other engines, closed at the end.
+            passed: Number of engines opened so far beyond the original ones.
+            said: Why the engines before them were passed over.
+        """
         top = self.engines
         self._halvings_above, self._engines_passed = _halvings(top), passed
         self.engines = _splitting(replace(engines, passed_over=(*top.passed_over, *said)))
@@ -111,17 +117,17 @@ def open_fallback_cascade(
     """Open a bundle as `open_cascade` does, with fallbacks for when memory runs out.
 
     Args:
-        bundle: As of `open_cascade`, like the next four.
-        backend: See there.
-        precision: See there.
-        plans: See there.
-        public_key: See there.
-        bundle_sha256: Hash that the bundle must have; none: any.
+        bundle: See `open_cascade`.
+        backend: See `open_cascade`.
+        precision: See `open_cascade`.
+        plans: See `open_cascade`.
+        public_key: See `open_cascade`.
+        bundle_sha256: Hash that the bundle must have; None accepts any.
 
     Raises:
-        BundleError: As in `open_cascade`, or the bundle is not that of the hash.
-        BackendUnavailableError: As in `open_cascade`.
-        UsageError: As in `open_cascade`.
+        BundleError: See `open_cascade`. Also raised if the bundle does not have the given hash.
+        BackendUnavailableError: See `open_cascade`.
+        UsageError: See `open_cascade`.
     """
     cascade = open_cascade(bundle, backend, precision, plans, public_key)
     if bundle_sha256 not in {None, cascade.bundle.sha256}:

@@ -1,4 +1,4 @@
-"""From a scan file to its mask and report."""
+"""Segment scan files, and write their masks, reports and previews."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -33,11 +33,11 @@ class Job:
     mask: Path
     report: Path
     picture: Path | None = None
-    """Preview of the most telling slice, where asked for."""
+    """Preview of the most informative slice, or None if not requested."""
 
     @property
     def results(self) -> tuple[Path, ...]:
-        """All files that the job writes."""
+        """All files written by the job."""
         return (self.mask, self.report) if self.picture is None else (self.mask, self.report, self.picture)
 
 
@@ -46,16 +46,16 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
 
     Args:
         scans: Scan files.
-        output: A mask file for a single scan (`.nii` or `.nii.gz`), or a folder; none: the current folder.
+        output: A mask file for a single scan (`.nii` or `.nii.gz`), or a folder; None for the current folder.
         pictures: Whether to draw a preview of each mask.
 
     Returns:
-        A job for each scan. In a folder its mask is `<name>_seg.nii.gz`, its report `<name>_seg.json` and its picture
+        A job for each scan. In a folder, its mask is `<name>_seg.nii.gz`, its report `<name>_seg.json` and its picture
         `<name>_seg.png`.
 
     Raises:
-        UsageError: Several scans for one file, two scans whose results would have the same name, a result that would
-            overwrite a scan, or a file that is not NIfTI.
+        UsageError: One output file is given for several scans, two scans would have results of the same name, a result
+            would overwrite a scan, or the output file is not NIfTI.
     """
     if output is not None and _is_file_name(output):
         if len(scans) > 1:
@@ -68,7 +68,7 @@ def plan_jobs(scans: Sequence[Path], output: Path | None, *, pictures: bool = Fa
 
 
 def job_in_folder(scan: Path, folder: Path, name: str, *, pictures: bool) -> Job:
-    """The job whose results go into a folder: `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png`."""
+    """Return the job that writes `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png` to a folder."""
     return _job(scan, folder / f"{name}_seg.nii.gz", pictures)
 
 
@@ -78,10 +78,10 @@ def refuse_scans_as_results(jobs: Sequence[Job]) -> None:
 
 
 def check_output(job: Job, *, overwrite: bool) -> None:
-    """Check before the work begins that the results of a job can be written; leaves no trace.
+    """Check, without leaving a trace, that the results of a job can be written before work begins.
 
     Raises:
-        OutputExistsError: A result exists and `overwrite` is off.
+        OutputExistsError: A result exists and `overwrite` is False.
         OutputError: The folder, or the one it would be created in, cannot be written to, or a result is a folder.
     """
     with _output_gate(job):
@@ -93,7 +93,7 @@ def check_output(job: Job, *, overwrite: bool) -> None:
 
 @contextmanager
 def _output_gate(job: Job) -> Iterator[None]:
-    """Whatever the system says of the results of a scan ends this scan and no other."""
+    """Turn any OSError about the results of a scan into an error of that scan, so that other scans continue."""
     try:
         yield
     except OSError as error:
@@ -110,16 +110,16 @@ def infer_file(
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
 ) -> Segmentation:
-    """Segment one scan file and write its mask, its report and, where asked for, its picture.
+    """Segment one scan file, and write its mask, its report and, if requested, its picture.
 
-    Arguments, and when they are called, are those of `infer_files`.
+    See `infer_files` for the arguments and for when the callbacks are called.
 
     Returns:
-        The segmentation; its timings cover loading and saving.
+        The segmentation; its timings include loading and saving.
 
     Raises:
         InputError: The scan cannot be used. Nothing is written.
-        OutputError: A result cannot be written; then none is left.
+        OutputError: A result cannot be written. No result is left behind.
         EngineError: An engine returned something that cannot be a result.
     """
     ((_, outcome),) = infer_files(
@@ -140,25 +140,25 @@ def infer_files(
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
 ) -> Iterator[tuple[Job, Segmentation | CascadeError]]:
-    """Segment scan files one after the other, while the next one is read and the last one is written.
+    """Segment scan files one after the other, prefetching the next scan and writing the previous one in parallel.
 
-    Networks run in the thread of the caller, reading and writing in one other thread each, which end with the iterator.
-    At any time at most one scan is being read, one computed and one written, so memory holds three scans and two masks,
-    and what the caller keeps.
+    The networks run in the thread of the caller. Reading and writing use one other thread each, which end with the
+    iterator. At any time at most one scan is being read, one computed and one written, so memory holds three scans and
+    two masks, plus whatever the caller keeps.
 
     Args:
         cascade: An open cascade.
-        jobs: The scans and where their results go; one is taken ahead of the scan that is computed.
-        reading: What the user says about the files that they do not say themselves.
-        overwrite: Replace results that are there.
+        jobs: The scans and where their results go. One job is taken ahead of the scan being computed.
+        reading: Facts about the files that the user supplies because the files do not state them.
+        overwrite: Replace existing results.
         search: Where stage 1 looks; anything but the whole scan may change the mask.
         on_open: Called when it is a scan's turn, once its header is read; its voxels may still be missing.
         on_slices: Called with the number of slices of that scan just finished.
 
     Yields:
-        Each job, in order, with its segmentation or with the error that its scan ended in; such a scan has left no
-        file, and the others go on. An outcome comes when its results are written, which is after the next scan was
-        computed. Errors that are not a `CascadeError` are raised.
+        Each job, in order, with its segmentation or with the error that its scan ended in. A failed scan leaves no
+        files, and the other scans continue. An outcome is yielded once its results are written, which is after the next
+        scan was computed. Errors that are not a `CascadeError` are raised.
     """
     check_argument("reading", reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
     with ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, reading, overwrite=overwrite)) as scans:
@@ -176,7 +176,7 @@ def infer_files(
 def _read_ahead(
     jobs: Iterable[Job], reading: ScanOptions, *, overwrite: bool
 ) -> Generator[tuple[Job, ScanInBackground]]:
-    """Yield scans that are being read, and begin to read the next one meanwhile; each is closed behind its turn."""
+    """Yield scans that are being read, prefetching the next one. Each scan is closed after its turn."""
 
     def open_checked(job: Job) -> ScanReader:
         check_output(job, overwrite=overwrite)
@@ -206,7 +206,7 @@ def _attempt(work: Callable[[], Segmentation]) -> Segmentation | CascadeError:
 
 
 def _write(job: Job, found: Segmentation | CascadeError, turn: Stopwatch, *, overwrite: bool) -> Segmentation:
-    """Write all results of a scan or none."""
+    """Write all results of a scan, or none."""
     if isinstance(found, CascadeError):
         raise found
     stopwatch = Stopwatch()
@@ -236,7 +236,7 @@ def _jobs_in_folder(scans: Sequence[Path], folder: Path, pictures: bool) -> list
 
 
 def _is_file_name(output: Path) -> bool:
-    """Whether an output is meant as one mask file rather than as a folder."""
+    """Return whether an output is meant as one mask file rather than as a folder."""
     if output.is_dir():
         return False
     if output.suffix.lower() in _FOREIGN_SUFFIXES and not split_suffix(output.name)[1]:

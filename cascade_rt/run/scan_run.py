@@ -1,4 +1,4 @@
-"""One scan on its way through both stages."""
+"""Run both stages on one scan."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -41,17 +41,19 @@ def segment_voxels(
     *,
     keep_probabilities: bool = False,
 ) -> "ScanRun":
-    """Run both stages on voxels that belong to no file; all islands are kept, for the slices may not be neighbours.
+    """Run both stages on voxels that do not come from a file.
+
+    All islands are kept, because the slices may not be neighbours.
 
     Args:
         engines: Both stages.
-        config: The networks and the glue.
+        config: The networks and the glue between them.
         voxels: `[z, row, col]`, HU.
-        pixel_mm: Distance in mm between rows and columns; None: not known, slices are taken as they are.
+        pixel_mm: Distance in mm between rows and columns; None if unknown, in which case slices are not resampled.
         keep_probabilities: Also keep the probability maps of both stages.
 
     Raises:
-        EngineError: An engine returned something that is not a number.
+        EngineError: An engine returned an invalid value, such as NaN.
     """
     with engines.turns.take():
         run = ScanRun(engines, config, voxels.shape, pixel_mm, keep_probabilities=keep_probabilities)
@@ -60,21 +62,21 @@ def segment_voxels(
 
 
 class ScanRun:
-    """One scan on its way through the cascade.
+    """The run of one scan through the cascade.
 
-    Slices enter in blocks, through one block of memory that all of them use; crops wait in a queue until a batch of
-    equal size is full. So memory holds the scan, the mask and a few blocks, however many slices there are.
+    Slices are processed in blocks that share one buffer, and crops wait in a queue until a batch of equal size is full.
+    Memory therefore holds the scan, the mask and a few blocks, however many slices there are.
 
     Attributes:
         mask: `[z, row, col]`, labels.
         boxes: The crop of each slice that has one, in the scan's own pixels.
-        slices_without_organ: Slices that were searched, and in which stage 1 found nothing.
-        organ_prob: `[z, row, col]`, or None where it is not kept.
-        tumor_prob: `[z, row, col]`, 0 outside the crops, or None where it is not kept.
-        tumor_peaks: The largest probability in each run of tumor in the mask, slices in any order; empty where stage 2
-            looks for something else.
+        slices_without_organ: Number of searched slices in which stage 1 found nothing.
+        organ_prob: `[z, row, col]`, or None if not kept.
+        tumor_prob: `[z, row, col]`, 0 outside the crops, or None if not kept.
+        tumor_peaks: The largest probability in each run of tumor in the mask, slices in any order; empty if stage 2
+            does not look for tumors.
         search: Where stage 1 has looked.
-        working_grid: The pixels on which the networks see the slices, where these are not the scan's own.
+        working_grid: The pixel grid on which the networks see the slices, or None if it is the scan's own.
         stopwatch: Seconds of each step.
     """
 
@@ -88,14 +90,15 @@ class ScanRun:
         keep_probabilities: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> None:
-        """Make room for the mask of a scan.
+        """Allocate the mask of a scan.
 
         Args:
             engines: Both stages.
-            config: The networks and the glue.
-            shape: Slices, rows and columns.
-            pixel_mm: Distance in mm between rows and columns; None: not known, and taken for what was trained on.
-            keep_probabilities: Whether to keep those of both stages.
+            config: The networks and the glue between them.
+            shape: Number of slices, rows and columns.
+            pixel_mm: Distance in mm between rows and columns; None if unknown, in which case the spacing that the
+                networks were trained on is assumed.
+            keep_probabilities: Whether to keep the probability maps of both stages.
             stopwatch: Times the steps.
         """
         rows, cols = shape[1:]
@@ -121,7 +124,7 @@ class ScanRun:
 
     @property
     def probabilities(self) -> dict[Stage, npt.NDArray[np.float32]]:
-        """The map `[z, row, col]` of each stage; ValueError if they were not kept."""
+        """The probability map `[z, row, col]` of each stage. Raises ValueError if they were not kept."""
         if self.organ_prob is None or self.tumor_prob is None:
             raise ValueError("the probabilities were not kept")
         return {"stage1": self.organ_prob, "stage2": self.tumor_prob}
@@ -139,13 +142,13 @@ class ScanRun:
 
         Args:
             voxels: `[z, row, col]`, HU.
-            wait_for: Called with slices before they are looked at, for scans that are still being read.
-            head_first: Begin with the last slices, for scans that come that way round.
+            wait_for: Called with a range of slices before they are accessed, for scans that are still being read.
+            head_first: Begin with the last slices, for scans that are read in that order.
             on_slices: Called with the number of slices that stage 1 has just finished, or that are left out.
             search: Where stage 1 looks.
 
         Raises:
-            EngineError: An engine returned something that is not a number.
+            EngineError: An engine returned an invalid value, such as NaN.
         """
         self.search = SearchRecord(search.first_every)
         everything = range(len(voxels))
@@ -170,7 +173,7 @@ class ScanRun:
                 self._find_tumor(batch)
 
     def _search_slices(self, pixels: "_Frame", *, head_first: bool) -> Sequence[int]:
-        """Look at every so-manieth slice, segment those with organ, and return the slices that are still to do."""
+        """Run stage 1 on every k-th slice, segment those with organ, and return the slices still to be processed."""
         count, every = len(pixels.voxels), self.search.first_every
         found: list[int] = []
         for block in _blocks(first_slices(count, every), self._slices_at_once, head_first=head_first):
@@ -183,10 +186,10 @@ class ScanRun:
         return sorted(set(wanted) - set(found))
 
     def _segment_slices(self, pixels: "_Frame", indices: Sequence[int], *, organ_only: bool = False) -> list[int]:
-        """Run stage 1 on some slices, and stage 2 on the crops that are complete by now.
+        """Run stage 1 on some slices, and stage 2 on each batch of crops that becomes full.
 
         Returns:
-            The slices with organ. With `organ_only` nothing is made of the others.
+            The slices with organ. With `organ_only`, slices without organ are ignored.
         """
         with self.stopwatch.step("load"):
             pixels.wait_for(indices)
@@ -215,13 +218,13 @@ class ScanRun:
         with self.stopwatch.step("paste"):
             frame, prob = self._pixels.place(prob[: frame.height, : frame.width], frame)
             if self._paints_organ:
-                # The label of the organ is 1, which is what True is in memory: no array between the two.
+                # The organ label is 1, which is also True in memory, so no temporary array is needed.
                 binarize(prob, out=self.mask[index][frame.slices].view(np.bool_))
             if self.organ_prob is not None:
                 self.organ_prob[index][frame.slices] = prob
 
     def _cut(self, number: int, index: int, row_max: Array, col_max: Array, frame: Box) -> CropBatch[Any] | None:
-        """Queue the crop of a slice, where it has one, and return the batch that is complete with it."""
+        """Queue the crop of a slice, if it has one, and return the batch if this crop fills it."""
         with self.stopwatch.step("crop"):
             box = plan_box(row_max, col_max, self._config.crop)
             if box is None:
@@ -233,7 +236,7 @@ class ScanRun:
 
     def _find_tumor(self, batch: CropBatch[Any]) -> None:
         with self.stopwatch.step("stage2"):
-            # A lesion's score is a probability.
+            # The score of a lesion needs probabilities, so masks are not enough when stage 2 looks for tumors.
             masks = self.tumor_prob is None and not self._pixels.resampled and not self._finds_tumor
             tumor = self._stages.find_tumor(batch.crops, masks=masks)[:, 0]
         with self.stopwatch.step("paste"):
@@ -250,7 +253,7 @@ class ScanRun:
 
 
 class _Frame:
-    """The part of each slice that is searched, and the one block of memory that it enters stage 1 through."""
+    """The part of each slice that is searched, and the buffer that holds the input of stage 1."""
 
     def __init__(
         self,
@@ -271,13 +274,13 @@ class _Frame:
         self.needs_probabilities = pixels.resampled or self._block.shape[2:] != frame.size
 
     def wait_for(self, indices: Sequence[int]) -> None:
-        """Return when these slices are there."""
+        """Block until these slices have been read."""
         self._wait_for(slice(min(indices), max(indices) + 1))
 
     def stage1_input(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
-        """Make stage-1 input `[slice, 1, row, col]` of some slices; valid until the next call.
+        """Return the stage-1 input `[slice, 1, row, col]` of some slices, valid until the next call.
 
-        Padded below and to the right to sides that the networks take.
+        It is padded at the bottom and right to sides that the networks accept.
         """
         for number, index in enumerate(indices):
             seen = self._pixels.read(self.voxels[index], self.frame)
@@ -286,17 +289,17 @@ class _Frame:
 
 
 def _maxima(organ: Mapping[str, Array], number: int, size: tuple[int, int]) -> tuple[Array, Array]:
-    """Maxima of each row and each column of an image, without its padding."""
+    """Return the maxima of each row and each column of an image without its padding."""
     row_max, col_max = organ["row_max"][number], organ["col_max"][number]
     rows, cols = size
     if (len(row_max), len(col_max)) == size:
         return row_max, col_max
-    # The maxima have seen the padding, where a false positive would stretch the box.
+    # The engine's maxima include the padding, where a false positive would stretch the box.
     inside = organ["organ_prob"][number, 0, :rows, :cols]
     return inside.max(axis=1), inside.max(axis=0)
 
 
 def _blocks(indices: Sequence[int], length: int, *, head_first: bool) -> Iterator[Sequence[int]]:
-    """Cut slices into blocks, the same ones from either end."""
+    """Split slices into blocks; `head_first` reverses their order but not the blocks themselves."""
     starts = range(0, len(indices), length)
     return (indices[first : first + length] for first in (reversed(starts) if head_first else starts))

@@ -1,1 +1,1 @@
-"""Scans as they are read: files, headers, checks, the canonical grid."""
+"""Reading scans: files, headers, checks and the canonical grid."""

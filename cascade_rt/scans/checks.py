@@ -1,7 +1,7 @@
-"""Whether the numbers of a scan are those of a CT of a body in Hounsfield units, and its geometry that of a scanner.
+"""Check that the values of a scan are those of a body CT in Hounsfield units, and that its geometry is plausible.
 
-Numbers are judged by shares of a regular sample of the voxels, never by the lowest or the highest one: a single voxel
-may be anything, and so may what a scanner or a program pads slices with. All padding lies below what is dense.
+Values are judged by their shares in a regular sample of the voxels, never by the minimum or maximum: a single voxel may
+have any value, and so may the padding added by scanners and programs. All padding lies below the dense range.
 """
 
 import math
@@ -16,29 +16,29 @@ from cascade_rt.scans.nifti.gate import RejectedFile
 
 _SAMPLE = 1 << 20
 _DENSE_HU = -500
-"""What lies above is body, or the table under it."""
+"""Voxels above this are dense: body or table."""
 _LEAST_BODY = 0.01
 _FEW = 1e-3
-"""So small a share of the voxels says nothing about the others."""
+"""A share of the voxels up to this size is ignored, because it says nothing about the others."""
 _BELOW_WATER_HU = -10
 _HIGHEST_8_BIT = 255
 _HIGHEST_NORMALISED = 1.5
 _AIR_BELOW_HU = -700
 _SOFT_TISSUE_HU = (-150, 100)
 _LEAST_SOFT_TISSUE = 0.45
-"""Of what is dense. Scans of abdomens have 0.6 or more."""
+"""As a share of the dense voxels. Abdominal scans have 0.6 or more."""
 _WATER_TO_ORGANS_HU = (-10, 100)
 _LEAST_WATER_TO_ORGANS = 0.08
-"""Of what is dense. Scans of abdomens have 0.12 or more."""
+"""As a share of the dense voxels. Abdominal scans have 0.12 or more."""
 _CT_OFFSET = 1024
 _MOST_DENSE_BONE = 0.05
-"""The most of what is dense that may lie where soft tissue would lie 1024 too high. Scans of abdomens have 0.001."""
+"""Largest share of the dense voxels in the soft-tissue range shifted up by 1024. Abdominal scans have 0.001."""
 _THICK_MM = 10.0
 _THIN_MM = 0.2
 _PLAUSIBLE_PIXEL_MM = (0.2, 10.0)
 _SMALL_PIXELS = 32
 _MOST_DEGREES_TURNED = 20.0
-"""Patients lie on their backs. Of one scan turned, Dice is 0.82 upright, 0.76 here and 0.67 at 44 degrees."""
+"""Patients lie supine. For one rotated scan, Dice is 0.82 upright, 0.76 at this angle and 0.67 at 44 degrees."""
 
 _Sample = npt.NDArray[np.int16]
 
@@ -51,17 +51,17 @@ def check_content(
     filled: bool = False,
     padded: bool = False,
 ) -> tuple[InputWarning, ...]:
-    """Judge the voxels `[z, row, col]` of a scan, HU; returns what is doubtful.
+    """Judge the voxels of a scan, and return the warnings about them.
 
     Args:
-        voxels: All of them.
-        seen: The lowest and the highest of them before they were rounded.
-        assume_hu: The user vouches for them; nothing is judged.
-        filled: Some became air that held no value, or one that no scan has; only the others say anything.
-        padded: Many of those were padding lower than any number of a scan, which is believed only of a CT.
+        voxels: All voxels `[z, row, col]`, HU.
+        seen: The lowest and the highest value before rounding.
+        assume_hu: The user vouches for the values, so nothing is judged.
+        filled: Some voxels had no value, or one that no scan has, and were replaced with air. Only the rest are judged.
+        padded: Many of the replaced voxels were padding below any value of a scan, which is accepted only in a CT.
 
     Raises:
-        RejectedFile: There is no body in the scan, or its numbers are not Hounsfield units.
+        RejectedFile: There is no body in the scan, or its values are not Hounsfield units.
     """
     if assume_hu:
         return ()
@@ -73,7 +73,7 @@ def check_content(
     _check_scale(sample, dense, seen)
     doubt = _doubt_of_scale(sample, dense)
     if padded and doubt is None and not _is_share(sample < _AIR_BELOW_HU):
-        # The background of a magnetic resonance image may pass for soft tissue; a scan of a body holds gas.
+        # The background of an MR image may pass for soft tissue, but a CT of a body contains gas.
         doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
     if padded and doubt is not None:
         sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
@@ -96,7 +96,7 @@ def _check_body(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> N
 
 
 def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> None:
-    """Refuse what is windowed, normalised or attenuation."""
+    """Refuse values that are windowed, normalized or attenuation coefficients."""
     normalised = not _is_share(dense > _HIGHEST_NORMALISED)
     bytes_alone = not _is_share((sample < 0) | (sample > _HIGHEST_8_BIT))
     if normalised or bytes_alone:
@@ -126,7 +126,7 @@ def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:
 
 
 def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
-    """Return what is doubtful about the geometry of a scan, which is segmented all the same."""
+    """Return warnings about the geometry of a scan. The scan is segmented regardless."""
     warnings = []
     z_mm, *pixel_mm = grid.spacing_mm
     if z_mm > _THICK_MM:
@@ -150,13 +150,13 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
 
 
 def _degrees_turned(grid: CanonicalGrid) -> float:
-    """The angle between the rows of the slices and the patient's left and right, seen from above."""
+    """Return the angle between the rows of the slices and the patient's left-right axis, in the axial plane."""
     to_left, to_posterior = grid.affine[:2, 2]
     return math.degrees(math.atan2(abs(to_posterior), abs(to_left)))
 
 
 def _sample(voxels: npt.NDArray[np.int16]) -> _Sample:
-    """Every voxel of a small scan, and about a million, evenly spread, of a large one."""
+    """Return all voxels of a small scan, or about a million evenly spaced voxels of a large one."""
     step = max(1, round((voxels.size / _SAMPLE) ** (1 / 3)))
     return voxels[::step, ::step, ::step]
 
@@ -166,5 +166,5 @@ def _share(sample: _Sample, low: int, high: int) -> float:
 
 
 def _is_share(which: npt.NDArray[np.bool_]) -> bool:
-    """Whether more than a few voxels are such."""
+    """Return whether the selected voxels are more than a negligible share (see `_FEW`)."""
     return bool(np.count_nonzero(which) > _FEW * which.size)

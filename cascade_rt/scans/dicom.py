@@ -1,7 +1,7 @@
-"""A CT series in DICOM files, read into the canonical frame, or refused with one sentence.
+"""Read a CT series from DICOM files into the canonical frame, or refuse it with a one-sentence error.
 
-What a reader that only stacks files would get wrong without a word is checked here: a slice that is missing, there
-twice or from another series, a tilted gantry, slices each with a rescale of their own. Needs pydicom.
+This module handles what a reader that merely stacks files would silently get wrong: missing slices, duplicates, slices
+from another series, a tilted gantry, and a different rescale in each slice. Needs pydicom.
 """
 
 import logging
@@ -35,14 +35,14 @@ _log = logging.getLogger(__name__)
 _Vector = tuple[float, float, float]
 
 _SPACING_TOLERANCE = 0.01
-"""How far a slice may lie from its place between the first and the last, as a part of the distance of two."""
+"""How far a slice may lie from its place between the first and the last, as a fraction of the slice spacing."""
 _ROUNDING_MM = 0.1
-"""How far along each axis it may lie in any case: as far as positions with one decimal do, of it and of the ends."""
+"""Always tolerated deviation along each axis, from rounding the positions of slice and end slices to one decimal."""
 _MOST_UNEVEN = 0.25
-"""How far it may never lie, as a part of the distance of two: with less than that, a missing one would not show."""
+"""Upper bound on that tolerance, as a fraction of the slice spacing, so that a missing slice is never hidden."""
 _FLOAT_MM = 1e-6
 _DRIFT_TOLERANCE = 0.1
-"""How far a slice may lie beside the normal through the first one, in pixels."""
+"""How far a slice may lie off the normal through the first slice, in pixels."""
 _DIRECTION_TOLERANCE = 1e-3
 _TAGS = (
     *("Modality", "ImageType", "SeriesInstanceUID", "InstanceNumber", "SamplesPerPixel", "NumberOfFrames"),
@@ -53,12 +53,12 @@ _MODALITIES = {
     name: name for name in ("MR", "PT", "NM", "US", "CR", "DX", "XA", "SEG", "SR", "PR", "KO", "OT", "SC", "REG", "DOC")
 } | {"RTSTRUCT": "RTSTRUCT", "RTPLAN": "RTPLAN", "RTDOSE": "RTDOSE", "RTIMAGE": "RTIMAGE"}
 _FIRST_TYPES = (b"UL", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"OB")
-"""Types of the first elements of groups 2 and 8."""
+"""Value representations (VR) of the first elements of groups 2 and 8."""
 _HEAD_BYTES = 132
 _DIRECTORY = "1.2.840.10008.1.3.10"
-"""The class of a DICOMDIR, which lists the files of a medium and is no image."""
+"""SOP class UID of a DICOMDIR, which lists the files on a medium and is not an image."""
 _LONGEST_FIRST = 64
-"""Bytes of one of them: a name or a date."""
+"""Maximum length in bytes of such a first element, which is a name or a date."""
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "pylibjpeg-libjpeg",
     "1.2.840.10008.1.2.4.51": "pylibjpeg-libjpeg",
@@ -67,22 +67,22 @@ _CODECS = {
     "1.2.840.10008.1.2.4.80": "pyjpegls",
     "1.2.840.10008.1.2.4.81": "pyjpegls",
 }
-"""What decodes a transfer syntax that the extra `dicom` does not; JPEG 2000, deflate and RLE it does."""
+"""Packages that decode transfer syntaxes not covered by the `dicom` extra, which has JPEG 2000, deflate and RLE."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """The header of one file, as far as it places the pixels."""
+    """The header fields of one file that place and scale its pixels."""
 
     path: Path
     number: int | None
     position: _Vector
-    """World mm (LPS+) of the middle of the first pixel."""
+    """The center of the first pixel in world mm (LPS+)."""
     row_direction: _Vector
-    """The way along a row, toward higher columns; a unit vector (LPS+)."""
+    """The direction along a row, toward higher columns; a unit vector (LPS+)."""
     column_direction: _Vector
     pixel_mm: tuple[float, float]
-    """Distance of rows, and of columns."""
+    """The distance between rows, and between columns."""
     shape: tuple[int, int]
     """Rows and columns."""
     rescale: tuple[float, float]
@@ -94,7 +94,7 @@ class _Slice:
 
     @property
     def height_mm(self) -> float:
-        """Where the slice lies along its normal."""
+        """The position of the slice along its normal."""
         return float(np.dot(self.position, self.normal))
 
     def __str__(self) -> str:
@@ -104,11 +104,11 @@ class _Slice:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One CT series whose geometry has been checked; its pixels are still in their files."""
+    """One CT series whose geometry has been checked and whose pixels have not been read yet."""
 
     folder: Path
     slices: tuple[_Slice, ...]
-    """In order along their normal, each place once."""
+    """Sorted along their normal, one slice per position."""
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
@@ -123,22 +123,22 @@ class Series:
 
     @property
     def grid(self) -> CanonicalGrid:
-        """Where the voxels lie in the canonical frame."""
+        """The grid of the voxels in the canonical frame."""
         rows, columns = self.slices[0].shape
         return CanonicalGrid.from_source((columns, rows, len(self.slices)), self.affine)
 
 
 def find_series(folder: str | os.PathLike[str]) -> Series:
-    """Find the one CT series in a folder and the folders below it, reading headers only.
+    """Find the only CT series in a folder and its subfolders, from the headers.
 
-    Localisers, files of other modalities and files that are not DICOM are passed over, but not what may be a damaged
-    slice. Of files with the same place and the same pixels one is taken.
+    Localizers, files of other modalities and files that are not DICOM are skipped, but a file that may be a damaged
+    slice is an error. Pixels are read only to compare slices at the same position; of identical ones, one is kept.
 
     Raises:
-        InputError: There is no CT series or more than one; slices are missing, tilted, unevenly spaced, of several
-            sizes or orientations, or two different ones are at one place; a header is damaged or incomplete; a file
+        InputError: There is no CT series or more than one. Slices are missing, tilted, unevenly spaced, of different
+            sizes or orientations, or two different slices share a position. A header is damaged or incomplete. A file
             beside the slices may be one of them and is not readable.
-        BackendUnavailableError: pydicom, or what decodes the pixels, is not installed.
+        BackendUnavailableError: pydicom, or a decoder for the pixels, is not installed.
     """
     root = Path(folder)
     slices = _only_ct_series(root)
@@ -153,18 +153,18 @@ def find_series(folder: str | os.PathLike[str]) -> Series:
 
 
 def read_series(series: Series, name: str | None = None, *, assume_hu: bool = False) -> Volume:
-    """Read the pixels of a series as Hounsfield units, each slice with its own slope and intercept.
+    """Read the pixels of a series as Hounsfield units, applying each slice's own slope and intercept.
 
     Args:
-        series: What `find_series` found.
-        name: What messages and reports call the scan; None: the name of its folder.
-        assume_hu: As in `ScanOptions`.
+        series: The result of `find_series`.
+        name: The name of the scan in messages and reports. None uses the name of its folder.
+        assume_hu: See `ScanOptions`.
 
     Returns:
-        The volume, with what is doubtful about its numbers and its geometry, as of a NIfTI file.
+        The volume, with the same warnings about its values and geometry as for a NIfTI file.
 
     Raises:
-        InputError: A file is damaged, or the numbers are not those of a CT scan.
+        InputError: A file is damaged, or the values are not those of a CT scan.
     """
     _log.info("reading %d slices of %s", len(series.slices), series.folder)
     rows, columns = series.slices[0].shape
@@ -194,16 +194,16 @@ def _doubts_of_rescale(series: Series) -> tuple[InputWarning, ...]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says of itself that it is DICOM.
+    """Return whether the first bytes of a file identify it as DICOM.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     return _starts_dicom(_head(path))
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file, which tell what it is."""
+    """Read the first bytes of a file, which identify its format."""
     try:
         with open_plain_file(path, follow_links=True) as file:
             return file.read(_HEAD_BYTES)
@@ -214,10 +214,10 @@ def _head(path: Path) -> bytes:
 
 
 def _starts_dicom(head: bytes) -> bool:
-    """Whether a file of these first 132 bytes is DICOM, with its mark, or without it and its preamble, as older ones.
+    """Return whether the first 132 bytes of a file are those of DICOM.
 
-    Without them it begins with an element of group 2 or 8, of which explicit ones name a type of two letters, and
-    implicit ones a length, which in those groups is short.
+    Older files lack the preamble and the DICM prefix. They begin with an element of group 2 or 8: with explicit VR it
+    names a VR of two letters, with implicit VR a length, which is short in these groups.
     """
     if head[128:] == b"DICM":
         return True
@@ -253,7 +253,7 @@ def _only_ct_series(root: Path) -> list[_Slice]:
         found = f"only {', '.join(sorted(others))}" if others else "no DICOM file"
         raise InputError(f"{root}: holds no CT series, {found}; name the folder of one CT series")
     if len(series) > 1:
-        # Their folders are not named, which often are called after the patient.
+        # The folders are not named in the message, because they are often named after the patient.
         sizes = " and ".join(str(len(found)) for found in series.values())
         raise InputError(f"{root}: holds {len(series)} CT series, of {sizes} slices; keep one of them there")
     return next(iter(series.values()))
@@ -275,19 +275,19 @@ def _dicom_files(root: Path) -> Iterator[Path]:
 
 
 def _ending(path: Path) -> str:
-    """How the name ends; a number there is none, for such are the names of slices."""
+    """Return the lower-case suffix of a name, or "" if it has no letters, because slice names may end in numbers."""
     ending = path.suffix.lower()
     return ending if any(map(str.isalpha, ending)) else ""
 
 
 def _is_text(path: Path, head: bytes) -> bool:
-    """Whether a file that is named as slices are is a text beside them, such as a licence."""
+    """Return whether a file that is named like a slice is only a text file, such as a license."""
     is_named_dicom = _ending(path) == ".dcm"
     return bool(head) and not is_named_dicom and not any(byte < 32 and byte not in b"\t\n\f\r" for byte in head)
 
 
 def _modality(path: Path, header: Any) -> str:
-    """The modality of a file; InputError where it does not say it, as copies that end too early do not."""
+    """Return the modality of a file. Raises InputError if it is missing, as in truncated copies."""
     if header.get("Modality"):
         return str(header.Modality)
     if path.name.upper() == "DICOMDIR" or header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
@@ -296,7 +296,7 @@ def _modality(path: Path, header: Any) -> str:
 
 
 def _parse_slice(path: Path, header: Any) -> _Slice:
-    """Take from a header what places the pixels; InputError where it is missing or makes no sense."""
+    """Parse the fields that place and scale the pixels. Raises InputError if any is missing or invalid."""
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
         if header.get(tag) in (None, ""):
             raise InputError(f"{path}: has no {tag}, which places the slice; export the series again")
@@ -352,7 +352,7 @@ def _check_alike(first: _Slice, other: _Slice) -> None:
 
 
 def _without_duplicates(slices: Sequence[_Slice]) -> list[_Slice]:
-    """Keep one slice of each place; InputError where two at one place differ."""
+    """Keep one slice per position. Raises InputError if two slices at one position differ."""
     kept = [slices[0]]
     for entry in slices[1:]:
         if not np.allclose(entry.position, kept[-1].position, rtol=0, atol=1e-3):
@@ -366,7 +366,7 @@ def _without_duplicates(slices: Sequence[_Slice]) -> list[_Slice]:
 
 
 def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
-    """Refuse slices that are not stacked along their normal: their rows and columns would be sheared."""
+    """Refuse slices that are not stacked along their normal, because the volume would be sheared."""
     first, last = slices[0], slices[-1]
     heights = np.array([entry.height_mm for entry in slices]) - first.height_mm
     beside = np.subtract([entry.position for entry in slices], first.position) - heights[:, None] * first.normal
@@ -380,10 +380,10 @@ def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
 
 
 def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
-    """Refuse slices that are missing, or that do not lie at even distances along their normal.
+    """Refuse a series with missing slices, or with slices unevenly spaced along their normal.
 
-    Each is held against its place on the straight line, not against the one before it: of positions that were rounded
-    every second distance is another, and no slice is out of its place.
+    Each slice is compared with its place on the line from the first to the last slice, not with its predecessor. When
+    positions are rounded, the steps alternate although no slice is out of place.
     """
     heights = np.array([entry.height_mm for entry in slices])
     steps = np.diff(heights)
@@ -391,7 +391,7 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
     spacing = float(heights[-1] - heights[0]) / max(1, int(places[-1]))
     off = np.abs(heights - heights[0] - places * spacing)
     rounding = min(_ROUNDING_MM * float(np.abs(slices[0].normal).sum()), _MOST_UNEVEN * spacing)
-    # A float has no 0.1.
+    # 0.1 has no exact float representation.
     if (np.diff(places) < 1).any() or off.max() > max(_SPACING_TOLERANCE * spacing, rounding) + _FLOAT_MM:
         raise InputError(
             f"{root}: slices lie {steps.min():.3g} to {steps.max():.3g} mm apart; "
@@ -411,7 +411,7 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
 
 
 def _read_hu(entry: _Slice) -> npt.NDArray[np.float64]:
-    """Read one slice `[row, col]` in Hounsfield units, however high or low."""
+    """Read one slice `[row, col]` in Hounsfield units, rounded but not clipped."""
     with _as_sentences(entry.path):
         stored = _read_dataset(entry.path).pixel_array
     if stored.shape != entry.shape:
@@ -422,7 +422,7 @@ def _read_hu(entry: _Slice) -> npt.NDArray[np.float64]:
 
 
 def _read_dataset(path: Path, **options: Any) -> Any:
-    """Read a file, also one without the preamble, whose first element then says in which of two ways it is written."""
+    """Read a file. Without a preamble, the transfer syntax is inferred from the encoding of the first element."""
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     dataset = _import_pydicom().dcmread(path, force=True, **options)
@@ -433,7 +433,7 @@ def _read_dataset(path: Path, **options: Any) -> Any:
 
 
 def _check_codec(path: Path, header: Any) -> None:
-    """Refuse pixels that nothing installed here decodes."""
+    """Refuse pixels for which no decoder is installed."""
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.file_meta.get("TransferSyntaxUID")
@@ -453,7 +453,7 @@ def _check_codec(path: Path, header: Any) -> None:
 
 @contextmanager
 def _as_sentences(path: Path) -> Iterator[None]:
-    """Turn what pydicom raises on a bad file into one sentence, and keep its warnings to itself."""
+    """Turn the errors pydicom raises on a bad file into a one-sentence InputError, and suppress its warnings."""
     import pydicom.errors
 
     kinds = (pydicom.errors.InvalidDicomError, EOFError, ValueError, TypeError, AttributeError, KeyError)
@@ -462,7 +462,7 @@ def _as_sentences(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (*kinds, NotImplementedError, RuntimeError, OSError) as error:
-        # What pydicom says quotes the file, and so may name the patient; what the system says does not.
+        # Messages from pydicom quote the file and may name the patient. Those of the operating system do not.
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise InputError(f"{path}: is damaged or cannot be decoded{reason}; copy it again") from error
 

@@ -1,7 +1,7 @@
-"""Where voxels lie: on the grid of the input's own file, and in the canonical frame.
+"""Voxel grids: the grid of the input file, and the canonical frame.
 
 The canonical frame is `[z, row, col]`: z toward superior, row toward posterior, col toward the patient's left, like the
-pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations.
+pixels of axial DICOM slices. A file may store its axes in any of 48 orientations.
 """
 
 from collections.abc import Mapping
@@ -26,69 +26,69 @@ Affine = npt.NDArray[np.float64]
 
 _LPS = axcodes2ornt(("L", "P", "S"))
 _SUPERIOR = 2
-# How far the corners of a label's grid may lie from those of its scan, as a part of the smallest spacing.
+# How far the corners of a label's grid may lie from those of its scan, as a fraction of the smallest spacing.
 _GRID_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class SourceGrid:
-    """The grid of the input, as it was: all that is needed to write a mask back on it."""
+    """The original grid of the input: everything needed to write a mask back on it."""
 
     shape: tuple[int, int, int]
-    """Voxels along the input's own axes `[i, j, k]`."""
+    """Number of voxels along the input's axes `[i, j, k]`."""
     affine: Affine
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
     orientation: npt.NDArray[np.float64]
-    """3x2, nibabel's orientation of the input's axes: for each the world axis it runs along, and 1 or -1."""
+    """3x2, the input's axes as a nibabel orientation: for each axis, the world axis it runs along, and 1 or -1."""
     geometry: Mapping[str, npt.NDArray[Any]]
-    """The NIfTI header fields that place the voxels in the world, verbatim: pixdim, units, sform, qform and codes."""
+    """The NIfTI header fields that place the voxels in the world: pixdim, units, sform, qform and their codes."""
 
     @property
     def assumed_orientation(self) -> str | None:
-        """Where the axes run to, such as `LPS`, where the file does not say it and it was assumed; otherwise None."""
+        """The axis directions, such as `LPS`, if the file does not state them and they were assumed; otherwise None."""
         if any(int(self.geometry[code]) for code in ("sform_code", "qform_code")):
             return None
         return "".join(ornt2axcodes(self.orientation))
 
     @classmethod
     def of(cls, shape: tuple[int, int, int], affine: Affine, geometry: Mapping[str, npt.NDArray[Any]]) -> "SourceGrid":
-        """Take the orientation from the affine."""
+        """Make a grid whose orientation is derived from the affine."""
         return cls(shape, affine, io_orientation(affine), geometry)
 
     def to_canonical(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return `[i, j, k]` as `[z, row, col]`: a view."""
+        """Return a view of `[i, j, k]` as `[z, row, col]`."""
         return np.asarray(apply_orientation(array, ornt_transform(self.orientation, _LPS)).T)
 
     def from_canonical(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return `[z, row, col]` as `[i, j, k]`: a view."""
+        """Return a view of `[z, row, col]` as `[i, j, k]`."""
         return np.asarray(apply_orientation(array.T, ornt_transform(_LPS, self.orientation)))
 
     @property
     def slab_direction(self) -> int:
-        """1 or -1 where the slowest axis k runs to superior or inferior, so that a slab is a slice; otherwise 0."""
+        """1 or -1 if the slowest axis k runs toward superior or inferior, so that a slab is a slice; otherwise 0."""
         axis, sign = self.orientation[2]
         return int(sign) if axis == _SUPERIOR else 0
 
 
 @dataclass(frozen=True, eq=False)
 class CanonicalGrid:
-    """Where the voxels of a scan or its labels lie, in the canonical frame."""
+    """The grid of a scan or of its labels in the canonical frame."""
 
     shape: tuple[int, ...]
-    """Voxels along `[z, row, col]`."""
+    """Number of voxels along `[z, row, col]`."""
     affine: Affine
     """4x4, from the index (z, row, col) to world mm (RAS+)."""
     assumed_orientation: str | None = None
-    """Where the axes of the file were assumed to run to (see `SourceGrid`)."""
+    """The assumed axis directions of the file, or None (see `SourceGrid`)."""
 
     @classmethod
     def of(cls, grid: SourceGrid) -> "CanonicalGrid":
-        """The same grid in the canonical frame."""
+        """Return the same grid in the canonical frame."""
         return replace(cls.from_source(grid.shape, grid.affine), assumed_orientation=grid.assumed_orientation)
 
     @classmethod
     def from_source(cls, shape: tuple[int, ...], affine: Affine) -> "CanonicalGrid":
-        """Turn the shape `[i, j, k]` and the affine of a file into those of `[z, row, col]`."""
+        """Convert the shape `[i, j, k]` and the affine of a file to those of `[z, row, col]`."""
         to_lps = ornt_transform(io_orientation(affine), _LPS)
         lps_affine: Affine = affine @ inv_ornt_aff(to_lps, shape)
         z, row, col = (shape[int(axis)] for axis in np.argsort(to_lps[:, 0])[::-1])
@@ -96,13 +96,13 @@ class CanonicalGrid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance in mm between neighbours along z, row and col."""
+        """The distance in mm between neighbors along z, row and col."""
         z, row, col = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(z), float(row), float(col)
 
 
 def check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
-    """Raise InputError where labels, called `shown`, do not lie on the grid of their scan."""
+    """Raise InputError if labels, named `shown` in the message, do not lie on the grid of their scan."""
     if labels.shape != scan.shape:
         sentence = f"{labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan"
         raise InputError(f"{shown}: {sentence}", code="E_GRID")

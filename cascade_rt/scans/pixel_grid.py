@@ -1,8 +1,8 @@
-"""Pixels of the size that the networks were trained on: which scans are resampled to them in plane, and how.
+"""Resample scans in plane to the pixel size that the networks were trained on.
 
-A network knows organs by their size in pixels. Where a bundle says which pixels it was trained on, a scan with others
-is brought to the middle of those before stage 1, and its probabilities are brought back before they become labels.
-Slices are never resampled along z: the networks see one at a time.
+A network recognizes organs by their size in pixels. If a bundle states the pixel sizes it was trained on, a scan with
+other pixels is resampled to the middle of that range before stage 1, and the probabilities are resampled back before
+they become labels. Scans are never resampled along z, because the networks see one slice at a time.
 """
 
 import math
@@ -13,47 +13,46 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.config import Target
+from cascade_rt.common.labels import Target
 from cascade_rt.errors import InputError, InputWarning
 from cascade_rt.models.crop import Box
 
 Array = npt.NDArray[Any]
 Range = tuple[float, float]
-"""Shortest and longest side in mm."""
+"""The shortest and the longest side in mm."""
 
 TOLERANCE = 0.02
-"""By what share pixels may be other than square, or outside the range, and are still taken as they are: headers round,
-and so do whole numbers of pixels."""
+"""Relative deviation from square, or from the trained range, up to which pixels are not resampled. Headers are rounded,
+and so are pixel counts."""
 LARGEST_ANGLE_DEG = 20.0
-"""How far slices may lean from axial."""
+"""How far slices may be tilted from axial."""
 LARGEST_AREA = 2.0
-"""How many times the area of a pixel that it is resampled to a coarser one may have, where tumors are looked for
-(docs/decisions/0020)."""
+"""Largest ratio of the pixel areas before and after resampling for the target tumor (docs/decisions/0020)."""
 LONGEST_SIDE = 4.0
-"""How many times the side of a pixel that it is resampled to that of a coarser one may be, where the pancreas is."""
+"""Largest ratio of the pixel sides before and after resampling for the target organ (the pancreas)."""
 _LOBES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PixelGrid:
-    """The pixels of a slice."""
+    """The pixel grid of a slice."""
 
     shape: tuple[int, int]
     """Rows and columns."""
     pixel_mm: tuple[float, float]
-    """Distance in mm between neighbours along row and col."""
+    """The distance in mm between neighbors along row and col."""
 
 
 def working_grid(own: PixelGrid, trained_mm: tuple[float, float] | None) -> PixelGrid | None:
-    """Return the grid to which slices are resampled, or None where they are taken as they are.
+    """Return the grid to which slices are resampled, or None if they are used as they are.
 
-    Its pixels are square, and lie in the middle of the range: its ends are the rarest pixels in training, on which
-    networks are at their worst. It covers the same field; as that takes whole pixels, their sides are not quite those
-    meant.
+    The pixels are square and in the middle of the trained range, because sizes at its ends are the rarest in training
+    and networks perform worst on them. The grid covers the same field of view with a whole number of pixels, so the
+    actual sides deviate slightly from the intended one.
 
     Args:
-        own: The scan's own grid.
-        trained_mm: The shortest and the longest side that the networks were trained on; None: not known.
+        own: The grid of the scan.
+        trained_mm: The shortest and the longest side that the networks were trained on, or None if unknown.
     """
     if trained_mm is None:
         return None
@@ -67,29 +66,29 @@ def working_grid(own: PixelGrid, trained_mm: tuple[float, float] | None) -> Pixe
 
 
 def middle_mm(trained_mm: tuple[float, float]) -> float:
-    """The side of the pixels to which slices are resampled: as many times the shortest as the longest is of it."""
+    """Return the side in mm of the pixels to which slices are resampled: the geometric mean of the trained range."""
     return math.sqrt(trained_mm[0] * trained_mm[1])
 
 
 def in_range(pixel_mm: tuple[float, float], trained_mm: tuple[float, float]) -> bool:
-    """Whether both sides of pixels lie within what was trained on, but for the tolerance."""
+    """Return whether both sides of the pixels lie within the trained range, up to the tolerance."""
     shortest, longest = trained_mm
     return shortest <= min(pixel_mm) * (1 + TOLERANCE) and max(pixel_mm) <= longest * (1 + TOLERANCE)
 
 
 def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: Range | None, target: Target) -> None:
-    """Refuse a scan whose slices cannot be made to look like those trained on.
+    """Refuse a scan whose slices cannot be resampled to look like the training data.
 
     Args:
-        name: What the message calls the scan.
+        name: The name of the scan in the message.
         affine: 4x4, from the canonical index (z, row, col) to world mm (RAS+).
-        own: The scan's own grid.
-        trained_mm: As of `working_grid`; None: nothing is refused.
-        target: What stage 2 looks for. Coarse pixels lose tumors long before they lose the pancreas.
+        own: The grid of the scan.
+        trained_mm: See `working_grid`. If None, nothing is refused.
+        target: What stage 2 segments. Coarse pixels lose tumors long before they lose the pancreas.
 
     Raises:
-        InputError: Its slices lean too far from axial (`E_NOT_AXIAL`), or its pixels are too coarse on one side, as in
-            a coronal reformat, or on both (`E_COARSE`).
+        InputError: The slices are tilted too far from axial (`E_NOT_AXIAL`), or the pixels are too coarse along one
+            axis, as in a coronal reformat, or along both (`E_COARSE`).
     """
     if trained_mm is None:
         return
@@ -109,13 +108,13 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: Range | N
 
 
 def _is_too_coarse(pixel_mm: tuple[float, float], side_mm: float, target: Target) -> bool:
-    """Whether too many pixels of a side are interpolated from one; a finer side than that counts as that."""
+    """Return whether too many pixels of side `side_mm` come from one pixel. A shorter side counts as `side_mm`."""
     row, col = (max(1.0, length / side_mm) for length in pixel_mm)
     return row * col > LARGEST_AREA if target == "tumor" else max(row, col) > LONGEST_SIDE
 
 
 def degrees_from_axial(affine: Array) -> float:
-    """How far the plane of the slices leans from the axial one.
+    """Return the angle between the plane of the slices and the axial plane, in degrees.
 
     Args:
         affine: 4x4, from the canonical index (z, row, col) to world mm (RAS+).
@@ -125,7 +124,7 @@ def degrees_from_axial(affine: Array) -> float:
 
 
 def resampled_warning(own_mm: tuple[float, float], working: PixelGrid, trained_mm: tuple[float, float]) -> InputWarning:
-    """Say that a scan was resampled, from pixels of which size, to what and why."""
+    """Return the warning that a scan was resampled, with the pixel sizes before and after, and the reason."""
     return InputWarning(
         "W_RESAMPLED",
         f"its pixels measure {_shown(own_mm)} mm and the networks were trained on {_shown_range(trained_mm)} mm; "
@@ -134,40 +133,40 @@ def resampled_warning(own_mm: tuple[float, float], working: PixelGrid, trained_m
 
 
 class Pixels(Protocol):
-    """Where the networks see slices, and the way there and back."""
+    """The pixel grid on which the networks see slices, with the mapping to and from the grid of the scan."""
 
     shape: tuple[int, int]
     """Rows and columns that the networks see, before padding."""
     resampled: bool
-    """Whether these are not the scan's own."""
+    """Whether this grid differs from that of the scan."""
 
     def read(self, image: Array, box: Box) -> Array:
-        """Cut a box out of a slice `[row, col]` of the scan; the box is in what the networks see."""
+        """Crop a slice `[row, col]` of the scan to a box given in network pixels."""
         ...
 
     def place(self, prob: Array, box: Box) -> tuple[Box, Array]:
-        """Bring what a network found back to the scan's own pixels.
+        """Map the output of a network back to the pixels of the scan.
 
         Args:
-            prob: `[row, col]` of the box; what lies beyond the slice is left away. Bool only where `resampled` is off.
-            box: Where it lies in what the networks see.
+            prob: `[row, col]` of the box. Pixels beyond the slice are dropped. Bool only if `resampled` is false.
+            box: The position of `prob` in network pixels.
 
         Returns:
-            The box in the scan's own pixels, and what was found in it.
+            The box in pixels of the scan, and the output in it.
         """
         ...
 
     def own_box(self, box: Box) -> Box:
-        """The scan's own pixels that a box touches."""
+        """Return the pixels of the scan that a box in network pixels touches."""
         ...
 
     def seen_box(self, box: Box) -> Box:
-        """Of what the networks see, the pixels that a box of the scan's own touches."""
+        """Return the network pixels that a box in pixels of the scan touches."""
         ...
 
 
 class OwnPixels:
-    """The scan's own: nothing is resampled (see `Pixels`)."""
+    """The grid of the scan itself, without resampling (see `Pixels`)."""
 
     resampled = False
 
@@ -175,57 +174,57 @@ class OwnPixels:
         self.shape = shape
 
     def read(self, image: Array, box: Box) -> Array:
-        """A view (see `Pixels`)."""
+        """Return a view of the box (see `Pixels`)."""
         return image[box.slices]
 
     def place(self, prob: Array, box: Box) -> tuple[Box, Array]:
-        """The same (see `Pixels`)."""
+        """Return both unchanged (see `Pixels`)."""
         return box, prob
 
     def own_box(self, box: Box) -> Box:
-        """The same (see `Pixels`)."""
+        """Return the box unchanged (see `Pixels`)."""
         return box
 
     def seen_box(self, box: Box) -> Box:
-        """The same (see `Pixels`)."""
+        """Return the box unchanged (see `Pixels`)."""
         return box
 
 
 class ResampledPixels:
-    """Another number of pixels over the same field (see `Pixels`).
+    """A different number of pixels over the same field of view (see `Pixels`).
 
-    Each axis on its own. Where there are fewer pixels than before, they are means over areas. Where there are more,
-    slices are interpolated sharply, for networks take a blurred tissue for another one; probabilities linearly, so that
-    they stay between those they come from.
+    Each axis is resampled separately. Downsampling averages over areas. Upsampling interpolates slices with a Lanczos
+    kernel, because networks mistake blurred tissue for another kind, and probabilities linearly, so that they stay
+    within the range of the values they come from.
     """
 
     resampled = True
 
     def __init__(self, own: tuple[int, int], seen: tuple[int, int], window_hu: tuple[float, float]) -> None:
-        """Prepare the way there and back.
+        """Prepare the resampling in both directions.
 
         Args:
             own: Rows and columns of the scan.
-            seen: Those that the networks see.
-            window_hu: What the networks see of HU.
+            seen: Rows and columns that the networks see.
+            window_hu: The HU window that the networks see.
         """
         self.shape = seen
         self._own = own
-        # Sharp interpolation overshoots by a share of each edge; those of air and bone would reach into the window.
+        # Lanczos overshoots by a fraction of each edge. Without clipping, air and bone would ring into the window.
         low, high = window_hu
         self._limits_hu = (low - (high - low) / 2, high + (high - low) / 2)
         self._there = [_weights(before, after, _lanczos) for before, after in zip(own, seen, strict=True)]
         self._back = [_weights(before, after, _hat) for before, after in zip(seen, own, strict=True)]
 
     def read(self, image: Array, box: Box) -> npt.NDArray[np.float32]:
-        """Resample (see `Pixels`)."""
+        """Resample the slice in the box (see `Pixels`)."""
         (rows, cols), (to_rows, to_cols) = box.slices, self._there
         hu = image.astype(np.float32)
         np.clip(hu, *self._limits_hu, out=hu)
         return _product(to_rows[rows], hu, to_cols[cols])
 
     def place(self, prob: Array, box: Box) -> tuple[Box, npt.NDArray[np.float32]]:
-        """Resample; outside the box there is nothing (see `Pixels`)."""
+        """Resample back, treating everything outside the box as 0 (see `Pixels`)."""
         height, width = box.inside(self.shape)
         own = self.own_box(box)
         rows, cols = own.slices
@@ -234,21 +233,21 @@ class ResampledPixels:
         return own, _product(to_rows, prob[:height, :width], to_cols)
 
     def own_box(self, box: Box) -> Box:
-        """Sides are rounded outward, as far as the image goes (see `Pixels`)."""
+        """Map the box, rounding its sides outward as far as the image extends (see `Pixels`)."""
         return _scaled(box, self.shape, self._own)
 
     def seen_box(self, box: Box) -> Box:
-        """Sides are rounded outward, as far as the image goes (see `Pixels`)."""
+        """Map the box, rounding its sides outward as far as the image extends (see `Pixels`)."""
         return _scaled(box, self._own, self.shape)
 
 
 def pixels_of(own: tuple[int, int], working: PixelGrid | None, window_hu: tuple[float, float]) -> Pixels:
-    """How the networks see slices of so many rows and columns: on the working grid, where there is one."""
+    """Return the `Pixels` for slices of shape `own`: resampled to the working grid, if there is one."""
     return OwnPixels(own) if working is None else ResampledPixels(own, working.shape, window_hu)
 
 
 def _weights(before: int, after: int, kernel: Callable[[Array], Array]) -> Any:
-    """A sparse matrix `[after, before]` that resamples a line of pixels; its rows add up to 1."""
+    """Return a sparse matrix `[after, before]` that resamples a line of pixels. Its rows sum to 1."""
     from scipy.sparse import csr_array
 
     centres = np.arange(before)
@@ -262,13 +261,13 @@ def _weights(before: int, after: int, kernel: Callable[[Array], Array]) -> Any:
 
 
 def _hat(distance: Array) -> Array:
-    """Weights of linear interpolation; distances in pixels."""
+    """Return the weights of linear interpolation for distances in pixels."""
     weights: Array = np.maximum(0, 1 - np.abs(distance))
     return weights
 
 
 def _lanczos(distance: Array) -> Array:
-    """Weights of Lanczos's interpolation; distances in pixels, of which whole ones have none but 0."""
+    """Return the weights of Lanczos interpolation for distances in pixels: exactly 0 at whole ones, except 1 at 0."""
     weights = np.where(np.abs(distance) < _LOBES, np.sinc(distance) * np.sinc(distance / _LOBES), 0)
     return np.where(distance == np.rint(distance), distance == 0, weights)
 
@@ -279,7 +278,7 @@ def _product(to_rows: Any, image: Array, to_cols: Any) -> npt.NDArray[np.float32
 
 
 def _scaled(box: Box, before: tuple[int, int], after: tuple[int, int]) -> Box:
-    """A box of one grid on another over the same field, rounded outward."""
+    """Map a box to another grid over the same field of view, rounding outward."""
     row, height = _scaled_side(box.row, box.height, before[0], after[0])
     col, width = _scaled_side(box.col, box.width, before[1], after[1])
     return Box(row, col, height, width)

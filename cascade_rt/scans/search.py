@@ -1,6 +1,6 @@
-"""Doing less in stage 1, for those who ask for it: fewer slices first, and no air around the body.
+"""Optional shortcuts for stage 1: look at a subset of slices first, and crop the air around the body.
 
-Both may change the mask, so both are off unless asked for, and every report says what was left out.
+Both may change the mask, so both are off by default, and every report says what was left out.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from cascade_rt.errors import UsageError
 from cascade_rt.models.crop import Box, align, tightest_box
 
 BODY_HU = -500
-"""What lies above is body, or the table under it; fat begins at about -150, lungs lie below."""
+"""Voxels above this are body or table. Fat begins at about -150; lungs lie below the threshold."""
 BODY_GRID = 32
-"""Sides of the body's box lie on multiples of this: engines see few shapes, and crops whose corners lie on a grid that
-divides it have the corners that they have in the whole image."""
+"""Sides of the body box lie on multiples of this, so that engines see few shapes. Crops whose corners lie on a grid
+that divides it keep the corners they have in the whole image."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """Where stage 1 looks."""
+    """Which slices and pixels stage 1 looks at."""
 
     first_every: int = 1
-    """It looks at every so-manieth slice first, and then only around those with pancreas; 1: at every slice."""
+    """Look at every k-th slice first, and then only around those with pancreas. 1 looks at every slice."""
     body_box: bool = False
-    """Whether it looks at the box around the body only, one for all slices; the scan is read whole before."""
+    """Look only at the box around the body, the same for all slices. The whole scan is read first."""
 
     def __post_init__(self) -> None:
         check_argument("first_every", self.first_every, Integral, "a whole number")
@@ -46,28 +46,28 @@ WHOLE_SCAN = SearchOptions()
 
 @dataclass(frozen=True, slots=True)
 class SearchRecord:
-    """Where stage 1 has looked in a scan."""
+    """Which slices and pixels of a scan stage 1 looked at."""
 
     first_every: int = 1
-    """As in `SearchOptions`."""
+    """See `SearchOptions`."""
     body_box: Box | None = None
-    """The box that it was confined to, where it was."""
+    """The box that stage 1 was confined to, or None."""
     slices_left_out: int = 0
-    """Slices that are background in the mask because no pancreas was found in their neighbourhood."""
+    """Number of slices that are background in the mask because no pancreas was found near them."""
     widened: bool = False
-    """Whether the first slices held no pancreas at all, so that every slice was looked at after all."""
+    """Whether the first slices held no pancreas, so that stage 1 fell back to every slice."""
 
 
 def first_slices(count: int, first_every: int) -> range:
-    """The slices of `count` to look at first: as far from both ends as from each other, or less."""
+    """Return which of `count` slices to look at first: every k-th, and within that distance of both ends."""
     return range(min(first_every // 2, count - 1), count, first_every)
 
 
 def neighbourhood(found: Sequence[int], count: int, first_every: int) -> list[int]:
-    """The slices that may hold the organ, in order, if of the first ones those in `found` do.
+    """Return the slices that may hold the organ, in order, given those of the first slices in which it was found.
 
-    A slice that was looked at and held nothing ends the organ, so on each side of a find all slices up to the next
-    that was looked at are in question.
+    A first slice without the organ bounds it. On each side of a slice in `found`, all slices up to the next first slice
+    are therefore candidates.
     """
     wanted = np.zeros(count, dtype=bool)
     for index in found:
@@ -76,13 +76,13 @@ def neighbourhood(found: Sequence[int], count: int, first_every: int) -> list[in
 
 
 def find_body(voxels: npt.NDArray[np.int16]) -> Box:
-    """Return the box around everything denser than air in any slice `[z, row, col]`, HU.
+    """Return the box around everything denser than air in any slice of `[z, row, col]`, HU.
 
-    Its sides are moved outward to the grid as far as the image goes. Where there is nothing but air it is the whole
-    image.
+    The sides are moved outward to the grid, as far as the image extends. If there is nothing but air, the box is the
+    whole image.
     """
     rows, cols = voxels.shape[1:]
-    # The maximum over the slices needs one image; a comparison of all voxels would need a second volume.
+    # The maximum over the slices needs one image. Comparing all voxels would need a second volume.
     body = voxels.max(axis=0) > BODY_HU
     box = tightest_box(body.any(axis=1), body.any(axis=0), 0.5)
     if box is None:
@@ -91,6 +91,6 @@ def find_body(voxels: npt.NDArray[np.int16]) -> Box:
 
 
 def on_body_grid(box: Box, image_shape: tuple[int, int]) -> Box:
-    """Move the sides of a box outward to the grid, as far as the image goes."""
+    """Move the sides of a box outward to the grid, as far as the image extends."""
     box = align(box, BODY_GRID)
     return Box(box.row, box.col, *box.inside(image_shape))

@@ -1,7 +1,7 @@
-"""Scans whose first slices can be used while the others are still being read.
+"""Scans whose first slices can be used while the rest are still being read.
 
-A thread reads a file; whoever computes waits for the slices that it needs next. Decompression releases the interpreter,
-so both make progress at the same time.
+One thread reads the file. The computing thread waits for the slices it needs next. Decompression releases the GIL, so
+both make progress at the same time.
 """
 
 import threading
@@ -16,61 +16,61 @@ from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.volume import ScanReader, Volume
 
 SLICES_PER_STEP = 8
-"""Slices that are read before those who wait are told; a scan that is not wanted any more is read no further."""
+"""Number of slices read before waiting threads are notified and before the reader checks whether to stop."""
 
 
 class ScanSource(Protocol):
-    """A scan that can be segmented, in memory or still on its way into it; a `Volume` is one."""
+    """A scan that can be segmented, whether in memory or still being read. A `Volume` is a `ScanSource`."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """The name of the scan in reports."""
         ...
 
     @property
     def voxels(self) -> npt.NDArray[np.int16]:
-        """`[z, row, col]`, HU; slices hold anything until `wait_for` has returned for them."""
+        """`[z, row, col]`, HU. Slices are undefined until `wait_for` has returned for them."""
         ...
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
-        """Shape and affine of the voxels."""
+        """The shape and the affine of the voxels."""
         ...
 
     @property
     def head_first(self) -> bool:
-        """Whether the last slices come first."""
+        """Whether the last slices are read first."""
         ...
 
     def wait_for(self, part: slice) -> None:
-        """Return when these slices are there.
+        """Wait until these slices are available.
 
         Raises:
-            InputError: They cannot be read.
+            InputError: The slices cannot be read.
         """
         ...
 
     def finish(self) -> Volume:
-        """Return the whole scan, when it was read to the end of its file and found intact.
+        """Return the whole scan once it has been read to the end of its file and found intact.
 
         Raises:
-            InputError: It is not.
+            InputError: The file is damaged or is not a CT scan.
         """
         ...
 
 
 class ScanInBackground:
-    """A scan that a thread reads: a `ScanSource`.
+    """A `ScanSource` that is read by a background thread.
 
-    An error of the reader is raised, as it is, in the thread that asks for what could not be read.
+    An error of the reader is raised unchanged in the thread that asks for what could not be read.
     """
 
     def __init__(self, open_reader: Callable[[], ScanReader], threads: Executor) -> None:
-        """Begin to read.
+        """Start reading.
 
         Args:
-            open_reader: Opens the file; called in the other thread.
-            threads: Where it is read; scans that share one thread are read one after the other.
+            open_reader: Opens the file. Called in the background thread.
+            threads: The executor that runs the reader. Scans that share one thread are read one after another.
         """
         self._open_reader = open_reader
         self._changed = threading.Condition()
@@ -82,37 +82,37 @@ class ScanInBackground:
 
     @property
     def name(self) -> str:
-        """What reports call the scan; waits for its header."""
+        """The name of the scan in reports. Waits for the header."""
         return self._header().name
 
     @property
     def voxels(self) -> npt.NDArray[np.int16]:
-        """`[z, row, col]` (see `ScanSource`); waits for the header."""
+        """`[z, row, col]` (see `ScanSource`). Waits for the header."""
         return self._header().voxels
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
-        """Shape and affine of the voxels; waits for the header."""
+        """The shape and the affine of the voxels. Waits for the header."""
         return self._header().canonical_grid
 
     @property
     def head_first(self) -> bool:
-        """Whether the last slices come first; waits for the header."""
+        """Whether the last slices are read first. Waits for the header."""
         return self._header().grid.slab_direction < 0
 
     def wait_for(self, part: slice) -> None:
-        """Wait for slices (see `ScanSource`)."""
+        """Wait until these slices are available (see `ScanSource`)."""
         self._wait_until(lambda: self._there.start <= part.start and part.stop <= self._there.stop)
 
     def finish(self) -> Volume:
-        """Wait for the end of the file (see `ScanSource`)."""
+        """Wait for the end of the file, and return the whole scan (see `ScanSource`)."""
         volume = self._finished.result()
         if volume is None:
             raise RuntimeError("the scan was closed before it was read")
         return volume
 
     def close(self) -> None:
-        """Read no further, or not at all; returns when the file is closed."""
+        """Stop reading, or never start. Returns once the file is closed."""
         self._unwanted = True
         if not self._finished.cancel():
             wait([self._finished])
@@ -126,7 +126,7 @@ class ScanInBackground:
             self._changed.wait_for(lambda: here() or self._over)
             if here() and not self._over:
                 return
-        # A scan that is known to be unfit is worth no more work, not even on slices that are there.
+        # An unusable scan deserves no more work, so this raises its error even if the slices are available.
         self.finish()
 
     def _read(self) -> Volume | None:
@@ -150,5 +150,5 @@ class ScanInBackground:
 
 
 def _joined(there: range, part: slice) -> range:
-    """The slices that are there with those that have followed above or below."""
+    """Return the range of available slices, extended by a batch that follows above or below."""
     return range(min(there.start, part.start), max(there.stop, part.stop)) if there else range(part.start, part.stop)

@@ -1,7 +1,7 @@
-"""CT scans and masks as NIfTI files, in and out of the canonical frame.
+"""Read CT scans and masks from NIfTI files into the canonical frame, and write masks back.
 
 The canonical frame is `[z, row, col]`: z toward superior, row toward posterior, col toward the patient's left, like the
-pixels of axial DICOM slices. A file may hold its axes in any of 48 orientations; masks go back on the file's own grid.
+pixels of axial DICOM slices. A file may store its axes in any of 48 orientations. Masks are written on the file's grid.
 """
 
 import logging
@@ -33,14 +33,14 @@ from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
 from cascade_rt.scans.nifti.stream import NiftiStream
 
-# On masks a higher level costs more time than the kilobytes are worth.
+# For masks, a higher level costs more time than the saved kilobytes are worth.
 _MASK_COMPRESSION = 1
 _GZIP_BITS = 31
 _BLOCK_BYTES = 4 << 20
-# What a label without orientation is taken for, as nibabel does; it has to lie on the grid of its scan all the same.
+# Assumed for a label file without orientation, as nibabel does. The label must still lie on the grid of its scan.
 _LABEL_ORIENTATION = "LAS"
 _OF_THE_SCAN = ("W_ORIENT", "W_UNITS", "W_SPACING", "W_SHEAR", "W_QFAC")
-"""Warnings that nothing depends on where a label lies on the grid of its scan, which has them too."""
+"""Warnings dropped for labels: they do not matter for a label on the grid of its scan, and the scan has them too."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Volume:
     """A CT scan in the canonical frame.
 
     Raises:
-        UsageError: Voxels, affine and grid do not agree, or are of another type.
+        UsageError: Voxels, affine and grid disagree, or have the wrong type.
     """
 
     voxels: npt.NDArray[np.int16]
@@ -58,17 +58,17 @@ class Volume:
     affine: Affine
     """4x4, from the canonical index (z, row, col) to world mm (RAS+, the NIfTI convention)."""
     grid: SourceGrid
-    """The input's own grid."""
+    """The grid of the input."""
     name: str
     """The file name without .nii or .nii.gz; "array" for arrays."""
     path: Path | None = None
-    """The absolute path of the file it was read from; `write_mask` refuses to write there."""
+    """The absolute path of the source file, which `write_mask` refuses to overwrite."""
     warnings: tuple[InputWarning, ...] = ()
     """What is doubtful about the scan."""
     scattered: bool = False
-    """Whether its slices are independent of one another, so that nothing may be judged across them."""
+    """Whether the slices are independent of one another, so that nothing may be judged across them."""
     file: FileRecord | None = None
-    """Hash and size of the bytes that were read, of a scan that was read to the end of its file."""
+    """Hash and size of the bytes read, if the scan was read to the end of its file."""
 
     def __post_init__(self) -> None:
         check_argument("voxels", self.voxels, np.ndarray, "an array [z, row, col] of int16")
@@ -84,47 +84,47 @@ class Volume:
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
-        """Shape and affine, without the voxels."""
+        """The shape and the affine, without the voxels."""
         return CanonicalGrid(self.voxels.shape, self.affine, self.grid.assumed_orientation)
 
     @property
     def head_first(self) -> bool:
-        """No, as in every `ScanSource` of which all slices are there."""
+        """False, as for every `ScanSource` whose slices are all available."""
         return False
 
     def wait_for(self, part: slice) -> None:
-        """Return at once: all slices are there."""
+        """Return at once: all slices are available."""
 
     def finish(self) -> "Volume":
-        """Return the volume: it is whole."""
+        """Return the volume itself: it is complete."""
         return self
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance in mm between neighbours along z, row and col."""
+        """The distance in mm between neighbors along z, row and col."""
         return self.canonical_grid.spacing_mm
 
     @property
     def voxel_volume_ml(self) -> float:
-        """The volume of one voxel in ml, also where the axes are sheared."""
+        """The volume of one voxel in ml, also when the axes are sheared."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
     @classmethod
     def from_array(
         cls, array: npt.ArrayLike, affine: npt.ArrayLike, *, name: str = "array", scattered: bool = False
     ) -> "Volume":
-        """Take a scan from memory. What its numbers mean is the caller's to know: only its geometry is judged.
+        """Make a volume from an array. Only the geometry is judged; the caller vouches for the values.
 
         Args:
-            array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation; whatever numpy
-                can turn into an array, such as the `dataobj` of a nibabel image or a tensor on the CPU. The volume
-                shares its memory where nothing has to be converted.
+            array: `[i, j, k]`, Hounsfield units in any integer or float type, axes in any orientation. Anything numpy
+                can turn into an array, such as the `dataobj` of a nibabel image or a CPU tensor. The volume shares its
+                memory if no conversion is needed.
             affine: 4x4, from the index (i, j, k) to world mm (RAS+).
-            name: What messages and reports call the scan.
-            scattered: Whether its slices are independent of one another.
+            name: The name of the scan in messages and reports.
+            scattered: Whether the slices are independent of one another.
 
         Raises:
-            InputError: The array or the affine cannot be that of a CT scan.
+            InputError: The array or the affine cannot belong to a CT scan.
         """
         check_argument("name", name, str, "a text")
         check_argument("scattered", scattered, bool, "True or False")
@@ -140,12 +140,12 @@ class Volume:
 
 
 class ScanReader:
-    """A scan file that is being read: slices can be used as they arrive, before the file is at its end.
+    """A scan file that is being read: slices can be used as they arrive, before the end of the file is reached.
 
-    Opening checks the header. `volume` has its place in memory at once, but a slice is valid only when `batches` has
-    yielded it or `read_until` has passed it. Only `finish` knows that the file is undamaged (its checksum stands at its
-    end) and that the numbers are those of a CT scan; until it has returned, nothing made of the slices may be kept.
-    Not for several threads at a time.
+    Opening the reader checks the header. `volume` is allocated at once, but a slice is valid only after `batches` has
+    yielded it or `read_until` has passed it. Only `finish` verifies that the file is undamaged (its checksum is at the
+    end) and that the values are those of a CT scan. Until `finish` has returned, no result computed from the slices may
+    be kept. Not thread-safe.
 
     Example:
         with open_scan("scan.nii.gz") as reader:
@@ -154,11 +154,11 @@ class ScanReader:
             volume = reader.finish()
 
     Raises:
-        InputError: From any method; the file cannot be used.
+        InputError: From any method, if the file cannot be used.
     """
 
     volume: Volume
-    """Shape and geometry are final; voxels as described above; warnings so far."""
+    """Shape and geometry are final. Voxels are valid as described above. Warnings are those found so far."""
 
     def __init__(self, path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> None:
         self._shown, self._options = os.fspath(path), options
@@ -190,10 +190,10 @@ class ScanReader:
         self._stream.close()
 
     def batches(self, size: int) -> Iterator[slice]:
-        """Read the scan and yield `[0, size)`, `[size, 2 size)`, ... of its slices, each as soon as it is valid.
+        """Read the scan and yield its slices as `[0, size)`, `[size, 2 size)`, ..., each batch as soon as it is valid.
 
-        Each slice comes once, in the same batch whatever the file looks like. Where the file begins at the head, the
-        batches arrive in descending order.
+        Each slice is yielded once, and the batches do not depend on the file's axis order. If the file begins at the
+        head, the batches arrive in descending order.
         """
         starts = range(0, len(self.volume.voxels), size)
         for first in starts if self.volume.grid.slab_direction >= 0 else reversed(starts):
@@ -202,14 +202,14 @@ class ScanReader:
             yield part
 
     def read_until(self, stop: int) -> None:
-        """Read on until the slices `[0, stop)` are valid; all of the scan where it does not begin at the feet."""
+        """Continue reading until slices `[0, stop)` are valid: the whole scan, unless the file begins at the feet."""
         self._read(0, stop)
 
     def finish(self) -> Volume:
-        """Read what is left, to the end of the file, and check all of it.
+        """Read the rest of the file to its end, and check the whole scan.
 
         Returns:
-            The volume with all its warnings.
+            The volume with all warnings.
         """
         with input_gate(self._shown):
             self._blocks.read_until(self.volume.grid.shape[2])
@@ -235,11 +235,11 @@ class ScanReader:
 
 
 def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> ScanReader:
-    """Open a CT scan, NIfTI-1 or NIfTI-2, to read it slice by slice; plain or gzip is told from the content.
+    """Open a NIfTI-1 or NIfTI-2 CT scan for reading slice by slice. Gzip is detected from the content.
 
     Raises:
-        InputError: The file is missing, not NIfTI, or its header is not that of one 3D image of numbers.
-        UsageError: An argument is of another type.
+        InputError: The file is missing or not NIfTI, or its header does not describe a single 3D image of numbers.
+        UsageError: An argument has the wrong type.
     """
     _log.info("reading %s", as_path("path", path))
     check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
@@ -247,53 +247,54 @@ def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_
 
 
 def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
-    """Read a CT scan from a NIfTI-1 or NIfTI-2 file; plain or gzip is told from the content, not from the name.
+    """Read a CT scan from a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content, not from the name.
 
-    A compressed file is read to its end, so that its checksum is verified.
+    A compressed file is read to its end so that its checksum is verified.
 
     Args:
         path: The file.
-        options: What the user says about a file that it does not say itself, such as which volume of several.
+        options: User-supplied facts that the file does not state, such as which of several volumes to read.
 
     Raises:
-        InputError: The file is missing, damaged, not NIfTI, or not one 3D image in Hounsfield units; its `code` says
-            which.
+        InputError: The file is missing, damaged, not NIfTI, or not a single 3D image in Hounsfield units. The `code` of
+            the error says which.
     """
     with open_scan(path, options) as reader:
         return reader.finish()
 
 
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
-    """Read from the header alone where the voxels of a scan lie.
+    """Read the grid of a scan from its header alone.
 
     Args:
         path: A NIfTI file.
-        options: What the user says about the file that it does not say itself.
+        options: User-supplied facts that the file does not state.
 
     Raises:
-        InputError: The header is missing, damaged, or not that of one 3D image of numbers that says how it lies.
+        InputError: The file is missing, the header is damaged or does not describe a single 3D image of numbers, or its
+            orientation is unknown.
     """
     with input_gate(os.fspath(path)), NiftiStream(path, options) as stream:
         return CanonicalGrid.of(_source_grid(stream))
 
 
 def read_label_grid(path: str | os.PathLike[str], scan: CanonicalGrid) -> CanonicalGrid:
-    """Read from the header alone where the voxels of a label file of a scan lie, as `read_labels` places them.
+    """Read the grid of a scan's label file from its header alone, placed as `read_labels` does.
 
     Raises:
-        InputError: The header is missing, damaged, or not that of one 3D image of numbers.
+        InputError: The file is missing, or its header is damaged or does not describe a single 3D image of numbers.
     """
     return read_grid(path, _label_options(scan.assumed_orientation))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LabelImage:
-    """What a label file holds."""
+    """The content of a label file."""
 
     voxels: npt.NDArray[np.uint8]
     """`[z, row, col]`, C-contiguous."""
     warnings: tuple[InputWarning, ...]
-    """What is doubtful about the file; where it lies is not, for that is held against its scan."""
+    """What is doubtful about the file, except its placement, which is checked against the scan."""
 
 
 def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None = None) -> npt.NDArray[np.uint8]:
@@ -301,13 +302,13 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
 
     Args:
         path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation.
-        like: The scan the labels belong to, or its grid; None takes them as they are.
+        like: The scan the labels belong to, or its grid. None skips the check against a scan.
 
     Returns:
-        `[z, row, col]`, C-contiguous. What is doubtful about the file is logged; `read_labels` returns it as well.
+        `[z, row, col]`, C-contiguous. Warnings about the file are logged; `read_labels` returns them instead.
 
     Raises:
-        InputError: As in `read_labels`.
+        InputError: See `read_labels`.
     """
     labels = read_labels(path, like)
     for warning in labels.warnings:
@@ -321,19 +322,18 @@ def read_labels(
     *,
     assume_orientation: str | None = None,
 ) -> LabelImage:
-    """Read a label file into the canonical frame, and say what is doubtful about it.
+    """Read a label file into the canonical frame, together with the warnings about it.
 
     Args:
-        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation. One that does not say how its axes
-            lie has those that were assumed for its scan.
-        like: The scan the labels belong to, or its grid; None takes them as they are.
-        assume_orientation: What was assumed for a scan that they are not held against. Where nothing was, it is LAS, as
-            nibabel takes it.
+        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation. A file without orientation is
+            given the one assumed for its scan, or LAS if none was, as in nibabel.
+        like: The scan the labels belong to, or its grid. None skips the check against a scan.
+        assume_orientation: The orientation that was assumed for the scan. Used only if `like` is None.
 
     Raises:
-        InputError: As in `read_volume`, but for what only scans have; or there are other numbers than 0 to 255, or they
-            are turned upside down; or the labels do not lie on the grid of `like`: another number of voxels, or corners
-            that differ by more than a tenth of the smallest spacing.
+        InputError: See `read_volume`, except for the checks that apply only to scans. Also raised if the values are not
+            all whole numbers from 0 to 255, if the slope is negative, or if the labels do not lie on the grid of
+            `like`: the shapes differ, or the corners differ by more than a tenth of the smallest spacing.
     """
     shown = str(as_path("path", path))
     if like is not None:
@@ -358,15 +358,15 @@ def _source_grid(stream: NiftiStream) -> SourceGrid:
 
 
 def _label_options(assumed: str | None) -> ScanOptions:
-    """How a label file is read, which may leave its orientation open."""
+    """Return the options for a label file, whose orientation may be missing."""
     return ScanOptions(assume_orientation=assumed or _LABEL_ORIENTATION)
 
 
 def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDArray[np.uint8]:
-    """Return a mask `[z, row, col]` of the volume on the input's own grid `[i, j, k]`: a view.
+    """Return a mask `[z, row, col]` of the volume as a view on the input's grid `[i, j, k]`.
 
     Raises:
-        ValueError: The mask has another shape than the volume, or is not uint8.
+        ValueError: The mask and the volume differ in shape, or the mask is not uint8.
     """
     if mask.shape != volume.voxels.shape or mask.dtype != np.uint8:
         raise ValueError(f"mask must be uint8 {volume.voxels.shape}, got {mask.dtype} {mask.shape}")
@@ -376,21 +376,21 @@ def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDAr
 def write_mask(
     mask: npt.NDArray[np.uint8], volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> None:
-    """Write a mask on the input's own grid: its shape, its affine, its qform and sform with their codes, its units.
+    """Write a mask on the input's grid, with its shape, affine, qform and sform with their codes, and units.
 
-    The same mask gives the same bytes, and nothing else of the input's header is kept: no description, no extensions.
-    The file is NIfTI-2 where the input is, or a side is too long for NIfTI-1. It is there completely or not at all.
+    The same mask gives the same bytes. Nothing else of the input's header is kept: no description, no extensions. The
+    file is NIfTI-2 if the input is, or if a side is too long for NIfTI-1. The write is atomic.
 
     Args:
         mask: `[z, row, col]`, in the canonical frame of the volume.
         volume: The scan the mask belongs to.
-        path: Where to write; the name ends in .nii or .nii.gz and decides whether the file is compressed.
-        overwrite: Whether a file that is already there may be replaced; the scan itself never is.
+        path: Where to write. The name must end in .nii or .nii.gz, which decides whether the file is compressed.
+        overwrite: Whether an existing file may be replaced. The scan itself is never replaced.
 
     Raises:
-        OutputExistsError: The file is already there and `overwrite` is false.
-        OutputError: The name has another ending, the path is that of the scan, or the file cannot be written.
-        ValueError: The mask has another shape than the volume, or is not uint8.
+        OutputExistsError: The file already exists and `overwrite` is false.
+        OutputError: The name has another suffix, the path is that of the scan, or the file cannot be written.
+        ValueError: The mask and the volume differ in shape, or the mask is not uint8.
     """
     check_argument("mask", mask, np.ndarray, "an array [z, row, col] of uint8")
     check_argument("volume", volume, Volume, "the Volume that the mask belongs to")
@@ -409,7 +409,7 @@ def write_mask(
 
 
 def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
-    """Raise OutputError where a result would go over the scan it was made from."""
+    """Raise OutputError if a result would overwrite the scan it was made from."""
     if volume.path is not None and _is_same_file(os.fspath(path), volume.path):
         sentence = "this is the scan itself, which is never overwritten; choose another name"
         raise OutputError(f"{os.fspath(path)}: {sentence}", code="E_SAME_FILE")
@@ -423,7 +423,7 @@ def _is_same_file(path: str, other: Path) -> bool:
 
 
 def _mask_content(slabs: npt.NDArray[np.uint8], grid: SourceGrid) -> Iterator[bytes | memoryview]:
-    """Yield header and voxels `[k, j, i]`, a few slabs at a time: no second mask is made, whatever its axes."""
+    """Yield the header and the voxels `[k, j, i]` in small blocks, so that the mask is never copied whole."""
     yield _mask_prefix(grid)
     thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
     for first in range(0, len(slabs), thickness):
@@ -431,7 +431,7 @@ def _mask_content(slabs: npt.NDArray[np.uint8], grid: SourceGrid) -> Iterator[by
 
 
 def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
-    """Compress with gzip; without a file name and with time 0 the bytes depend on the mask alone."""
+    """Compress with gzip, without file name and with mtime 0, so that the bytes depend on the mask alone."""
     stream = isal_zlib.compressobj(_MASK_COMPRESSION, isal_zlib.DEFLATED, _GZIP_BITS)
     for part in content:
         yield stream.compress(part)
@@ -439,12 +439,12 @@ def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
 
 
 def _mask_prefix(grid: SourceGrid) -> bytes:
-    """Return what comes before the voxels of a mask: the header and four zeros, for no extensions."""
+    """Return the bytes before the voxels of a mask: the header and four zeros, which mean "no extensions"."""
     return bytes(source_header(grid, np.uint8).binaryblock) + bytes(4)
 
 
 def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:
-    """Return the header of an image on the input's own grid: NIfTI-2 where the input is, or a side is too long."""
+    """Return a header for an image on the input's grid: NIfTI-2 if the input is, or if a side is too long."""
     of_nifti1 = max(grid.shape) <= 32767 and grid.geometry["srow_x"].dtype.itemsize == 4
     header_class: type[Nifti1Header] = Nifti1Header if of_nifti1 else Nifti2Header
     header = header_class(endianness="<")
@@ -459,7 +459,7 @@ def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:
 
 
 def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
-    """What numpy makes of it: only that has the scaling, the type and the memory that the object speaks of."""
+    """Convert to a numpy array, because only numpy resolves the scaling, dtype and memory of an array-like object."""
     remedy = "pass a numpy array [i, j, k], such as np.asarray(image.dataobj) of a nibabel image"
     try:
         values = np.asanyarray(array)
@@ -485,7 +485,7 @@ def _as_affine(affine: npt.ArrayLike) -> Affine:
 
 
 def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
-    """Return the first three sides; there must be three, and further ones only of length 1."""
+    """Return the lengths of the first three axes. Further axes must have length 1."""
     if min(array.shape, default=0) < 1:
         raise RejectedFile("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
     if array.ndim < 3 or any(side != 1 for side in array.shape[3:]):
@@ -504,7 +504,7 @@ def _array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
 
 
 def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:
-    """Turn `[i, j, k]` into HU `[z, row, col]`; a copy only where the type or the axes are others."""
+    """Convert `[i, j, k]` to HU `[z, row, col]`, copying only if the dtype or the axis order differs."""
     if array.dtype == np.int16:
         return np.ascontiguousarray(grid.to_canonical(array)).astype(np.int16, copy=False), ()
     conversion = HuConversion(array.dtype, (1.0, 0.0))

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file with weights, optimiser and progress. No pickle, written atomically.
+"""Checkpoints: one safetensors file with weights, optimizer and progress. No pickle, written atomically.
 
-Tensors are named `model.*` and `optimizer.<parameter>.<slot>`; everything else is JSON in the file's metadata, so that
+Tensors are named `model.*` and `optimizer.<parameter>.<slot>`. Everything else is JSON in the file's metadata, so that
 a checkpoint can never be half new and half old.
 """
 
@@ -35,26 +35,26 @@ class Checkpoint:
     cascade: CascadeConfig
     train: TrainConfig
     data: str
-    """What it was trained on, in words."""
+    """Description of the training data."""
     epochs_done: int
     model: Mapping[str, Tensor]
-    """State of the `CascadeModel`."""
+    """State dict of the `CascadeModel`."""
     optimizer: Mapping[str, Tensor]
-    """State of the optimiser, flat: `<parameter index>.<slot>`."""
+    """Flattened optimizer state: `<parameter index>.<slot>`."""
     history: tuple[dict[str, float | str], ...] = field(default=())
-    """Of each epoch its number, step, mean losses and last learning rate, and its Dice where it was validated."""
+    """Number, step, mean losses and last learning rate of each epoch, and its Dice if it was validated."""
 
     def build_model(self) -> CascadeModel:
-        """Make the model with these weights, in evaluation mode.
+        """Build the model with these weights, in evaluation mode.
 
         Raises:
-            BundleError: The weights are those of another network.
+            BundleError: The weights belong to a different network.
         """
         return fill_weights(CascadeModel(self.cascade), self.model, "the checkpoint")
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint; a file of that name is replaced in one step."""
+    """Write a checkpoint, atomically replacing an existing file."""
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": tensor.contiguous() for name, tensor in checkpoint.optimizer.items()}
     progress = {
@@ -70,10 +70,10 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint, given its file, or the folder of its run for the last one.
+    """Read a checkpoint from its file, or the latest one from a run folder.
 
     Raises:
-        BundleError: There is none, or it is not a checkpoint of this version.
+        BundleError: The file does not exist, cannot be read, or is not a checkpoint of this version.
     """
     path = path / FILE_NAME if path.is_dir() else path
     _log.info("reading %s", path)
@@ -107,7 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors; its settings come from the config and are not kept."""
+    """Flatten the optimizer state to named tensors. Its settings come from the config and are not saved."""
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"{parameter}.{slot}": value
@@ -118,7 +118,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Put a flattened state back into a fresh optimiser of the same kind."""
+    """Load a flattened state into a new optimizer of the same type."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         parameter, slot = name.split(".", 1)

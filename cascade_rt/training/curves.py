@@ -1,4 +1,4 @@
-"""The numbers of a run as a picture: losses and validation Dice over the epochs."""
+"""Plot the losses and validation Dice of a run over its epochs."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -23,11 +23,11 @@ _LOSSES = {
 _DICE = {"organ_dice": ("organ", _ORGAN), "tumor_dice": ("tumor", _TUMOR)}
 _STEP_SHADES = {"S": "#dfe4ea", "I": "#edf0f3", "J": "#f9fafb"}
 _MARKED_EPOCHS = 40
-"""Up to so many epochs each has a dot; more would run together."""
+"""Each epoch has a marker up to this many epochs. With more, the markers would run together."""
 
 
 def save_curves(history: History, path: Path) -> None:
-    """Draw the history of a run of at least one epoch as PNG; a file of that name is replaced in one step.
+    """Plot the history of a run of at least one epoch as PNG, atomically replacing an existing file.
 
     Raises:
         OutputError: The system refuses to write.
@@ -37,10 +37,10 @@ def save_curves(history: History, path: Path) -> None:
 
 
 def draw_curves(history: History) -> Figure:
-    """Draw the losses and, where the run was validated, the Dice below them; steps S, I and J are shaded and named."""
+    """Plot the losses and, if the run was validated, the Dice below. Steps S, I and J are shaded and named."""
     best = best_epoch(history)
     count = 1 if best is None else 2
-    # Not pyplot: that keeps every figure of the process, and opens windows.
+    # Not pyplot, which keeps every figure of the process alive and opens windows.
     figure = Figure(figsize=(9, 1 + 2.8 * count), layout="constrained")
     panels = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
     for panel in panels:
@@ -55,7 +55,7 @@ def draw_curves(history: History) -> Figure:
 
 
 def _draw_losses(panel: Axes, history: History) -> None:
-    """The losses lie decades apart; one of 0, such as the boundary loss before its step, is left out."""
+    """Plot the losses on a log scale, as they lie decades apart. Zeros (boundary loss before its step) are left out."""
     panel.set_yscale("log", nonpositive="mask")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -75,7 +75,7 @@ def _draw_dice(panel: Axes, history: History, best: int) -> None:
 
 
 def _draw_lines(panel: Axes, history: History, titles: Mapping[str, tuple[str, str]]) -> None:
-    """A line for each number that any epoch has, with gaps where one has not."""
+    """Draw a line for each metric that any epoch has, with gaps where it is missing."""
     epochs = range(1, len(history) + 1)
     marker = "o" if len(history) <= _MARKED_EPOCHS else None
     for name, (title, color) in titles.items():
@@ -88,7 +88,7 @@ def _draw_lines(panel: Axes, history: History, titles: Mapping[str, tuple[str, s
 
 
 def _name_lines(panel: Axes) -> None:
-    """Beside the panel: there is no corner of it that losses and Dice never reach."""
+    """Put the legend beside the panel: losses and Dice can reach every corner of it."""
     if panel.get_lines():
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 

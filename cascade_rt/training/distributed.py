@@ -1,13 +1,13 @@
-"""Training in several processes, one for each GPU, as `torchrun` starts them.
+"""Training in several processes, one per GPU, as started by `torchrun`.
 
-Each process takes its share of every batch; the gradients are added up, so that all take the same step. This is written
-out rather than left to `DistributedDataParallel`: that hooks into one call of `forward` with the same parameters in
-every process, and here the calls depend on the data. A process may have no crop for stage 2, or, at the end of an
-epoch, no slice at all.
+Each process takes its share of every batch. The gradients are summed, so that all processes take the same step. This
+does not use `DistributedDataParallel`, which hooks into one call of `forward` with the same parameters in every
+process. Here the calls depend on the data: a process may have no crop for stage 2, or no slice at all at the end of an
+epoch.
 
-Batch statistics are those of each process's own share. `SyncBatchNorm` would join them, and waits for ever where one
-process runs stage 2 and another has no crop. The running statistics that inference uses are the first process's, which
-has a slice of every batch.
+Batch statistics are computed on each process's own share. `SyncBatchNorm` would synchronize them, but deadlocks if one
+process runs stage 2 while another has no crop. Inference uses the running statistics of the first process, which has a
+slice of every batch.
 """
 
 import os
@@ -23,25 +23,25 @@ from torch import Tensor, nn
 from cascade_rt.errors import UsageError
 
 PATIENCE = timedelta(days=1)
-"""How long a process waits for another, which may be making phantoms or validating. One that died ends all the others
-at once: `torchrun` sees to that."""
+"""Timeout for waiting on another process, which may be making phantoms or validating. If a process dies, `torchrun`
+terminates the others at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """The processes of a training, seen from one of them. The default is a training in one process."""
+    """The processes of a training run, as seen from one of them. The default is a single process."""
 
     rank: int = 0
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     count: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes and prints."""
         return self.rank == 0
 
     def check(self, batch_size: int) -> None:
-        """Raise UsageError where a batch has not a slice for each process."""
+        """Raise UsageError if a batch has fewer slices than there are processes."""
         if batch_size < self.count:
             raise UsageError(
                 f"train.batch_size {batch_size} cannot be divided among {self.count} processes; "
@@ -50,7 +50,7 @@ class Workers:
 
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
-        """Let the first process through the `with` block alone, and then the others."""
+        """Run the `with` block in the first process alone, then in the others."""
         if not self.is_first:
             self._wait()
         yield
@@ -58,7 +58,7 @@ class Workers:
             self._wait()
 
     def add_gradients(self, model: nn.Module) -> None:
-        """Give every process the sum of all gradients; a parameter that has none anywhere still has none."""
+        """Give every process the sum of all gradients. A parameter without a gradient in any process keeps None."""
         if self.count == 1:
             return
         parameters = list(model.parameters())
@@ -70,13 +70,13 @@ class Workers:
             parameter.grad = part.view_as(parameter) if count else None
 
     def add(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all processes; the tensor itself may be written to."""
+        """Return the sum of a tensor over all processes. The input may be overwritten."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the first one's running statistics."""
+        """Give every process the running statistics of the first."""
         if self.count > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
@@ -91,14 +91,17 @@ ALONE = Workers()
 
 @contextmanager
 def join_workers() -> Iterator[Workers]:
-    """Join the other processes where `torchrun` started this one; otherwise it works alone.
+    """Join the other processes if `torchrun` started this one. Otherwise, train alone.
 
-    The GPU of a process is the one of its number on its machine; without GPUs the processes talk through gloo.
+    Each process uses the GPU with its local rank. Without GPUs, the processes communicate through gloo.
+
+    Yields:
+        The processes, as seen from this one.
 
     Raises:
         UsageError: The machine has fewer GPUs than processes.
     """
-    # Asked for by its own variable: others than torchrun set WORLD_SIZE too, and nobody would answer.
+    # Test torchrun's own variable: other launchers set WORLD_SIZE too, and joining would then wait in vain.
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["WORLD_SIZE"] == "1":
         yield ALONE
         return
@@ -110,5 +113,5 @@ def join_workers() -> Iterator[Workers]:
         torch.cuda.set_device(number)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     yield Workers(dist.get_rank(), dist.get_world_size())
-    # Not in a `finally`: after an error it could wait for processes that wait for this one.
+    # Not in a `finally`: after an error, this could deadlock with processes that wait for this one.
     dist.destroy_process_group()

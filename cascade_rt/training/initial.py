@@ -1,4 +1,4 @@
-"""What a training run may start from, and what can be exported."""
+"""Load the weights that a training run can start from or that can be exported."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +14,21 @@ _AFTER_STAGE_1 = frozenset({"target", "islands", "least_island_ml"})
 
 
 def load_initial(path: Path) -> Checkpoint:
-    """Read trained weights: those of a run's folder, of a checkpoint or of a bundle.
+    """Read trained weights from a run folder, a checkpoint or a bundle.
 
     Raises:
-        BundleError: It is none of them, or of another version.
+        BundleError: The path is none of these, or its version is not supported.
     """
     return _checkpoint_of(read_bundle(path)) if is_bundle(path) else load_checkpoint(path)
 
 
 def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
-    """Stage 1 and saliency of one run with stage 2 of another: step S done in two runs, which can go on side by side.
+    """Join stage 1 and saliency of one run with stage 2 of another, so that step S can be trained as two parallel runs.
 
-    What stage 2 finds and which islands are kept may differ: they say nothing of stage 1.
+    The target of stage 2 and the island settings may differ, because stage 1 does not depend on them.
 
     Raises:
-        UsageError: The runs are not of one and the same cascade.
+        UsageError: The runs have different cascades.
     """
     if _shared(stage1.cascade) != _shared(stage2.cascade):
         raise UsageError("stage 1 and stage 2 are from runs of different cascades; train both with one [cascade]")
@@ -42,12 +42,12 @@ def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
 
 
 def _shared(config: CascadeConfig) -> dict[str, Any]:
-    """A config without what stage 1 has nothing to do with."""
+    """Return the config without the settings that do not affect stage 1."""
     return {name: value for name, value in to_mapping(config).items() if name not in _AFTER_STAGE_1}
 
 
 def _checkpoint_of(bundle: Bundle) -> Checkpoint:
-    """A bundle as the end of the run it was exported from, without the state of its optimiser."""
+    """Convert a bundle to the final checkpoint of its run, without optimizer state."""
     training, cascade = bundle.manifest.training, bundle.manifest.config
     try:
         return Checkpoint(

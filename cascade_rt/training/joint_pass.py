@@ -1,4 +1,4 @@
-"""One batch through both stages, as a training step joins them, and its losses."""
+"""Run one batch through both stages, as the training step connects them, and compute its losses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ from cascade_rt.training.schedule import Step, has_boundary_loss
 
 
 class CropGroup(NamedTuple):
-    """Crops of one size, which stage 2 takes at once."""
+    """Crops of equal size, which stage 2 processes together."""
 
     slices: list[int]
-    """For each crop, the slice of the batch it is cut from."""
+    """For each crop, the index of its slice in the batch."""
     boxes: list[Box]
 
 
@@ -35,15 +35,15 @@ def plan_training_boxes(
 ) -> list[CropGroup]:
     """Plan the crops of a batch.
 
-    Those around an organ make one group, of the largest size that any of them needs. A slice without organ in the
-    prediction falls back to the true organ; without either it goes whole, in a group of its own, or, where the policy
-    is to skip, not at all.
+    Crops around an organ form one group, of the largest size that any of them needs. A slice without a predicted organ
+    falls back to the true organ. Slices without either form a second group of whole slices, or are left out if the
+    policy is to skip.
 
     Args:
         label: `[batch, row, col]`.
-        organ: `[batch, row, col]`, the organ as predicted; None: boxes follow the label.
+        organ: `[batch, row, col]`, the predicted organ, or None to place the boxes by the label.
         config: Threshold, margin, grid and policy.
-        margins: `[batch, 4]`, pixels above, below, left and right of each box; None: `config.margin` everywhere.
+        margins: `[batch, 4]`, pixels above, below, left and right of each box, or None for `config.margin` everywhere.
     """
     image_shape = (label.shape[1], label.shape[2])
     organ_only = replace(config, empty_policy="skip")
@@ -65,7 +65,7 @@ def plan_training_boxes(
 
 
 def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Losses:
-    """Run one batch through the stages that are trained, as the training step says, and weigh the result."""
+    """Run one batch through the trained stages, as the training step prescribes, and compute the weighted losses."""
     device = next(model.parameters()).device
     hu = torch.from_numpy(batch.hu).to(device)
     label = torch.from_numpy(batch.label).to(device)
@@ -85,7 +85,7 @@ def batch_losses(model: CascadeModel, batch: Batch, step: Step, config: TrainCon
 
 
 def _find_organ(model: CascadeModel, hu: Tensor, step: Step, config: TrainConfig) -> OrganPass:
-    """Run stage 1 where anything hangs on it: its own loss, the saliency, the boxes or the boundary."""
+    """Run stage 1 if anything depends on it: its own loss, the saliency, the boxes or the boundary loss."""
     if config.train_stage1:
         return model.find_organ(hu)
     if not (step.use_saliency or step.predicted_boxes or has_boundary_loss(step, config)):
@@ -121,7 +121,7 @@ def _run_group(model: CascadeModel, organ: OrganPass, group: CropGroup, step: St
 def _group_loss(
     outputs: Sequence[Sequence[Tensor]], groups: Sequence[CropGroup], target: Tensor, config: TrainConfig
 ) -> Tensor:
-    """The stage-2 loss as a mean over all crops, whatever their size; 0 where there is none."""
+    """Compute the stage-2 loss as a mean over all crops, whatever their size, or 0 if there are none."""
     total = target.new_zeros(())
     for maps, group in zip(outputs, groups, strict=True):
         crops = [target[(index, slice(None), *box.slices)] for index, box in zip(*group, strict=True)]
@@ -136,7 +136,7 @@ def _group_loss(
 
 
 def _paste_groups(outputs: Sequence[Sequence[Tensor]], groups: Sequence[CropGroup], frames: Tensor) -> Tensor:
-    """Probabilities of stage 2 on whole slices, `[batch, 1, row, col]`, 0 outside the crops."""
+    """Paste the probabilities of stage 2 into whole slices: `[batch, 1, row, col]`, 0 outside the crops."""
     pasted = torch.zeros_like(frames)
     for maps, group in zip(outputs, groups, strict=True):
         pasted = pasted + paste_crops(torch.sigmoid(maps[-1]), group.slices, group.boxes, frames)

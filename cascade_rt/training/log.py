@@ -1,4 +1,4 @@
-"""The numbers of a run as a table that any program reads."""
+"""Write the metrics of a run as CSV."""
 
 import csv
 import io
@@ -9,10 +9,10 @@ from cascade_rt.common.atomic import write_bytes
 
 
 def write_log(history: Sequence[Mapping[str, float | str]], path: Path) -> None:
-    """Write the history of a run as CSV: a line for each epoch, a column for each number that any of them has.
+    """Write the history of a run as CSV: one row per epoch, one column per metric that any epoch has.
 
-    The whole file is written anew and replaced in one step, so it says what the checkpoint says, also after a run was
-    stopped and resumed. Where an epoch lacks a number its cell is empty.
+    The whole file is rewritten and replaced atomically, so that it agrees with the checkpoint even after a run was
+    stopped and resumed. If an epoch lacks a metric, the cell is empty.
 
     Raises:
         OutputError: The system refuses to write.

@@ -33,21 +33,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a training run is, before its first batch."""
+    """Summary of a training run before its first batch."""
 
     device: str
     precision: str
-    """Of forward passes."""
+    """Numeric precision of the forward passes."""
     parameters: tuple[int, int]
-    """Numbers that are learned, of stage 1 with saliency and of stage 2."""
+    """Counts of learned parameters: stage 1 including saliency, then stage 2."""
     cases: tuple[int, int]
-    """To train on, and held out."""
+    """Number of training cases, then of held-out cases."""
     slices: int
-    """With organ, or with what `train.slices` asks for; an epoch has each once, and some of background."""
+    """Number of slices selected by `train.slices`. An epoch visits each once, plus some background slices,
+    unless `train.tumor_share` decides how often slices with tumor come."""
     epochs: tuple[int, int]
-    """Done before, and at the end."""
+    """Epochs already done, then the total at the end of the run."""
     batches: int
-    """In an epoch."""
+    """Batches per epoch."""
 
     def __str__(self) -> str:
         done, all_epochs = self.epochs
@@ -62,7 +63,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training run stands after one batch."""
+    """Progress of a training run after one batch."""
 
     epoch: int
     """Epochs finished before this one."""
@@ -75,7 +76,7 @@ class Progress:
     organ_loss: float
     tumor_loss: float
     boundary_loss: float
-    """0 in a step without it."""
+    """0 in a training step without this loss."""
 
 
 def train(
@@ -93,32 +94,32 @@ def train(
     on_batch: Callable[[Progress], None] = lambda _: None,
     on_epoch: Callable[[dict[str, float | str]], None] = lambda _: None,
 ) -> Checkpoint:
-    """Train a cascade; a checkpoint is written after each epoch.
+    """Train a cascade and write a checkpoint after each epoch.
 
-    An epoch depends on nothing but the checkpoint before it and the seed, so a run that was stopped and resumed ends
-    in the same weights as one that was not, on the same machine and with as many processes.
+    An epoch depends only on the previous checkpoint and the seed. A run that was stopped and resumed therefore ends
+    with the same weights as an uninterrupted one, given the same machine and number of processes.
 
     Args:
         cases: Training cases.
         run: Folder of the run (see `run_folder`).
-        cascade: The networks and the glue.
-        config: The training.
-        data: What the cases are, in words; it ends up in the bundle.
+        cascade: Configuration of the networks and of the steps between them.
+        config: Training configuration.
+        data: Description of the cases. It is recorded in the bundle.
         initial: Start from the weights of this run instead of random ones.
-        resume: Go on from the checkpoint in `run` where there is one.
-        validation: Cases to measure Dice on after each epoch (see `validate`); the weights do not depend on them.
-        workers: The processes that train together; the first one validates, writes and calls `on_epoch`.
+        resume: Continue from the checkpoint in `run`, if it exists.
+        validation: Cases to measure Dice on after each epoch (see `validate`). The weights do not depend on them.
+        workers: The processes that train together. The first one validates, writes and calls `on_epoch`.
         on_start: Called before the first batch.
         on_batch: Called after each batch.
-        on_epoch: Called after each epoch, once its checkpoint is written, with its entry in the history.
+        on_epoch: Called with the history entry of each epoch, once its checkpoint is written.
 
     Raises:
-        InputError: The cases hold no slice to train on.
-        BundleError: `initial` holds the weights of another network.
+        InputError: The cases contain no slice to train on.
+        BundleError: `initial` holds the weights of a different network.
         OutputError: `run` cannot be written.
         OutputExistsError: `run` holds a checkpoint and `resume` is off.
-        UsageError: The checkpoint in `run` belongs to another configuration, or a batch has fewer slices than there
-            are processes.
+        UsageError: The checkpoint in `run` has a different configuration, or a batch has fewer slices than there are
+            processes.
     """
     check_run_folder(run, resume=resume)
     workers.check(config.batch_size)
@@ -165,14 +166,14 @@ def _start(
 
 
 def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:
-    """What a run is trained on, in words; a run is resumed only where they are the same."""
+    """Describe the training data. A run is resumed only if its description is the same."""
     if held_out:
         data = f"{data}, cases held out for validation: {held_out}"
     return data if initial is None else f"{data}, after {initial.epochs_done} epochs on {initial.data}"
 
 
 def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
-    """The checkpoint of a run, which must have been trained as the fresh one says; that one where there is none."""
+    """Return the checkpoint of a run, or `fresh` if none exists. Raises UsageError if config or data differ."""
     if not (run / FILE_NAME).exists():
         return fresh
     found = _with_spacing_of(fresh, load_checkpoint(run))
@@ -185,7 +186,7 @@ def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
 
 
 def _with_spacing_of(fresh: Checkpoint, found: Checkpoint) -> Checkpoint:
-    """A checkpoint with the ranges of the fresh one where it has none: it was begun before they were recorded."""
+    """Fill in missing spacing ranges from `fresh`, for runs started before these ranges were recorded."""
     cascade = replace(
         found.cascade,
         pixel_mm=found.cascade.pixel_mm or fresh.cascade.pixel_mm,
@@ -195,7 +196,7 @@ def _with_spacing_of(fresh: Checkpoint, found: Checkpoint) -> Checkpoint:
 
 
 def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeModel:
-    """The model of a checkpoint, on the device it is trained on; new weights where no epoch is done."""
+    """Build the model of a checkpoint on the training device, with new weights if no epoch is done."""
     with torch.random.fork_rng():
         torch.manual_seed(checkpoint.train.seed)
         model = CascadeModel(checkpoint.cascade)
@@ -210,7 +211,7 @@ def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeM
 
 
 def _starting_weights(model: CascadeModel, initial: Checkpoint, config: TrainConfig) -> Mapping[str, Tensor]:
-    """The weights to start from: those of `initial`, or, where it may be another network, what fits of them."""
+    """Return the weights to start from: all of `initial`, or with `partial_init` those that fit the model."""
     learned = fitting(initial.model, model)
     if config.partial_init and not learned:
         raise BundleError("the checkpoint to start from: none of its weights fits this network; train from random ones")
@@ -222,7 +223,7 @@ def _starting_weights(model: CascadeModel, initial: Checkpoint, config: TrainCon
 
 
 def _first_optimizer(checkpoint: Checkpoint, model: CascadeModel) -> torch.optim.Optimizer:
-    """The optimiser of a checkpoint."""
+    """Create the optimizer and restore its state from the checkpoint."""
     optimizer = _optimizer(model, checkpoint.train)
     if checkpoint.epochs_done:
         restore_optimizer(optimizer, checkpoint.optimizer)
@@ -250,7 +251,7 @@ def _train_epoch(
     workers: Workers,
     on_batch: Callable[[Progress], None],
 ) -> dict[str, float]:
-    """Train for an epoch; returns its mean losses and the learning rate of its last batch."""
+    """Train for one epoch. Returns the mean losses and the learning rate of the last batch."""
     config, batches = sampler.config, sampler.batches_per_epoch
     sums: list[Tensor] = []
     rate = config.learning_rate
@@ -269,7 +270,7 @@ def _train_epoch(
 
 
 def _compile(model: CascadeModel, config: TrainConfig) -> None:
-    """Compile, in place, the networks that are trained; their weights keep their names."""
+    """Compile the trained networks in place, so that their weights keep their names."""
     if not config.compiled:
         return
     if model.stage1 is not None and config.train_stage1:
@@ -287,7 +288,7 @@ def _begin_epoch(model: CascadeModel, config: TrainConfig, epoch: int) -> None:
 
 
 def _backward(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig) -> Tensor:
-    """Leave the gradients of a batch in the model; returns its three losses. Both count as much as its share."""
+    """Compute the gradients of a batch and return its three losses, both scaled by the batch's share."""
     if not batch.share:
         return torch.zeros(3, device=next(model.parameters()).device)
     losses = batch_losses(model, batch, step, config)

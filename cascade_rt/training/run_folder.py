@@ -1,11 +1,11 @@
-"""The folder of a training run: whether it can be written, and what lies in it.
+"""The folder of a training run: check that it can be written, and write its files.
 
     RUN/checkpoint.safetensors    after the last epoch
-    RUN/best.safetensors          after the epoch that did best on the validation cases
-    RUN/log.csv                   the numbers of each epoch
-    RUN/curves.png                the same as a picture
+    RUN/best.safetensors          after the epoch with the best validation Dice
+    RUN/log.csv                   the metrics of each epoch
+    RUN/curves.png                plots of these metrics
 
-Each file is replaced in one step; the checkpoint alone decides where a run goes on.
+Each file is replaced atomically. The checkpoint alone decides where a run resumes.
 """
 
 from pathlib import Path
@@ -23,15 +23,15 @@ CURVES_NAME = "curves.png"
 
 
 def check_run_folder(run: Path, *, resume: bool) -> None:
-    """Raise before any work begins where a run could not be kept; leaves no trace.
+    """Check, before any work begins, that a run can be saved. Leaves no trace.
 
     Args:
-        run: Folder of the run, which need not be there yet.
-        resume: Whether it may hold a checkpoint.
+        run: Folder of the run, which need not exist yet.
+        resume: Whether the folder may hold a checkpoint.
 
     Raises:
-        OutputError: It is no folder, or nothing can be written there.
-        OutputExistsError: It holds a checkpoint, and `resume` is off.
+        OutputError: The path is not a folder, or is not writable.
+        OutputExistsError: The folder holds a checkpoint and `resume` is off.
     """
     check_folder(run)
     if not resume and (run / FILE_NAME).exists():
@@ -39,12 +39,12 @@ def check_run_folder(run: Path, *, resume: bool) -> None:
 
 
 def save_epoch(checkpoint: Checkpoint, run: Path) -> None:
-    """Write what a run keeps of an epoch that is done, in its folder, which is made where it is missing.
+    """Save a finished epoch in the run folder, which is created if missing.
 
-    The best checkpoint goes first: a run that is killed in between does the epoch again, and writes the same.
+    The best checkpoint is written first: if the run is killed in between, it repeats the epoch and writes the same.
 
     Raises:
-        OutputError: The system refuses.
+        OutputError: A file cannot be written.
     """
     make_folder(run)
     if best_epoch(checkpoint.history) == checkpoint.epochs_done:
@@ -54,10 +54,10 @@ def save_epoch(checkpoint: Checkpoint, run: Path) -> None:
 
 
 def rewrite_logs(checkpoint: Checkpoint, run: Path) -> None:
-    """Write the log and the curves of a run anew from its checkpoint, so that they never say anything else.
+    """Rewrite the log and the curves of a run from its checkpoint, so that they always agree with it.
 
     Raises:
-        OutputError: The system refuses.
+        OutputError: A file cannot be written.
     """
     write_log(checkpoint.history, run / LOG_NAME)
     save_curves(checkpoint.history, run / CURVES_NAME)

@@ -1,4 +1,4 @@
-"""Which pixels and slices a training has seen, for the bundle to know."""
+"""Pixel and slice spacings seen in training, to be recorded in the bundle."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,13 +8,13 @@ from cascade_rt.data.slices import Case
 
 
 def with_spacing(cascade: CascadeConfig, cases: Sequence[Case]) -> CascadeConfig:
-    """Record the sides of pixels and the distances of slices in training cases; what the config says stays.
+    """Record the ranges of pixel size and slice spacing of the training cases. Ranges set in the config are kept.
 
-    What augmentation enlarges and shrinks is not counted: networks see little of its ends, and do badly there
+    The zoom of augmentation is not counted: the networks see few examples at its extremes and do badly there
     (docs/decisions/0020).
 
     Args:
-        cascade: The config, with or without ranges of its own.
+        cascade: The config, with or without ranges.
         cases: The cases to train on.
     """
     sides = (side for case in cases for side in case.spacing_mm[1:])

@@ -1,4 +1,4 @@
-"""A network takes over the weights of another that fit it: stage 2 those of stage 1, which is the T of Table 3."""
+"""Weight transfer between networks: from stage 1 to stage 2, which is the T of Table 3."""
 
 from collections.abc import Mapping
 
@@ -10,18 +10,18 @@ from cascade_rt.models.cascade_model import CascadeModel
 
 
 def fitting(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Those of the weights that a model has too, by name and shape."""
+    """Return the weights that match a model's by name and shape."""
     own = model.state_dict()
     return {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
 
 
 def fitting_weights(model: CascadeModel) -> dict[str, Tensor]:
-    """The weights of stage 1 that stage 2 has too, by name and shape.
+    """Return the weights of stage 1 that match those of stage 2 by name and shape.
 
-    A multi-scale U-Net fits whole; of the network with focusing modules the encoder does.
+    A multi-scale U-Net fits completely. Of the network with focusing modules, only the encoder fits.
 
     Raises:
-        UsageError: There is no stage 1, or nothing of it fits.
+        UsageError: Stage 1 does not exist, or none of its weights fits.
     """
     learned = {} if model.stage1 is None else fitting(model.stage1.state_dict(), model.stage2)
     if not learned:
@@ -33,7 +33,7 @@ def fitting_weights(model: CascadeModel) -> dict[str, Tensor]:
 
 
 def transfer_stage1(model: CascadeModel) -> None:
-    """Copy into stage 2 what fits of stage 1; raises like `fitting_weights`."""
+    """Copy the weights of stage 1 that fit into stage 2. Raises like `fitting_weights`."""
     own = model.stage2.state_dict()
     with torch.no_grad():
         for name, tensor in fitting_weights(model).items():

@@ -1,4 +1,4 @@
-"""How well the cascade does on cases it is not trained on, after each epoch."""
+"""Validation: Dice on held-out cases after each epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from cascade_rt.results.islands import keep_islands
 from cascade_rt.run.scan_run import segment_voxels
 
 DICE = ("organ_dice", "tumor_dice")
-"""What `validate` returns, and what the history of a run calls it."""
+"""Keys of the result of `validate` and of the history of a run."""
 
 
 def hold_out(cases: Sequence[Case], count: int) -> tuple[Sequence[Case], Sequence[Case]]:
-    """Divide training cases into those to train on and the last `count`, to validate on.
+    """Split training cases into those to train on and the last `count`, to validate on.
 
     Raises:
-        UsageError: There would be no case left to train on.
+        UsageError: No case would be left to train on.
     """
     if count >= len(cases):
         raise UsageError(f"{count} of {len(cases)} training cases cannot be held out; leave at least one to train on")
@@ -34,16 +34,16 @@ def hold_out(cases: Sequence[Case], count: int) -> tuple[Sequence[Case], Sequenc
 
 
 def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
-    """Segment whole cases as the exported cascade would, and compare with their labels.
+    """Segment whole cases as the exported cascade would, and compare them with their labels.
 
-    The model is left as it was, and no random number is drawn.
+    The mode of the model is restored, and no random numbers are drawn.
 
     Returns:
-        Mean Dice over cases: `organ_dice` of the organ, tumor included, over those with organ; `tumor_dice` over those
-        with tumor. What no case holds, or the cascade does not look for, is left out.
+        Mean Dice over cases: `organ_dice` of the organ including tumor, over cases with organ, and `tumor_dice` over
+        cases with tumor. A class that no case contains, or that the cascade does not segment, is omitted.
 
     Raises:
-        EngineError: The weights are no longer numbers.
+        EngineError: Training has diverged, so that the networks return NaN or infinite values.
     """
     was_training = model.training
     try:
@@ -64,7 +64,7 @@ def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
 
 
 def best_epoch(history: Sequence[Mapping[str, float | str]]) -> int | None:
-    """The number of the epoch with the highest mean of its Dice values, the first of equals; None without any."""
+    """Return the number of the epoch with the highest mean Dice (the first if tied), or None if none was validated."""
     scores = [[float(entry[name]) for name in DICE if name in entry] for entry in history]
     means = [fmean(dice) if dice else -math.inf for dice in scores]
     best = max(means, default=-math.inf)

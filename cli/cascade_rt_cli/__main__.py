@@ -1,4 +1,4 @@
-"""`python -m cascade_rt_cli`, which is also what `torchrun` starts."""
+"""Entry point of `python -m cascade_rt_cli`, which `torchrun` also starts."""
 
 from cascade_rt_cli.main import main
 

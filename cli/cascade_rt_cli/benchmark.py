@@ -1,4 +1,4 @@
-"""`cascade-rt benchmark`: how long scans take on each engine, side by side, and whether the masks stay the same."""
+"""`cascade-rt benchmark`: compare the time per scan of several engines, and whether their masks stay the same."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Running a benchmark: checks before the work, progress during it, table, lines and picture after it."""
+"""Run a benchmark: check everything first, show progress, then print the table and write the output files."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,23 +21,23 @@ from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import print_note
 
 REFERENCE = Arm("pytorch", "fp32")
-"""What the masks are compared with: the baseline that training used."""
+"""The arm whose masks the others are compared with: the baseline that training used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that are asked for."""
+    """The requested output files."""
 
     lines: Path | None
     chart: Path | None
     overwrite: bool
 
     def check(self, scans: Sequence[Path]) -> None:
-        """Find out before the work begins whether the files can be written.
+        """Check before the work begins that the files can be written.
 
         Raises:
             UsageError: Both are the same file, or one of them is an input.
-            OutputError: One of them cannot be written, or exists already.
+            OutputError: One of them cannot be written, or already exists.
         """
         check_files((self.lines, self.chart), scans, overwrite=self.overwrite)
 
@@ -50,10 +50,10 @@ def benchmark_scans(
     outputs: Outputs,
     reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
 ) -> None:
-    """Measure, print and write.
+    """Measure the arms, write the requested files and print the results.
 
     Raises:
-        UsageError: An arm is not known.
+        UsageError: An arm is unknown.
         InputError: A scan cannot be used.
         BackendUnavailableError: An arm that was named, or every arm, cannot run here.
         OutputError: A file cannot be written.

@@ -1,4 +1,4 @@
-"""A benchmark as people read it."""
+"""Print a benchmark for human readers."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _WIDEST = 1000
 
 
 def print_benchmark(console: Console, measurement: Measurement, machine: Mapping[str, Any], bundle: Bundle) -> None:
-    """Print times beside masks, ratios, cold starts, steps, and what all of it was measured with."""
+    """Print times with mask agreement, steps, speed-ups, cold starts, and the machine, versions and bundle used."""
     _print_whole(console, _arm_table(measurement))
     console.print()
     _print_whole(console, _step_table(measurement))
@@ -28,13 +28,13 @@ def print_benchmark(console: Console, measurement: Measurement, machine: Mapping
 
 
 def _print_whole(console: Console, table: Table) -> None:
-    """Print a table as wide as it is: a figure cut short is none."""
+    """Print a table at its full width, because a truncated number is useless."""
     table.width = Console(width=_WIDEST).measure(table).maximum
     console.print(table)
 
 
 def _arm_table(measurement: Measurement) -> Table:
-    """Times, memory and masks; with names of usual length narrow enough for 80 columns."""
+    """Make the table of times, memory and masks. It fits 80 columns if the arm names are of usual length."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     for name in ("p50 s", "p90 s", "p99 s", "slices/s", "MiB", "pancreas", "tumor", "voxels"):
@@ -52,7 +52,10 @@ def _arm_table(measurement: Measurement) -> Table:
 
 
 def _mask_cells(arm: ArmResult) -> tuple[str, ...]:
-    """Dice of both targets, and voxels that differ; a Dice of nothing with nothing says nothing."""
+    """Return cells with the Dice of both targets and the number of differing voxels.
+
+    If the reference found nothing of a target, its Dice is meaningless and shown as "none".
+    """
     if arm.masks is None:
         return "-", "-", "-"
     dice = (f"{arm.masks.dice[target]:.4f}" if arm.masks.found[target] else "none" for target in arm.masks.dice)

@@ -1,4 +1,4 @@
-"""`cascade-rt bundle`: is a bundle whole, and who says so?"""
+"""`cascade-rt bundle`: verify and sign bundles."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A bundle as people read it."""
+"""Print a bundle for human readers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from cascade_rt_cli.console import print_rows, results_console
 
 
 def print_bundle(bundle: Bundle) -> None:
-    """Print what a bundle is; its files have been checked when it was opened."""
+    """Print a summary of a bundle. Its files were already checked when it was opened."""
     print_rows(results_console(), _rows(bundle))
 
 
@@ -52,7 +52,7 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def gate_summary(found: Mapping[str, Any]) -> str:
-    """What the gate measured of one engine, in a line."""
+    """Summarize the gate's measurements of one engine in one line."""
     dice = ", ".join(f"{name} {format_dice(found[name]['mask_dice'])}" for name in ("organ", "tumor"))
     errors = ", ".join(f"{found[name]['max_error']:.1g}" for name in ("organ", "tumor"))
     moved, changed = len(found["boxes_moved"]), len(found["tumors_appeared"]) + len(found["tumors_vanished"])
@@ -63,5 +63,5 @@ def gate_summary(found: Mapping[str, Any]) -> str:
 
 
 def format_dice(value: float | None) -> str:
-    """A Dice to five digits."""
+    """Format a Dice to five decimal places."""
     return "undefined (both empty)" if value is None else f"{value:.5f}"

@@ -1,4 +1,4 @@
-"""What the commands print: progress on stderr, results on stdout."""
+"""Print progress to stderr and results to stdout."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def results_console(*, shown: bool = True) -> Console:
-    """The console of results; in a pipe, lines are as long as they are."""
+    """Return the console for results. Lines are not wrapped in a pipe."""
     return Console(highlight=False, soft_wrap=True, markup=False, emoji=False, quiet=not shown or is_quiet())
 
 
 @contextmanager
 def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
-    """A progress bar on a terminal, a line now and then in a pipe."""
+    """Show a progress bar on a terminal, or an occasional line in a pipe."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,7 +43,7 @@ def progress_bar(*, shown: bool = True) -> Iterator[Progress]:
 
 @contextmanager
 def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progress]:
-    """Show a progress bar of stderr: itself on a terminal, as lines in a pipe, nothing where nothing is to be shown."""
+    """Show a stderr progress bar on a terminal, lines instead in a pipe, and nothing if not `shown` or with `-q`."""
     shown = shown and not is_quiet()
     progress.disable = not (shown and progress.console.is_terminal)
     in_lines = shown and progress.disable
@@ -53,13 +53,13 @@ def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progre
 
 
 def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
-    """Print what was found in one scan, where it is, how long it took and what computed it."""
+    """Print the findings in one scan, the output paths, the timings and the engine."""
     console.print(f"{printable(shown(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
     print_rows(console, (*_findings(segmentation), *run_rows(job, segmentation)), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
-    """Print names and texts in two columns, each row a line however long."""
+    """Print names and texts in two columns, with each row on one line of any length."""
     table = list(rows)
     width = max([11, *(len(name) + 2 for name, _ in table)])
     for name, text in table:
@@ -67,24 +67,24 @@ def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path as it is printed: without folders outside the working folder, unless `--log-paths` is given."""
+    """Return a path as printed: without folders outside the working folder, unless `--log-paths` is given."""
     return os.fspath(path) if logs_paths() else shown_path(path)
 
 
 def typed(path: str | os.PathLike[str], placeholder: str) -> str:
-    """A path in a command to type: as it is printed where that leads to it, else a word in its place."""
+    """Return a path for a suggested command: as printed if that resolves to the path, otherwise the placeholder."""
     text = shown(path)
     return printable(text if os.path.abspath(text) == os.path.abspath(path) else placeholder)
 
 
 def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
-    """A message on one line, with the paths in it as they are printed (see `shown`)."""
+    """Return a message on one line, with its paths as printed (see `shown`)."""
     return printable(with_flags(message if logs_paths() else hide_folders(message, paths)))
 
 
 @contextmanager
 def shown_errors(paths: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
-    """Let errors of what is done inside name these files as they are printed (see `shown`), line by line."""
+    """Rewrite errors raised inside the block, line by line, so that they name these files as printed (see `shown`)."""
     try:
         yield
     except CascadeError as error:
@@ -93,23 +93,23 @@ def shown_errors(paths: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
 
 
 def logs_paths() -> bool:
-    """Whether paths are printed in full."""
+    """Return whether paths are printed in full."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.find_root().params.get("log_paths"))
 
 
 def volume_text(volume_ml: float) -> str:
-    """A volume to read; what was found is never 0."""
+    """Format a volume in ml. A nonzero volume is never shown as 0."""
     return "under 0.1 ml" if 0 < volume_ml < 0.05 else f"{volume_ml:.1f} ml"
 
 
 def printable(text: str) -> str:
-    """Replace what could command a terminal, and what none can show."""
+    """Replace terminal control characters and unprintable characters."""
     return plain_text(text)
 
 
 def print_intended_use(console: Console, result: "Segmentation | Evaluation") -> None:
-    """Print what the bundle may be used for."""
+    """Print the intended use of the bundle."""
     bundle = result.provenance["bundle"]
     console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")
 
@@ -136,7 +136,7 @@ def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
 
 
 def run_rows(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
-    """Where the results of a scan are, how long it took, what computed it, and what is doubtful."""
+    """Yield rows with the output paths, the timings, the engine and the warnings of a scan."""
     engine = segmentation.provenance["engine"]
     yield "mask", shown(job.mask)
     yield "report", shown(job.report)
@@ -157,7 +157,7 @@ def _print_line(text: str) -> None:
 
 @contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
-    """Say what is being done: a spinner on a terminal, a line for each step in a pipe."""
+    """Show the current step in a spinner on a terminal, or as one line per step in a pipe."""
     console = Console(stderr=True, highlight=False, quiet=is_quiet())
     if not console.is_terminal:
         steps: list[str] = []

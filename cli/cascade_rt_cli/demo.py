@@ -1,4 +1,4 @@
-"""`cascade-rt demo`: slices of patients and a synthetic scan, their masks, reports and pictures."""
+"""`cascade-rt demo`: segment patient slices and a synthetic scan, with reports and pictures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The demonstration: slices of patients beside what an expert drew, then a phantom with its tumor."""
+"""Run the demo: patient slices next to an expert's outlines, then a phantom with its tumor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from cascade_rt_cli.plans import plans
 
 
 def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
-    """Run both parts into a folder of their own; what an earlier demonstration left there is replaced."""
+    """Run both parts of the demo into a folder, replacing the files of an earlier demo."""
     console = results_console()
     patient, phantom = (
         job_in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
@@ -65,7 +65,7 @@ def _show_patient(console: Console, job: Job, bundle: Path, backend: BackendChoi
 
 
 def _copy_patient(scan: Path) -> tuple[Path, Path]:
-    """Copy the slices to a file, and beside it their label and their attribution, which are returned."""
+    """Copy the slices to a file, and their label and attribution next to it. Returns the paths of these two."""
     label, attribution = (scan.with_name(f"patient_{name}") for name in ("label.nii.gz", "ATTRIBUTION.md"))
     sources = (demo_patient.SCAN, demo_patient.LABEL, demo_patient.ATTRIBUTION)
     for source, copy in zip(sources, (scan, label, attribution), strict=True):

@@ -1,4 +1,4 @@
-"""`cascade-rt doctor`: what runs on this machine."""
+"""`cascade-rt doctor`: show what runs on this machine."""
 
 import click
 

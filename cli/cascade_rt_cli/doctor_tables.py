@@ -1,4 +1,4 @@
-"""A diagnosis as people read it."""
+"""Print a diagnosis for human readers."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from cascade_rt_cli.console import printable, results_console
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """Print what is installed, what computes, and what runs the embedded bundle."""
+    """Print installed versions, which libraries work, and which backends run the embedded bundle."""
     console = results_console()
     _print_section(console, "versions", _versions(diagnosis))
     _print_section(console, "libraries, on a convolution", _findings(diagnosis.libraries))

@@ -1,4 +1,4 @@
-"""`cascade-rt evaluate`: scans and their true labels in, scores out."""
+"""`cascade-rt evaluate`: segment scans with known labels and score the masks."""
 
 from pathlib import Path
 

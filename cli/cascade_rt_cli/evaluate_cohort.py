@@ -1,4 +1,4 @@
-"""Evaluating a cohort: checks before the work, progress during it, results and failures after it."""
+"""Evaluate a cohort: check everything first, show progress, then report results and failures."""
 
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -25,18 +25,18 @@ from cascade_rt_cli.verbosity import print_note
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The files that are asked for."""
+    """The requested output files."""
 
     report: Path | None
     table: Path | None
     overwrite: bool
 
     def check(self, pairs: Iterable[CasePair]) -> None:
-        """Find out before the work begins whether the files can be written.
+        """Check before the work begins that the files can be written.
 
         Raises:
             UsageError: Both are the same file, or one of them is an input.
-            OutputError: One of them cannot be written, or exists already.
+            OutputError: One of them cannot be written, or already exists.
         """
         check_files(
             (self.report, self.table),
@@ -45,7 +45,7 @@ class Outputs:
         )
 
     def save(self, evaluation: Evaluation) -> None:
-        """Write them; raises OutputError."""
+        """Write the files. Raises OutputError if one cannot be written."""
         if self.report is not None:
             save_report(evaluation, self.report, overwrite=self.overwrite)
         if self.table is not None:
@@ -63,13 +63,14 @@ def evaluate_cohort(
     slices: SampleSet,
     reading: ScanOptions,
 ) -> None:
-    """Evaluate, print and save.
+    """Evaluate a cohort, print the results and save them.
 
-    Names, files to write and engines are checked first, for that takes no time; then all labels; then the scans run.
+    Names, output files and engines are checked first because this is fast. All labels are checked next. Only then are
+    the scans segmented.
 
     Raises:
         InputError: A scan has no label, or some cases cannot be evaluated.
-        PartialFailureError: Some cases failed; the results are those of the others.
+        PartialFailureError: Some cases failed. The results cover the others.
     """
     outputs.check(pairs)
     with (

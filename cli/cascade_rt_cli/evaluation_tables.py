@@ -1,4 +1,4 @@
-"""An evaluation as people read it."""
+"""Print an evaluation for human readers."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, chosen: SampleSet) -> None:
-    """Print scores, what was found and missed, the baseline, and what computed it; failures are left to the caller."""
+    """Print scores, findings and misses, the baseline comparison and the engines. The caller reports failures."""
     console.print(_score_table(evaluation, chosen))
     console.print()
     for rows in (_findings(evaluation), _left_out(evaluation, chosen), _differences(evaluation), _engines(evaluation)):
@@ -26,7 +26,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, chosen: SampleSet
 
 
 def _score_table(evaluation: Evaluation, chosen: SampleSet) -> Table:
-    """Mean ± standard deviation; narrow enough for the 80 columns of a pipe."""
+    """Make a table of mean ± standard deviation, narrow enough for the 80 columns of a pipe."""
     table = Table("", "over", "Dice", "SEN", "SPE", box=None, pad_edge=False)
     for target in TARGETS:
         if target in evaluation.targets:

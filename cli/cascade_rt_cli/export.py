@@ -1,4 +1,4 @@
-"""`cascade-rt export`: a checkpoint in, a bundle out, and engines beside it where asked for."""
+"""`cascade-rt export`: convert a checkpoint to a bundle and, on request, compile its engines."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +134,7 @@ def export(
 def _with(
     config: CascadeConfig, corner_grid: int | None, islands: Islands | None, least_island_ml: float | None
 ) -> CascadeConfig:
-    """The config with what was asked for in place of what it was trained with."""
+    """Return the config with the requested values in place of those from training."""
     crop = config.crop if corner_grid is None else replace(config.crop, corner_grid=corner_grid)
     return replace(
         config,

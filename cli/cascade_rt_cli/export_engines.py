@@ -1,4 +1,4 @@
-"""Compiling the engines of a bundle that was just exported, and printing what they were shown to be."""
+"""Compile the engines of a newly exported bundle, and print the precision they were verified to have."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def check_engine(engine: EngineChoice | None, compute_capability: str | None) -> None:
-    """Find out before the export whether engines can be compiled after it.
+    """Check before the export that engines can be compiled after it.
 
     Raises:
-        UsageError: A compute capability is named for anything but TensorRT-RTX.
+        UsageError: A compute capability is given for an engine other than TensorRT-RTX.
         BackendUnavailableError: The package, or for TensorRT the GPU, is missing.
     """
     if compute_capability is not None and engine != "tensorrt-rtx":
@@ -35,7 +35,7 @@ def check_engine(engine: EngineChoice | None, compute_capability: str | None) ->
 
 
 def export_engines(bundle: Bundle, engine: EngineChoice, compute_capability: str | None, *, overwrite: bool) -> None:
-    """Compile an engine of each graph; raises like `open_engine` and `write_plans`."""
+    """Compile an engine from each graph. Raises the errors of `open_engine` and `write_plans`."""
     if engine == "tensorrt":
         for precision in bundle.precisions:
             for stage in STAGES:

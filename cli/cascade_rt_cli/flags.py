@@ -1,4 +1,4 @@
-"""The flags of the command line, in place of the parameters that messages of the library name in backticks."""
+"""Replace the parameters that library messages name in backticks by the flags of the command line."""
 
 import re
 
@@ -32,7 +32,7 @@ _MENTION = re.compile(rf"`({'|'.join(map(re.escape, _NAMED_OTHERWISE))}|(?:{'|'.
 
 
 def with_flags(message: str) -> str:
-    """Write each parameter as the flag that sets it: `max_voxels` as --max-voxels, `backend=pytorch` with its value."""
+    """Replace each parameter by its flag: `max_voxels` by --max-voxels, `backend=pytorch` by --backend pytorch."""
     return _MENTION.sub(_flag, message)
 
 

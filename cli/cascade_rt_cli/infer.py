@@ -1,4 +1,4 @@
-"""`cascade-rt infer`: scans in, masks and reports out."""
+"""`cascade-rt infer`: segment scans and write masks and reports."""
 
 from pathlib import Path
 

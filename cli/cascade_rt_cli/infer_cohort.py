@@ -1,4 +1,4 @@
-"""Running a cascade over a cohort: checks before the work, progress during it, a table after it."""
+"""Run a cascade on a cohort: check everything first, show progress, then print a summary table."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,20 +53,20 @@ from cascade_rt_cli.plans import plans
 from cascade_rt_cli.verbosity import is_quiet, print_note
 
 _MOST_SHOWN = 20
-"""Failures named at the end; the journal has all of them."""
+"""Maximum number of failures listed at the end. The journal has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CohortOptions:
-    """How the cases of a cohort are computed; nothing here changes a mask."""
+    """How the cases of a cohort are computed. None of these options changes a mask."""
 
     resume: bool = False
     overwrite: bool = False
     shard: Shard | None = None
     workers: int = 0
-    """0: in this process."""
+    """Number of worker processes, or 0 to run in this process."""
     timeout: float | None = None
-    """Seconds without progress after which a worker is killed; none: the default."""
+    """Seconds without progress after which a worker is killed, or None for the default."""
 
 
 def infer_cohort(
@@ -82,12 +82,12 @@ def infer_cohort(
     public_key: Path | None,
     pictures: bool,
 ) -> None:
-    """Segment the scans of folders and lists, and keep a journal in the folder of results.
+    """Segment the scans in folders and lists, and keep a journal in the output folder.
 
     Raises:
-        UsageError: The request contradicts itself.
-        PartialFailureError: Some scans failed; the message says which and why.
-        CascadeError: Nothing more can be computed or written.
+        UsageError: The options contradict each other.
+        PartialFailureError: Some scans failed. The message says which and why.
+        CascadeError: No more scans can be computed or written.
     """
     folder = _folder_of_results(output)
     planned = plan_cases(sources, folder, pictures=pictures, on_left_out=_tell_left_out)
@@ -111,8 +111,8 @@ def infer_cohort(
     with Journal(folder, how.shard) as journal, _progress(len(cases)) as show:
         if not journal.is_locked:
             _warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
-        ledger = ResumeState(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
-        summary = run_cohort(cases, ledger, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
+        state = ResumeState(folder, journal, settings, resume=how.resume, overwrite=how.overwrite)
+        summary = run_cohort(cases, state, _runner(open_cascade, how, reading=reading, search=search), on_outcome=show)
     _conclude(summary, cases, journal.path, opened.manifest.name, opened.manifest.intended_use)
 
 
@@ -146,7 +146,7 @@ def _runner(open_cascade: Any, how: CohortOptions, **options: Any) -> Runner:
 
 
 class _Rate(ProgressColumn):
-    """How many scans a minute."""
+    """Throughput in scans per minute."""
 
     def render(self, task: Task) -> Text:
         return Text("" if task.speed is None else f"{task.speed * 60:.1f} scans/min")
@@ -154,7 +154,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """Show each outcome as a line, and on a terminal below them how far the cohort is."""
+    """Print each outcome on a line, with a progress bar for the cohort below them on a terminal."""
     results = results_console()
     columns = (
         TextColumn("scans"),
@@ -173,7 +173,7 @@ def _progress(total: int) -> Iterator[Any]:
 
 def _show(outcome: Outcome, progress: Progress, bar: TaskID, results: Console) -> None:
     if outcome.status == "skipped":
-        # Skipping takes no time, and would make the others look fast.
+        # Skipping takes no time and would inflate the displayed throughput.
         progress.update(bar, total=(progress.tasks[0].total or 0) - 1)
     else:
         progress.advance(bar)
@@ -213,7 +213,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _conclude(summary: Summary, cases: Sequence[Case], journal: Path, bundle: str, intended_use: str) -> None:
-    """Print how it ended.
+    """Print the summary of the run.
 
     Raises:
         PartialFailureError: Some cases failed.
@@ -243,5 +243,5 @@ def _conclude(summary: Summary, cases: Sequence[Case], journal: Path, bundle: st
 
 
 def _paths(case: Case) -> tuple[Path, ...]:
-    """What an error of a case may name."""
+    """Return the paths that an error of a case may name."""
     return case.job.scan, *case.job.results

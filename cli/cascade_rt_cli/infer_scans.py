@@ -1,4 +1,4 @@
-"""Running a cascade over scan files, one failure at a time."""
+"""Run a cascade on scan files. A failed scan does not stop the others."""
 
 import os
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ def infer_scans(
     search: SearchOptions = WHOLE_SCAN,
     overwrite: bool,
 ) -> None:
-    """Segment scans and print each result; a scan that fails does not stop the others.
+    """Segment scans and print each result. A failed scan does not stop the others.
 
     Raises:
         CascadeError: The only scan failed.
-        PartialFailureError: Some of several scans failed; the message says which and why.
+        PartialFailureError: Some of several scans failed. The message says which and why.
     """
     failures = []
     with open_fallback_cascade(bundle, backend, precision, plans, public_key) as cascade:

@@ -1,4 +1,4 @@
-"""`cascade-rt inspect`: what a bundle says of itself, after its files have been checked."""
+"""`cascade-rt inspect`: check the files of a bundle and show its manifest."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is printed for programs: one JSON object on each line, results on stdout, errors on stderr."""
+"""Machine-readable output: one JSON object per line, with results on stdout and errors on stderr."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ log_format_option = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    # Before the others, so that what is wrong with them is told in the same form.
+    # Parsed before the other options, so that errors in them are printed in this format.
     is_eager=True,
     expose_value=False,
     callback=_remember,
@@ -31,13 +31,13 @@ log_format_option = click.option(
 
 
 def is_json(context: click.Context | None = None) -> bool:
-    """Whether what is printed is for programs."""
+    """Return whether output is printed as JSON."""
     context = context or click.get_current_context(silent=True)
     return context is not None and context.meta.get(_FORMAT) == "json"
 
 
 def print_event(event: str, *, err: bool = False, **values: Any) -> None:
-    """Print one line of JSON; names that are no text are escaped in it."""
+    """Print one line of JSON, in which undecodable file names are escaped."""
     click.echo(json.dumps({"event": event, **values}), err=err)
 
 
@@ -45,9 +45,9 @@ def print_error(context: click.Context, error: CascadeError, message: str) -> No
     """Print the error that a command ends with.
 
     Args:
-        context: The command's context, or one around it.
+        context: The command's context, or one of its parents.
         error: The error.
-        message: What to print of it.
+        message: The text to print for it.
     """
     message = with_flags(message)
     if is_json(context):
@@ -57,7 +57,7 @@ def print_error(context: click.Context, error: CascadeError, message: str) -> No
 
 
 def print_interrupted(context: click.Context) -> None:
-    """Print that the user has stopped a command."""
+    """Print that the user interrupted a command."""
     if is_json(context):
         print_event("interrupted", err=True)
     else:

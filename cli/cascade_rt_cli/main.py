@@ -1,4 +1,4 @@
-"""The `cascade-rt` command: a group whose commands are loaded when they are needed."""
+"""The `cascade-rt` command: a group whose commands are loaded lazily."""
 
 import importlib
 import signal
@@ -17,16 +17,16 @@ COMMANDS = (
     "demo", "infer", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle", "doctor",
 )
 # fmt: on
-"""In the order in which a newcomer meets them. Each is a module of this package with a command of the same name."""
+"""Commands in the order in which a new user needs them. Each is a module of this package with a command of its name."""
 
 
 _ARGUMENTS = f"{__name__}.arguments"
 
 
 class _LazyGroup(click.Group):
-    """Loads a command's module when it is called or listed, and turns our errors into sentences.
+    """Loads a command's module when it is called or listed, and prints a `CascadeError` as a sentence.
 
-    Errors of ours that are bugs pass through with their traceback.
+    Other exceptions raised by our code are bugs and pass through with their traceback.
     """
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -61,7 +61,7 @@ class _LazyGroup(click.Group):
 
 
 def _without_folders(ctx: click.Context, message: str) -> str:
-    """Shorten the paths of the command line inside a message."""
+    """Shorten paths from the command line in a message."""
     from cascade_rt.common.shown_paths import hide_folders
 
     arguments: list[str] = ctx.meta[_ARGUMENTS]
@@ -70,7 +70,7 @@ def _without_folders(ctx: click.Context, message: str) -> str:
 
 
 def _terminate(number: int, _: object) -> None:
-    """End as after an error, so that temporary files go; the exit code is the one shells expect."""
+    """Exit through an exception, so that temporary files are removed. The exit code is the one shells expect."""
     sys.exit(128 + number)
 
 

@@ -1,4 +1,4 @@
-"""Commands that need more than the plain install."""
+"""Support for commands that need optional dependencies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ _OURS = ("cascade_rt", "cascade_rt_export", "cascade_rt_cli")
 
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
-    """Turn a package missing inside the `with` block into a sentence that says how to install it.
+    """Turn a failed import inside the `with` block into a sentence that says how to install the package.
 
     Raises:
-        BackendUnavailableError: A package of others is not installed.
+        BackendUnavailableError: A third-party package is not installed.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from cascade_rt.scans.nifti.options import MAX_VOXELS, ScanOptions
 
 
 class _BundlePath(click.Path):
-    """The folder of a bundle, which may be an embedded one that is named."""
+    """The folder of a bundle, or the name of an embedded bundle."""
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
@@ -26,10 +26,10 @@ class _BundlePath(click.Path):
 
 
 class FiniteFloat(click.FloatRange):
-    """A number in a range; what is none, or endless, is in no range."""
+    """A finite number in a range. NaN and infinity are rejected."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read a number; a failure of click where it is none in the range."""
+        """Parse a number, or fail with a click usage error if it is not a finite number in the range."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value} is not a number that can be counted to.", param, ctx)
@@ -39,7 +39,7 @@ class FiniteFloat(click.FloatRange):
 PATH = click.Path(path_type=Path)
 BUNDLE = _BundlePath(path_type=Path)
 EngineChoice = Literal["tensorrt", "tensorrt-rtx"]
-"""Engines that can be compiled with a bundle."""
+"""Engines that can be compiled on export."""
 
 bundle_option = click.option(
     "--bundle",
@@ -99,7 +99,7 @@ scattered_option = click.option(
     help="The slices of a scan are no neighbours: nothing is judged across them, and no islands are dropped.",
 )
 _LARGEST_OFFSET = 1 << 16
-"""As far as the values of 16 bits can be off."""
+"""Largest possible offset of 16-bit values, in HU."""
 _SCAN_OPTIONS = (
     click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Which volume of a 4D file, from 0."),
     click.option(
@@ -129,7 +129,7 @@ _SCAN_OPTIONS = (
 
 
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options on how scans are read, as one argument `reading`, a `ScanOptions`."""
+    """Add the options for reading scans to a command, passed as one argument `reading`, a `ScanOptions`."""
 
     @wraps(command)
     def with_reading(

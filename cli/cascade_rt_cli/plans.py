@@ -1,4 +1,4 @@
-"""Where the command line gets TensorRT engines from: compiled here, where the export package can be used."""
+"""Provide TensorRT engines to the command line, compiled here with the export package."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-    """Take an engine from the cache, or compile it and say so."""
+    """Load an engine from the cache, or compile it and report the build."""
     with needs_extra("export"):
         from cascade_rt_export.plans import built_plans
     with shown_builds() as on_build:
@@ -27,7 +27,7 @@ def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
 
 @contextmanager
 def shown_builds() -> Iterator["OnBuild"]:
-    """Say which engine is being compiled, and show its steps on a terminal."""
+    """Print which engine is being compiled, and show its steps in a progress bar."""
     with progress_bar() as progress:
 
         def begin(what: str) -> "OnProgress":
@@ -35,7 +35,7 @@ def shown_builds() -> Iterator["OnBuild"]:
             bar = progress.add_task("", total=None)
 
             def show(step: "BuildProgress") -> bool:
-                # Only the outermost phase: those inside begin again and again.
+                # Show only the outermost phase, because nested phases restart repeatedly.
                 if step.inside is None:
                     progress.update(bar, description=step.phase, completed=step.step, total=step.steps)
                 return True

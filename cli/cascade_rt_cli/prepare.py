@@ -1,4 +1,4 @@
-"""`cascade-rt prepare`: a data set in, a case store out."""
+"""`cascade-rt prepare`: convert a data set to a case store."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Preparing a data set, with progress bars and a summary."""
+"""Prepare a data set, with progress bars and a summary."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ def find_cases(
     label_flip: FlipChoice,
     reading: ScanOptions,
 ) -> tuple[Listing, float]:
-    """List the cases of a data set; returns them and the share that is for the test.
+    """List the cases of a data set. Returns them and the default test share.
 
     Raises:
-        UsageError: An option is missing, or belongs to another data set.
+        UsageError: An option is missing, or is for another data set.
         InputError: There are no cases.
     """
     if dataset == "folder":
@@ -49,14 +49,14 @@ def find_cases(
 def prepare_store(
     listing: Listing, store: Path, request: SplitRequest, *, verify: bool, folders: Iterable[Path]
 ) -> None:
-    """Check and convert the cases of a data set, and print what was done.
+    """Check and convert the cases of a data set, and print a summary.
 
     Args:
         listing: The cases.
         store: Folder of the case store.
-        request: How to split them.
-        verify: Whether finished cases are checked.
-        folders: Where the cases lie; of what is printed about files in them only the last part is left.
+        request: How to split the cases.
+        verify: Whether to check finished cases.
+        folders: Folders of the cases. Paths below them are printed as the last part only.
     """
     files = [path for case in listing.cases for path in case.files.values()]
     with shown_errors(files):

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: a line now and then, so that a log shows that the work goes on, and how far."""
+"""Show progress without a terminal by printing occasional lines, so that a log shows that the work advances."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,21 +9,21 @@ from rich.progress import Task
 from rich.text import Text
 
 EVERY_S = 30.0
-"""Seconds between two lines."""
+"""Interval between lines in seconds."""
 
 
 @contextmanager
 def lines_while(
     line: Callable[[], str | None], say: Callable[[str], None], *, every_s: float = EVERY_S
 ) -> Iterator[None]:
-    """Say a line every so many seconds for as long as the `with` block takes.
+    """Print a line at regular intervals while the `with` block runs.
 
-    From a thread, as a progress bar is drawn: one step of the work may take minutes.
+    This is done from a thread, like drawing a progress bar, because one step of the work may take minutes.
 
     Args:
-        line: What is to be said now; none: nothing.
-        say: Prints it.
-        every_s: Seconds between two lines.
+        line: Returns the current line, or None to print nothing.
+        say: Prints a line.
+        every_s: Interval between lines in seconds.
     """
     ended, started = Event(), monotonic()
 
@@ -43,7 +43,7 @@ def lines_while(
 
 
 def progress_line(tasks: Sequence[Task]) -> str | None:
-    """How far the tasks of a progress bar are that have begun and are not finished; none where there are none."""
+    """Return a line with the progress of all started but unfinished tasks of a bar, or None if there are none."""
     return "; ".join(_stand(task) for task in tasks if task.completed and not task.finished) or None
 
 
@@ -55,7 +55,7 @@ def _stand(task: Task) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds, such as 1:02:03."""
+    """Format seconds as hours, minutes and seconds, such as 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

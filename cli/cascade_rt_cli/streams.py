@@ -1,4 +1,4 @@
-"""Standard output and standard error, which may be closed or full while the work goes on."""
+"""Let the work continue when standard output or standard error is closed or full."""
 
 import errno
 import io
@@ -13,19 +13,19 @@ from cascade_rt.errors import OutputError
 
 
 class LastingFile(io.FileIO):
-    """A console, a pipe or a file: once it cannot be written to, what is written is dropped, and nothing is raised."""
+    """A console, pipe or file that silently drops output once it can no longer be written to."""
 
     lost: OSError | None = None
-    """What the system said when it could no longer be written to."""
+    """The error of the first failed write, or None if none failed."""
 
     def write(self, content: Any) -> int:
-        """Write bytes, or drop them; returns how many."""
+        """Write or drop bytes. Returns the number of bytes accepted."""
         try:
             while self.lost is None:
                 count = super().write(content)
                 if count is not None:
                     return count
-                # Whoever gave us the pipe does not want us to wait in the call itself.
+                # The stream is nonblocking and full, so wait until it is writable again.
                 select.select([], [self], [])
         except OSError as error:
             self.lost = error
@@ -34,10 +34,11 @@ class LastingFile(io.FileIO):
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Let the work inside go on where nobody reads what it prints.
+    """Let the work inside the block continue even if nobody reads its output.
 
-    Whoever closes a pipe (`| head -1`) has seen enough, which is no error. Where standard output was lost otherwise,
-    such as on a full disk, standard error says so, and the work that ended well ends with the code of `OutputError`.
+    A reader that closes the pipe (`| head -1`) has seen enough, which is not an error. If standard output is lost
+    otherwise, such as on a full disk, a message on standard error says so, and the process exits with the code of
+    `OutputError` if the work itself succeeded.
     """
     _occupy_closed_descriptors()
     before = sys.stdout, sys.stderr
@@ -60,14 +61,14 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _lasting(stream: TextIO) -> TextIO:
-    """The same stream on a file that lasts; itself where it is no file, such as that of a test."""
+    """Return the stream on top of a `LastingFile`, or unchanged if it is not a file, as in tests."""
     try:
         file = LastingFile(stream.fileno(), "w", closefd=False)
     except (OSError, ValueError):
         return stream
     stream.flush()
     by_line = stream is sys.stderr or file.isatty()
-    # What the encoding of the console lacks is escaped: a name in another script is no reason to end the work.
+    # Characters missing from the console's encoding are escaped: a name in another script must not end the work.
     return io.TextIOWrapper(
         io.BufferedWriter(file), encoding=stream.encoding, errors="backslashreplace", line_buffering=by_line
     )
@@ -79,7 +80,10 @@ def _lost(stream: TextIO) -> OSError | None:
 
 
 def _occupy_closed_descriptors() -> None:
-    """See to it that no result is opened under the number of a standard stream that is closed, and printed into."""
+    """Open closed standard streams on the null device.
+
+    Otherwise an output file could get the descriptor of a standard stream, and printed text would end up in it.
+    """
     for number in range(3):
         try:
             os.fstat(number)

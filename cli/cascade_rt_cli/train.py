@@ -1,4 +1,4 @@
-"""`cascade-rt train`: cases in, a checkpoint out."""
+"""`cascade-rt train`: train a cascade on cases and write a checkpoint."""
 
 from pathlib import Path
 from typing import Literal

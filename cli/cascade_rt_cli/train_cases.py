@@ -1,4 +1,4 @@
-"""Training on the cases of a prepared store."""
+"""Train on the cases of a prepared store."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,10 @@ _TITLES: dict[Dataset, str] = {"msd": "MSD Task07 Pancreas", "nih": "NIH Pancrea
 def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """Train on the training cases of a store's split.
 
-    Where no tumor is labelled and none is made, both stages find the pancreas.
+    If no tumor is labeled and no synthetic tumors are made, both stages learn to find the pancreas.
 
     Raises:
-        UsageError: The store is not named, is not prepared, or holds another data set.
+        UsageError: No store is given, or it is not prepared, or it holds another data set.
     """
     if store is None:
         raise UsageError(

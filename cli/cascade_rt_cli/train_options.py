@@ -1,4 +1,4 @@
-"""Preset, variant, file and options, combined: what is nearer to the person wins."""
+"""Combine preset, variant, config file and command line options, in increasing order of priority."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ def combine_options(
     epochs: tuple[int, int, int] | None,
     seed: int | None,
 ) -> tuple[CascadeConfig, TrainConfig]:
-    """Start from the preset, apply the variant or network, the TOML file, then the options."""
+    """Start from the preset, then apply the variant or network, the TOML file and the options, in this order."""
     cascade, train = load_config(config, preset, variant=variant, network=network)
     if base_width is not None:
         cascade = replace(cascade, base_width=base_width)

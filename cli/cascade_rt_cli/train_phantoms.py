@@ -1,4 +1,4 @@
-"""Training on phantoms, which are made first."""
+"""Make phantoms and train on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from cascade_rt_cli.train_run import Plan, run_training
 
 
 def train_on_phantoms(store: Path, seeds: Sequence[int], shape: tuple[int, int, int], plan: Plan) -> None:
-    """Make the phantoms that are missing and train on them.
+    """Make any missing phantoms and train on them.
 
     Raises:
-        UsageError: The folder is a store of patients.
+        UsageError: The folder is a store made by `cascade-rt prepare`.
     """
     if (store / FILE_NAME).exists():
         raise UsageError(

@@ -1,4 +1,4 @@
-"""A training run, with its progress bar and a line for each epoch."""
+"""Run a training with a progress bar and one line per epoch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,23 +29,23 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for, whatever the cases are."""
+    """The training options that do not depend on the cases."""
 
     run: Path
     cascade: CascadeConfig
     config: TrainConfig
     validate: int
-    """Cases to hold out."""
+    """Number of cases to hold out for validation."""
     init: Path | None
     """Checkpoint to start from."""
     init_stage2: Path | None
-    """Checkpoint to take stage 2 from instead."""
+    """Checkpoint to take stage 2 from instead of from `init`."""
     resume: bool
     workers: Workers
 
 
 def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
-    """Train on cases but the last few, print the numbers of each epoch, and say what comes next.
+    """Train on all cases but the held-out last ones, print the metrics of each epoch, and suggest the next command.
 
     Raises:
         UsageError: No case would be left to train on.
@@ -92,7 +92,7 @@ def run_training(cases: Sequence[Case], data: str, plan: Plan) -> None:
 
 @contextmanager
 def _saying_how_to_go_on(plan: Plan) -> Iterator[None]:
-    """Where the run is stopped, by Ctrl-C or SIGTERM, say what is kept of it."""
+    """If the run is stopped by Ctrl-C or SIGTERM, print how to resume it, or that no epoch was finished."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

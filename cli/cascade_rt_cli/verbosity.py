@@ -1,4 +1,4 @@
-"""How much the command line says: `-v` adds the log on stderr, `-q` leaves nothing but errors and JSON asked for."""
+"""Verbosity of the command line: `-v` adds the log on stderr, `-q` leaves only errors and requested JSON."""
 
 import logging
 import sys
@@ -17,13 +17,13 @@ _LOGGER = logging.getLogger("cascade_rt")
 
 
 def is_quiet() -> bool:
-    """Whether nothing but errors is to be printed."""
+    """Return whether only errors should be printed."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(_QUIET))
 
 
 def print_note(text: str) -> None:
-    """Print on stderr what a person who reads along wants to know; nothing where that is for programs, or unwanted."""
+    """Print a note for a human reader on stderr, unless the output is JSON or `-q` is given."""
     if not (is_quiet() or is_json()):
         click.echo(plain_text(with_flags(text)), err=True)
 
@@ -38,7 +38,7 @@ def _ask_verbose(context: click.Context, _: click.Parameter, value: bool) -> Non
     if value:
         context.meta[_VERBOSE] = True
         _check(context)
-        # Behind the name of a command; before it, the context may yet fail, and would never be closed.
+        # Only for a flag after the command name: before it, the context may still fail and would never be closed.
         if context.parent is not None:
             show_log_where_asked(context)
 
@@ -49,7 +49,7 @@ def _check(context: click.Context) -> None:
 
 
 def with_verbosity(command: click.Command) -> click.Command:
-    """Let a command take `-v` and `-q`, once; both stand before or behind its name, as with any other option."""
+    """Add `-v` and `-q` to a command unless it already has them, so that they work before and after its name."""
     if not any(parameter.name == "verbose" for parameter in command.params):
         command.params += [
             _flag("-v", "--verbose", _ask_verbose, "Show the log on stderr: what is read, opened, written and done."),
@@ -63,7 +63,7 @@ def _flag(short: str, long: str, callback: Callable[..., None], text: str) -> cl
 
 
 def show_log_where_asked(context: click.Context) -> None:
-    """Show the log, once, until the outermost command ends, where `-v` was given by now."""
+    """Show the log until the outermost command ends, if `-v` was given by now and the log is not shown already."""
     if not context.meta.get(_VERBOSE) or context.meta.get(_SHOWN):
         return
     context.meta[_SHOWN] = True
@@ -79,7 +79,10 @@ def show_log_where_asked(context: click.Context) -> None:
 
 
 class _Stderr(logging.Handler):
-    """Writes to what is stderr at the time, which a progress bar takes over, and shows paths as all that is printed."""
+    """Log handler that writes to the current stderr, which a progress bar may replace.
+
+    Paths are shortened as in all other output.
+    """
 
     def __init__(self, context: click.Context) -> None:
         super().__init__()
@@ -91,7 +94,7 @@ class _Stderr(logging.Handler):
         from cascade_rt_cli.console import printable, shown
 
         if isinstance(record.args, tuple):
-            # On a copy: other handlers may want the folders.
+            # Change a copy, because other handlers may need the folders.
             record = logging.makeLogRecord(record.__dict__)
             with self._context.scope(cleanup=False):
                 record.args = tuple(_without_folders(each, shown) for each in record.args or ())

@@ -1,4 +1,4 @@
-"""`cascade-rt verify`: does an engine on this machine segment like PyTorch does?"""
+"""`cascade-rt verify`: check that an engine on this machine segments the way PyTorch does."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Running the gate on one engine and printing what it measured."""
+"""Run the parity gate on one engine and print its measurements."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,15 +35,15 @@ def verify_bundle(
     limits: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure one engine, print it, and only then judge it.
+    """Measure one engine and print the result before judging it.
 
     Raises:
         ParityError: A limit is missed.
-        UsageError: The file of limits is refused.
+        UsageError: The limits file is invalid.
     """
     allowed = LIMITS if limits is None else read_limits(limits)
     bundle = read_bundle(path or default_bundle_path())
-    # Before the spinner: engines that have to be compiled have a bar of their own.
+    # Engines are opened before the spinner starts, because compiling one shows its own progress bar.
     with (
         open_engines(bundle, "pytorch", "fp32") as reference,
         open_engines(bundle, backend, precision, plans) as candidate,

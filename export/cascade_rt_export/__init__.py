@@ -1,1 +1,1 @@
-"""From a trained checkpoint to a bundle that is shown to compute the same."""
+"""Export a trained checkpoint to a bundle that is verified to compute the same."""

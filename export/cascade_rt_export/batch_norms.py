@@ -1,4 +1,4 @@
-"""Batch normalisations made part of the convolutions before them."""
+"""Fold batch normalizations into the preceding convolutions."""
 
 import copy
 from itertools import pairwise
@@ -9,10 +9,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def with_folded_norms(network: nn.Module) -> nn.Module:
-    """Copy a network in evaluation mode, with each convolution and the batch normalisation behind it as one.
+    """Copy a network in evaluation mode, with each batch normalization folded into the convolution before it.
 
-    In float64, so that each weight is rounded once. The exporter would fold them in float32, where all weights of a
-    channel share the rounding of its scale: an error that no later sum averages out (docs/decisions/0008).
+    Folding is done in float64, so that each weight is rounded only once. The exporter would fold in float32, where all
+    weights of a channel share the rounding error of its scale, which no later sum averages out (docs/decisions/0008).
     """
     folded = copy.deepcopy(network).eval()
     for block in folded.modules():

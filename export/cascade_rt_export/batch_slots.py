@@ -1,8 +1,8 @@
-"""Is the answer to an input the same in every place of a batch, whatever its neighbours are?
+"""Check that the output for an input is the same at every batch position, whatever its neighbors are.
 
-TensorRT has shipped engines that are right for the first row of a batch and wrong for the others, and whose rows leak
-into each other (NVIDIA/TensorRT issues 4853 and 4813): always the same wrong answer, so that running twice shows
-nothing.
+TensorRT versions have built engines that are right for the first row of a batch and wrong for the others, or whose rows
+leak into each other (NVIDIA/TensorRT issues 4853 and 4813). The wrong output is always the same, so running twice does
+not reveal it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ SEED = 7
 
 
 def slot_errors(engine: StageEngine) -> float:
-    """The largest difference between the answers to one input, over sizes, batches and places in them.
+    """Measure the largest difference between the outputs for one input, over sizes, batches and batch positions.
 
-    Each row of a batch of different images is compared with its answer alone, which is the same as asking that equal
-    rows have equal answers, that permuted rows have permuted answers, and that neighbours do not leak.
+    Each row of a batch of different images is compared with its output when run alone. This covers three requirements:
+    equal rows have equal outputs, permuted rows have permuted outputs, and neighbors do not leak.
 
     Returns:
-        The difference; NaN where an answer is not a number.
+        The largest absolute difference, or NaN if an output is NaN.
     """
     worst = 0.0
     for side in SIDES[engine.stage]:
@@ -41,7 +41,7 @@ def slot_errors(engine: StageEngine) -> float:
 
 
 def _orders(count: int) -> list[list[int]]:
-    """Which image stands where: as they come, reversed, two of them, and one in all places."""
+    """Return the image index at each batch position: in order, reversed, two images swapped, one image repeated."""
     forward = list(range(count))
     return [forward, forward[::-1], [1, 0], [0] * count]
 
@@ -56,7 +56,7 @@ def _difference(together: Mapping[str, Array], place: int, alone: Mapping[str, A
 
 
 def _images(stage: Stage, count: int, side: tuple[int, int]) -> Array:
-    """Different images `[count, 1, row, col]` in the range of a stage's input: waves and noise."""
+    """Make different images `[count, 1, row, col]` of waves and noise in the input range of a stage."""
     random = np.random.default_rng(SEED)
     rows, cols = np.ogrid[: side[0], : side[1]]
     waves = np.stack([np.sin(rows / (5 + 3 * index)) * np.cos(cols / (9 + 2 * index)) for index in range(count)])

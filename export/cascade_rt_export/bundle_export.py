@@ -1,8 +1,8 @@
-"""From a checkpoint to a bundle: weights, graphs, the check, the manifest.
+"""Export a checkpoint to a bundle: weights, graphs, parity check, manifest.
 
-Float32 is proven before half precision is planned, and does not depend on it. Where half precision misses its limits,
-as that of small or barely trained networks does, the bundle is float32 alone: hours of training wait for it, it is
-right, and every engine runs it. Only where half precision was required is nothing written.
+Float32 is verified before half precision is planned, and does not depend on it. If half precision misses its limits, as
+it does for small or barely trained networks, the bundle holds float32 only: it is correct, every engine runs it, and
+hours of training should not be lost. Nothing is written only if half precision was required.
 """
 
 import datetime
@@ -59,29 +59,29 @@ def export_bundle(
     limits: Mapping[EnginePrecision, ParityLimits] = LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """Export both stages, compare them with PyTorch, and only then put the bundle in its place.
+    """Export both stages, compare them with PyTorch, and only then move the bundle into place.
 
     Args:
         checkpoint: The trained cascade.
         path: Folder of the bundle.
-        name: What the bundle is called in reports; none: the name of the folder.
-        overwrite: Replace a bundle that is there.
-        half: Add both graphs in half precision where they find the masks that PyTorch finds. Where they do not, they
-            are left out, and `parity["half_precision_left_out"]` of the manifest says why.
-        require_half: Raise in place of leaving half precision out.
-        search: Keep in float32 only those nodes of the plan without which the masks of the slices change.
-        calibration: Slices to plan half precision on and to compare on; none: those of `default_calibration`.
-        graphs_of: A bundle of these weights. Where the versions that exported it are those of now, its float32 graphs
-            are taken, and compared with PyTorch like new ones.
-        limits: How far each precision may be from PyTorch.
+        name: Name of the bundle in reports. Defaults to the name of the folder.
+        overwrite: Replace an existing bundle.
+        half: Add half-precision graphs of both stages if their masks match those of PyTorch. Otherwise they are left
+            out, and `parity["half_precision_left_out"]` in the manifest says why.
+        require_half: Raise instead of leaving half precision out.
+        search: Of the planned nodes, keep in float32 only those without which the masks of the slices change.
+        calibration: Slices to plan half precision and compare on. Defaults to `default_calibration`.
+        graphs_of: A bundle with these weights. If the current versions exported it, its float32 graphs are reused, and
+            compared with PyTorch like new ones.
+        limits: How far each precision may differ from PyTorch.
         on_step: Called with a sentence before each step.
 
     Raises:
-        ParityError: A graph in float32 does not compute what PyTorch computes, or finds other masks, or one in half
-            precision does, and it is required; nothing is written.
-        BundleError: A graph cannot be converted to half precision, and it is required; nothing is written.
-        BundleError: A graph of `graphs_of` is not the one in its manifest; nothing is written.
-        OutputExistsError: `path` is there and `overwrite` is off, or it is no bundle.
+        ParityError: A float32 graph differs from PyTorch in its outputs or masks, or a half-precision graph does and
+            half precision is required. Nothing is written.
+        BundleError: A graph cannot be converted to half precision, which is required, or a graph of `graphs_of` does
+            not match its manifest. Nothing is written.
+        OutputExistsError: `path` exists and `overwrite` is off, or it is not a bundle.
         OutputError: The folder cannot be written.
     """
     _check_target(path, overwrite)
@@ -97,9 +97,7 @@ def export_bundle(
                 terms = _HalfTerms(slices, limits["fp16"], search=search, required=require_half)
                 manifest = _with_half(draft, manifest, terms, on_step)
             write_manifest(draft, manifest)
-            if path.exists():
-                path.rename(Path(folder) / "replaced")
-            draft.rename(path)
+            _move_into_place(draft, path, Path(folder) / "replaced")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
     bundle = read_bundle(path)
@@ -107,9 +105,22 @@ def export_bundle(
     return bundle
 
 
+def _move_into_place(draft: Path, path: Path, replaced: Path) -> None:
+    """Rename a finished bundle to its path. An existing bundle is moved to `replaced`, and back if this fails."""
+    if not path.exists():
+        draft.rename(path)
+        return
+    path.rename(replaced)
+    try:
+        draft.rename(path)
+    except BaseException:
+        replaced.rename(path)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class _HalfTerms:
-    """On what terms a bundle gets half precision."""
+    """The conditions under which half precision is added to a bundle."""
 
     calibration: Calibration
     limits: ParityLimits
@@ -149,7 +160,7 @@ def _write_graphs(
 
 
 def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
-    """Add half precision to a proven bundle in float32, or leave it as it is where half precision does not pass."""
+    """Add half precision to a verified float32 bundle, or leave the bundle as is if half precision does not pass."""
     try:
         manifest = _add_half(path, single, terms, on_step)
         return _prove(path, manifest, terms.calibration, "fp16", terms.limits, on_step)
@@ -158,16 +169,16 @@ def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callabl
             raise
         for stage in STAGES:
             (path / graph_name(stage, "fp16")).unlink(missing_ok=True)
-        # A bundle travels, and should not tell in which folder it was made.
+        # A bundle is shared with others and should not reveal the folder it was made in.
         reason = str(error).replace(str(path), path.name)
         _log.warning("half precision is left out: %s", reason)
         return replace(single, parity={**single.parity, "half_precision_left_out": reason})
 
 
 def _add_half(path: Path, manifest: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
-    """Write both graphs in half precision, planned on what the float32 graphs are fed.
+    """Write both graphs in half precision, planned on the inputs that the float32 graphs receive.
 
-    With a search, those nodes of the plan are dropped without which the masks of each stage keep the least Dice.
+    With a search, planned nodes are dropped if the masks of each stage still reach the least Dice without them.
     """
     bundle = write_manifest(path, manifest)
     calibration, least_dice = terms.calibration, terms.limits.least_dice if terms.search else None
@@ -205,7 +216,7 @@ def _prove(
     limits: ParityLimits,
     on_step: Callable[[str], None],
 ) -> Manifest:
-    """Compare the masks of a precision with those of PyTorch; ParityError where they are too far."""
+    """Compare the masks of a precision with those of PyTorch. Raises ParityError if they differ too much."""
     bundle = write_manifest(path, manifest)
     with open_engines(bundle, "pytorch") as reference, open_engines(bundle, "onnxruntime", precision) as candidate:
         found = run_gate(reference, candidate, manifest.config, calibration, on_step=on_step)

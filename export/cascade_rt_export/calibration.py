@@ -1,4 +1,4 @@
-"""The slices that half precision is planned on, and that every engine is compared with PyTorch on."""
+"""Slices for planning half precision and for comparing engines with PyTorch."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 
 SLICES_PER_SCAN = 8
 PHANTOM_SEEDS = (20_000, 20_001, 20_002, 20_003)
-"""Far from the seeds anyone trains on."""
+"""Far from any seed used for training."""
 PHANTOM_SHAPE = (24, 512, 512)
 PHANTOM_TUMOR_SLICES, PHANTOM_ORGAN_SLICES = 3, 1
-"""Slices of each phantom with tumor, and without: a Dice of few voxels falls with a single one."""
+"""Slices per phantom with and without tumor. With few voxels, a single one would lower the Dice noticeably."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,14 +33,14 @@ class CalibrationScan:
 
     name: str
     positions: tuple[int, ...]
-    """Which slices of the scan they are, from 0."""
+    """Indices of the slices in the scan, from 0."""
     voxels: npt.NDArray[np.int16]
     """`[slice, row, col]`, HU, in the canonical frame."""
     pixel_mm: tuple[float, float] | None = None
-    """Distance in mm between rows and columns; None: not known."""
+    """Row and column spacing in mm, or None if unknown."""
 
     def slice_name(self, index: int) -> str:
-        """How messages call one of the slices."""
+        """Return the name of a slice for messages."""
         return f"{self.name}, slice {self.positions[index]}"
 
 
@@ -49,12 +49,12 @@ class Calibration:
     """Slices of several scans."""
 
     source: str
-    """What they are, in words, for the manifest; file names without their folders."""
+    """Description of the slices for the manifest, with file names but not their folders."""
     scans: tuple[CalibrationScan, ...]
 
 
 def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibration:
-    """Slices with pancreas of synthetic phantoms, most of them with tumor: for want of scans."""
+    """Choose slices of synthetic phantoms that show pancreas, most of them with tumor. Used if no scans are given."""
     scans = []
     for seed in PHANTOM_SEEDS:
         phantom = make_phantom(seed, shape, tumor=True)
@@ -68,25 +68,25 @@ def phantom_calibration(shape: tuple[int, int, int] = PHANTOM_SHAPE) -> Calibrat
 
 
 def default_calibration(training_data: str) -> Calibration:
-    """Slices for want of scans: of phantoms where the training data are described as such, of patients otherwise."""
+    """Return the slices to use if no scans are given: of phantoms if trained on phantoms, of patients otherwise."""
     return phantom_calibration() if is_synthetic(training_data) else patient_calibration()
 
 
 def patient_calibration() -> Calibration:
-    """The slices of patients that come with the package, all with pancreas and without tumor."""
+    """Return the patient slices included in the package, all with pancreas and without tumor."""
     scans = scan_calibration([demo_patient.SCAN], demo_patient.READING).scans
     return Calibration(f"slices of {demo_patient.SOURCE}, as no scans were given", scans)
 
 
 def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Calibration:
-    """Slices of scans, spread over the whole length of each.
+    """Choose slices of scans, evenly spaced over the whole length of each scan.
 
     Args:
         paths: NIfTI files.
-        reading: How they are read.
+        reading: Options for reading the files.
 
     Raises:
-        InputError: A scan cannot be read, or there is none.
+        InputError: A scan cannot be read, or there are no scans.
     """
     from cascade_rt.scans.volume import read_volume
 
@@ -103,7 +103,7 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_
 def stage_inputs(
     calibration: Calibration, engines: Engines, config: CascadeConfig
 ) -> dict[Stage, list[Mapping[str, Array]]]:
-    """What each stage is fed when the engines segment the slices, batch by batch."""
+    """Segment the slices and return the inputs that each stage receives, one entry per batch."""
     stage1, stage2 = _Recorder(engines.stage1), _Recorder(engines.stage2)
     for scan in calibration.scans:
         segment_voxels(Engines(stage1, stage2), config, scan.voxels, scan.pixel_mm)
@@ -111,7 +111,7 @@ def stage_inputs(
 
 
 class _Recorder:
-    """An engine that keeps what it is fed."""
+    """An engine wrapper that records its inputs."""
 
     def __init__(self, engine: StageEngine) -> None:
         self.engine = engine
@@ -138,7 +138,7 @@ class _Recorder:
 
 
 def _thinned(positions: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """At most `count` of the positions, evenly spread, the first and the last among them."""
+    """Return at most `count` evenly spaced positions, including the first and the last."""
     chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)
     kept: npt.NDArray[np.intp] = positions[chosen]
     return kept

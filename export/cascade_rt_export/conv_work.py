@@ -1,4 +1,4 @@
-"""How much of the work of a network is done in half precision."""
+"""Measure the convolution work of a network, and the share of it done in half precision."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float | None:
-    """Share of a graph's convolution work that is in half precision, in multiplications on inputs of a given size.
+    """Return the share of a graph's multiplications in convolutions that is in half precision.
 
     Args:
-        graph: A graph of `to_half`.
-        inputs: Inputs of the size to count at; it is run once.
+        graph: A graph from `to_half`.
+        inputs: Inputs of the size to count for. The graph is run once on them.
 
     Returns:
-        The share; None where the graph has no convolution, such as a stage 1 without a network.
+        The share, or None if the graph has no convolutions, such as a stage 1 without a network.
     """
     work = multiplications(graph, inputs)
     if not work:
@@ -32,15 +32,15 @@ def half_share(graph: ModelProto, inputs: Mapping[str, Array]) -> float | None:
 
 
 def multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str, int]:
-    """Multiplications of each convolution by its name: one for each weight and position it is applied at.
+    """Count the multiplications of each convolution, by name: one per weight and position where it is applied.
 
     Args:
-        graph: A graph whose weights are inside it.
-        inputs: Inputs of the size to count at; it is run once.
+        graph: A graph with its weights inside.
+        inputs: Inputs of the size to count for. The graph is run once on them.
     """
     nodes = [node for node in graph.graph.node if node.op_type in CONVOLUTIONS]
-    # A weight of Conv is [out, in / groups, row, col] and is applied at each position of the output, one of
-    # ConvTranspose [in, out / groups, row, col] at each of the input.
+    # The weight of Conv is [out, in / groups, row, col] and is applied at each output position. The weight of
+    # ConvTranspose is [in, out / groups, row, col] and is applied at each input position.
     applied_at = {node.name: node.output[0] if node.op_type == "Conv" else node.input[0] for node in nodes}
     shapes = tensor_shapes(graph, applied_at.values(), inputs)
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
@@ -52,7 +52,7 @@ def multiplications(graph: ModelProto, inputs: Mapping[str, Array]) -> dict[str,
 
 
 def tensor_shapes(graph: ModelProto, names: Iterable[str], inputs: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
-    """Shapes of tensors inside a graph; it is run once on the inputs."""
+    """Return the shapes of tensors inside a graph, by running it once on the inputs."""
     counting, listed = copy.deepcopy(graph), list(dict.fromkeys(names))
     if not listed:
         return {}

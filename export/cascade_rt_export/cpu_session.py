@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, for looking at graphs rather than at scans."""
+"""Open ONNX Runtime sessions on the CPU, for analyzing graphs rather than segmenting scans."""
 
 import onnxruntime
 from onnx import ModelProto
@@ -7,7 +7,7 @@ from cascade_rt.common.processors import available_cpus
 
 
 def cpu_session(graph: ModelProto, *, optimised: bool = True) -> onnxruntime.InferenceSession:
-    """Open a graph in memory; not `optimised`, it is run node by node as it is written."""
+    """Open an in-memory graph. Unless `optimised`, it is run node by node exactly as written."""
     levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL

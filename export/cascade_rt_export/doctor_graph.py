@@ -1,4 +1,7 @@
-"""The graph that `cascade-rt doctor` runs; `python -m cascade_rt_export.doctor_graph` writes it to where it is read."""
+"""Build the graph that `cascade-rt doctor` runs.
+
+`python -m cascade_rt_export.doctor_graph` writes it to `GRAPH_PATH`, from where it is read.
+"""
 
 import numpy as np
 import onnx
@@ -8,7 +11,7 @@ from cascade_rt.engines.smoke_tests import GRAPH_PATH, SIDE
 
 
 def doctor_graph() -> onnx.ModelProto:
-    """A convolution that adds up 3 x 3 pixels, then ReLU: `image` in, `sums` out, both `[1, 1, row, col]`."""
+    """Build a convolution that sums 3 x 3 pixels, then ReLU, from `image` to `sums`, both `[1, 1, row, col]`."""
     shape = [1, 1, SIDE, SIDE]
     weights = numpy_helper.from_array(np.ones((1, 1, 3, 3), np.float32), "weights")
     nodes = [

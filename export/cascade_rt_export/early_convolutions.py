@@ -1,4 +1,4 @@
-"""The convolutions behind those that read the image, as many as half precision can spare."""
+"""Find the convolutions that follow those reading the image, up to the share of work that may stay in float32."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,18 +7,18 @@ from onnx import NodeProto
 from cascade_rt_export.fp16_rules import Wiring, image_readers
 
 NEAR_IMAGE_SHARE = 0.045
-"""The share of the convolutions' work that may stay in float32 on this account; 0.05 would be refused."""
+"""Share of the convolution work that may stay in float32 for this reason. A share of 0.05 would be refused."""
 
 
 def early_convolutions(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
-    """Convolutions that read nothing but what those on the image have made, and the ReLUs between them.
+    """Yield the convolutions that depend only on those reading the image, and the ReLUs between them.
 
-    What they round, all of the network reads. They are taken in the order of the graph while they and the readers of
-    the image do no more than `NEAR_IMAGE_SHARE` of the work.
+    The rounding errors of these convolutions reach the whole network. They are taken in graph order, as long as they
+    and the image readers together do no more than `NEAR_IMAGE_SHARE` of the work.
 
     Args:
         wiring: The graph.
-        work: Multiplications of each convolution by its name.
+        work: Multiplications of each convolution, by name.
     """
     made: dict[str, tuple[NodeProto, ...]] = {}
     spent = 0

@@ -1,4 +1,4 @@
-"""What a graph says of its floating-point tensors: which there are, and where an operator takes half precision."""
+"""Find the float32 tensors of a graph, and the inputs and outputs for which an operator supports half precision."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ SINGLE, HALF = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
 
 
 def opset_of(graph: ModelProto) -> int:
-    """The version of the standard operators that a graph is written in."""
+    """Return the version of the standard operator set that a graph uses."""
     return max(int(entry.version) for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def float_tensors(graph: ModelProto) -> frozenset[str]:
-    """Names of all float32 tensors of a graph: inputs, weights and what its nodes compute.
+    """Return the names of all float32 tensors of a graph: inputs, weights and computed tensors.
 
     Raises:
-        BundleError: The graph holds subgraphs or functions, tensors of float16 or of unknown type, or nodes without a
-            name of their own.
+        BundleError: The graph has subgraphs or functions, tensors of float16 or unknown type, or nodes without a unique
+            name.
     """
     names = [node.name for node in graph.graph.node]
     if "" in names or len(set(names)) < len(names):
@@ -42,7 +42,7 @@ def _element_types(graph: GraphProto) -> dict[str, int]:
 
 
 def half_inputs(node: NodeProto, floats: frozenset[str], opset: int) -> tuple[bool, ...]:
-    """For each input of a node, whether it is a float32 tensor that the operator also takes in half precision."""
+    """Return, for each input of a node, whether it is a float32 tensor that the operator also accepts as float16."""
     schema = defs.get_schema(node.op_type, opset, node.domain)
     allowed = _half_types(schema)
     return tuple(
@@ -51,9 +51,10 @@ def half_inputs(node: NodeProto, floats: frozenset[str], opset: int) -> tuple[bo
 
 
 def computes_in_half(node: NodeProto, floats: frozenset[str], opset: int) -> bool:
-    """Whether the operator can compute the float32 outputs of a node in half precision.
+    """Return whether the operator can compute the float32 outputs of a node in half precision.
 
-    What makes a tensor of nothing, such as `ConstantOfShape`, is said to be unable: its type stands in an attribute.
+    Returns False for nodes that create a tensor from nothing, such as `ConstantOfShape`, because their output type is
+    set by an attribute.
     """
     if not node.input:
         return False
@@ -67,7 +68,7 @@ def computes_in_half(node: NodeProto, floats: frozenset[str], opset: int) -> boo
 
 
 def _half_types(schema: defs.OpSchema) -> frozenset[str]:
-    """The type variables of an operator that can stand for float16."""
+    """Return the type variables of an operator that can be float16."""
     return frozenset(
         constraint.type_param_str
         for constraint in schema.type_constraints
@@ -76,5 +77,5 @@ def _half_types(schema: defs.OpSchema) -> frozenset[str]:
 
 
 def _formal(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> defs.OpSchema.FormalParameter:
-    """The declared parameter behind a position; the last of a variadic operator stands for all that follow."""
+    """Return the declared parameter at a position. The last parameter of a variadic operator covers all that follow."""
     return parameters[min(index, len(parameters) - 1)]

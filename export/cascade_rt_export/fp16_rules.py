@@ -1,4 +1,4 @@
-"""What is known to suffer in half precision, found by its place in the graph, whatever its values."""
+"""Rules that find nodes known to lose accuracy in half precision, by graph structure and regardless of values."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -19,7 +19,7 @@ _OVER_POSITIONS = frozenset(
 
 
 class Wiring:
-    """Who makes and who takes each tensor of a graph."""
+    """The connections of a graph: its inputs, outputs and weights, and the node that produces each tensor."""
 
     def __init__(self, graph: ModelProto) -> None:
         self.nodes = tuple(graph.graph.node)
@@ -29,21 +29,21 @@ class Wiring:
         self._makers = {name: node for node in self.nodes for name in node.output}
 
     def maker(self, name: str) -> NodeProto | None:
-        """The node that computes a tensor; none for inputs and weights."""
+        """Return the node that computes a tensor, or None for inputs and weights."""
         return self._makers.get(name)
 
     def computed(self, node: NodeProto) -> list[str]:
-        """The inputs of a node that are no weights."""
+        """Return the inputs of a node that are not weights."""
         return [name for name in node.input if name and name not in self.weights]
 
 
 def windows(wiring: Wiring) -> Iterator[NodeProto]:
-    """Arithmetic that brings an input into a range: from the input of the graph up to the first Clip."""
+    """Yield the arithmetic that windows a graph input: from the input up to and including the first Clip."""
     return (node for path in _window_paths(wiring) for node in path)
 
 
 def _window_paths(wiring: Wiring) -> Iterator[list[NodeProto]]:
-    """Each Clip over an input of the graph, and the arithmetic before it, last node first."""
+    """Yield each Clip applied to a graph input with the pointwise arithmetic before it, last node first."""
     for clip in wiring.nodes:
         if clip.op_type != "Clip":
             continue
@@ -56,17 +56,17 @@ def _window_paths(wiring: Wiring) -> Iterator[list[NodeProto]]:
 
 
 def image_readers(wiring: Wiring) -> Iterator[NodeProto]:
-    """What reads the image itself, an input of the graph or the window over it: the first convolutions.
+    """Yield the nodes that read the image itself, raw or windowed: the first convolutions.
 
-    Soft tissue differs by little from pixel to pixel, and these convolutions are made of differences, so that they hand
-    on what rounding the image loses, many times larger (docs/decisions/0011).
+    Soft tissue differs little from pixel to pixel, and these convolutions compute differences, so they greatly amplify
+    the rounding error of the image (docs/decisions/0011).
     """
     images = {path[0].output[0] for path in _window_paths(wiring)} | wiring.inputs
     return (node for node in wiring.nodes if images.intersection(node.input) and node.op_type not in ("Clip", "Shape"))
 
 
 def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:
-    """Every softmax, and the matrix product that it is taken of: a sum over channels or over all positions."""
+    """Yield every softmax and the matrix product it is applied to: a sum over channels or over all positions."""
     for node in wiring.nodes:
         if node.op_type in ("LogSoftmax", "Softmax"):
             yield node
@@ -76,10 +76,10 @@ def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:
 
 
 def probabilities(wiring: Wiring) -> Iterator[NodeProto]:
-    """The sigmoid that ends a network, and all that is computed of its output.
+    """Yield the final sigmoid of a network and everything computed from its output.
 
-    The maxima are compared with the same threshold; the saliency multiplies the image, and what rounding it loses, the
-    convolutions that read the salient image hand on many times larger, as with the image itself.
+    The maxima are compared with the same threshold. The saliency multiplies the image, and the convolutions that read
+    the salient image amplify its rounding error, as they do for the image itself.
     """
     of_probability: set[str] = set()
     for node in wiring.nodes:
@@ -90,12 +90,12 @@ def probabilities(wiring: Wiring) -> Iterator[NodeProto]:
 
 
 def sums_over_positions(wiring: Wiring) -> Iterator[NodeProto]:
-    """Normalisations and sums whose terms are as many as an image has pixels."""
+    """Yield normalizations and sums with as many terms as an image has pixels."""
     return (node for node in wiring.nodes if node.op_type in _OVER_POSITIONS)
 
 
 def resizes(wiring: Wiring) -> Iterator[NodeProto]:
-    """Resampling, which computes positions from scales."""
+    """Yield resampling nodes, which compute positions from scales."""
     return (node for node in wiring.nodes if node.op_type in ("GridSample", "Resize"))
 
 
@@ -107,11 +107,11 @@ FP16_RULES: Mapping[str, Callable[[Wiring], Iterator[NodeProto]]] = {
     "sum": sums_over_positions,
     "resize": resizes,
 }
-"""Each known danger by the name of its rule."""
+"""The structural rules by name."""
 
 
 def made_of_lengths(wiring: Wiring, floats: frozenset[str]) -> Iterator[NodeProto]:
-    """Arithmetic on the lengths of axes alone, such as the weights of an up-sampling: one number for each position.
+    """Yield arithmetic on axis lengths only, such as the weights of an upsampling: one number per position.
 
     Args:
         wiring: The graph.

@@ -1,8 +1,8 @@
-"""The gate: does an engine segment like PyTorch does?
+"""The parity gate: does an engine segment the way PyTorch does?
 
-Calibration slices go through the whole cascade, once with PyTorch and once with the engine; then with stage 1 of the
-one and stage 2 of the other, so that a difference has an address. The batches of an engine are looked at on their own
-(see `batch_slots`): a wrong one gives the same wrong answer each time.
+Calibration slices go through the whole cascade, once with PyTorch and once with the engine. They are then run with
+stage 1 of one and stage 2 of the other, so that a difference can be attributed to a stage. Batching is checked
+separately (see `batch_slots`), because a faulty engine gives the same wrong answer every time.
 """
 
 import math
@@ -27,31 +27,32 @@ from cascade_rt_export.calibration import Calibration, CalibrationScan
 
 @dataclass(frozen=True, slots=True)
 class ParityLimits:
-    """How far an engine may be from PyTorch."""
+    """How far an engine may differ from PyTorch."""
 
     max_error: float
-    """Largest difference of a probability, in any pixel."""
+    """Largest absolute difference of a probability in any pixel."""
     mean_error: float
-    """Mean difference of a probability."""
+    """Mean absolute difference of a probability."""
     least_dice: float
-    """Least Dice between the masks of both, over all slices together; of the organ, and of the tumor."""
+    """Least Dice between the masks of both, pooled over all slices, for the organ and for the tumor."""
     slot_error: float
-    """Largest difference between the answers to one input in different places of a batch."""
+    """Largest difference between the outputs for one input at different batch positions."""
 
 
 LIMITS: Mapping[EnginePrecision, ParityLimits] = {
     "fp32": ParityLimits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
-    # Rounding moves single probabilities by as much as the network is steep there; the masks are what counts.
+    # Rounding can move single probabilities far where the network is steep, so the masks are what counts.
     "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
     "bf16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.995, slot_error=1e-1),
 }
 
 
 def read_limits(path: Path) -> Mapping[EnginePrecision, ParityLimits]:
-    """Read limits from a TOML file with a table for each precision; what it leaves out is as in `LIMITS`.
+    """Read limits from a TOML file with one table per precision. Missing values default to those in `LIMITS`.
 
     Raises:
-        UsageError: The file cannot be read, is not TOML, or holds a table, a key or a value that does not exist.
+        UsageError: The file cannot be read, is not valid TOML, or has an unknown table, an unknown key or an invalid
+            value.
     """
     document = read_toml(path)
     unknown = set(document) - set(LIMITS)
@@ -68,7 +69,7 @@ def _limits_in(table: Any, usual: ParityLimits, where: str) -> ParityLimits:
         raise UsageError(f"{where} must be a table, got {table!r}")
     limits = from_mapping(ParityLimits, {**asdict(usual), **table}, where)
     for key, value in asdict(limits).items():
-        # Written so that NaN is refused.
+        # Negated so that NaN is refused.
         if not 0 <= value <= 1:
             raise UsageError(f"{where}.{key} must lie between 0 and 1, got {value}")
     return limits
@@ -76,19 +77,19 @@ def _limits_in(table: Any, usual: ParityLimits, where: str) -> ParityLimits:
 
 @dataclass(frozen=True, slots=True)
 class MapAgreement:
-    """How one probability map agrees with that of PyTorch."""
+    """Agreement of one probability map with that of PyTorch."""
 
     max_error: float
     mean_error: float
     mask_dice: float
-    """Between the masks, over all slices together; NaN where both are empty."""
+    """Dice between the masks, pooled over all slices. NaN if both are empty."""
     worst_slice: str
-    """Where `max_error` is."""
+    """The slice in which `max_error` occurs."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What was measured of one engine."""
+    """Measurements of one engine."""
 
     engine: Mapping[str, Any]
     """Backend, precision, device and version."""
@@ -96,22 +97,22 @@ class GateResult:
     slices: int
     organ: MapAgreement
     tumor: MapAgreement
-    """End to end: both stages are the engine's."""
+    """End to end, with both stages of the engine."""
     tumor_behind_pytorch: MapAgreement
-    """Stage 2 of the engine behind stage 1 of PyTorch: what stage 2 adds."""
+    """Stage 1 of PyTorch followed by stage 2 of the engine: the contribution of stage 2."""
     tumor_before_pytorch: MapAgreement
-    """Stage 1 of the engine before stage 2 of PyTorch: what stage 1 adds."""
+    """Stage 1 of the engine followed by stage 2 of PyTorch: the contribution of stage 1."""
     boxes_moved: tuple[str, ...]
-    """Slices whose crop is another."""
+    """Slices whose crop differs."""
     tumors_appeared: tuple[str, ...]
     """Slices in which only the engine finds tumor."""
     tumors_vanished: tuple[str, ...]
     """Slices in which only PyTorch finds tumor."""
     slot_errors: Mapping[str, float]
-    """For each stage, the largest difference between the answers to one input in different places of a batch."""
+    """For each stage, the largest difference between the outputs for one input at different batch positions."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the manifest; what is not defined is null."""
+        """Return plain values for the manifest, with None in place of NaN."""
         plain: dict[str, Any] = _without_nan(asdict(self))
         return plain
 
@@ -124,10 +125,10 @@ def run_gate(
     *,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> GateResult:
-    """Measure how a candidate agrees with the reference; nothing is judged yet.
+    """Measure how well a candidate agrees with the reference, without judging it (see `judge`).
 
     Raises:
-        ParityError: The candidate returned something that is not a number.
+        ParityError: The candidate returned NaN or infinity.
     """
     pairs: dict[str, list[tuple[ScanRun, ScanRun]]] = {"both": [], "stage2": [], "stage1": []}
     for scan in calibration.scans:
@@ -165,22 +166,22 @@ def _run(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> Scan
 
 
 def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
-    """Raise where an engine is further from PyTorch than the limits allow.
+    """Raise if an engine differs from PyTorch by more than the limits allow.
 
     Args:
-        found: What was measured.
-        limits: What is allowed.
-        what: What was measured, for the message.
+        found: The measurements.
+        limits: The limits.
+        what: Description of the engine for the message.
 
     Raises:
-        ParityError: One sentence: the first limit that is missed, by how much and on which slice.
+        ParityError: A limit is missed. The message names the first such limit, by how much and on which slice.
     """
     for name, agreement in (("organ", found.organ), ("tumor", found.tumor)):
         complaint = _complaint(name, agreement, limits)
         if complaint:
             raise ParityError(f"{what}: {complaint}, {_blame(found, limits)}")
     for stage, error in found.slot_errors.items():
-        # Written so that NaN fails.
+        # Negated so that NaN fails.
         if not error <= limits.slot_error:
             raise ParityError(
                 f"{what}: {stage} answers the same input differently in different places of a batch, by {error:.2g}; "
@@ -190,7 +191,7 @@ def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
 
 def _complaint(name: str, found: MapAgreement, limits: ParityLimits) -> str | None:
     where = f"; the largest difference is in {found.worst_slice}"
-    # Written so that NaN fails; only the Dice of two empty masks may be one.
+    # Negated so that NaN fails. Only the Dice may be NaN, when both masks are empty.
     if not found.max_error <= limits.max_error:
         return f"a probability of the {name} differs from PyTorch by {found.max_error:.2g}" + where
     if not found.mean_error <= limits.mean_error:

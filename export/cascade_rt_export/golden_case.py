@@ -1,4 +1,7 @@
-"""The golden case of a bundle: made on export, run whenever it is opened (see `cascade_rt.bundles.golden`)."""
+"""Make the golden case of a bundle on export.
+
+It is run whenever the bundle is opened (see `cascade_rt.bundles.golden`).
+"""
 
 from pathlib import Path
 
@@ -17,19 +20,22 @@ from cascade_rt.engines.pytorch import PyTorchEngine
 from cascade_rt.models.cascade_model import CascadeModel
 
 PHANTOM_SEED = 20_003
-"""Far from the seeds anyone trains on; the embedded bundle finds both pancreas and tumor in the piece."""
+"""Far from any seed used for training. The embedded bundle finds both pancreas and tumor in the patch."""
 PHANTOM_SHAPE = (12, 512, 512)
 
 
 def make_golden(model: CascadeModel, *, synthetic: bool = True) -> dict[Stage, Golden]:
-    """What both stages of a model, in PyTorch and float32, make of a piece of a slice with what they look for.
+    """Run both stages of a model, in PyTorch and float32, on a patch of a slice that shows their targets.
 
-    Stage 2 is fed the salient image that stage 1 returns.
+    Stage 2 receives the salient image that stage 1 returns.
 
     Args:
         model: The trained cascade.
-        synthetic: Whether it was trained on phantoms: then the piece is of one, with pancreas and tumor. Otherwise it
-            is of a patient, with pancreas.
+        synthetic: Whether the model was trained on phantoms. If so, the patch is from a phantom, with pancreas and
+            tumor. Otherwise it is from a patient, with pancreas.
+
+    Returns:
+        The inputs and outputs of each stage.
     """
     image = {"hu": _phantom_piece() if synthetic else _patient_piece()}
     organ = PyTorchEngine(model, "stage1").run(image)
@@ -46,13 +52,13 @@ def write_golden(model: CascadeModel, folder: Path, *, synthetic: bool = True) -
 
 
 def _phantom_piece() -> Array:
-    """`[1, 1, SIDE, SIDE]`, HU: around the tumor, in the slice that has most of it."""
+    """Return a patch `[1, 1, SIDE, SIDE]` in HU around the tumor, in the slice with the most tumor."""
     phantom = make_phantom(PHANTOM_SEED, PHANTOM_SHAPE, tumor=True)
     return _piece_around(phantom.hu, phantom.label == TUMOR_LABEL)
 
 
 def _patient_piece() -> Array:
-    """`[1, 1, SIDE, SIDE]`, HU: around the pancreas, in the slice that has most of it."""
+    """Return a patch `[1, 1, SIDE, SIDE]` in HU around the pancreas, in the slice with the most pancreas."""
     from cascade_rt.scans.volume import read_mask, read_volume
 
     scan = read_volume(demo_patient.SCAN, demo_patient.READING)
@@ -60,7 +66,15 @@ def _patient_piece() -> Array:
 
 
 def _piece_around(hu: npt.NDArray[np.int16], target: npt.NDArray[np.bool_]) -> Array:
-    """The piece around a target, both `[z, row, col]`, in the slice that has most of it."""
+    """Cut a patch around a target from the slice with the most of it.
+
+    Args:
+        hu: Scan `[z, row, col]` in HU.
+        target: Mask `[z, row, col]` of the target.
+
+    Returns:
+        The patch `[1, 1, SIDE, SIDE]` in HU.
+    """
     index = int(target.sum(axis=(1, 2)).argmax())
     starts = [round(float(np.mean(places))) - SIDE // 2 for places in np.nonzero(target[index])]
     row, col = (int(np.clip(start, 0, side - SIDE)) for start, side in zip(starts, hu.shape[1:], strict=True))

@@ -1,6 +1,6 @@
-"""From a float32 graph to one that computes in float16 wherever that is safe.
+"""Convert a float32 graph to one that computes in float16 wherever that is safe.
 
-ONNX Runtime's own converter was tried and not kept: see docs/decisions/0011.
+ONNX Runtime's own converter was tried and rejected; see docs/decisions/0011.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,15 +23,15 @@ _SUFFIX = {SINGLE: "/single", HALF: "/half"}
 
 @dataclass(frozen=True, slots=True)
 class HalfPrecision:
-    """A graph in half precision, and what decided which nodes are not."""
+    """A half-precision graph, and the record of which nodes stay in float32 and why."""
 
     graph: ModelProto
     kept: list[dict[str, Any]]
     """Rule, reason and names of the nodes that stay in float32, as plain values."""
     calibration: dict[str, Any]
-    """Inputs that the ranges were observed on, and the limits they were held against, as plain values."""
+    """Inputs that the ranges were observed on, and the limits they were compared with, as plain values."""
     dropped: int
-    """How many nodes of the plan were dropped again by `fewer`."""
+    """Number of planned nodes that `fewer` dropped."""
 
 
 Kept = tuple[KeptNode, ...]
@@ -44,17 +44,17 @@ def half_precision_graph(
     source: str,
     fewer: Callable[[Kept], Kept] | None = None,
 ) -> HalfPrecision:
-    """Observe a float32 graph, choose what stays in float32, and convert the rest.
+    """Observe a float32 graph, choose the nodes that stay in float32, and convert the rest.
 
     Args:
-        graph: The graph; it is not changed.
-        inputs: Calibration inputs, like those the graph is meant for; taken one by one.
-        source: What the inputs are, in words.
-        fewer: Chooses those of the plan that the task needs, such as `half_search.smallest_kept`; default: all.
+        graph: The graph. It is not modified.
+        inputs: Representative calibration inputs, consumed one by one.
+        source: Description of the inputs.
+        fewer: Selects the planned nodes that the task needs, such as `half_search.smallest_kept`. Defaults to all.
 
     Raises:
-        BundleError: The graph cannot be converted, or computes something that is not a number.
-        InputError: There is no input.
+        BundleError: The graph cannot be converted, or computes NaN or infinity.
+        InputError: There are no inputs.
     """
     shapes: list[list[int]] = []
     work: dict[str, int] = {}
@@ -74,21 +74,21 @@ def half_precision_graph(
 
 
 def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
-    """Convert a graph to float16, its inputs, outputs and the kept nodes aside.
+    """Convert a graph to float16, except for its inputs, its outputs and the kept nodes.
 
-    A value passes between two kept nodes, or between one and an input or output, as it is; it is rounded only where a
-    half-precision node reads or writes it. A weight that both kinds of node read is stored twice. Nodes whose operator
-    has no half-precision form stay in float32 also where they are not kept.
+    Values between two kept nodes, or between a kept node and a graph input or output, stay in float32. A value is
+    rounded only where a half-precision node reads or writes it. A weight that nodes of both kinds read is stored twice.
+    Nodes whose operator has no half-precision form stay in float32 even if they are not kept.
 
     Args:
-        graph: The float32 graph; it is not changed.
+        graph: The float32 graph. It is not modified.
         kept: Nodes that stay in float32.
 
     Returns:
-        A graph of the same opset, inputs and outputs that the full ONNX checker accepts.
+        A graph with the same opset, inputs and outputs that the full ONNX checker accepts.
 
     Raises:
-        BundleError: The graph has subgraphs, functions or float16 in it, or a kept node is not in it.
+        BundleError: The graph contains subgraphs, functions or float16 tensors, or lacks one of the kept nodes.
     """
     names = {node.name for node in kept}
     if unknown := names - {node.name for node in graph.graph.node}:
@@ -99,7 +99,7 @@ def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
 
 
 class _Conversion:
-    """One pass over the nodes of a graph, which are in the order they are computed in."""
+    """One pass over the nodes of a graph, which are in topological order."""
 
     def __init__(self, graph: ModelProto, kept: set[str]) -> None:
         self.source = graph
@@ -110,11 +110,11 @@ class _Conversion:
         self.weights = {tensor.name: tensor for tensor in graph.graph.initializer}
         self.nodes: list[NodeProto] = []
         self.stored: dict[str, TensorProto] = {}
-        # Under which name a float tensor is to be had in which type.
+        # The name of each float tensor in each type it exists in.
         self.names: dict[tuple[str, int], str] = {(value.name, SINGLE): value.name for value in graph.graph.input}
 
     def run(self) -> ModelProto:
-        """The converted model."""
+        """Return the converted model."""
         for node in self.source.graph.node:
             self._convert(node)
         converted = ModelProto()
@@ -143,7 +143,7 @@ class _Conversion:
             node.attribute[0].i = HALF
 
     def _read(self, name: str, kind: int) -> str:
-        """The name under which a tensor is to be had in a type; casts it where it is there in the other only."""
+        """Return the name of a tensor in a type, adding a cast if it exists only in the other type."""
         if (name, kind) not in self.names:
             if name in self.weights:
                 self.names[name, kind] = self._store(name, kind)
@@ -153,7 +153,7 @@ class _Conversion:
         return self.names[name, kind]
 
     def _write(self, name: str, kind: int) -> str:
-        """The name under which a node writes a tensor; an output of the graph is cast back to float32 at once."""
+        """Return the name under which a node writes a tensor. Graph outputs are cast back to float32 immediately."""
         written = name + _SUFFIX[HALF] if kind == HALF and name in self.outputs else name
         self.names[name, kind] = written
         if written != name:
@@ -165,11 +165,11 @@ class _Conversion:
         return target
 
     def _store(self, name: str, kind: int) -> str:
-        """Store a weight in a type; the second type of a weight has a name of its own."""
+        """Store a weight in a type and return its name. The second copy of a weight gets a suffix."""
         tensor = self.weights[name]
         stored = name if name not in self.stored else name + _SUFFIX[kind]
         if kind == HALF:
-            # What is too large becomes infinite, as on any machine: the plan keeps the nodes that read it.
+            # Values that are too large become infinite, as on any machine. The plan keeps the nodes that read them.
             with np.errstate(over="ignore"):
                 tensor = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16))
         self.stored[stored] = TensorProto()

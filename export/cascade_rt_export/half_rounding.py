@@ -1,8 +1,8 @@
-"""A float32 graph that rounds wherever a half-precision graph does.
+"""Emulate a half-precision graph by a float32 graph that rounds in the same places.
 
-ONNX Runtime has few float16 kernels on the CPU. Between nodes without one it drops the roundings: 300 x 300 x 0.001 is
-90 there, and infinite on a GPU. So the half-precision graph itself, run on the CPU, proves nothing. Here each rounding
-is a pair of casts, which ONNX Runtime carries out.
+ONNX Runtime has few float16 kernels on the CPU, and between nodes without one it drops the rounding: 300 x 300 x 0.001
+is 90 there but infinite on a GPU. Running the half-precision graph itself on the CPU therefore proves nothing. Here
+each rounding is a pair of casts, which ONNX Runtime does execute.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ from cascade_rt_export.float_tensors import HALF, SINGLE
 
 
 def rounding_graph(half: ModelProto) -> ModelProto:
-    """Compute in float32 what a half-precision graph computes, each of its float16 values rounded to float16.
+    """Convert a half-precision graph to a float32 graph that rounds each of its float16 values to float16.
 
-    Inside a node it is more exact than a GPU whose sums are in float16; matrix units sum in float32.
+    Within a node, the result is more accurate than on a GPU that sums in float16. Matrix units sum in float32.
 
     Args:
-        half: A graph of `to_half`; it is not changed.
+        half: A graph from `to_half`. It is not modified.
 
     Returns:
-        A graph of the same inputs and outputs.
+        A graph with the same inputs and outputs.
     """
     types = _types(half)
     rounding = ModelProto()
@@ -42,7 +42,7 @@ def _types(half: ModelProto) -> dict[str, int]:
 
 
 def _rounded(node: NodeProto, types: dict[str, int]) -> list[NodeProto]:
-    """A node in float32, and behind it the rounding of each of its outputs that was float16."""
+    """Return a node in float32, followed by casts that round each output that was float16."""
     wide = NodeProto()
     wide.CopyFrom(node)
     if node.op_type == "Cast" and node.attribute[0].i == HALF:

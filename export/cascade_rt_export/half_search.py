@@ -1,4 +1,4 @@
-"""Which of the kept nodes the task needs: a search that asks whether the masks stay the same."""
+"""Search for the kept nodes that the task needs, by testing whether the masks stay the same."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -15,14 +15,14 @@ from cascade_rt_export.half_rounding import rounding_graph
 from cascade_rt_export.keep_plan import KeptNode
 
 LEAST_DICE = 0.999
-"""Least Dice between the masks of half precision and float32 that still counts as the same."""
+"""Least Dice at which the masks of half precision and float32 still count as the same."""
 MOST_TRIALS = 32
-"""How many graphs a search tries."""
+"""Maximum number of graphs that a search tries."""
 ALWAYS_KEPT = frozenset({"lengths", "operator", "window"})
-"""Rules that no search may drop: what they guard against depends on sizes and inputs that a trial need not show, and
-none of them holds a convolution back."""
+"""Rules that a search must not drop. They guard against failures that depend on sizes and inputs that a trial may not
+contain, and none of them keeps a convolution in float32."""
 MEASURED = frozenset({"faint", "large", "weight"})
-"""Rules whose nodes a search may drop one by one; those of another stand or fall together."""
+"""Rules whose nodes a search may drop individually. The nodes of any other rule are dropped together or not at all."""
 
 
 def smallest_kept(
@@ -32,22 +32,22 @@ def smallest_kept(
     *,
     most_trials: int = MOST_TRIALS,
 ) -> tuple[KeptNode, ...]:
-    """Drop kept nodes by bisection as long as the task does not notice.
+    """Drop kept nodes by bisection as long as the task still succeeds.
 
-    First all are dropped; where that does not hold, one half and then the other, and so on. The result is small, not
-    always the smallest: what was found to be needed early may no longer be once something else is kept.
+    All nodes are dropped first. If that fails, one half is tried and then the other, recursively. The result is small
+    but not necessarily minimal: a node found necessary early may become unnecessary once another is kept.
 
     Args:
         graph: The float32 graph.
         kept: The plan that the search starts from.
-        holds: Whether a half-precision graph still does its task, such as `same_masks`.
-        most_trials: How often `holds` may be asked; whatever is undecided then stays.
+        holds: Returns whether a half-precision graph still performs its task, such as `same_masks`.
+        most_trials: Maximum number of calls of `holds`. Nodes still undecided then are kept.
 
     Returns:
-        The nodes still kept, in the order of the plan; the same arguments give the same result.
+        The nodes still kept, in the order of the plan. The search is deterministic.
 
     Raises:
-        ParityError: The task does not hold with the whole plan either.
+        ParityError: The task fails even with the whole plan.
     """
     search = _Search(graph, kept, holds, most_trials)
     if not search.holds_without(frozenset()):
@@ -61,16 +61,16 @@ def smallest_kept(
 def same_masks(
     graph: ModelProto, inputs: Iterable[Mapping[str, Array]], output: str, *, least_dice: float = LEAST_DICE
 ) -> Callable[[ModelProto], bool]:
-    """Make the question of the search: does a half-precision graph find the masks of the float32 graph?
+    """Make the search criterion: does a half-precision graph find the same masks as the float32 graph?
 
     Args:
         graph: The float32 graph.
-        inputs: Slices or crops; the Dice is that of all their pixels together.
-        output: The probability map that is compared.
+        inputs: Slices or crops. The Dice is pooled over all their pixels.
+        output: Name of the probability map to compare.
         least_dice: Least Dice that still counts as the same.
 
     Raises:
-        InputError: The float32 graph finds nothing in any of the inputs, so that any mask would do.
+        InputError: The float32 graph finds nothing in any of the inputs, so the comparison would be meaningless.
     """
     feeds = [dict(entry) for entry in inputs]
     expected = [prob >= MASK_THRESHOLD for prob in _run(graph, feeds, output)]
@@ -89,7 +89,7 @@ def same_masks(
 
 
 class _Search:
-    """Counts the trials and remembers what they said."""
+    """State of one search: the plan, the criterion and the number of trials left."""
 
     def __init__(
         self, graph: ModelProto, kept: Sequence[KeptNode], holds: Callable[[ModelProto], bool], most_trials: int
@@ -100,14 +100,14 @@ class _Search:
         self.trials_left = most_trials
 
     def holds_without(self, names: frozenset[str]) -> bool:
-        """Whether the task holds with these nodes in half precision; no, once no trial is left."""
+        """Return whether the task holds with these nodes in half precision. False once no trials are left."""
         if not self.trials_left:
             return False
         self.trials_left -= 1
         return self.holds(to_half(self.graph, [node for node in self.kept if node.name not in names]))
 
     def droppable(self, groups: Sequence[frozenset[str]], dropped: frozenset[str]) -> frozenset[str]:
-        """The names that can be dropped: those dropped already, and as many of the groups as can be."""
+        """Return the names that can be dropped: those already dropped, and as many of the groups as possible."""
         if not groups:
             return dropped
         tried = dropped.union(*groups)
@@ -120,7 +120,7 @@ class _Search:
 
 
 def _groups(kept: Iterable[KeptNode]) -> list[frozenset[str]]:
-    """Nodes that are dropped together, in the order of the plan."""
+    """Return the groups of nodes that are dropped together, in the order of the plan."""
     groups: dict[tuple[str, str], set[str]] = {}
     for node in kept:
         if node.rule not in ALWAYS_KEPT:

@@ -1,4 +1,4 @@
-"""Which nodes of a graph stay in float32 when the rest becomes half precision, and why."""
+"""Plan which nodes of a graph stay in float32 when the rest is converted to half precision, and why."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from cascade_rt_export.fp16_rules import FP16_RULES, Wiring, made_of_lengths
 from cascade_rt_export.value_ranges import LARGEST_HALF, SMALLEST_NORMAL_HALF, ValueRange
 
 HEADROOM = 8.0
-"""How many times larger than on the calibration inputs a value may become before float16 overflows."""
+"""Factor by which a value may exceed those seen on the calibration inputs before float16 overflows."""
 FAINT_SHARE = 0.5
-"""A tensor is faint where a larger share of its values is subnormal in float16 ..."""
+"""A tensor is faint if more than this share of its values is subnormal in float16 ..."""
 FAINT_LARGEST = 1024 * SMALLEST_NORMAL_HALF
-"""... and none is larger than this. Beside larger values the lost digits of subnormal ones, 3e-8, count for nothing."""
+"""... and all are smaller than this. Next to larger values, the rounding error of subnormals, 3e-8, is negligible."""
 WEIGHT_ERROR = 1e-3
-"""How far, relative to its norm, a weight may be from its float16 copy. Ordinary rounding is 2e-4."""
+"""Largest error of the float16 copy of a weight, relative to the weight's norm. Ordinary rounding gives 2e-4."""
 
 REASONS: Mapping[str, str] = {
     "window": "takes Hounsfield units, which reach -32768 and have no upper bound",
@@ -35,7 +35,7 @@ REASONS: Mapping[str, str] = {
     "faint": "reads or writes values too small for normal numbers of float16",
     "weight": f"has weights that float16 changes by more than {WEIGHT_ERROR:g} of their norm",
 }
-"""Every rule, and what it says of the nodes it keeps."""
+"""Every rule, and the reason it gives for the nodes it keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +44,24 @@ class KeptNode:
 
     name: str
     rule: str
-    """The key in `REASONS`; of several that hold, the first."""
+    """Key in `REASONS`. The first rule if several apply."""
 
     @property
     def reason(self) -> str:
-        """Why, in words."""
+        """Return the reason in words."""
         return REASONS[self.rule]
 
 
 def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange], work: Mapping[str, int]) -> tuple[KeptNode, ...]:
-    """Choose the nodes that stay in float32: those known to suffer, and those whose values were seen to.
+    """Choose the nodes that stay in float32, by rules on the graph structure and on the observed values.
 
     Args:
-        graph: The float32 graph; each of its nodes has a name of its own.
-        ranges: What its tensors hold on calibration inputs, from `observe_ranges`.
-        work: What each convolution takes, from `multiplications`.
+        graph: The float32 graph. Its node names are unique.
+        ranges: Value ranges of its tensors on calibration inputs, from `observe_ranges`.
+        work: Multiplications of each convolution, from `multiplications`.
 
     Returns:
-        The kept nodes in the order of the graph, each under the first rule that keeps it.
+        The kept nodes in graph order, each with the first rule that keeps it.
     """
     wiring, floats = Wiring(graph), float_tensors(graph)
     ruled: dict[str, str] = {}
@@ -73,7 +73,7 @@ def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange], work: Mapping
 
 
 def kept_table(kept: Iterable[KeptNode]) -> list[dict[str, Any]]:
-    """Kept nodes as plain values: one entry of rule, reason and node names for each rule."""
+    """Return kept nodes as plain values, with one entry of rule, reason and node names per rule."""
     grouped: dict[str, list[str]] = {}
     for node in kept:
         grouped.setdefault(node.rule, []).append(node.name)
@@ -87,7 +87,7 @@ def _all_rules(
     ranges: Mapping[str, ValueRange],
     work: Mapping[str, int],
 ) -> Iterator[tuple[str, Iterator[NodeProto]]]:
-    """Rules and the nodes that they keep, the strongest reason first."""
+    """Yield each rule with the nodes that it keeps, strongest reason first."""
     yield "lengths", made_of_lengths(wiring, floats)
     yield "operator", _without_half_form(graph, floats)
     for rule, find in FP16_RULES.items():
@@ -112,11 +112,11 @@ def _is_subnormal(seen: ValueRange) -> bool:
 
 
 def _rounds_badly(tensor: TensorProto) -> bool:
-    """Whether float16 changes a float32 weight by more than `WEIGHT_ERROR` of its norm, or overflows."""
+    """Return whether float16 changes a float32 weight by more than `WEIGHT_ERROR` of its norm, or overflows."""
     weight = numpy_helper.to_array(tensor).astype(np.float64)
     with np.errstate(over="ignore"):
         error = np.linalg.norm(weight.astype(np.float16) - weight)
-    # Written so that an overflow is bad too.
+    # Negated so that an overflow also counts as bad.
     return not error <= WEIGHT_ERROR * np.linalg.norm(weight)
 
 

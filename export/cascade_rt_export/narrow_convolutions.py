@@ -1,11 +1,11 @@
-"""Convolutions of few output channels, rewritten to fill the vectors of a processor; results stay the same.
+"""Rewrite convolutions with few output channels to fill the processor's vectors, without changing the results.
 
-A processor computes 16 output channels of a pixel at once (a GPU 8), so one that has 1 or 4 costs as much as one that
-has 16. Two rewritings, both of sums into the same sums:
+A CPU computes 16 output channels of a pixel at once (a GPU 8), so a convolution with 1 or 4 output channels costs as
+much as one with 16. There are two rewrites, both of which compute the same sums:
 
-- Convolutions of one kernel size that read the same tensor become one, whose channels are split afterwards.
-- A convolution to one channel computes 4 x 4 pixels at once, as 16 channels of a kernel that is 3 wider and steps by 4,
-  and `DepthToSpace` puts them in their places.
+- Convolutions with the same kernel size that read the same tensor are merged, and their channels are split afterwards.
+- A convolution to one channel computes 4 x 4 pixels at once, as 16 channels of a kernel that is 3 pixels wider and has
+  stride 4. `DepthToSpace` then moves the channels to their pixels.
 """
 
 from collections import defaultdict
@@ -19,17 +19,17 @@ from cascade_rt.engines.base import Array
 from cascade_rt_export.cpu_session import cpu_session
 
 VECTOR = 16
-"""Output channels that are computed at once."""
+"""Output channels computed at once."""
 BLOCK = 4
-"""Rows and columns of the pixels that take the place of a vector's channels."""
+"""Rows and columns of the block of pixels that is computed as the channels of one vector."""
 
 
 def fill_vectors(model: ModelProto, side_multiple: int = SIDE_MULTIPLE) -> None:
-    """Rewrite the narrow convolutions of a model of one image input, in place.
+    """Rewrite the narrow convolutions of a model with a single image input, in place.
 
     Args:
-        model: A model with its weights inside and its normalisations folded.
-        side_multiple: Rows and columns of its images are multiples of this.
+        model: A model with its weights inside and its normalizations folded.
+        side_multiple: The height and width of its images are multiples of this, in pixels.
     """
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     _merge_siblings(model, weights)
@@ -39,7 +39,7 @@ def fill_vectors(model: ModelProto, side_multiple: int = SIDE_MULTIPLE) -> None:
 
 
 def _store(model: ModelProto, weights: Mapping[str, Array]) -> None:
-    """Give a model those weights that its nodes read."""
+    """Replace the initializers of a model by those of the given weights that its nodes read."""
     read = {name for node in model.graph.node for name in node.input}
     del model.graph.initializer[:]
     model.graph.initializer.extend(
@@ -70,7 +70,10 @@ def _merge_siblings(model: ModelProto, weights: dict[str, Array]) -> None:
 
 
 def _siblings(model: ModelProto, weights: dict[str, Array]) -> Iterator[list[tuple[NodeProto, NodeProto]]]:
-    """Convolutions alike in all but their weights that read the same tensor, each with the ReLU that alone reads it."""
+    """Yield groups of convolutions that read the same tensor and differ only in their weights.
+
+    Each convolution is paired with the ReLU that is the only reader of its output.
+    """
     takers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in model.graph.node:
         for name in node.input:
@@ -123,7 +126,7 @@ def _spread_single_channels(model: ModelProto, weights: dict[str, Array], side_m
 
 
 def _is_to_one_channel(node: NodeProto, weights: dict[str, Array]) -> bool:
-    """Whether a node is a convolution to one channel that keeps height and width, with a kernel larger than a pixel."""
+    """Return whether a node is a size-preserving convolution to one channel with a kernel larger than 1 x 1."""
     if node.op_type != "Conv" or not {*node.input[1:]} <= weights.keys():
         return False
     channels, _, height, width = weights[node.input[1]].shape
@@ -137,7 +140,7 @@ def _is_to_one_channel(node: NodeProto, weights: dict[str, Array]) -> bool:
 
 
 def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto], side_multiple: int) -> list[NodeProto]:
-    """Those nodes whose output has a height and width that are multiples of `BLOCK` for every image a stage takes."""
+    """Return the nodes whose output height and width are multiples of `BLOCK` for every image a stage accepts."""
     if not nodes:
         return []
     probe = ModelProto()
@@ -146,7 +149,7 @@ def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto], side_multipl
     for index, node in enumerate(nodes):
         probe.graph.node.append(helper.make_node("Shape", [node.output[0]], [f"shape/{index}"]))
         probe.graph.output.append(helper.make_tensor_value_info(f"shape/{index}", TensorProto.INT64, (4,)))
-    # An odd multiple of what sides are multiples of: what is whole here is whole for every side.
+    # An odd multiple of `side_multiple`: sizes divisible by `BLOCK` here are divisible for every accepted side.
     side = (SHORTEST_SIDE // side_multiple | 1) * side_multiple
     image = np.zeros((1, 1, side, side), dtype=np.float32)
     shapes = cpu_session(probe).run(None, {probe.graph.input[0].name: image})
@@ -154,7 +157,7 @@ def _in_whole_blocks(model: ModelProto, nodes: Sequence[NodeProto], side_multipl
 
 
 def _replace(model: ModelProto, replaced: dict[str, Sequence[NodeProto]], dropped: set[str]) -> None:
-    """Put new nodes where some nodes are, and leave others out."""
+    """Insert replacement nodes at the positions of the nodes they replace, and remove the dropped nodes."""
     nodes = list(model.graph.node)
     del model.graph.node[:]
     for node in nodes:

@@ -1,4 +1,4 @@
-"""From a stage in PyTorch to one self-contained ONNX graph."""
+"""Export a PyTorch stage to a self-contained ONNX graph."""
 
 import gc
 import logging
@@ -18,10 +18,10 @@ from cascade_rt_export.batch_norms import with_folded_norms
 from cascade_rt_export.narrow_convolutions import fill_vectors
 
 OPSET = 18
-"""Resize of opset 19 and later long had no CUDA kernel in ONNX Runtime; nothing here needs more than 18."""
+"""Resize of opset 19 and later long lacked a CUDA kernel in ONNX Runtime, and nothing here needs more than 18."""
 MAX_BATCH = 1024
 
-# Batch, height and width all differ and none is 1 or the least: the exporter would take such a number for a constant.
+# Batch, height and width all differ, and none is 1 or the minimum: the exporter would treat such a size as constant.
 _EXAMPLE_SHAPE = (2, 1, 128, 96)
 
 
@@ -29,12 +29,12 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
     """Export a stage with dynamic batch, height and width.
 
     Args:
-        model: The trained cascade, which is moved to the CPU.
+        model: The trained cascade. It is moved to the CPU.
         stage: Which stage.
 
     Returns:
-        A model that the full ONNX checker accepts, with the names of `STAGE_SPECS`, its weights inside, and no trace of
-        the machine it was made on.
+        A model that the full ONNX checker accepts, with the tensor names of `STAGE_SPECS`, its weights inside, and no
+        traces of the exporting machine.
     """
     graph: nn.Module = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
     multiple = model.config.stage1_side_multiple if stage == "stage1" else SIDE_MULTIPLE
@@ -42,12 +42,12 @@ def onnx_from_stage(model: CascadeModel, stage: Stage) -> ModelProto:
 
 
 def onnx_from_graph(graph: nn.Module, spec: StageSpec, side_multiple: int = SIDE_MULTIPLE) -> ModelProto:
-    """Export a network of one image input `[batch, 1, row, col]` and the outputs of `spec`, as `onnx_from_stage`.
+    """Export a network with one image input `[batch, 1, row, col]` and the outputs of `spec`, like `onnx_from_stage`.
 
     Args:
         graph: The network.
         spec: Names of its input and outputs.
-        side_multiple: Rows and columns that it takes are multiples of this.
+        side_multiple: The height and width it accepts are multiples of this, in pixels.
     """
     lowest, highest = SHORTEST_SIDE // side_multiple, LONGEST_SIDE // side_multiple
     dynamic = {
@@ -79,7 +79,7 @@ def onnx_from_graph(graph: nn.Module, spec: StageSpec, side_multiple: int = SIDE
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keep torch 2.13 from warning of its own deprecated calls and of torchvision, which nothing here needs."""
+    """Silence torch 2.13's warnings about its own deprecated calls and about torchvision, which is not needed here."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -94,11 +94,10 @@ def quiet_exporter() -> Iterator[None]:
 
 @contextmanager
 def _fast_exporter() -> Iterator[None]:
-    """Spare the exporter two things that cost much of its time and change no byte of the graph.
+    """Disable two things that take much of the export time and do not change a byte of the graph.
 
-    torch keeps the shapes that an operator was seen to give; where sides are symbols, to keep one costs more than to
-    find it anew. And of the millions of objects that an export makes, the garbage collector finds few to free, but
-    looks again and again at all of them.
+    torch caches the output shapes of operators, but with symbolic sizes caching a shape costs more than inferring it
+    again. The garbage collector repeatedly scans the millions of objects that an export creates and frees few of them.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -111,7 +110,7 @@ def _fast_exporter() -> Iterator[None]:
 
 
 def _name_axes(exported: ModelProto, spec: StageSpec) -> None:
-    """Give the axes of inputs and outputs the names of the spec, in place of the exporter's expressions."""
+    """Give the axes of inputs and outputs the names in the spec instead of the exporter's expressions."""
     for values, tensors in ((exported.graph.input, spec.inputs), (exported.graph.output, spec.outputs)):
         for value, tensor in zip(values, tensors, strict=True):
             dims = value.type.tensor_type.shape.dim
@@ -120,12 +119,12 @@ def _name_axes(exported: ModelProto, spec: StageSpec) -> None:
                     dim.dim_param = axis
                 else:
                     dim.dim_value = axis
-    # Shapes inside the graph are written in the exporter's symbols; every runtime infers them anew.
+    # Shapes inside the graph use the exporter's symbols, and every runtime infers them again anyway.
     del exported.graph.value_info[:]
 
 
 def _strip_traces(exported: ModelProto) -> None:
-    """Remove stack traces and notes, which hold paths of the exporting machine."""
+    """Remove stack traces and notes, which contain paths of the exporting machine."""
     exported.doc_string = ""
     exported.graph.doc_string = ""
     for holder in (exported, exported.graph, *exported.graph.node, *exported.graph.input, *exported.graph.output):

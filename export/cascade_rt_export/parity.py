@@ -1,7 +1,7 @@
-"""Does an exported bundle compute what the PyTorch model computes?
+"""Check that an exported bundle computes what the PyTorch model computes.
 
-Both stages are run on inputs that the exporter never saw: phantom slices and noise, in two batch sizes and three sizes
-of image or crop. What is measured goes into the manifest; too large an error fails the export.
+Both stages are run on inputs that the exporter never saw: phantom slices with noise, in two batch sizes and three image
+or crop sizes. The measured errors go into the manifest, and too large an error fails the export.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from cascade_rt.errors import ParityError
 from cascade_rt.measuring.agreement import max_errors
 
 MAX_ERROR = 1e-4
-"""Largest difference of a probability that still counts as the same."""
+"""Largest difference between two probabilities that still count as the same."""
 
 BATCH_SIZES = (1, 3)
 SIDES: Mapping[Stage, tuple[tuple[int, int], ...]] = {
@@ -29,26 +29,26 @@ SIDES: Mapping[Stage, tuple[tuple[int, int], ...]] = {
     "stage2": ((64, 64), (96, 160), (256, 128)),
 }
 PHANTOM_SEED = 20_000
-"""Far from the seeds anyone trains on."""
+"""Far from any seed used for training."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageParity:
-    """What was measured of one stage."""
+    """Measurements of one stage."""
 
     stage: Stage
     max_error: Mapping[str, float]
     """Largest absolute error of each output over all inputs."""
     shapes: tuple[tuple[int, ...], ...]
-    """The inputs that were tried."""
+    """Shapes of the inputs that were tried."""
 
     @property
     def worst(self) -> float:
-        """The largest error of any output."""
-        return max(self.max_error.values())
+        """Return the largest error of any output, or NaN if one is NaN."""
+        return float(np.max(list(self.max_error.values())))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the manifest."""
+        """Return plain values for the manifest."""
         return {"max_error": dict(self.max_error), "inputs": [list(shape) for shape in self.shapes]}
 
 
@@ -56,11 +56,11 @@ def check_parity(bundle: Bundle, backend: Backend = "onnxruntime") -> list[Stage
     """Compare both stages of a bundle on one backend with PyTorch.
 
     Raises:
-        ParityError: An output differs by more than `MAX_ERROR` somewhere.
+        ParityError: An output differs by more than `MAX_ERROR`.
     """
     found = [_measure_stage(bundle, stage, backend) for stage in STAGES]
     for parity in found:
-        # Written so that NaN fails.
+        # Negated so that NaN fails.
         if not parity.worst <= MAX_ERROR:
             raise ParityError(
                 f"{bundle.graph(parity.stage)}: on {backend} differs from PyTorch by {parity.worst:.2g}, more than "
@@ -84,7 +84,7 @@ def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParit
 
 
 def _inputs(bundle: Bundle, stage: Stage) -> Iterator[dict[str, Array]]:
-    """Inputs of one stage: noisy phantom slices for stage 1, and what stage 1 in PyTorch makes of them for stage 2."""
+    """Yield inputs of one stage: noisy phantom slices for stage 1, and their stage 1 output in PyTorch for stage 2."""
     random = np.random.default_rng(PHANTOM_SEED)
     slices = make_phantom(PHANTOM_SEED, (16, 256, 256)).hu
     stage1 = open_engine(bundle, "stage1", "pytorch") if stage == "stage2" else None
@@ -96,7 +96,7 @@ def _inputs(bundle: Bundle, stage: Stage) -> Iterator[dict[str, Array]]:
 
 
 def _to_size(slices: npt.NDArray[np.int16], side: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Tile slices `[batch, row, col]` and cut the middle of the tiles: `[batch, 1, *side]`."""
+    """Tile slices `[batch, row, col]` 2 x 2 and crop the center, which gives `[batch, 1, *side]`."""
     tiled = np.tile(slices, (1, 2, 2))
     row, col = ((tiled.shape[axis + 1] - side[axis]) // 2 for axis in (0, 1))
     window = tiled[:, None, row : row + side[0], col : col + side[1]]

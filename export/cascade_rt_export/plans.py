@@ -1,4 +1,4 @@
-"""Engines of a bundle: for the GPU of this machine, in the cache, or written to a folder for machines elsewhere."""
+"""Compile the engines of a bundle: into the cache for the local GPU, or into a folder for other machines."""
 
 import json
 from dataclasses import asdict
@@ -16,12 +16,12 @@ from cascade_rt_export.trt_layers import layers_to_json
 
 
 def built_plans(on_build: OnBuild = say_nothing) -> PlanSource:
-    """Make the source of plans that `open_engines` asks: engines of TensorRT for the GPU of this machine.
+    """Make the plan source for `open_engines`: TensorRT engines for the local GPU.
 
-    They come from the cache, or are compiled from the bundle and kept there.
+    Engines are loaded from the cache, or compiled from the bundle and stored there.
 
     Args:
-        on_build: Called before an engine is compiled, with the reason.
+        on_build: Called with the reason before an engine is compiled.
     """
 
     def plan(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
@@ -49,26 +49,26 @@ def write_plans(
     overwrite: bool = False,
     on_build: OnBuild = say_nothing,
 ) -> tuple[EngineFacts, ...]:
-    """Compile engines of TensorRT-RTX for GPUs that need not be there, and write them beside what is known of them.
+    """Compile TensorRT-RTX engines for GPUs that need not be present, and write them with their facts.
 
-        FOLDER/stage1_fp16.plan    what TensorRT-RTX compiled: a program, for those who trust where it comes from
-        FOLDER/stage1_fp16.json    what it was made of, its SHA-256, its layers and their precision
+        FOLDER/stage1_fp16.plan    the compiled engine: executable code, to be run only if its source is trusted
+        FOLDER/stage1_fp16.json    its source, SHA-256, layers and their precision
 
     Args:
-        bundle: The bundle; an engine is made of each of its graphs.
-        folder: Where they go; it is made where it is missing.
-        options: What the builder is asked for; its compute capability names the GPU.
-        overwrite: Replace engines that are there.
+        bundle: The bundle. An engine is compiled from each of its graphs.
+        folder: Output folder. It is created if missing.
+        options: Builder options. The compute capability selects the GPU.
+        overwrite: Replace existing engines.
         on_build: Called before each build.
 
     Returns:
-        What is known of each engine.
+        The facts about each engine.
 
     Raises:
         EngineBuildError: An engine cannot be built, or does not compute in its precision.
         BackendUnavailableError: TensorRT-RTX is not installed, or is too old.
-        UsageError: It builds for no such GPU.
-        OutputExistsError: An engine is there and `overwrite` is off; nothing was built.
+        UsageError: TensorRT-RTX does not support this GPU.
+        OutputExistsError: An engine exists and `overwrite` is off. Nothing is built.
         OutputError: The folder cannot be written.
     """
     make_folder(folder)

@@ -1,7 +1,7 @@
-"""From an ONNX graph to a compiled engine that is shown to compute in the precision asked for.
+"""Compile an ONNX graph to an engine and verify that it computes in the requested precision.
 
-One way for TensorRT 10.13 and later, 11 and TensorRT-RTX. None of them is told a precision: networks are strongly
-typed, and the types are those of the graph (docs/decisions/0011).
+The same code path serves TensorRT 10.13 and later, TensorRT 11 and TensorRT-RTX. No precision flag is set: networks are
+strongly typed, so the types are those of the graph (docs/decisions/0011).
 """
 
 import hashlib
@@ -40,32 +40,32 @@ from cascade_rt_export.trt_progress import BuildProgress, BuildWatch, OnProgress
 
 Made = TypeVar("Made")
 
-# Every convolution of both networks grows with the area of the image alike, so any size gives the same shares.
+# The work of every convolution in both networks is proportional to the image area, so any size gives the same shares.
 _COUNTING_SHAPE = (1, 1, 2 * SHORTEST_SIDE, 2 * SHORTEST_SIDE)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What is known about a compiled engine."""
+    """Facts about a compiled engine."""
 
     stage: Stage
     precision: Precision
     flavour: Flavour
     version: str
-    """Version of TensorRT."""
+    """TensorRT version."""
     profiles: tuple[ShapeProfile, ...]
     options: BuildOptions
     onnx_sha256: str
     plan_sha256: str
     shares: WorkShares
-    """Shares of the convolution work by type."""
+    """Shares of the convolution work by number type."""
     proven_by: str
-    """Where the layers were read: `inspector` of the opened engine, or `build log`, where it cannot be opened."""
+    """Source of the layers: `inspector` of the opened engine, or `build log` if the engine cannot be opened here."""
     layers: tuple[EngineLayer, ...]
     """All layers of the engine."""
 
     def to_json(self) -> dict[str, Any]:
-        """The facts as plain values, without the layers; `layers_to_json` has those."""
+        """Return the facts as plain values, without the layers (see `layers_to_json`)."""
         return {
             "stage": self.stage,
             "precision": self.precision,
@@ -81,25 +81,25 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """A compiled engine and what is known about it."""
+    """A compiled engine and the facts about it."""
 
     plan: bytes
     facts: EngineFacts
     timings: bytes
-    """What TensorRT measured, for the next build on this machine; empty for TensorRT-RTX, which measures nothing."""
+    """Timing cache for the next build on this machine. Empty for TensorRT-RTX, which measures nothing."""
 
 
 def go_on(_: BuildProgress) -> bool:
-    """Take no notice of progress."""
+    """Ignore progress and let the build continue."""
     return True
 
 
 OnBuild = Callable[[str], OnProgress]
-"""Called with a sentence before an engine is compiled, which takes minutes; returns what is told of its steps."""
+"""Called with a sentence before an engine is compiled, which takes minutes. Returns the progress callback."""
 
 
 def say_nothing(_: str) -> OnProgress:
-    """Take no notice of builds."""
+    """Ignore builds and their progress."""
     return go_on
 
 
@@ -114,26 +114,26 @@ def build_engine(
     timings: bytes = b"",
     on_progress: OnProgress = go_on,
 ) -> BuiltEngine:
-    """Compile a graph and show that the engine computes in its precision.
+    """Compile a graph and verify that the engine computes in its precision.
 
-    One at a time in a process: TensorRT has a single log, and the errors and layers are read from it.
+    Only one build may run at a time in a process, because errors and layers are read from TensorRT's single log.
 
     Args:
-        onnx_path: The graph, with its weights inside; float32 for `fp32`, of `half_precision_graph` for `fp16`.
-        stage: The stage it is of, which decides the shapes it is compiled for.
-        config: The cascade it is of.
-        flavour: Which TensorRT. Both build for the GPU that is there; TensorRT-RTX needs none and builds for those of
-            `options`.
-        precision: What the graph is said to be in; the engine is refused if it is not.
-        options: What the builder is asked for.
+        onnx_path: The graph, with its weights inside: float32 for `fp32`, from `half_precision_graph` for `fp16`.
+        stage: The stage of the graph, which determines the shapes to compile for.
+        config: The cascade that the graph belongs to.
+        flavour: Which TensorRT. Both build for the local GPU. TensorRT-RTX does not need one and builds for the compute
+            capability in `options`.
+        precision: The expected precision of the graph. The engine is refused if it differs.
+        options: Builder options.
         timings: `BuiltEngine.timings` of an earlier build on this machine.
-        on_progress: Called after each step; the build is given up where it returns False. Ctrl-C ends it too.
+        on_progress: Called after each step. The build is cancelled if it returns False, or on Ctrl-C.
 
     Raises:
-        EngineBuildError: The graph is none that TensorRT takes, the build failed or was given up, or the engine does
-            not compute in its precision.
+        EngineBuildError: TensorRT does not accept the graph, the build failed or was cancelled, or the engine does not
+            compute in its precision.
         BackendUnavailableError: TensorRT is not installed, or is too old.
-        UsageError: The options are not for this TensorRT.
+        UsageError: The options are not valid for this TensorRT.
     """
     build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
     return _build_proven(build, _read_graph(onnx_path), stage, config, precision, timings, on_progress)
@@ -181,23 +181,23 @@ def cached_engine(
     options: BuildOptions = BuildOptions(),  # noqa: B008 - frozen
     on_build: OnBuild = say_nothing,
 ) -> CachedEngine:
-    """Take an engine from the cache, or compile it and keep it there.
+    """Load an engine from the cache, or compile it and store it there.
 
     Args:
-        cache: Where engines are kept.
-        machine: The machine it is for.
-        onnx_path: See `build_engine`, as for the others.
-        stage: The stage.
-        config: The cascade.
+        cache: The engine cache.
+        machine: The machine that the engine is for.
+        onnx_path: The graph; see `build_engine`.
+        stage: The stage of the graph.
+        config: The cascade that the graph belongs to.
         flavour: Which TensorRT.
-        precision: The precision.
-        options: What the builder is asked for.
-        on_build: Called with the reason in a sentence, if it has to be compiled; returns what `build_engine` calls
-            after each step.
+        precision: The expected precision of the graph.
+        options: Builder options.
+        on_build: Called with the reason in a sentence if the engine has to be compiled. Returns the callback that
+            `build_engine` calls after each step.
 
     Raises:
-        OutputError: The engine cannot be kept.
-        EngineBuildError: As `build_engine`, and so the other errors.
+        OutputError: The engine cannot be stored.
+        EngineBuildError: See `build_engine`, also for its other errors.
     """
     content = _read_graph(onnx_path)
     key = engine_key(content, stage, config, flavour=flavour, precision=precision, options=options, machine=machine)
@@ -205,7 +205,7 @@ def cached_engine(
     if isinstance(found, CachedEngine):
         return found
     with cache.building(key):
-        # Whoever was in there before has kept it.
+        # Another process may have stored the engine while we waited for the lock.
         found = cache.load(key)
         if isinstance(found, CachedEngine):
             return found
@@ -220,7 +220,7 @@ def cached_engine(
 
 
 class _Build:
-    """One build: the package, its log, and the errors that name the graph."""
+    """State of one build: the TensorRT package, its log, and errors that name the graph."""
 
     def __init__(self, flavour: Flavour, options: BuildOptions, what: str) -> None:
         _check_options(flavour, options)
@@ -234,9 +234,9 @@ class _Build:
     def run(
         self, content: bytes, stage: Stage, profiles: tuple[ShapeProfile, ...], timings: bytes, watch: BuildWatch
     ) -> tuple[bytes, bytes]:
-        """Compile a graph; returns the plan and what was measured."""
+        """Compile a graph. Returns the plan and the timing cache."""
         builder = self._builder()
-        # The network reads weights that the parser holds, so the parser has to live until the end.
+        # The network refers to weights owned by the parser, so the parser must outlive the build.
         network, _parser = self._network(builder, content)
         config = self._config(builder, stage, profiles)
         cache = self._start_timings(config, timings)
@@ -250,9 +250,9 @@ class _Build:
         return plan, self._end_timings(config) if cache else b""
 
     def read_layers(self, plan: bytes) -> tuple[list[EngineLayer], str]:
-        """The layers of a plan, and where they were read."""
+        """Return the layers of a plan and the source they were read from."""
         if self.flavour == "tensorrt_rtx" and self.log.layers:
-            # An engine built ahead of time is for another machine, and a machine without a driver opens none.
+            # An engine built ahead of time is for another machine, and without a driver no engine can be opened.
             return layers_from_log(self.log.layers), "build log"
         runtime = self._made(self.trt.Runtime(self.log.logger), "there is no runtime to open the engine with")
         engine = self._made(runtime.deserialize_cuda_engine(plan), "the engine cannot be opened")
@@ -263,7 +263,7 @@ class _Build:
         try:
             return self._made(self.trt.Builder(self.log.logger), "there is no builder")
         except TypeError as error:
-            # What the bindings raise where the library returns nothing: without a driver, for example.
+            # The bindings raise this when the library returns null, for example without a driver.
             raise self._failure("there is no builder; does nvidia-smi run?") from error
 
     def _network(self, builder: Builder, content: bytes) -> tuple[INetworkDefinition, OnnxParser]:
@@ -279,7 +279,7 @@ class _Build:
     def _config(self, builder: Builder, stage: Stage, profiles: tuple[ShapeProfile, ...]) -> IBuilderConfig:
         trt = self.trt
         config = self._made(builder.create_builder_config(), "there is no builder config")
-        # On by default: convolutions in float32 would round their inputs to 10 bits.
+        # TF32 is on by default and would round the inputs of float32 convolutions to 10 bits.
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.builder_optimization_level = self.options.optimization_level
@@ -313,7 +313,10 @@ class _Build:
             raise self._failure(f"takes no images from {shapes.smallest} to {shapes.largest}")
 
     def _start_timings(self, config: IBuilderConfig, timings: bytes) -> bool:
-        """Give the builder what was measured earlier, or nothing where that was with other versions."""
+        """Give the builder an earlier timing cache, or an empty one if it is from other versions.
+
+        Returns whether a timing cache is used at all.
+        """
         if self.flavour == "tensorrt_rtx":
             return False
         cache = self._made(config.create_timing_cache(timings), "there is no timing cache")
@@ -328,7 +331,7 @@ class _Build:
         return bytes(self._made(cache.serialize(), "the timing cache cannot be kept"))
 
     def _made(self, thing: Made | None, problem: str) -> Made:
-        """Raise where TensorRT returned nothing."""
+        """Return an object, or raise if TensorRT returned None."""
         if thing is None:
             raise self._failure(problem)
         return thing
@@ -354,7 +357,7 @@ def _read_graph(path: Path | BundleFile) -> bytes:
 
 
 def _parser_errors(parser: OnnxParser) -> str:
-    """What the parser refused, node by node, in a sentence."""
+    """Return a sentence that lists the nodes that the parser refused."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return "; ".join(
         f"node {error.node_name()!r} ({error.node_operator()}) is refused: {' '.join(error.desc().split())}"
@@ -363,7 +366,7 @@ def _parser_errors(parser: OnnxParser) -> str:
 
 
 def _convolutions(graph: ModelProto, stage: Stage) -> Mapping[str, Convolution]:
-    """The convolutions of a graph, by name."""
+    """Return the convolutions of a graph by name."""
     inputs = {tensor.name: np.zeros(_COUNTING_SHAPE, dtype=tensor.dtype) for tensor in STAGE_SPECS[stage].inputs}
     work = multiplications(graph, inputs)
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}

@@ -1,8 +1,8 @@
-"""Reading what TensorRT tells of the layers of an engine it compiled.
+"""Parse TensorRT's description of the layers of a compiled engine.
 
-The inspector of an opened engine tells it in JSON, in two layouts: TensorRT 10 gives a tensor one text for format and
-type, TensorRT 11 two fields. While it compiles, TensorRT writes the same layers to its log, one in a line; that is all
-there is on a machine without a driver, where no engine can be opened.
+The inspector of an opened engine returns JSON in two layouts: TensorRT 10 describes the format and type of a tensor in
+one string, TensorRT 11 in two fields. During compilation, TensorRT writes the same layers to its log, one per line. On
+a machine without a driver, where no engine can be opened, the log is the only source.
 """
 
 import json
@@ -27,13 +27,13 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class EngineLayer:
-    """A layer of a compiled engine, which can be several nodes of the graph, or part of one."""
+    """A layer of a compiled engine. It may cover several nodes of the graph, or part of one."""
 
     name: str
     kind: str
-    """What TensorRT calls its kind."""
+    """TensorRT's layer type."""
     nodes: frozenset[str]
-    """Names of the nodes of the ONNX graph in it."""
+    """Names of the ONNX nodes that the layer covers."""
     weights: tuple[Weights, ...]
     tactic: str
     """Name of the kernel."""
@@ -49,7 +49,7 @@ def layers_from_json(text: str) -> list[EngineLayer]:
     """Read the layers from the inspector's JSON, of TensorRT 10 or 11.
 
     Raises:
-        EngineBuildError: It is no such JSON, or tells no more than the names.
+        EngineBuildError: The text is not such JSON, or holds only the names of the layers.
     """
     try:
         layers = json.loads(text)["Layers"]
@@ -62,7 +62,7 @@ def layers_from_json(text: str) -> list[EngineLayer]:
 
 def _layer_of(layer: Mapping[str, Any]) -> EngineLayer:
     constants = list(_weights_of(layer))
-    # Where nothing is listed as weights or constant, weights are inputs: those whose every length is known.
+    # If no weights or constants are listed, the weights are among the inputs: those whose dimensions are all known.
     if not constants:
         constants = [weights for tensor in layer.get("Inputs", ()) for weights in _constant(tensor)]
     name, told = str(layer.get("Name", "")), str(layer.get("Metadata", ""))
@@ -92,7 +92,10 @@ def _constant(tensor: Mapping[str, Any]) -> Iterator[Weights]:
 
 
 def number_type(told: str) -> NumberType | None:
-    """What a text like `Half` or `Row major linear FP16 format` says of a type; None: nothing, or whole numbers."""
+    """Parse the type in a text such as `Half` or `Row major linear FP16 format`.
+
+    Returns None if the text is empty or names an integer or Boolean type.
+    """
     if not told or _WHOLE.search(told):
         return None
     if _HALF.search(told):
@@ -110,7 +113,7 @@ _COUNT = re.compile(r", Weights: \{ ?Type: (\w+), Count: (\d+)")
 
 
 def layers_from_log(text: str) -> list[EngineLayer]:
-    """Read the layers from the part of the log that lists them; none where it does not."""
+    """Read the layers listed in the build log. Returns an empty list if it lists none."""
     return [_layer_in(line) for line in text.splitlines() if line.startswith("Name: ") and ", LayerType: " in line]
 
 
@@ -132,7 +135,7 @@ def _elements(lengths: str) -> int:
 
 
 def layers_to_json(layers: Sequence[EngineLayer]) -> list[dict[str, Any]]:
-    """The layers as plain values, for a report."""
+    """Return the layers as plain values for a report."""
     return [
         {
             "name": layer.name,

@@ -1,7 +1,7 @@
-"""The proof that an engine computes in the precision it is named after.
+"""Verify that an engine computes in the precision it is named after.
 
-A builder that falls back to float32 still builds, and the engine still segments, only slower: an `fp16` that is a label
-and no more. So the layers of the engine are read, and the share of the convolution work in each type is added up.
+If the builder falls back to float32, the build still succeeds and the engine still segments, only more slowly: `fp16`
+would be a mere label. The layers of the engine are therefore read, and the convolution work is summed by type.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from cascade_rt.errors import EngineBuildError
 from cascade_rt_export.trt_layers import EngineLayer, NumberType
 
 LEAST_SHARE = 0.95
-"""Least share of the convolution work of an engine that is shown to be in its precision."""
+"""Least share of an engine's convolution work that must be shown to be in its precision."""
 
 _ROUNDING = 1e-9
 
@@ -26,43 +26,46 @@ class Convolution:
     """A convolution of the ONNX graph."""
 
     work: int
-    """Multiplications for an image of some size, the same for all."""
+    """Multiplications, for the same image size in all convolutions."""
     weights: int
-    """Elements of its weight."""
+    """Number of elements of its weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkShares:
-    """Shares of the convolution work by the type it is done in; they add up to 1."""
+    """Shares of the convolution work by the type it is computed in. They add up to 1."""
 
     half: float
     single: float
     tf32: float
-    """In float32 rounded to 10 bits, which an FP32 engine must not do."""
+    """Float32 with inputs rounded to 10 bits, which an FP32 engine must not use."""
     other: float
-    """In another floating-point type, or in several."""
+    """Another floating-point type, or several types."""
     unproven: float
-    """Of convolutions that are in no layer with weights of their size."""
+    """Convolutions for which no layer with weights of their size was found."""
     not_half: tuple[str, ...]
-    """Names of the convolutions that are not in half precision, the most work first."""
+    """Names of the convolutions that are not in half precision, most work first."""
     not_single: tuple[str, ...]
-    """Names of those that are not in float32."""
+    """Names of the convolutions that are not in float32, most work first."""
 
     def to_json(self) -> dict[str, Any]:
-        """The shares as plain values."""
+        """Return the shares as plain values, without the names of convolutions."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("not_")}
 
 
 def work_shares(layers: Iterable[EngineLayer], convolutions: Mapping[str, Convolution]) -> WorkShares:
-    """Add up the convolution work of an engine by type.
+    """Sum the convolution work of an engine by type.
 
-    A convolution is found in the layers that name it and hold constants of at least the size of its weight, in one
-    piece or in several; the type of most of them is the type it is computed in. An engine has it once for each profile,
-    and all must agree.
+    A convolution is matched with the layers that name it and hold constants with at least as many elements as its
+    weight, in one piece or several. The type of most of these elements is the type it is computed in. An engine
+    contains the convolution once per profile, and all must agree.
 
     Args:
         layers: The layers of the engine.
-        convolutions: The convolutions of the graph that it was built from, by name.
+        convolutions: The convolutions of the graph that the engine was built from, by name.
+
+    Raises:
+        EngineBuildError: The graph has no convolutions.
     """
     layers = list(layers)
     types = {name: _type_of(name, convolution, layers) for name, convolution in convolutions.items()}
@@ -107,13 +110,13 @@ def check_precision(shares: WorkShares, precision: Precision, what: str) -> None
     """Refuse an engine that does not compute in the precision asked for.
 
     Args:
-        shares: What `work_shares` found.
-        precision: What it should be. `fp16`: at least `LEAST_SHARE` of the work is in half precision. `fp32`: as much
-            is shown to be in float32, and none in anything else.
-        what: What the engine is, for the message.
+        shares: The result of `work_shares`.
+        precision: The requested precision. `fp16` requires at least `LEAST_SHARE` of the work to be in half precision.
+            `fp32` requires the same share to be shown to be in float32, and none to be in any other type.
+        what: Description of the engine for the message.
 
     Raises:
-        EngineBuildError: It does not.
+        EngineBuildError: The engine does not compute in this precision.
     """
     if precision == "fp16":
         found, wrong, kind, others = shares.half, 0.0, "half precision", shares.not_half

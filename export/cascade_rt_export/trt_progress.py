@@ -1,4 +1,4 @@
-"""Watching and stopping TensorRT while it compiles."""
+"""Watch and stop a TensorRT build."""
 
 import signal
 import threading
@@ -13,27 +13,27 @@ from cascade_rt.engines.tensorrt_api import TensorRT
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """A step of the builder that has just been done."""
+    """A builder step that has just been completed."""
 
     phase: str
-    """What TensorRT calls the phase."""
+    """TensorRT's name of the phase."""
     step: int
-    """Steps of the phase that are done."""
+    """Number of completed steps of the phase."""
     steps: int
-    """Steps that the phase has."""
+    """Total number of steps of the phase."""
     inside: str | None
-    """The phase that this one is part of."""
+    """The parent phase, or None for an outermost phase."""
 
 
 OnProgress = Callable[[BuildProgress], bool]
-"""Called after each step; returns whether to go on. TensorRT may call it from threads of its own."""
+"""Called after each step. Returns whether to continue. TensorRT may call it from its own threads."""
 
 
 class BuildWatch:
-    """Passes steps on, and remembers why the build has to stop.
+    """Forwards steps to a callback, and records why the build has to stop.
 
-    Nothing may be raised through TensorRT's own code, which would end the process; so what is raised is kept, and
-    `reraise` raises it after the build.
+    An exception must not propagate through TensorRT's own code, because that would end the process. Exceptions are
+    therefore stored, and `reraise` raises them after the build.
     """
 
     def __init__(self, on_progress: OnProgress) -> None:
@@ -44,11 +44,11 @@ class BuildWatch:
         self.interrupted_by: int | None = None
 
     def start(self, phase: str, inside: str | None, steps: int) -> None:
-        """Note a phase."""
+        """Record the start of a phase."""
         self._phases[phase] = inside, steps
 
     def step(self, phase: str, step: int) -> bool:
-        """Pass a step on; returns whether TensorRT is to go on."""
+        """Forward a step. Returns whether TensorRT should continue."""
         if self.stopped:
             return False
         inside, steps = self._phases.get(phase, (None, 0))
@@ -59,30 +59,30 @@ class BuildWatch:
         return not self.stopped
 
     def finish(self, phase: str) -> None:
-        """Forget a phase."""
+        """Record the end of a phase."""
         self._phases.pop(phase, None)
 
     @property
     def stopped(self) -> bool:
-        """Whether the build has to stop."""
+        """Return whether the build has to stop."""
         return self.cancelled or self._raised is not None or self.interrupted_by is not None
 
     def reraise(self) -> None:
-        """Raise what the callback raised."""
+        """Raise the exception that the callback raised, if any."""
         if self._raised is not None:
             raise self._raised
 
     @contextmanager
     def holding_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM end the build; then they do what they always do.
+        """Let Ctrl-C and SIGTERM stop the build, and raise the signal again afterwards with its previous handler.
 
-        Python answers signals in the main thread alone, so in another one nothing changes.
+        Python handles signals only in the main thread, so this does nothing in other threads.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        # None is a handler that was not set from Python and could not be put back.
+        # None means that the handler was not set from Python and could not be restored.
         held = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
         for number in held:
             signal.signal(number, self._note_signal)
@@ -99,7 +99,7 @@ class BuildWatch:
 
 
 def progress_monitor(trt: TensorRT, watch: BuildWatch) -> Any:
-    """The object through which TensorRT tells its steps."""
+    """Make the object through which TensorRT reports its steps to a watch."""
     base = trt.IProgressMonitor
 
     class Monitor(base):  # type: ignore[misc, valid-type]

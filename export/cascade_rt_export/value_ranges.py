@@ -1,4 +1,4 @@
-"""How large and how small the values inside a graph become on given inputs."""
+"""Observe the range of the values inside a graph on given inputs."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.float_tensors import float_tensors
 
 LARGEST_HALF = 65504.0
-"""The largest number of float16."""
+"""Largest finite number of float16."""
 SMALLEST_NORMAL_HALF = 2.0**-14
-"""Below it float16 loses digits; below 2**-25 it is 0."""
+"""Smallest normal number of float16. Values below it lose digits, and values below 2**-25 become 0."""
 
 _MARK = "observed/"
 _COUNTS = ("nonzero", "subnormal", "strange")
@@ -25,18 +25,18 @@ _EXTREMES = {"largest": TensorProto.FLOAT} | dict.fromkeys(_COUNTS, TensorProto.
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """The values that a tensor took over all inputs."""
+    """Statistics of the values of a tensor over all inputs."""
 
     largest: float
     """Largest absolute value."""
     nonzero: int
-    """Values that are not 0."""
+    """Number of nonzero values."""
     subnormal: int
-    """Those of them that are too small for a normal number of float16."""
+    """Number of nonzero values too small for a normal float16 number."""
 
     @property
     def subnormal_share(self) -> float:
-        """Share of the values that are not 0; 0 where all are."""
+        """Return the share of the nonzero values that are subnormal, or 0 if all values are 0."""
         return self.subnormal / self.nonzero if self.nonzero else 0.0
 
     def __or__(self, other: "ValueRange") -> "ValueRange":
@@ -46,21 +46,21 @@ class ValueRange:
 
 
 def observe_ranges(graph: ModelProto, inputs: Iterable[Mapping[str, Array]]) -> dict[str, ValueRange]:
-    """Run a float32 graph and look at every float tensor in it, weights aside.
+    """Run a float32 graph and observe every float tensor in it except the weights.
 
-    The extremes are taken inside the graph, so that one number of a tensor leaves it and not the tensor: of a network
-    of base width 64 on a slice of 512 x 512 the tensors would take many gigabytes.
+    The statistics are computed inside the graph, so that only a few numbers per tensor leave it. The tensors of a
+    network of base width 64 on a 512 x 512 slice would take many gigabytes.
 
     Args:
-        graph: The graph; it is not changed.
-        inputs: What it is run on, taken one by one.
+        graph: The graph. It is not modified.
+        inputs: Inputs to run the graph on, consumed one by one.
 
     Returns:
-        For each graph input and each float tensor a node computes, its range over all inputs.
+        The range over all inputs of each graph input and of each float tensor that a node computes.
 
     Raises:
-        BundleError: The graph computes something that is not a number.
-        InputError: There is no input.
+        BundleError: The graph computes NaN or infinity.
+        InputError: There are no inputs.
     """
     weights = {tensor.name for tensor in graph.graph.initializer}
     names = sorted(float_tensors(graph) - weights)
@@ -79,7 +79,7 @@ def observe_ranges(graph: ModelProto, inputs: Iterable[Mapping[str, Array]]) -> 
 
 
 def _observing_session(graph: ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
-    """A session whose outputs are the extremes of tensors: all largest values, then the counts one after the other."""
+    """Open a session whose outputs are the statistics: the largest values of all tensors, then each of the counts."""
     observing = copy.deepcopy(graph)
     del observing.graph.output[:]
     limits = {"zero": 0.0, "normal": SMALLEST_NORMAL_HALF, "end": float(np.finfo(np.float32).max)}
@@ -95,7 +95,10 @@ def _observing_session(graph: ModelProto, names: list[str]) -> onnxruntime.Infer
 
 
 def _observers(name: str) -> list[NodeProto]:
-    """Nodes that take the largest absolute value of a tensor and count what is not 0, subnormal or not finite."""
+    """Return nodes that observe a tensor.
+
+    They compute its largest absolute value and count its nonzero, subnormal and nonfinite values.
+    """
 
     def named(kind: str) -> str:
         return f"{_MARK}{kind}/{name}"

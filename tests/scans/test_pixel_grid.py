@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
-from cascade_rt.config import Target
+from cascade_rt.common.labels import Target
 from cascade_rt.errors import InputError
 from cascade_rt.models.crop import Box
 from cascade_rt.scans.grids import CanonicalGrid

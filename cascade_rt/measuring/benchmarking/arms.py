@@ -1,4 +1,4 @@
-"""What is measured: a backend in a precision, with or without a search that leaves something out."""
+"""Arms of a benchmark: a backend in a precision, optionally with a restricted search."""
 
 from dataclasses import dataclass, replace
 from typing import cast, get_args
@@ -20,19 +20,19 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """As it is typed: `onnxruntime`, `onnxruntime:fp32`, `onnxruntime:fp32+z-search=4+body-box`."""
+        """Name as typed by the user: `onnxruntime`, `onnxruntime:fp32`, `onnxruntime:fp32+z-search=4+body-box`."""
         precision = "" if self.precision == "auto" else f":{self.precision}"
         every = f"+z-search={self.search.first_every}" if self.search.first_every > 1 else ""
         return f"{self.backend}{precision}{every}{'+body-box' if self.search.body_box else ''}"
 
 
 def parse_arms(text: str) -> tuple[Arm, ...]:
-    """Read `onnxruntime,pytorch:fp32+z-search=4`: names with commas between them.
+    """Parse comma-separated names of arms, such as `onnxruntime,pytorch:fp32+z-search=4`.
 
-    Each is a backend, with or without a precision and what `infer` calls `--z-search` and `--body-box`.
+    Each is a backend, optionally with a precision and with the options `--z-search` and `--body-box` of `infer`.
 
     Raises:
-        UsageError: A backend, a precision or an option is not known, or an arm is named twice.
+        UsageError: A backend, precision or option is unknown, or an arm is named twice.
     """
     arms = tuple(_parse_arm(part.strip()) for part in text.split(","))
     for arm in arms:
@@ -42,7 +42,7 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
 
 
 def all_arms() -> tuple[Arm, ...]:
-    """Every backend in every precision it has; most do not run on any one machine."""
+    """Return every backend in every precision it supports. No single machine can run most of them."""
     return tuple(Arm(backend, precision) for backend in BACKENDS for precision in PRECISIONS_OF[backend])
 
 

@@ -1,4 +1,4 @@
-"""The cascade of this package as an arm: what `cascade-rt infer` does with one scan."""
+"""Run the cascade of this package as an arm: what `cascade-rt infer` does with one scan."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 
 
 class CascadeRunner:
-    """Segments scan files with an open cascade; each report lies beside its mask, as JSON."""
+    """Segments scan files with an open cascade, and writes each report as JSON beside its mask."""
 
     def __init__(
         self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
@@ -27,7 +27,7 @@ class CascadeRunner:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """The engine of both stages."""
+        """Description of the engine of both stages."""
         return asdict(self._cascade.engines.stage1.info)
 
     def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
@@ -37,26 +37,26 @@ class CascadeRunner:
 
 
 def report_path(mask: Path) -> Path:
-    """Where the report of a mask lies."""
+    """Return the path of the report of a mask."""
     return mask.with_name(f"{mask.name}.json")
 
 
 def open_arm(
     bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> CascadeRunner:
-    """Open an arm on a bundle; raises as `open_cascade`."""
+    """Open an arm on a bundle. Raises like `open_cascade`."""
     return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans), arm.search, reading)
 
 
 def runners(
     bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> dict[str, OpenRunner]:
-    """What opens each arm, by its name.
+    """Return the function that opens each arm, by arm name.
 
     Args:
         bundle: Folder of the bundle.
         arms: The arms.
-        plans: Where the backend `tensorrt` gets its engines from: a function of a module, as it is sent to processes.
-        reading: What the user says about the scans that they do not say themselves.
+        plans: Where the backend `tensorrt` gets its engines from; must be picklable, such as a module-level function.
+        reading: Facts about the scans that the user supplies because the files do not state them.
     """
     return {arm.name: partial(open_arm, bundle, arm, plans, reading) for arm in arms}

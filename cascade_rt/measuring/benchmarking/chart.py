@@ -1,4 +1,4 @@
-"""The steps of each arm as a picture: bars of seconds, one below the other."""
+"""Draw the steps of each arm as a horizontal stacked bar chart of seconds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,46 +21,47 @@ _COLORS = {
     "measure": (120, 94, 240),
     "save": (90, 90, 90),
 }
-"""Colours that people tell apart however they see them; steps of other names take `_OTHER_COLORS` in turn."""
+"""Colors that remain distinct with color blindness; steps of other names use `_OTHER_COLORS` in turn."""
 _OTHER_COLORS = ((240, 228, 66), (150, 75, 0), (0, 200, 200), (160, 160, 160))
 REST = "rest"
-"""What of a run no step accounts for."""
+"""The part of a run that no step accounts for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One arm: its steps, and what they took all together."""
+    """The bar of one arm: its steps and their total."""
 
     name: str
     steps: Mapping[str, float]
+    """Seconds of each step."""
     total: float
-    """Seconds from file to file; less than the sum of the steps where some ran at the same time."""
+    """Seconds from file to file; less than the sum of the steps if some ran concurrently."""
 
     @property
     def parts(self) -> dict[str, float]:
-        """The steps and what is left of the whole."""
+        """Seconds of each step and, if positive, of the rest of the total."""
         rest = self.total - sum(self.steps.values())
         return {**self.steps, REST: rest} if rest > 0 else dict(self.steps)
 
     @property
     def length(self) -> float:
-        """Seconds that the bar is long."""
+        """Length of the bar in seconds."""
         return sum(self.parts.values())
 
 
 def bar_of(arm: ArmResult) -> Bar:
-    """The bar of an arm, means over its runs."""
+    """Return the bar of an arm, with means over its runs."""
     return Bar(arm.name, arm.steps, sum(arm.seconds) / len(arm.runs))
 
 
 def save_chart(bars: Sequence[Bar], title: str, path: Path, *, overwrite: bool) -> None:
-    """Draw the bars as PNG; raises like `atomic_write`."""
+    """Write the chart as PNG. Raises like `atomic_write`."""
     picture = draw_chart(bars, title)
     atomic_write(path, lambda file: picture.save(file, format="PNG"), overwrite=overwrite)
 
 
 def draw_chart(bars: Sequence[Bar], title: str) -> Image.Image:
-    """Draw at least one bar; all have the same scale, which begins at 0."""
+    """Draw at least one bar, all on the same scale starting at 0."""
     font, large = ImageFont.load_default(15), ImageFont.load_default(18)
     names = max(font.getlength(bar.name) for bar in bars)
     totals = max(font.getlength(_seconds(bar)) for bar in bars)
@@ -94,7 +95,7 @@ def _draw_bar(
     scale: float,
     colors: Mapping[str, tuple[int, int, int]],
 ) -> float:
-    """Draw the parts of a bar one behind the other; returns where it ends."""
+    """Draw the parts of a bar one after the other, and return the x coordinate of its end."""
     x, middle = start
     for step, seconds in bar.parts.items():
         end = x + seconds * scale
@@ -117,7 +118,7 @@ def _colors(steps: Sequence[str]) -> dict[str, tuple[int, int, int]]:
 def _legend_places(
     steps: Sequence[str], font: ImageFont.FreeTypeFont | ImageFont.ImageFont, left: float
 ) -> list[tuple[float, int]]:
-    """Where each name of the legend begins, in lines of the picture's width."""
+    """Return the position (x, y) of each legend entry in pixels, wrapped to the picture width; y starts at 0."""
     places: list[tuple[float, int]] = []
     x, y = left, 0
     for step in steps:

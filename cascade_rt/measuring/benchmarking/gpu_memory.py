@@ -1,4 +1,4 @@
-"""Memory that a process holds on NVIDIA GPUs, as their driver tells it."""
+"""Memory that a process holds on NVIDIA GPUs, as reported by the driver."""
 
 import subprocess
 
@@ -6,9 +6,9 @@ _QUERY = ("nvidia-smi", "--query-compute-apps=pid,used_gpu_memory", "--format=cs
 
 
 def gpu_memory_bytes(pid: int) -> int | None:
-    """Memory that a process holds on all GPUs; None where there is none, or where the driver does not tell.
+    """Return the bytes that a process holds on all GPUs, or None if there is none or the driver does not report it.
 
-    It is what is held when it is asked for. Engines keep what they have once taken, so after a run it is their peak.
+    This is the current value. Engines keep memory once allocated, so after a run it equals their peak.
     """
     try:
         told = subprocess.run(_QUERY, capture_output=True, text=True, check=True, timeout=10).stdout  # noqa: S603
@@ -18,7 +18,7 @@ def gpu_memory_bytes(pid: int) -> int | None:
 
 
 def memory_of(pid: int, table: str) -> int | None:
-    """The bytes of a process in a table of `pid, MiB` lines; None where it is not in there."""
+    """Return the bytes of a process in a table of `pid, MiB` lines, or None if it is not listed."""
     rows = [line.split(",") for line in table.splitlines() if line.count(",") == 1]
     found = [int(used) << 20 for owner, used in rows if owner.strip() == str(pid) and used.strip().isdigit()]
     return sum(found) if found else None

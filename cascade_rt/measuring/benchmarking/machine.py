@@ -1,4 +1,4 @@
-"""What figures were measured with."""
+"""Describe the machine that a benchmark ran on."""
 
 import platform
 import re
@@ -13,7 +13,7 @@ from cascade_rt.errors import BackendUnavailableError
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, GPU and versions; names of hosts and people are not among them."""
+    """Return processor, memory, GPU and package versions, without host or user names."""
     try:
         gpu = asdict(find_gpu())
     except BackendUnavailableError:
@@ -30,25 +30,25 @@ def describe_machine() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's name as Linux has it."""
+    """Return the processor name as reported by Linux, or by Python on other systems."""
     return _processor_line("model name") or platform.processor()
 
 
 def processor_features() -> list[str]:
-    """Those instruction sets that decide how fast networks run."""
+    """Return the supported instruction sets that matter for the speed of networks."""
     known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_tile")
     flags = set(_processor_line("flags").split())
     return [name for name in known if name in flags]
 
 
 def memory_bytes() -> int | None:
-    """Memory of the machine; None where it cannot be told."""
+    """Return the memory of the machine in bytes, or None if unknown."""
     return _kilobytes(Path("/proc/meminfo"), "MemTotal")
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has ever held at once (peak resident set)."""
-    # Not `ru_maxrss` where it can be avoided: a process begins with that of the one that started it.
+    """Return the high-water mark of this process's resident memory, in bytes."""
+    # Avoid `ru_maxrss` if possible: a process inherits its initial value from its parent.
     peak = _kilobytes(Path("/proc/self/status"), "VmHWM")
     if peak is not None:
         return peak

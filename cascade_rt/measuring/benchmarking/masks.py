@@ -1,4 +1,4 @@
-"""How far the masks of an arm are from those of the reference."""
+"""Compare the masks of an arm with those of the reference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from cascade_rt.scans.volume import read_mask
 
 @dataclass(frozen=True, slots=True)
 class MaskComparison:
-    """Masks of all scans beside those of the reference, voxel by voxel."""
+    """Voxel-wise comparison of the masks of all scans with those of the reference."""
 
     agreement: MaskAgreement
     dice: Mapping[Target, float]
-    """Of the voxels of all scans together; 1 where neither found any."""
+    """Dice over the voxels of all scans together; 1 if both are empty."""
     found: Mapping[Target, int]
-    """Voxels that the reference found: a Dice of 1 says little where there are none."""
+    """Number of voxels found by the reference. If there are none, a Dice of 1 means little."""
 
 
 def compare_masks(masks: Sequence[Path], references: Sequence[Path]) -> MaskComparison:

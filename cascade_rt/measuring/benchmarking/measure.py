@@ -1,4 +1,4 @@
-"""The measurement: every arm starts, gets warm, and then they take turns, so that a drift of the machine meets all."""
+"""The measurement: all arms start and warm up, then take turns, so that drift of the machine affects all of them."""
 
 import re
 import time
@@ -17,17 +17,17 @@ from cascade_rt.scans.volume import read_grid
 NETWORK_STEPS = ("stage1", "stage2")
 """The steps in which the networks compute."""
 _ORDER = ("load", "preprocess", "stage1", "crop", "stage2", "paste", "measure", "save")
-"""In which steps are shown; others come behind them."""
+"""Order in which steps are shown; other steps follow them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how often."""
+    """The schedule of a measurement."""
 
     rounds: int = 5
-    """In each, every arm segments every scan once."""
+    """Number of rounds, in each of which every arm segments every scan once."""
     warm_up_s: float = 3.0
-    """An arm runs at least this long, and each scan once, before anything counts."""
+    """Minimum warm-up of an arm in seconds; it also segments each scan at least once before timing begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Scan:
 
     @classmethod
     def of(cls, path: Path, reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> "Scan":
-        """Look at a file, and bring it into the memory of the system, so that no arm pays for the disk.
+        """Read the number of slices, and load the file into the page cache, so that no arm has to wait for the disk.
 
         Raises:
-            InputError: It cannot be used.
+            InputError: The file cannot be used.
         """
         slices = read_grid(path, reading).shape[0]
         path.read_bytes()
@@ -51,7 +51,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class TimedRun:
-    """A run that counts."""
+    """A timed run, after warm-up."""
 
     round: int
     scan: Scan
@@ -60,31 +60,31 @@ class TimedRun:
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """What was measured of one arm."""
+    """The results of one arm."""
 
     name: str
     opened: Opened
     first_run: Run
-    """The first scan after opening, cold."""
+    """The first scan after opening (cold start)."""
     runs: tuple[TimedRun, ...]
     peak_memory_bytes: int
     gpu_memory_bytes: int | None
     masks: MaskComparison | None = None
-    """Beside the reference; None before they are compared."""
+    """Comparison with the masks of the reference; None until compared."""
 
     @property
     def seconds(self) -> list[float]:
-        """Of each run that counts, in order."""
+        """Seconds of each timed run, in order."""
         return [each.run.seconds for each in self.runs]
 
     @property
     def spread(self) -> Spread:
-        """Where the runs lie."""
+        """Distribution of the run times."""
         return spread(self.seconds)
 
     @property
     def slices_per_second(self) -> float:
-        """Over all runs, from file to file."""
+        """Throughput over all timed runs, from file to file."""
         return sum(each.scan.slices for each in self.runs) / sum(self.seconds)
 
     @property
@@ -96,36 +96,36 @@ class ArmResult:
 
     @property
     def beside_networks(self) -> list[float]:
-        """Of each run, the seconds in which no network computed."""
+        """Seconds of each timed run outside the network steps."""
         return [each.run.seconds - sum(each.run.steps.get(name, 0.0) for name in NETWORK_STEPS) for each in self.runs]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All that was measured."""
+    """The results of a measurement."""
 
     scans: tuple[Scan, ...]
     arms: tuple[ArmResult, ...]
     left_out: Mapping[str, str]
-    """For each arm that was not measured, why; an arm that no machine has is not in here."""
+    """Why each skipped arm was not measured. Arms that do not exist on any machine are not listed."""
     reference: str
     """The arm whose masks the others are compared with."""
     no_reference: str = ""
-    """Why it is not the one that was asked for; empty where it is."""
+    """Why `reference` is not the arm that was requested; empty if it is."""
 
     def arm(self, name: str) -> ArmResult | None:
-        """The result of an arm; None where it was left out."""
+        """Return the result of an arm, or None if it was skipped."""
         return next((arm for arm in self.arms if arm.name == name), None)
 
     def ratio(self, baseline: str, name: str) -> Ratio | None:
-        """How many times as fast as a baseline an arm is; None where one of both was left out."""
+        """Return the speed-up of an arm over the baseline, or None if either was skipped."""
         first, second = self.arm(baseline), self.arm(name)
         return None if first is None or second is None else paired_ratio(first.seconds, second.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The arm whose masks the others are compared with, whether it is timed or not."""
+    """The arm whose masks the others are compared with; it need not be timed."""
 
     name: str
     open_runner: OpenRunner
@@ -133,12 +133,12 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Called while it is measured; does nothing unless told to."""
+    """Callbacks of a measurement, which do nothing by default."""
 
     on_step: Callable[[str], None] = lambda _: None
-    """Called with what is being done, in words."""
+    """Called with a description of the current step."""
     on_run: Callable[[], None] = lambda: None
-    """Called after each run that counts."""
+    """Called after each timed run."""
 
 
 def measure(
@@ -152,22 +152,23 @@ def measure(
     progress: Progress | None = None,
     reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
 ) -> Measurement:
-    """Measure arms on scans, file to file.
+    """Measure arms on scans, from file to file.
 
     Args:
-        arms: What opens each, by its name.
+        arms: The function that opens each arm, by arm name.
         scans: The scan files.
-        schedule: How long and how often.
-        folder: Where masks and reports go; it stays.
-        reference: What the masks are compared with. Where it cannot run, the first arm takes its place.
-        all_must_run: Raise where an arm cannot run; off, it is left out with the reason.
-        progress: What is told on the way.
-        reading: What the user says about the scans that they do not say themselves; arms are told when they are made.
+        schedule: Rounds and warm-up.
+        folder: Where masks and reports are written; it is not removed.
+        reference: The arm whose masks the others are compared with. If it cannot run, the first arm replaces it.
+        all_must_run: Whether to raise if an arm cannot run. If False, it is skipped and the reason is recorded.
+        progress: Callbacks.
+        reading: Facts about the scans that the user supplies because the files do not state them; the arms receive
+            theirs when they are created.
 
     Raises:
         InputError: A scan cannot be used.
-        BackendUnavailableError: No arm runs.
-        CascadeError: An arm does not run and has to.
+        BackendUnavailableError: No arm can run.
+        CascadeError: An arm cannot run and `all_must_run` is True.
     """
     told, looked_at = progress or Progress(), tuple(Scan.of(path, reading) for path in scans)
     with _Race(folder, looked_at, told, all_must_run) as race:
@@ -182,7 +183,7 @@ def measure(
 
 
 class _Race:
-    """Arms that are open at once and take turns; one that fails is left out, and the others go on."""
+    """Arms that are open at the same time and take turns. An arm that fails is skipped, and the others continue."""
 
     def __init__(self, folder: Path, scans: tuple[Scan, ...], progress: Progress, all_must_run: bool) -> None:
         self.results: dict[str, ArmResult] = {}
@@ -200,13 +201,13 @@ class _Race:
         self._stack.close()
 
     def masks(self, name: str) -> list[Path]:
-        """Where the masks of an arm go, scan by scan."""
+        """Return the mask path of each scan for an arm, and create their folder."""
         paths = mask_paths(self._folder, name, len(self._scans))
         paths[0].parent.mkdir(parents=True, exist_ok=True)
         return paths
 
     def start(self, arms: Mapping[str, OpenRunner], schedule: Schedule) -> None:
-        """Open every arm and run it until it is warm."""
+        """Open and warm up every arm."""
         for name, open_runner in arms.items():
             self._progress.on_step(f"{name}: opening")
             try:
@@ -219,7 +220,7 @@ class _Race:
                 self._runs[name] = []
 
     def _warm_up(self, name: str, seconds: float) -> Run:
-        """Run each scan once, then all again until the time is over; returns the first run."""
+        """Run all scans, repeat until the time is over, and return the first run."""
         start = time.perf_counter()
         pairs = list(zip(self._scans, self.masks(name), strict=True))
         first, *_ = [self._workers[name].run(scan.path, mask) for scan, mask in pairs]
@@ -229,7 +230,7 @@ class _Race:
         return first
 
     def run_rounds(self, rounds: int) -> None:
-        """Let the arms take turns on every scan; each turn begins with another arm."""
+        """Run all arms on every scan in turns, each starting with a different arm."""
         turn = 0
         for number in range(rounds):
             for index, scan in enumerate(self._scans):
@@ -245,15 +246,20 @@ class _Race:
                 turn += 1
 
     def finish(self) -> None:
-        """Ask each process for its memory and end it."""
-        for name, runs in self._runs.items():
+        """Collect the results of each arm, including its memory, and end its process."""
+        for name, runs in list(self._runs.items()):
             worker = self._workers[name]
+            try:
+                peak_memory_bytes = worker.peak_memory_bytes()
+            except CascadeError as error:
+                self._leave_out(name, error)
+                continue
             self.results[name] = ArmResult(
                 name=name,
                 opened=worker.opened,
                 first_run=self._first[name],
                 runs=tuple(runs),
-                peak_memory_bytes=worker.peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes,
                 gpu_memory_bytes=worker.gpu_memory_bytes(),
             )
             worker.close()
@@ -262,25 +268,25 @@ class _Race:
         if self._all_must_run or isinstance(error, InputError):
             raise error
         self._runs.pop(name, None)
-        # A precision that a backend does not have is nothing that this machine lacks.
+        # A precision that a backend does not support is missing on every machine, not just on this one.
         if not isinstance(error, UsageError):
             self.left_out[name] = str(error)
 
 
 def mask_paths(folder: Path, name: str, count: int) -> list[Path]:
-    """Where the masks of an arm lie in the folder of a measurement, scan by scan."""
+    """Return the mask path of each scan for an arm in the folder of a measurement."""
     own = folder / re.sub(r"[^\w.+-]", "_", name)
     return [own / f"{index}_seg.nii.gz" for index in range(count)]
 
 
 def rotated(names: list[str], turn: int) -> list[str]:
-    """The same names, beginning with another one each turn."""
+    """Rotate the names, so that each turn begins with a different one."""
     first = turn % len(names) if names else 0
     return names[first:] + names[:first]
 
 
 def _reference(race: _Race, reference: Reference, scans: tuple[Scan, ...]) -> tuple[str, str]:
-    """The arm that the masks are compared with, and why it is not the one asked for."""
+    """Return the arm that the masks are compared with and, if it is not the one requested, the reason."""
     if reference.name in race.results:
         return reference.name, ""
     try:

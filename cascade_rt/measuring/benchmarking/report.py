@@ -1,4 +1,4 @@
-"""A measurement as lines of JSON: each says on its own what was measured, with what, and when."""
+"""Write a measurement as JSON lines. Each line alone states what was measured, with what, and when."""
 
 import datetime
 import json
@@ -17,7 +17,7 @@ BENCHMARK_VERSION = 1
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What every line says of the bundle."""
+    """Return the description of the bundle that every line contains."""
     manifest = bundle.manifest
     return {"name": manifest.name, "sha256": bundle.sha256, "base_width": manifest.config.base_width}
 
@@ -25,12 +25,12 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 def measurement_lines(
     measurement: Measurement, schedule: Schedule, context: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """A line for each arm, for each that was left out, and for each run.
+    """Yield one line for each arm, for each skipped arm, and for each run.
 
     Args:
-        measurement: What was measured.
-        schedule: How.
-        context: What every line says: machine, bundle, commit.
+        measurement: The results.
+        schedule: The schedule of the measurement.
+        context: Values included in every line: machine, bundle, commit.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     common = {"benchmark_version": BENCHMARK_VERSION, "date": now, **context}
@@ -63,14 +63,14 @@ def measurement_lines(
 
 
 def ratio_json(ratio: Ratio | None) -> dict[str, Any]:
-    """A ratio as plain values; JSON has no NaN."""
+    """Return a ratio as plain values, with None for NaN, which JSON does not have."""
     if ratio is None:
         return {"ratio": None, "low": None, "high": None, "pairs": 0}
     return {name: None if math.isnan(value) else value for name, value in asdict(ratio).items()}
 
 
 def as_text(lines: Iterator[dict[str, Any]]) -> str:
-    """JSON lines."""
+    """Serialize lines as JSON lines."""
     return "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that may be said of a handful of runs: percentiles, and how many times as fast one arm is as another."""
+"""Statistics for a small number of runs: percentiles, and speed-ups between arms."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST_RUNS = {50: 1, 90: 10, 99: 100}
-"""Runs that a percentile needs: with fewer it would be the slowest run under another name."""
+"""Minimum number of runs for each percentile; with fewer it would just be the slowest run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where runs lie, in seconds; a percentile is None where there are too few runs for it."""
+    """Distribution of run times in seconds. A percentile is None if there are too few runs for it."""
 
     runs: int
     p50: float
@@ -23,7 +23,7 @@ class Spread:
 
 
 def spread(seconds: Sequence[float]) -> Spread:
-    """Summarise at least one run."""
+    """Summarize the times of at least one run."""
     return Spread(
         runs=len(seconds),
         p50=float(np.median(seconds)),
@@ -35,34 +35,35 @@ def spread(seconds: Sequence[float]) -> Spread:
 
 
 def percentile(seconds: Sequence[float], percent: int) -> float | None:
-    """A percentile of `FEWEST_RUNS`, or None where there are too few runs; linear between neighbouring runs."""
+    """Return a percentile listed in `FEWEST_RUNS`, interpolated linearly, or None if there are too few runs."""
     return None if len(seconds) < FEWEST_RUNS[percent] else float(np.percentile(seconds, percent))
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as fast as a baseline."""
+    """Speed-up over a baseline."""
 
     ratio: float
     """Geometric mean of the ratios of all pairs."""
     low: float
-    """Lower end of the interval; NaN with a single pair."""
+    """Lower end of the confidence interval; NaN with a single pair."""
     high: float
+    """Upper end of the confidence interval; NaN with a single pair."""
     pairs: int
 
 
 def paired_ratio(baseline: Sequence[float], seconds: Sequence[float], *, level: float = 0.95) -> Ratio:
-    """Compare runs of the same round and scan, so that what slows the machine down for a while meets both.
+    """Return the speed-up over paired runs of the same round and scan, so that temporary slowdowns affect both.
 
-    The interval is Student's t on the logarithms of the ratios. Unlike a bootstrap it stays honest with three pairs.
+    The interval is Student's t on the logarithms of the ratios. Unlike a bootstrap, it remains valid with three pairs.
 
     Args:
-        baseline: Seconds of the baseline.
-        seconds: Seconds of the other, run by run.
-        level: How often such an interval holds the true ratio.
+        baseline: Seconds of each baseline run.
+        seconds: Seconds of the paired run of the other arm.
+        level: Confidence level of the interval.
 
     Raises:
-        ValueError: There are no runs, or not equally many.
+        ValueError: There are no runs, or their numbers differ.
     """
     from scipy.special import stdtrit
 

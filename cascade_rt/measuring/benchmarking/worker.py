@@ -1,6 +1,6 @@
-"""A process of its own for each arm: it opens once, stays warm, and runs only when it is told to.
+"""A separate process for each arm, which opens its runner once, stays warm, and runs only when told to.
 
-Thread pools, allocators and libraries of the arms do not meet that way, and the peak memory is that of one arm.
+The arms therefore do not share thread pools, allocators or libraries, and the peak memory is that of a single arm.
 """
 
 import multiprocessing
@@ -19,42 +19,42 @@ from cascade_rt.measuring.benchmarking.gpu_memory import gpu_memory_bytes
 from cascade_rt.measuring.benchmarking.machine import peak_memory_bytes
 
 _PATIENCE_S = 5.0
-"""What a process is given to end by itself."""
+"""Timeout for a process to exit by itself before it is killed."""
 
 
 class Runner(Protocol):
-    """Segments scan files, in the process of an arm."""
+    """Segments scan files in the process of an arm."""
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """What computes, as plain values."""
+        """Description of the engine, as plain values."""
         ...
 
     def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
-        """Segment a scan and write its mask, over one that is there; returns the seconds of each step."""
+        """Segment a scan, write its mask (replacing an existing one), and return the seconds of each step."""
         ...
 
 
 OpenRunner = Callable[[], Runner]
-"""Opens a runner. It is sent to the process: a function of a module, or a `functools.partial` of one."""
+"""Opens a runner. Must be picklable: a module-level function, or a `functools.partial` of one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """How an arm started."""
+    """The start of an arm."""
 
     seconds: float
-    """From the start of its process until it could take a scan."""
+    """Seconds from starting the process until it was ready for a scan."""
     description: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One scan, from file to file."""
+    """The run of one scan, from file to file."""
 
     seconds: float
     steps: Mapping[str, float]
-    """Seconds of each step. They add up to more than the whole where steps ran at the same time."""
+    """Seconds of each step. Their sum exceeds the total if steps ran concurrently."""
 
 
 class Worker:
@@ -64,7 +64,7 @@ class Worker:
         """Start the process and open the runner in it.
 
         Raises:
-            CascadeError: What opening it raised.
+            CascadeError: Opening the runner failed.
             EngineError: The process ended.
         """
         context = multiprocessing.get_context("spawn")
@@ -90,26 +90,26 @@ class Worker:
         self.close()
 
     def run(self, scan: Path, mask: Path) -> Run:
-        """Segment a scan file; the mask is replaced where it is there.
+        """Segment a scan file, replacing an existing mask.
 
         Raises:
-            CascadeError: What the runner raised.
+            CascadeError: The runner failed.
             EngineError: The process ended.
         """
         run: Run = self._ask((scan, mask))
         return run
 
     def peak_memory_bytes(self) -> int:
-        """The most memory that the process has held so far; raises EngineError where it ended."""
+        """Return the peak memory of the process so far. Raises EngineError if it ended."""
         peak: int = self._ask(None)
         return peak
 
     def gpu_memory_bytes(self) -> int | None:
-        """What the process holds on GPUs now; None where there is none, or where the driver does not tell."""
+        """Return the memory that the process holds on GPUs now, or None if there is none or it cannot be determined."""
         return gpu_memory_bytes(self._process.pid or 0)
 
     def close(self) -> None:
-        """End the process; it may be called twice."""
+        """End the process; may be called twice."""
         self._connection.close()
         self._process.join(_PATIENCE_S)
         if self._process.is_alive():
@@ -145,7 +145,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """An error of ours on its way to the other process."""
+    """A CascadeError in a form that passes to the parent process."""
 
     kind: type[CascadeError]
     message: str
@@ -153,8 +153,8 @@ class _Failure:
 
 
 def _serve(connection: Connection, open_runner: OpenRunner, level: int) -> None:
-    """Answer until the other end is closed. An error that is a bug ends the process, with its traceback."""
-    # Ctrl-C goes to both; the other process closes this one.
+    """Answer requests until the other end is closed. Any other error is a bug and ends the process with a traceback."""
+    # Ctrl-C reaches both processes, but the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     send = send_log(connection, level)
     try:

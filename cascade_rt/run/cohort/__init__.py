@@ -1,11 +1,13 @@
-"""Many scans, over hours: found in folders and lists, written down one by one, resumed, retried, watched.
+"""Cohort runs of many scans over hours: find scans in folders and lists, keep a journal, resume, retry and watch.
 
-cases.py        which scans there are, which of them are this shard's, and where their results go
-journal.py      the file that says what happened to each case
-ledger.py       what the journal means: what is done already, what is ours, what is left half done
-answers.py      what came of one scan
-here.py         scans in this process, one after the other
-workers.py      scans in processes that may crash or hang
-worker.py       what runs in such a process
-run.py          all of it together, with retries
+cases.py           find the scans, select those of a shard, and decide where their results go
+own_masks.py       recognize masks of earlier runs among the scans
+left_out.py        count images in formats that are not read
+journal.py         the file that records what happened to each case
+resume_state.py    interpret the journal: what is finished, what is ours, what was interrupted
+task_result.py     the result of one scan, in a form that passes between processes
+in_process.py      segment scans in this process, one after the other
+workers.py         segment scans in worker processes, which may crash or hang
+worker.py          the worker process
+run.py             run a whole cohort, with retries
 """

@@ -1,4 +1,4 @@
-"""Which scans a cohort has, which of them are this shard's, and where their results go."""
+"""Find the scans of a cohort, select those of a shard, and decide where their results go."""
 
 import codecs
 import hashlib
@@ -19,7 +19,7 @@ from cascade_rt.scans.nifti import split_suffix
 
 _LONGEST_LIST = 1 << 30
 _ENCODINGS = (
-    # The mark of UTF-32 begins with that of UTF-16.
+    # UTF-32 first: its little-endian byte order mark begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -35,9 +35,9 @@ _NO_FOLDERS = OTHER_FORMATS | frozenset(
         *("xml", "yaml", "yml", "zip"),
     )
 )
-"""Endings of files that are no scans. Those of folders may be anything: a date, a number, the parts of a UID."""
+"""Suffixes of files that are not scans. Folder names may have any suffix: a date, a number, part of a UID."""
 _LONGEST_NUMBER, _LONGEST_SHOWN = 9, 40
-"""Digits of a number of parts, and characters that are shown of a text that is none."""
+"""Maximum digits of a shard number, and maximum characters of an invalid shard shown in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,16 @@ class Case:
     """A scan of a cohort."""
 
     name: str
-    """What the journal calls it, relative to the folder of results and the same on every machine: `a/b` has the mask
+    """Name in the journal, relative to the output folder and the same on every machine: case `a/b` has the mask
     `a/b_seg.nii.gz`."""
     job: Job
     refusal: InputError | None = None
-    """Why there is nothing to compute: it is a folder that cannot be read, or a path that cannot be one."""
+    """Why nothing can be computed, such as an unreadable folder, a broken link or an invalid path; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One part of a cohort that is divided between machines."""
+    """One part of a cohort that is divided among machines."""
 
     index: int
     """From 0 to `count` - 1."""
@@ -62,7 +62,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `i/n`; UsageError where that is none."""
+        """Parse `i/n`. Raises UsageError if the text is not of this form."""
         index, slash, count = text.partition("/")
         if not (slash and _is_number(index) and _is_number(count)):
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
@@ -73,12 +73,12 @@ class Shard:
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
-        """Whether a case is of this part, which does not depend on what other cases there are."""
+        """Return whether a case belongs to this shard, which does not depend on the other cases."""
         return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % self.count == self.index
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a number of so few digits that it can be one of parts."""
+    """Return whether a text is a decimal number short enough to be a shard index or count."""
     return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
 
 
@@ -92,23 +92,23 @@ def plan_cases(
     """Find the scans of a cohort and decide where their results go.
 
     Args:
-        sources: Folders, of which all `.nii` and `.nii.gz` in them are taken, however deep, but for hidden ones and
-            for masks of ours that lie beside their report; links are followed, each folder is entered once. Lists,
-            which are text files `.txt` with the path of a scan on each line, relative to the list; a line that begins
-            with # and names no file is a comment. And scans.
-        output: The folder of results. Below it they have the folders that their scans have below the source.
+        sources: Folders, lists and scans. A folder is searched recursively for `.nii` and `.nii.gz`, except for hidden
+            ones and for our own masks that lie beside their report. Links are followed, and each folder is entered
+            once. A list is a `.txt` file with the path of one scan per line, relative to the list. A line that begins
+            with # and does not name an existing file is a comment.
+        output: The output folder. It mirrors the subfolders that the scans have in their source.
         pictures: Whether to draw a preview of each mask.
-        on_left_out: Called with a folder of the sources and a phrase that counts the images in it that are not read,
-            where there are any.
+        on_left_out: Called with a source folder and a phrase that counts the images in it that are not read, if there
+            are any.
 
     Returns:
-        Cases in the order of the sources; inside a folder by name, those behind links last. What may hold scans and
-        cannot be read is a case with a refusal, so that no scan is left out without a word.
+        Cases in the order of the sources; within a folder sorted by name, those behind links last. Anything that may
+        hold scans but cannot be read becomes a case with a refusal, so that no scan is omitted silently.
 
     Raises:
-        InputError: A list, or a folder that was named, cannot be read.
-        UsageError: A folder or a list has no scans, results would lie among the scans of a folder, two scans would have
-            the same results, or a result would overwrite a scan.
+        InputError: A list or a folder that was named cannot be read.
+        UsageError: A folder or a list has no scans, results would be written among the scans of a folder, two scans
+            would have the same results, or a result would overwrite a scan.
     """
     cases: dict[str, Case] = {}
     for name, scan, refusal in _named_scans(sources, output, on_left_out):
@@ -124,7 +124,7 @@ def plan_cases(
 
 
 _Found = tuple[str, Path, InputError | None]
-"""The name of a case, its scan, and why it cannot be one."""
+"""The name of a case, its scan, and why it cannot be computed (None if it can)."""
 
 
 def _named_scans(sources: Sequence[Path], output: Path, on_left_out: Callable[[Path, str], None]) -> Iterator[_Found]:
@@ -141,7 +141,7 @@ def _named_scans(sources: Sequence[Path], output: Path, on_left_out: Callable[[P
 
 
 def holds_many(source: Path) -> bool:
-    """Whether a path is that of a folder or a list of scans; a folder with the name of a scan is a mistake."""
+    """Return whether a path is a folder or a list of scans. A folder named like a scan is a mistake, not a source."""
     return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
 
 
@@ -172,12 +172,12 @@ def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
 
 
 def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
-    # Files that begin with a dot are what macOS leaves beside the true ones, in MSD too.
+    # Files that begin with a dot are metadata that macOS leaves beside the real files, also in the MSD archives.
     for file in (each for each in content.files if not each.startswith(".")):
         path = content.path / file
         if split_suffix(file)[1] and not is_own_mask(path):
             yield _stem(file), path, None
-        # Nobody can tell whether it was a folder of scans.
+        # A broken link: it may have pointed to a folder of scans.
         elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):
             sentence = "is a link to what is not there; make it be there, or remove the link"
             yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
@@ -188,7 +188,7 @@ def _in_list(path: Path) -> Iterator[_Found]:
     if not scans:
         raise UsageError(f"{path}: names no scan; write the path of one on each line")
     for number, scan in enumerate(scans, start=1):
-        # A path that leads out of the list's folder would take its results out of theirs.
+        # A path that leaves the folder of the list would place its results outside the output folder.
         inside = not Path(scan).is_absolute() and ".." not in Path(scan).parts
         name = _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name)
         if "\0" in scan or PurePosixPath(name).name in ("", ".."):
@@ -211,7 +211,7 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path}: the list cannot be read ({error.strerror}); check the path") from error
     encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), None)
     try:
-        # Names of files need not be text in UTF-8.
+        # File names need not be valid UTF-8.
         text = content.decode(encoding) if encoding else content.decode("utf-8-sig", errors="surrogateescape")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: begins as a list in {encoding} and does not go on so; save it in UTF-8") from error
@@ -223,5 +223,8 @@ def _stem(name: str) -> str:
 
 
 def of_shard(cases: Iterable[Case], shard: Shard | None) -> list[Case]:
-    """The cases of one part; without one, all. What is refused is of every part, which may lack scans for it."""
+    """Return the cases of a shard, or all cases if it is None.
+
+    Refused cases belong to every shard, because any shard may lack scans because of them.
+    """
     return [case for case in cases if shard is None or case.refusal is not None or shard.has(case.name)]

@@ -1,4 +1,4 @@
-"""Scans in this process, one after the other."""
+"""Segment scans in this process, one after the other."""
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
@@ -12,15 +12,15 @@ from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import Job, infer_files
 
 Runner = Callable[[Iterable[Job]], Generator[tuple[Job, TaskResult]]]
-"""Computes jobs, in any order, and takes each only when it can begin."""
+"""Runs jobs in any order, taking each from the iterable only when it can start."""
 
 
 def run_here(open_cascade: Callable[[], FallbackCascade], **options: Any) -> Runner:
-    """Compute in this process; the cascade is opened when there is something to do.
+    """Return a runner that works in this process and opens the cascade on demand.
 
     Args:
         open_cascade: Opens the cascade.
-        options: As of `infer_files`.
+        options: Passed to `infer_files`.
     """
 
     def run(jobs: Iterable[Job]) -> Generator[tuple[Job, TaskResult]]:
@@ -36,12 +36,12 @@ def run_here(open_cascade: Callable[[], FallbackCascade], **options: Any) -> Run
 def segment_files(
     cascade: FallbackCascade, jobs: Iterable[Job], **options: Any
 ) -> Generator[tuple[Job, Segmentation | CascadeError]]:
-    """Segment scan files one after the other; one that does not fit into memory is tried again with less.
+    """Segment scan files one after the other. A scan that runs out of memory is retried with the fallbacks.
 
     Args:
         cascade: An open cascade.
         jobs: The scans and where their results go.
-        options: As of `infer_files`.
+        options: Passed to `infer_files`.
     """
     for job, outcome in infer_files(cascade, jobs, **options):
         if isinstance(outcome, EngineOutOfMemoryError):

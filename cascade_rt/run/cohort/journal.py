@@ -1,15 +1,15 @@
-"""The journal of a cohort: a line of JSON for everything that happens to a case.
+"""The journal of a cohort: one line of JSON for every event of a case.
 
-    OUT/journal.jsonl               of a run over all cases
-    OUT/journal.<i>-of-<n>.jsonl    of the part i of n
+    OUT/journal.jsonl               for a run over all cases
+    OUT/journal.<i>-of-<n>.jsonl    for shard i of n
 
-A journal is locked while it is written. Parts of one division can be computed at the same time; two runs that divide
-the cases otherwise, or not at all, cannot, for they would compute the same case twice.
+A journal is locked while a run writes to it. Shards of the same division can be computed concurrently. Two runs that
+divide the cases differently, or not at all, cannot, because they would compute the same case twice.
 
-Each line is appended in one call and flushed to the disk before the work goes on. What a killed process or a power
-failure leaves is at most a last line that is cut off, which does not count and is removed when the journal is next
-written to. The newest line of a case, in whichever journal, says how it stands. Nothing in a journal is an absolute
-path, and nothing is from the header of a scan.
+Each line is appended in one call and flushed to disk before work continues. A killed process or a power failure leaves
+at most one truncated last line, which is ignored and removed when the journal is next written to. The state of a case
+is given by its newest line in any of the journals. A journal contains no absolute paths and nothing from the header of
+a scan.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ for _flag in ("O_BINARY", "O_NONBLOCK"):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a journal."""
+    """One line of a journal."""
 
     case: str
     status: Status
@@ -48,23 +48,23 @@ class Entry:
     input_sha256: str | None = None
     input_bytes: int | None = None
     outputs: Mapping[str, str | None] | None = None
-    """Of a case that is done: the SHA-256 of each result, by its path in the folder of results."""
+    """If the case is done: the SHA-256 of each result, keyed by its path relative to the output folder."""
     found: str | None = None
-    """Of a case that is done: what was found, in the one word of its report."""
+    """If the case is done: the `status` of its report."""
     code: str | None = None
-    """Of a case that failed: the code of the error."""
+    """If the case failed: the error code."""
     message: str | None = None
-    """Of a case that failed: the error."""
+    """If the case failed: the error message."""
     attempt: int = 1
 
     def to_line(self) -> bytes:
-        """The entry as one line; names that are no text stay what they are."""
+        """Serialize to one JSON line; undecodable file names are preserved (surrogateescape)."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return json.dumps(values, separators=(",", ":")).encode("ascii") + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read an entry; ValueError where the line is none."""
+        """Parse one line. Raises ValueError if it is not a valid entry."""
         values = json.loads(line)
         known = set(cls.__dataclass_fields__)
         if not isinstance(values, dict) or not isinstance(values.get("case"), str):
@@ -85,15 +85,15 @@ class Entry:
 
 
 class Journal:
-    """A journal that is being written; only one process can.
+    """A journal opened for writing, by one process at a time.
 
     Raises:
-        OutputError: It cannot be written, another run is writing to the folder (`E_LOCKED`), it is damaged, or it was
-            exchanged or changed while it was written (`E_JOURNAL`).
+        OutputError: The journal cannot be written, another run is writing to the folder (`E_LOCKED`), or the journal is
+            damaged or was replaced or changed by someone else during the run (`E_JOURNAL`).
     """
 
     is_locked: bool
-    """Whether another run would be kept out; some network file systems, and Windows, have no locks."""
+    """Whether the lock is held, keeping other runs out; Windows and some network file systems have no locks."""
 
     def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self.path = journal_path(folder, shard)
@@ -104,7 +104,7 @@ class Journal:
         except OSError as error:
             raise write_error(self.path, error) from error
         self._lock = threading.Lock()
-        # It is of the first size, and of any up to the second where a signal came while a line was written.
+        # Expected file size in bytes: exactly `_size`, or up to `_longest` if a signal interrupted writing a line.
         self._size = self._longest = 0
         try:
             self.is_locked = _lock_file(self._descriptor, self.path)
@@ -124,8 +124,8 @@ class Journal:
         self._close()
 
     def _close(self) -> None:
-        """Close the file; one that this run has made and written nothing to is removed, for it says nothing."""
-        # Only under the lock: else it may be that of another run by now.
+        """Close the file, and remove it if this run created it and wrote nothing to it."""
+        # Only while holding the lock: otherwise the file may belong to another run by now.
         if self._is_new and self.is_locked and os.fstat(self._descriptor).st_size == 0:
             with contextlib.suppress(OSError, OutputError):
                 self.check()
@@ -133,10 +133,10 @@ class Journal:
         os.close(self._descriptor)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; when this returns it is on the disk.
+        """Append an entry and flush it to disk.
 
         Raises:
-            OutputError: It is not; then the journal is as it was.
+            OutputError: The entry cannot be written. The journal is then unchanged.
         """
         line = entry.to_line()
         with self._lock:
@@ -155,14 +155,14 @@ class Journal:
             self._size = self._longest
 
     def _settle(self) -> None:
-        """Of a line during which a signal came: it counts where all of it was written, and else goes."""
+        """Settle a line whose writing was interrupted by a signal: keep it if it is complete, otherwise truncate it."""
         if os.fstat(self._descriptor).st_size == self._longest:
             self._size = self._longest
         else:
             os.ftruncate(self._descriptor, self._size)
 
     def check(self) -> None:
-        """Raise OutputError where the file of that name is not what this run wrote: it would be believed."""
+        """Raise OutputError if the journal on disk is not what this run wrote: a later run would rely on it."""
         status = os.fstat(self._descriptor)
         try:
             is_there = os.path.samestat(os.stat(self.path), status)
@@ -176,17 +176,20 @@ class Journal:
 
 
 def journal_path(folder: Path, shard: Shard | None = None) -> Path:
-    """Where the journal of a folder of results is."""
+    """Return the path of the journal in an output folder."""
     return folder / ("journal.jsonl" if shard is None else f"journal.{shard.index}-of-{shard.count}.jsonl")
 
 
 def read_journal(path: Path) -> list[Entry]:
-    """All entries of a journal, but for a last line that is cut off; raises like `Journal`."""
+    """Read all entries of a journal, ignoring a truncated last line. Raises like `Journal`."""
     return _read(path)[0]
 
 
 def newest_entries(folder: Path) -> dict[str, Entry]:
-    """How each case stands: several journals know it where the cohort was divided otherwise before."""
+    """Return the newest entry of each case over all journals of a folder.
+
+    A case is in several journals if earlier runs divided the cohort differently.
+    """
     found: dict[str, Entry] = {}
     for path in sorted(folder.glob(_PATTERN)):
         for case, entry in {entry.case: entry for entry in read_journal(path)}.items():
@@ -196,12 +199,12 @@ def newest_entries(folder: Path) -> dict[str, Entry]:
 
 
 def _age(entry: Entry) -> tuple[str, bool]:
-    # Of two of one time, the one that lets no file be removed that may be somebody's work.
+    # On equal times "done" wins, because it never allows removing a file that may be someone's work.
     return entry.time, entry.status == "done"
 
 
 def _open_or_make(path: Path) -> tuple[int, bool]:
-    """Open a journal for writing; whether it is a new one."""
+    """Open a journal for writing. Return its descriptor and whether the file was created."""
     try:
         return os.open(path, _WRITE_FLAGS | os.O_EXCL, 0o666), True
     except FileExistsError:
@@ -209,7 +212,7 @@ def _open_or_make(path: Path) -> tuple[int, bool]:
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:
-    """The entries, and how many bytes of the file they are."""
+    """Return the intact entries and the number of bytes they take in the file."""
     try:
         with open_plain_file(path, follow_links=True) as file:
             content = file.read()
@@ -237,7 +240,7 @@ def _read(path: Path) -> tuple[list[Entry], int]:
 
 
 def _lock_file(descriptor: int, path: Path) -> bool:
-    """Keep other runs out until the descriptor is closed; whether that is possible here."""
+    """Lock the file until the descriptor is closed. Return False if locks are not supported here."""
     try:
         import fcntl
     except ImportError:
@@ -248,13 +251,13 @@ def _lock_file(descriptor: int, path: Path) -> bool:
     except BlockingIOError as error:
         raise _locked(path) from error
     except OSError:
-        # File systems without locks, as some network ones are.
+        # File systems without locks, such as some network file systems.
         return False
     return True
 
 
 def _refuse_other_runs(folder: Path, shard: Shard | None) -> None:
-    """Raise OutputError where a run is writing to this folder that divides the cases in another way."""
+    """Raise OutputError if a run that divides the cases differently is writing to this folder."""
     parts = f"journal.*-of-{shard.count}.jsonl" if shard is not None else journal_path(folder).name
     for path in sorted(set(folder.glob(_PATTERN)) - set(folder.glob(parts))):
         if _is_being_written(path):
@@ -266,7 +269,7 @@ def _is_being_written(path: Path) -> bool:
         import fcntl
 
         with open_plain_file(path, follow_links=True) as file:
-            # Others may look at the same time: they do not keep one another out.
+            # A shared lock, so that several runs can check at the same time.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,4 +1,4 @@
-"""What lies among the scans of a cohort and is not read, which is counted so that nobody believes it was."""
+"""Count images among the scans of a cohort that are not read, so that nobody assumes they were."""
 
 import contextlib
 import re
@@ -11,39 +11,39 @@ from cascade_rt.scans.dicom import is_dicom
 from cascade_rt.scans.nifti import split_suffix
 
 OTHER_FORMATS = frozenset({".dcm", ".hdr", ".ima", ".img", ".mgh", ".mgz", ".mha", ".mhd", ".mnc", ".nhdr", ".nrrd"})
-"""Endings of images that are no NIfTI, or NIfTI in two files."""
+"""Suffixes of images that are not NIfTI, or are NIfTI in two files."""
 _PACKED_OR_UNFINISHED = re.compile(r"\.nii(\.gz)?[^a-z0-9].*", re.IGNORECASE)
 _UNNAMED = re.compile(r"[^.]*|.*\.\d+")
-"""Names without an ending, or with a number in its place: those of most DICOM archives."""
+"""Names without a suffix, or with a number in its place, as in most DICOM archives."""
 _LOOKED_INTO = 3
-"""Files of a folder that are opened to find out whether they are DICOM; where one is, all are."""
+"""Number of files of a folder that are opened to detect DICOM; if one is DICOM, the folder counts as DICOM."""
 
 
 class LeftOut:
-    """Images in other formats, counted."""
+    """Counter of images in other formats."""
 
     def __init__(self) -> None:
         self._files: Counter[str] = Counter()
         self._dicom_folders = 0
 
     def add(self, content: FolderContent) -> None:
-        """Count those of one folder."""
+        """Count the images of one folder."""
         names = [name for name in content.files if not name.startswith(".")]
         self._files.update(ending for name in names if (ending := _other_ending(name)) is not None)
         unnamed = (content.path / name for name in names if _UNNAMED.fullmatch(name))
-        # Who cannot be opened is no scan of ours either.
+        # A file that cannot be opened is not a scan of ours either.
         with contextlib.suppress(InputError):
             self._dicom_folders += any(is_dicom(path) for path in islice(unnamed, _LOOKED_INTO))
 
     def __str__(self) -> str:
-        """What was counted, in one phrase; empty where nothing was."""
+        """Return the counts as one phrase, empty if there are none."""
         counts = [f"{_plural(count, 'file')} {ending}" for ending, count in sorted(self._files.items())]
         counts += [f"{_plural(self._dicom_folders, 'folder')} of DICOM"] if self._dicom_folders else []
         return ", ".join(counts)
 
 
 def _other_ending(name: str) -> str | None:
-    """The ending of an image that is not read, in small letters."""
+    """Return the suffix of an image that is not read, in lower case; None for any other file."""
     lower = name.lower()
     if split_suffix(name)[1]:
         return None

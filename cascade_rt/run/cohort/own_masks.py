@@ -1,4 +1,4 @@
-"""Masks of earlier runs that lie among the scans."""
+"""Recognize masks of earlier runs among the scans."""
 
 import json
 from pathlib import Path
@@ -11,16 +11,16 @@ _LONGEST_REPORT = 64 << 20
 
 
 def is_own_mask(path: Path) -> bool:
-    """Whether a NIfTI file is a mask that we have written: a report of the same name says so, by its hash.
+    """Return whether a NIfTI file is a mask of ours, by the hash in the report of the same name.
 
-    A file that was changed since, or whose report is gone, is taken for a scan: it is better to refuse a mask than to
-    leave out a scan.
+    A file that was changed since, or whose report is gone, is treated as a scan: refusing a mask is better than
+    omitting a scan.
     """
     report = path.with_name(f"{split_suffix(path.name)[0]}.json")
     try:
         values = json.loads(read_plain_file(report, _LONGEST_REPORT, follow_links=True))
         written = values["output"] if "report_version" in values else None
-        # Most files that are no masks need not be read.
+        # Compare sizes first, so that most files that are not masks need not be read.
         if not isinstance(written, dict) or written["bytes"] != path.stat().st_size:
             return False
         return bool(written["sha256"] == record_file(path).sha256)

@@ -1,4 +1,4 @@
-"""What the journal means: which cases are done, whose the files are that lie there, and what is left half done."""
+"""Interpret the journal: which cases are finished, which outputs are ours, and which were interrupted."""
 
 import contextlib
 import os
@@ -20,25 +20,25 @@ from cascade_rt.run.cohort.task_result import TaskResult
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended with a case."""
+    """The outcome of one case."""
 
     case: Case
     status: Literal["done", "skipped", "failed"]
     report: Mapping[str, Any] | None = None
-    """Of a case that is done."""
+    """Set if the case is done."""
     error: CascadeError | None = None
-    """Of a case that failed."""
+    """Set if the case failed."""
     is_transient: bool = False
     attempt: int = 1
 
 
 class ResumeState:
-    """Keeps the journal of a run, and decides by the journals of earlier ones.
+    """Write the journal of a run, and use the journals of earlier runs to decide which cases to skip.
 
-    A case is done already where the newest entry of it says so with the same bytes of the scan, the same settings, and
-    the same bytes of every result. Files are replaced without being asked where that entry shows that they are ours and
-    unchanged, or were being written when a run was killed; anything else only with `overwrite`. A case that fails has
-    no results afterwards: they would be taken for those of this run.
+    A case is skipped if its newest entry says "done" and the bytes of the scan, the settings and the bytes of every
+    result are unchanged. Existing files are replaced without `overwrite` only if that entry shows that they are ours
+    and unchanged, or that they were being written when a run was killed. A failed case leaves no results, because they
+    would be mistaken for results of this run.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class ResumeState:
         """Begin a run.
 
         Args:
-            folder: The folder of results.
-            journal: Its journal.
-            settings: Bundle, version and options that results depend on, as plain values of JSON.
-            resume: Whether what earlier runs did counts.
-            overwrite: Whether results may be replaced that are not ours.
+            folder: The output folder.
+            journal: The journal of this run.
+            settings: Bundle, version and options that the results depend on, as plain JSON values.
+            resume: Whether to take the work of earlier runs into account.
+            overwrite: Whether results that are not ours may be replaced.
         """
         self.overwrite = overwrite
         self._folder = folder
@@ -64,10 +64,10 @@ class ResumeState:
         self._written: dict[Path, _Written] = {}
 
     def begin(self, case: Case) -> Outcome | None:
-        """Decide whether a case is to be computed, and write down that it begins.
+        """Decide whether a case must be computed and, if so, record that it has started.
 
         Returns:
-            None where it is to be computed; else how it ended.
+            None if the case must be computed, otherwise its outcome.
 
         Raises:
             OutputError: The journal cannot be written.
@@ -84,13 +84,13 @@ class ResumeState:
             return Outcome(case, "failed", error=self._not_ours(existing[0], entry))
         try:
             if existing and not self.overwrite:
-                # Not kept until there are new ones: where the scan has gone bad, the old mask is that of another scan.
+                # Removed before the new ones exist: if the scan has become unreadable, the old mask is of another scan.
                 _remove(existing)
                 existing = []
             if was_cut_off:
                 _clear_leftovers(case)
         except OutputError as error:
-            # Not written down: the entry that says whose the files are must stay the last one.
+            # Not recorded: the entry that shows who owns the files must remain the newest.
             return Outcome(case, "failed", error=error)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
         self._open[case.name] = (case, not existing)
@@ -98,7 +98,7 @@ class ResumeState:
         return None
 
     def finish(self, case: Case, answer: TaskResult) -> Outcome:
-        """Write down how a case that has begun ended; raises OutputError where the journal cannot be written."""
+        """Record the outcome of a started case. Raises OutputError if the journal cannot be written."""
         _, was_new = self._open[case.name]
         attempt = self._attempts[case.name]
         written = {path: _Written.look_at(path) for path in case.job.results}
@@ -120,7 +120,7 @@ class ResumeState:
                 case.name,
                 "done",
                 settings=self._settings,
-                # Not of the file as it lies there: that may be another one by now.
+                # Hashed while the scan was read: the file on disk may have been replaced since.
                 input_sha256=read.get("sha256"),
                 input_bytes=read.get("bytes"),
                 outputs=outputs,
@@ -134,19 +134,19 @@ class ResumeState:
         return outcome
 
     def interrupt(self) -> None:
-        """Leave nothing of the cases that have begun and not ended, and write down that they were interrupted."""
+        """Remove the outputs of cases that have started but not finished, and record that they were interrupted."""
         for case, was_new in list(self._open.values()):
-            # The journal says of them that they began, which is enough for the next run.
+            # If this fails, the journal still says that they started, which is enough for the next run.
             with contextlib.suppress(OutputError):
                 self._clear(case, was_new)
                 self._journal.append(Entry(case.name, "interrupted", attempt=self._attempts[case.name]))
         self._open.clear()
 
     def check_results(self) -> None:
-        """Find out at the end whether the results of this run are still there.
+        """Check at the end of the run that its results are still in place.
 
         Raises:
-            OutputError: Somebody has removed or changed some of them meanwhile, or the journal.
+            OutputError: A result or the journal was removed or changed by someone else during the run.
         """
         self._journal.check()
         gone = [path for path in self._written if not os.path.lexists(path)]
@@ -174,7 +174,7 @@ class ResumeState:
         return scan is not None and (scan.sha256, scan.bytes) == (entry.input_sha256, entry.input_bytes)
 
     def _wrote(self, entry: Entry, paths: tuple[Path, ...] | list[Path]) -> bool:
-        """Whether the files are there as an entry says that they were written."""
+        """Return whether all files exist with the hashes recorded in an entry."""
         outputs = entry.outputs or {}
         return all(outputs.get(self._relative(path)) == _sha256(path) is not None for path in paths)
 
@@ -188,7 +188,7 @@ class ResumeState:
         return OutputExistsError(f"{path}: is there already; replace it with `overwrite`{hint}")
 
     def _clear(self, case: Case, was_new: bool) -> None:
-        # What cannot be removed now is removed by the next run, which finds it in the journal.
+        # Anything that cannot be removed now is removed by the next run, which finds it in the journal.
         with contextlib.suppress(OutputError):
             _clear_leftovers(case)
         if was_new:
@@ -198,7 +198,7 @@ class ResumeState:
         return path.relative_to(self._folder).as_posix()
 
     def _without_paths(self, message: str, case: Case) -> str:
-        """A message that names the case in the place of its file, and results as they lie in their folder."""
+        """Replace the scan's path in a message by the case name, and make paths of results relative to the folder."""
         scan, folder = os.fspath(case.job.scan), os.fspath(self._folder)
         for path in (os.path.abspath(scan), scan):
             message = message.replace(path, case.name)
@@ -209,10 +209,10 @@ class ResumeState:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A result as it lay there when it was written down."""
+    """The state of a result file when it was recorded in the journal."""
 
     status: tuple[int, ...]
-    """Which file it was, its length and its time."""
+    """Device, inode, size in bytes and modification time in ns; empty if the file could not be examined."""
     sha256: str | None
 
     @classmethod
@@ -220,7 +220,7 @@ class _Written:
         return cls(_status(path), _sha256(path))
 
     def was_changed(self, path: Path) -> bool:
-        # Some network file systems give a file another number later, so that only its bytes tell.
+        # Some network file systems change a file's inode number later, so only its bytes are conclusive.
         return _status(path) != self.status and _sha256(path) != self.sha256
 
 
@@ -237,7 +237,7 @@ def _and_more(paths: list[Path]) -> str:
 
 
 def _look_at(path: Path) -> FileRecord | None:
-    """Hash and size of a file; none where it cannot be read, which is told when it is used."""
+    """Return the hash and size of a file, or None if it is unreadable, which is reported when the file is used."""
     try:
         return record_file(path)
     except (OSError, NotAPlainFileError):

@@ -1,4 +1,4 @@
-"""A cohort from its first case to its last, with retries."""
+"""Run a whole cohort, with retries."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -14,23 +14,23 @@ from cascade_rt.run.inference import Job
 _log = logging.getLogger(__name__)
 
 MOST_RETRIES = 2
-"""How often a case is tried again after a fault that may pass."""
+"""Maximum number of retries of a case after a transient error."""
 _FATAL_CODES = frozenset({"E_NOSPACE"})
-"""What would happen to all other cases as well."""
+"""Codes of errors that would affect all other cases as well."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """How a cohort ended."""
+    """Summary of a cohort run."""
 
     done: int = 0
     skipped: int = 0
-    """Done already."""
+    """Finished by an earlier run."""
     failures: dict[str, CascadeError] = field(default_factory=dict)
-    """By case."""
+    """Errors by case name."""
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome."""
+        """Add an outcome to the counts."""
         if outcome.error is not None:
             self.failures[outcome.case.name] = outcome.error
         elif outcome.status == "skipped":
@@ -41,24 +41,24 @@ class Summary:
 
 def run_cohort(
     cases: Sequence[Case],
-    ledger: ResumeState,
+    state: ResumeState,
     runner: Runner,
     *,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> Summary:
-    """Compute all cases that are not done already.
+    """Compute all cases that are not finished already.
 
-    Cases that failed by a fault that may pass are tried again after all others, at most twice. If it is interrupted,
-    nothing is left of the cases that were being computed.
+    Cases that failed with a transient error are retried after all others, at most `MOST_RETRIES` times. If the run is
+    interrupted, no outputs remain of the cases that were being computed.
 
     Args:
         cases: The cases.
-        ledger: What is known of them.
-        runner: What computes them.
-        on_outcome: Called when it is settled how a case ended.
+        state: Decides which cases to compute, and records their outcomes.
+        runner: Computes the cases.
+        on_outcome: Called with the final outcome of each case.
 
     Raises:
-        OutputError: There is no room for results, the journal cannot be written, or results were removed meanwhile.
+        OutputError: The disk is full, the journal cannot be written, or results were removed or changed during the run.
         BackendUnavailableError: No engine can run.
     """
     summary = Summary()
@@ -71,7 +71,7 @@ def run_cohort(
     waiting: Iterable[Case] = cases
     for attempt in range(1 + MOST_RETRIES):
         failed: list[Case] = []
-        with closing(_one_pass(waiting, ledger, runner, settle)) as outcomes:
+        with closing(_one_pass(waiting, state, runner, settle)) as outcomes:
             for outcome in outcomes:
                 if outcome.is_transient and attempt < MOST_RETRIES:
                     failed.append(outcome.case)
@@ -80,18 +80,18 @@ def run_cohort(
                 if outcome.error is not None and outcome.error.code in _FATAL_CODES:
                     raise outcome.error
         waiting = failed
-    ledger.check_results()
+    state.check_results()
     return summary
 
 
 def _one_pass(
-    cases: Iterable[Case], ledger: ResumeState, runner: Runner, settle: Callable[[Outcome], None]
+    cases: Iterable[Case], state: ResumeState, runner: Runner, settle: Callable[[Outcome], None]
 ) -> Generator[Outcome]:
     by_job: dict[Job, Case] = {}
 
     def jobs() -> Generator[Job]:
         for case in cases:
-            outcome = ledger.begin(case)
+            outcome = state.begin(case)
             if outcome is None:
                 by_job[case.job] = case
                 yield case.job
@@ -101,6 +101,6 @@ def _one_pass(
     try:
         with closing(runner(jobs())) as answers:
             for job, answer in answers:
-                yield ledger.finish(by_job.pop(job), answer)
+                yield state.finish(by_job.pop(job), answer)
     finally:
-        ledger.interrupt()
+        state.interrupt()

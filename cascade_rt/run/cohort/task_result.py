@@ -1,4 +1,4 @@
-"""What came of one scan, in a form that passes from process to process."""
+"""The result of one scan, in a form that passes between processes."""
 
 import errno
 from collections.abc import Mapping
@@ -13,28 +13,28 @@ _PASSING = frozenset(
     for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "ENOTCONN", "EAGAIN")
     if hasattr(errno, name)
 )
-"""What disks and network file systems say that may be better the next time."""
+"""Errors of disks and network file systems that may not recur on a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """What came of one scan: a report, or an error."""
+    """The result of one scan: a report or an error."""
 
     report: Mapping[str, Any] | None = None
     error: CascadeError | None = None
     is_transient: bool = False
-    """Whether the error may be gone the next time."""
+    """Whether a retry may succeed."""
 
     @classmethod
     def of(cls, outcome: Segmentation | CascadeError) -> Self:
-        """The answer for what `infer_files` yields."""
+        """Convert an outcome that `infer_files` yields."""
         if isinstance(outcome, CascadeError):
             return cls(error=outcome, is_transient=is_transient(outcome))
         return cls(report=outcome.to_json())
 
 
 def is_transient(error: CascadeError) -> bool:
-    """Whether an error may be gone the next time: a crash, a lack of memory, a disk that failed; never bad data."""
+    """Return whether a retry may succeed: after a crash, an out-of-memory or a disk error, but never for bad data."""
     if isinstance(error, EngineOutOfMemoryError):
         return True
     if isinstance(error, WorkerError):

@@ -1,4 +1,4 @@
-"""What runs in a worker: one process that segments the scans it is sent, and gives a sign of life with each slice."""
+"""The worker process: segments the scans it is sent, and sends a heartbeat for each finished block of slices."""
 
 import logging
 import os
@@ -25,14 +25,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class NotOpened:
-    """The engines cannot be opened, here and in any other worker."""
+    """The engines cannot be opened, in this or any other worker."""
 
     error: CascadeError
 
 
 @dataclass(frozen=True, slots=True)
 class AtWork:
-    """The worker is alive."""
+    """Heartbeat."""
 
 
 Message = Opened | NotOpened | AtWork | TaskResult | Logged
@@ -50,13 +50,13 @@ def work(
     """Segment scans until the pipe is closed.
 
     Args:
-        pipe: The end of the worker.
+        pipe: The worker's end of the pipe.
         open_cascade: Opens the cascade.
-        options: As of `infer_file`.
-        cpus: The processors to run on; none: any.
-        level: What is logged; the records go through the pipe.
+        options: Passed to `infer_file`.
+        cpus: The CPUs to run on; if empty, any.
+        level: Log level; the records are sent through the pipe.
     """
-    # Ctrl-C reaches all processes of a terminal; the one that started this one decides.
+    # Ctrl-C reaches all processes of a terminal, but the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -84,12 +84,12 @@ def _jobs(pipe: Pipe) -> Generator[Job]:
 
 
 def _end(number: int, _: object) -> None:
-    """End as after an error, so that temporary files go."""
+    """Exit by an exception, so that temporary files are removed."""
     sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:
-    """End at once where the process that started this one is gone: nobody would write down what becomes of the scan."""
+    """Exit at once when the parent process is gone: nobody would record the result of the scan."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

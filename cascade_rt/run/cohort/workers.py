@@ -1,4 +1,4 @@
-"""Scans in processes of their own, which may crash or hang without harm to the others."""
+"""Segment scans in worker processes, which may crash or hang without affecting the others."""
 
 import multiprocessing
 import os
@@ -19,13 +19,13 @@ from cascade_rt.run.fallback import FallbackCascade
 from cascade_rt.run.inference import Job
 
 SECONDS_WITHOUT_PROGRESS = 600.0
-"""How long a scan may go without a finished slice, by default."""
+"""Default timeout: how long a scan may take without finishing a slice."""
 OPENING_SECONDS = 3600.0
-"""How long opening the engines may take; TensorRT compiles them then."""
+"""Timeout for opening the engines, which includes compiling them for TensorRT."""
 _LONGEST_WAIT_SECONDS = 3600.0
-"""How long to wait before looking again; systems cannot wait for as long as numbers go."""
+"""Longest single wait; operating systems do not accept arbitrarily long ones."""
 _LAST_WORDS_SECONDS = 5.0
-"""How long a worker that was told to end may take to tidy up."""
+"""Timeout for a worker to clean up after it was asked to end."""
 
 
 def run_in_workers(
@@ -35,13 +35,13 @@ def run_in_workers(
     timeout: float = SECONDS_WITHOUT_PROGRESS,
     **options: Any,
 ) -> Runner:
-    """Compute in worker processes, which are started when there is something to do and stay over many scans.
+    """Return a runner that uses worker processes, which are started on demand and reused for many scans.
 
     Args:
-        open_cascade: Opens the cascade, in the worker; it must be possible to send it there.
-        count: How many workers.
+        open_cascade: Opens the cascade in the worker; must be picklable.
+        count: Number of workers.
         timeout: Seconds without a finished slice after which a worker is killed.
-        options: As of `infer_file`; it must be possible to send them.
+        options: Passed to `infer_file`; must be picklable.
 
     Raises:
         CascadeError: The engines cannot be opened.
@@ -69,19 +69,19 @@ def run_in_workers(
 
 
 def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Job, TaskResult]]:
-    """Wait until something happens to some of the workers."""
+    """Wait for a message, a crash or a timeout of any worker, and yield the results of finished jobs."""
     patience = min(worker.patience(timeout) for worker in busy)
     ready = connection.wait([worker.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS))
     for worker in busy:
         job = worker.job
-        # One whose message came while others were looked after is not late.
+        # A worker whose message arrived while others were handled has not timed out; `judge` polls its pipe.
         answer = worker.listen() if worker.pipe in ready else worker.judge(timeout)
         if answer is not None and job is not None:
             yield job, answer
 
 
 class _Worker:
-    """A process and what it is doing."""
+    """A worker process and its current job."""
 
     def __init__(
         self, open_cascade: Callable[[], FallbackCascade], options: Mapping[str, Any], cpus: Sequence[int]
@@ -94,35 +94,35 @@ class _Worker:
 
     @property
     def pipe(self) -> connection.Connection:
-        """This end of its pipe."""
+        """Our end of the pipe to the process."""
         return self._pipe
 
     def give(self, job: Job) -> None:
-        """Let it segment a scan."""
+        """Send a job to the process, starting it if necessary."""
         if self._process is None:
             self._start()
         try:
             self._pipe.send(job)
         except OSError:
-            # It died while it had nothing to do, which is not the scan's fault.
+            # The process died while idle, so the scan is not to blame.
             self.end()
             self._start()
             self._pipe.send(job)
         self.job, self._last_sign = job, time.monotonic()
 
     def patience(self, timeout: float) -> float:
-        """Seconds that are left until it is late."""
+        """Return the seconds left until the process times out."""
         allowed = timeout if self._is_open else max(timeout, OPENING_SECONDS)
         return self._last_sign + allowed - time.monotonic()
 
     def listen(self) -> TaskResult | None:
-        """Take a message; the answer for its scan where that is one, or where it has crashed."""
+        """Receive one message. Return the result if it ends the job or the process has crashed, otherwise None."""
         try:
             message = self._pipe.recv()
         except (EOFError, ConnectionError):
             return self._crashed()
         if isinstance(message, Logged):
-            # No sign of life: who waits for something may say so again and again.
+            # Not a heartbeat: a process that is stuck waiting may log so repeatedly.
             log_here(message)
             return None
         self._last_sign = time.monotonic()
@@ -139,13 +139,14 @@ class _Worker:
         return None
 
     def judge(self, timeout: float) -> TaskResult | None:
-        """Kill it where it is late; then the answer for its scan."""
+        """Kill the process if it has timed out, and return the result for its job; otherwise return None."""
         if self.patience(timeout) > 0 or self._pipe.poll():
             return None
         name = "" if self.job is None else f"{self.job.scan}: "
         self._kill()
         if not self._is_open:
-            raise WorkerError(f"a worker was still opening its engines after {OPENING_SECONDS:g} s", code="E_TIMEOUT")
+            seconds = max(timeout, OPENING_SECONDS)
+            raise WorkerError(f"a worker was still opening its engines after {seconds:g} s", code="E_TIMEOUT")
         self.job = None
         return TaskResult(
             error=WorkerError(
@@ -155,12 +156,12 @@ class _Worker:
         )
 
     def ask_to_end(self) -> None:
-        """Tell it to leave its scan and tidy up."""
+        """Tell the process to abandon its job and clean up."""
         if self._process is not None:
             self._process.terminate()
 
     def end(self) -> None:
-        """See to it that it is gone."""
+        """Wait briefly for the process to exit, then kill it."""
         if self._process is not None:
             self._process.join(_LAST_WORDS_SECONDS)
             self._kill()
@@ -175,7 +176,7 @@ class _Worker:
         self._is_open, self._last_sign = False, time.monotonic()
 
     def _crashed(self) -> TaskResult:
-        """What a crash means for the scan; WorkerError where no scan can be blamed for it."""
+        """Return the result for the job of a crashed process. Raises WorkerError if no scan can be blamed for it."""
         process, job, was_open = self._process, self.job, self._is_open
         if process is not None:
             process.join(_LAST_WORDS_SECONDS)
@@ -199,12 +200,12 @@ class _Worker:
 
 
 _CONTEXT = multiprocessing.get_context("spawn")
-"""Engines have threads, and a forked process would have their locks without them."""
+"""Engines have threads, and a forked process would inherit their locks but not the threads."""
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """A process started inside ignores Ctrl-C from its first moment on."""
+    """Make processes started inside this context ignore Ctrl-C from the start."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -224,7 +225,7 @@ def _how_it_ended(exit_code: int | None) -> str:
 
 
 def _shares_of_cpus(count: int) -> list[Sequence[int]]:
-    """The processors of each worker: an equal share, for engines take as many threads as they see processors."""
+    """Return the CPUs of each worker: equal shares, because engines use as many threads as they see CPUs."""
     if count == 1 or not hasattr(os, "sched_getaffinity"):
         return [()] * count
     cpus = sorted(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""From a stream to an array, a few slabs at a time, in whatever order the array's axes run."""
+"""Read a stream into an array with any axis order, a few slabs at a time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ _BLOCK_BYTES = 4 << 20
 class BlockReader:
     """Fills an array with the voxels of a stream, in steps along the file's slowest axis.
 
-    Where the stored bytes are those wanted and lie in the array as in the file, they are read to their place; elsewhere
-    they go through one block of scratch memory. No copy of the whole volume is ever made.
+    If the stored bytes need no conversion and the array has the memory layout of the file, they are read directly into
+    the array. Otherwise they pass through one block of scratch memory. The whole volume is never copied.
     """
 
     def __init__(
@@ -22,7 +22,7 @@ class BlockReader:
         wanted: npt.NDArray[np.int16] | npt.NDArray[np.uint8],
         conversion: HuConversion | LabelConversion,
     ) -> None:
-        """`wanted` is `[i, j, k]`, the axes of the file, a view with any strides."""
+        """Prepare to fill `wanted`, a view `[i, j, k]` (the file's axes) with any strides."""
         self._stream, self._wanted, self._conversion = stream, wanted, conversion
         self._slab_bytes = wanted.shape[0] * wanted.shape[1] * stream.header.dtype.itemsize
         self._thickness = min(wanted.shape[2], max(1, _BLOCK_BYTES // self._slab_bytes))
@@ -31,7 +31,7 @@ class BlockReader:
         self._slabs_read = 0
 
     def read_until(self, stop: int) -> None:
-        """Read on until the slabs `[..., 0:stop]` are there."""
+        """Continue reading until the slabs `[..., 0:stop]` are filled."""
         while self._slabs_read < stop:
             first, last = self._slabs_read, min(self._slabs_read + self._thickness, self._wanted.shape[2])
             self._read_block(self._wanted[..., first:last])

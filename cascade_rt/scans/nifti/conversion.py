@@ -1,4 +1,4 @@
-"""Stored numbers to Hounsfield units or labels, block by block, counting on the way what is odd about them."""
+"""Convert stored values to Hounsfield units or labels, block by block, counting invalid values on the way."""
 
 import math
 from typing import Any
@@ -11,23 +11,23 @@ from cascade_rt.scans.nifti.gate import RejectedFile
 
 AIR_HU = -1024
 _MOST_ENCLOSED = 0.01
-"""The most voxels of no value that may lie among others, as holes; those outside the field of view may be more."""
+"""Largest share of all voxels that may be holes: invalid, but enclosed by valid ones. Those outside may be more."""
 _LEAST_FINITE = 0.01
 _MOST_CLIPPED = 0.01
-"""The most voxels that may be brighter than the type can say, as metal is, or darker without being padding."""
+"""Largest fraction of voxels that may be above the range of the target type (metal), or below it but not padding."""
 _FRACTION = 1e-3
-"""How far the number of a label may be from a whole one."""
+"""Largest distance of a label from a whole number."""
 
 
 class _Conversion:
-    """Scales, rounds and narrows voxels, with one block of scratch memory however many there are.
+    """Scales, rounds and casts voxels, using one block of scratch memory regardless of the volume size.
 
-    What is odd about the numbers is judged in `check`, when it is known that the file is not merely damaged.
+    Odd values are judged only in `check`, once it is known that the file is not simply damaged.
     """
 
     target: type[np.int16] | type[np.uint8]
     nothing: int
-    """What voxels of no value become, and those that are lower than the type can say."""
+    """Value assigned to voxels that are not finite or are below the range of the target type."""
 
     def __init__(self, dtype: np.dtype[Any], scaling: tuple[float, float]) -> None:
         self._slope, self._intercept = scaling
@@ -45,17 +45,17 @@ class _Conversion:
         self.lowest = math.inf
         self.highest = -math.inf
         self.direct = self._exact and self._intercept == 0 and dtype == self.target
-        """Whether the stored bytes are those that are wanted, so that they can be read to their place."""
+        """Whether the stored bytes need no conversion, so that they can be read directly into the target array."""
 
     def convert(self, stored: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
-        """Fill `wanted` from a block of stored numbers of the same shape; either may have any strides."""
+        """Fill `wanted` from a block of stored values of the same shape. Both may have any strides."""
         if self._exact:
             self._shift(stored, wanted)
         else:
             self._scale(stored, wanted)
 
     def observe(self, block: npt.NDArray[Any]) -> None:
-        """Look at a block that needs no conversion."""
+        """Record the range of a block that needs no conversion."""
         self._voxels += block.size
         self._see_range(int(block.min()), int(block.max()))
 
@@ -71,11 +71,11 @@ class _Conversion:
         self._see_range(lowest, highest)
         np.copyto(wanted, stored, casting="unsafe")
         if offset:
-            # Both may wrap around, which cancels out, for the sums fit.
+            # The cast and the addition may both wrap around, which cancels out because the true sums fit.
             wanted += np.array(offset % 65536).astype(self.target)
 
     def _fit_stored(self, stored: npt.NDArray[Any], offset: int) -> npt.NDArray[Any]:
-        """Numbers whose sums with the offset fit into the type that is wanted."""
+        """Count out-of-range values, and replace them so that every sum with the offset fits the target type."""
         given, wanted = np.iinfo(stored.dtype), np.iinfo(self.target)
         low, high = wanted.min - offset, wanted.max - offset
         beyond = stored < low
@@ -91,7 +91,7 @@ class _Conversion:
     def _scale(self, stored: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
         if self._work.size < stored.size:
             self._work = np.empty(stored.size, dtype=self._work_type)
-        # In the axes' own order: contiguous where the block is.
+        # In Fortran order, like the blocks of a file, so that both are contiguous.
         work = self._work[: stored.size].reshape(stored.T.shape).T
         np.copyto(work, stored, casting="unsafe")
         if (self._slope, self._intercept) != (1.0, 0.0):
@@ -99,14 +99,14 @@ class _Conversion:
             work += self._intercept
         limits = np.iinfo(self.target)
         lowest, highest = float(work.min()), float(work.max())
-        # Half a unit beyond is rounded to the limit, which is right. Written so that not-a-number is seen as well.
+        # Values up to half a unit beyond the limit round to it. The comparison is written so that NaN fails it too.
         if not (limits.min - 0.5 <= lowest and highest < math.inf):
             self._replace_what_is_nothing(work, limits.min - 0.5)
             lowest, highest = float(work.min()), float(work.max())
         self._voxels += stored.size
         self._see_range(lowest, highest)
         if self.target is np.uint8:
-            # Before they are clipped, which would make -0.4 a whole number.
+            # Before clipping, which would turn -0.4 into a whole number.
             self._fraction = max(self._fraction, float(np.abs(work - np.rint(work)).max()))
         if lowest < limits.min or highest > limits.max:
             self._too_high += int(np.count_nonzero(work > limits.max + 0.5))
@@ -125,7 +125,7 @@ class _Conversion:
         work[odd] = self.nothing
 
     def _see_low(self, beyond: npt.NDArray[np.bool_], values: npt.NDArray[np.floating[Any]]) -> None:
-        """Count the voxels that are too low, and those of them that hold the lowest number of all."""
+        """Count the voxels that are too low, and how many of them hold the lowest value seen so far."""
         lowest = float(values.min())
         if lowest < self._below:
             self._below, self._at_below = lowest, 0
@@ -143,10 +143,10 @@ class _Conversion:
 
 
 class HuConversion(_Conversion):
-    """To Hounsfield units, rounded.
+    """Converts to Hounsfield units, rounded.
 
-    Voxels that are no finite number become air, where they are not holes in a scan. So does padding: voxels far below
-    air that all hold one number.
+    Voxels that are not finite become air, unless they are holes in the scan. So does padding: voxels far below air that
+    all hold the same value.
     """
 
     target = np.int16
@@ -154,19 +154,19 @@ class HuConversion(_Conversion):
 
     @property
     def filled(self) -> bool:
-        """Whether voxels became air that say nothing of the scan."""
+        """Whether any invalid voxels were replaced with air."""
         return self._not_finite + self._too_low > 0
 
     @property
     def padded(self) -> bool:
-        """Whether more voxels are too low than a few; they are padding where the others are Hounsfield units."""
+        """Whether so many voxels are too low that they are padding, provided the others are Hounsfield units."""
         return self._too_low > _MOST_CLIPPED * self._voxels
 
     def check(self) -> tuple[InputWarning, ...]:
-        """Judge what was seen; returns what is doubtful.
+        """Judge the values seen so far, and return the warnings.
 
         Raises:
-            RejectedFile: Voxels are not finite, or no Hounsfield units.
+            RejectedFile: Too many voxels are not finite, or the values are not Hounsfield units.
         """
         odd = self._not_finite + self._too_low
         holes = self._enclosed > _MOST_ENCLOSED * self._voxels
@@ -197,16 +197,16 @@ class HuConversion(_Conversion):
 
 
 class LabelConversion(_Conversion):
-    """To labels, which are whole numbers."""
+    """Converts to labels, which are whole numbers."""
 
     target = np.uint8
     nothing = 0
 
     def check(self) -> tuple[InputWarning, ...]:
-        """Judge what was seen; returns what is doubtful.
+        """Judge the values seen so far, and return the warnings.
 
         Raises:
-            RejectedFile: Voxels are not whole numbers from 0 to 255.
+            RejectedFile: Voxels are not whole numbers from 0 to 255, or the slope is negative.
         """
         if self._slope < 0:
             sentence = f"its slope of {self._slope:g} turns the labels upside down"
@@ -223,7 +223,7 @@ class LabelConversion(_Conversion):
 
 
 def _count_enclosed(odd: npt.NDArray[np.bool_]) -> int:
-    """How many odd voxels `[i, j, k]` have others than odd ones on both sides along i, and along j as well."""
+    """Count the invalid voxels `[i, j, k]` that have valid ones on both sides along i and also along j."""
     outside = np.zeros_like(odd)
     for axis in (0, 1):
         for way in (odd, np.flip(odd, axis)):

@@ -1,4 +1,4 @@
-"""What a file is that is not NIfTI, told from its first bytes and said without quoting them."""
+"""Identify a file that is not NIfTI from its first bytes, without quoting them."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "gzip inside gzip"),
@@ -20,7 +20,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 
 
 def describe(start: bytes) -> str:
-    """Say what a file is that begins with these bytes, at least 348 of them where it is that long."""
+    """Describe a file by its first bytes: at least 348 of them, or the whole file if it is shorter."""
     for offset, signature, description in _SIGNATURES:
         if start[offset : offset + len(signature)] == signature:
             return description

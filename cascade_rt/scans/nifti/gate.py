@@ -1,4 +1,4 @@
-"""The one place that knows what a bad file raises, and says it in one sentence with a code."""
+"""Map the exceptions that a bad file causes to a one-sentence `InputError` with a code."""
 
 import gzip
 import zlib
@@ -23,8 +23,8 @@ _REASONS: dict[type[Exception], tuple[str, str]] = {
 }
 
 
-class RejectedFile(Exception):  # noqa: N818  not an error until the gate has named the file
-    """Something about a file that makes it unfit: a code and a sentence without the name of the file."""
+class RejectedFile(Exception):  # noqa: N818  becomes an error only when the gate adds the file name
+    """The reason a file is unusable: a code and a sentence without the file name."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -33,9 +33,9 @@ class RejectedFile(Exception):  # noqa: N818  not an error until the gate has na
 
 @contextmanager
 def input_gate(shown: str) -> Iterator[None]:
-    """Raise whatever makes a file unfit as an `InputError` that names the file as `shown`; bugs pass through.
+    """Turn exceptions caused by a bad file into an `InputError` that names the file as `shown`. Bugs pass through.
 
-    Arithmetic on the numbers of a damaged file warns of nothing: each result is checked instead.
+    numpy floating-point warnings are suppressed, because results computed from a damaged file are checked instead.
     """
     try:
         with np.errstate(all="ignore"):

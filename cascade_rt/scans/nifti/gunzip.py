@@ -1,7 +1,7 @@
-"""A gzip file as a stream of bytes whose checksums are verified, and nothing read into the air.
+"""Stream a gzip file, verifying each member's checksum and never producing more than was requested.
 
-A file of several members is one stream. What follows the last member is told apart from damage: by then the checksum of
-the member before it has been found right.
+A file with several gzip members is read as one stream. Trailing bytes after the last member are not mistaken for
+damage, because the checksum of that member has already been verified.
 """
 
 from typing import BinaryIO
@@ -13,15 +13,15 @@ _INPUT_BYTES = 256 << 10
 
 
 class GunzipStream:
-    """Decompresses a file from its current position on; never more than it is asked for.
+    """Decompresses a file from its current position, never more than requested.
 
     Raises:
         EOFError: The file ends inside a member.
-        isal.igzip_lib.IsalError: A member is damaged, or its checksum or its length are not those of its content.
+        isal.igzip_lib.IsalError: A member is damaged, or its checksum or length does not match its content.
     """
 
     garbage_follows: bool = False
-    """Whether something else than another member, or zeros, followed the last member; known at the end."""
+    """Whether anything other than zeros followed the last member. Valid only at the end of the stream."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -29,7 +29,7 @@ class GunzipStream:
         self._pending = b""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the start of a buffer, which must not be empty, and return how many bytes that are; 0 at the end."""
+        """Fill the start of a non-empty buffer, and return the number of bytes written; 0 at the end of the stream."""
         while True:
             if self._member.eof and not self._next_member():
                 return 0
@@ -39,7 +39,7 @@ class GunzipStream:
                 return len(content)
 
     def _take_input(self) -> bytes:
-        """What the decompressor is to be given: nothing as long as it has some left."""
+        """Return the next compressed bytes, or none while the decompressor still has input left."""
         if not self._member.needs_input:
             return b""
         compressed, self._pending = self._pending or self._file.read(_INPUT_BYTES), b""
@@ -48,7 +48,7 @@ class GunzipStream:
         return compressed
 
     def _next_member(self) -> bool:
-        """Begin with the next member; False where there is none."""
+        """Start the next gzip member. Returns False if there is none."""
         following = self._member.unused_data.lstrip(b"\0")
         while len(following) < len(MAGIC) and (more := self._file.read(_INPUT_BYTES)):
             following = (following + more).lstrip(b"\0")

@@ -1,4 +1,4 @@
-"""What the header of a NIfTI file promises: shape, type, scaling and where the voxels begin."""
+"""Parse and check the header of a NIfTI file: shape, data type, scaling and voxel offset."""
 
 import math
 from collections.abc import Mapping
@@ -51,50 +51,50 @@ _UNFIT_TYPES = {
     2304: "colours",
 }
 _UNSCALED = (1.0, 0.0)
-# Of NIfTI-2: what copying as text would change; and what some programs leave out.
+# `eol_check` of NIfTI-2: the bytes that a text-mode copy would change, or zeros, as some programs leave it unset.
 _LINE_ENDS = ([13, 10, 26, 10], [0, 0, 0, 0])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NiftiHeader:
-    """What a header promises of its image, checked: it can be read, and placed in the world."""
+    """A checked header: its image can be read and placed in the world."""
 
     shape: tuple[int, int, int]
     """Voxels along `[i, j, k]` of one volume."""
     dtype: np.dtype[Any]
-    """The type in which voxels are stored, with its byte order."""
+    """The stored data type, with its byte order."""
     scaling: tuple[float, float]
-    """Slope and intercept, which turn stored numbers into meant ones."""
+    """Slope and intercept, which turn stored values into real ones."""
     image_offset: int
-    """The byte at which the image begins."""
+    """The byte offset of the image."""
     volume: int
-    """Which of the volumes is meant."""
+    """Index of the selected volume."""
     volumes: int
-    """How many volumes the file holds."""
+    """The number of volumes in the file."""
     affine: npt.NDArray[np.float64]
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
     geometry: Mapping[str, npt.NDArray[Any]]
-    """The fields that place the voxels in the world, without what is in them and places nothing."""
+    """The header fields that place the voxels in the world, with meaningless content removed (see `what_places`)."""
     warnings: tuple[InputWarning, ...]
 
     @property
     def volume_bytes(self) -> int:
-        """Bytes of one volume."""
+        """Size of one volume in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def voxel_offset(self) -> int:
-        """The byte at which the meant volume begins."""
+        """The byte offset of the selected volume."""
         return self.image_offset + self.volume * self.volume_bytes
 
     @property
     def end(self) -> int:
-        """The byte behind the last volume."""
+        """The byte offset just past the last volume."""
         return self.image_offset + self.volumes * self.volume_bytes
 
 
 def header_length(start: bytes) -> int:
-    """Tell from the first bytes of a file how long its header is.
+    """Return the length of the header in bytes, given the first bytes of a file.
 
     Raises:
         RejectedFile: The file is not NIfTI.
@@ -107,14 +107,14 @@ def header_length(start: bytes) -> int:
 
 
 def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
-    """Check a header of `header_length` bytes and take from it what reading needs.
+    """Check a header and parse the fields needed for reading.
 
     Args:
-        block: The first bytes of the file.
-        options: What the user says about the file.
+        block: The first `header_length` bytes of the file.
+        options: User-supplied facts about the file.
 
     Raises:
-        RejectedFile: A field makes no sense, or the image is not one that is read here.
+        RejectedFile: A field is invalid, or the image is of an unsupported kind.
     """
     header_class, byte_order = _KINDS[block[:4]]
     fields = header_class(block, byte_order, check=False)
@@ -157,7 +157,7 @@ def _parse_type(fields: Nifti1Header, byte_order: Literal["<", ">"], warnings: l
 def _parse_shape(
     fields: Nifti1Header, options: ScanOptions, warnings: list[InputWarning]
 ) -> tuple[tuple[int, int, int], int, int]:
-    """Return the shape of a volume, which of them is meant, and how many there are."""
+    """Return the shape of a volume, the index of the selected volume, and the number of volumes."""
     axes = int(fields["dim"][0])
     sides = tuple(int(side) for side in fields["dim"][1 : axes + 1]) if 1 <= axes <= 7 else ()
     if not sides or min(sides) < 1:

@@ -1,4 +1,4 @@
-"""What a user may say about a file that the file does not say itself."""
+"""User-supplied facts that a file does not state."""
 
 from dataclasses import dataclass
 from numbers import Integral
@@ -7,27 +7,27 @@ from cascade_rt.common.arguments import check_argument
 from cascade_rt.errors import UsageError
 
 MAX_VOXELS = 1 << 31
-"""More voxels than this are refused: 8000 slices of 512 x 512, where a scan of the whole body has 2000."""
+"""Default limit: about 8000 slices of 512 x 512, while a whole-body scan has 2000."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    """How a scan file is to be read. By default nothing is guessed: a file that leaves a question open is refused."""
+    """How to read a scan file. By default nothing is guessed: an ambiguous file is refused."""
 
     volume: int | None = None
-    """Which volume of a 4D file to take, counted from 0; none: a file with several is refused."""
+    """Zero-based index of the volume of a 4D file to read. If None, a file with several volumes is refused."""
     assume_orientation: str | None = None
-    """Where the axes (i, j, k) of a file without qform and sform run to, such as `LPS`; none: it is refused."""
+    """Directions of the axes (i, j, k) of a file without qform and sform, such as `LPS`. If None, it is refused."""
     assume_hu: bool = False
-    """Take the numbers for the Hounsfield units of a scan, whatever they look like: they are not judged."""
+    """Accept the values as Hounsfield units without judging them."""
     hu_offset: int = 0
     """Added to every voxel, such as -1024 for files that store HU + 1024."""
     max_voxels: int = MAX_VOXELS
-    """The most voxels that are read."""
+    """Maximum number of voxels. Larger images are refused."""
     strict: bool = False
     """Refuse files whose qform and sform place the scan more than 5 mm apart."""
     scattered: bool = False
-    """The slices are independent of one another, from anywhere: nothing is judged across them."""
+    """The slices are unrelated to one another, so nothing is judged across them."""
 
     def __post_init__(self) -> None:
         if self.volume is not None:

@@ -1,7 +1,7 @@
-"""Where the voxels of a NIfTI file lie in the world: units, spacing, qform and sform.
+"""Place the voxels of a NIfTI file in the world: units, spacing, qform and sform.
 
-The sform is taken where there is one, then the qform, as nibabel does. Where neither is there, left and right cannot be
-told apart, and the file is refused.
+The sform is used if present, otherwise the qform, as in nibabel. Without either, left and right cannot be told apart,
+and the file is refused unless the user states the orientation.
 """
 
 import math
@@ -18,17 +18,17 @@ Affine = npt.NDArray[np.float64]
 
 _KNOWN_CODES = range(6)
 _SPATIAL_UNIT = 7
-"""The bits of `xyzt_units` that are about space."""
+"""Mask of the bits of `xyzt_units` that hold the spatial unit."""
 _MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
 _PLAUSIBLE_MM = (0.2, 10.0)
-"""The spacing of a scan; another one in metres or micrometres is a header with the wrong unit."""
+"""Plausible spacing of a scan. If a spacing in meters or micrometers lies outside, the unit in the header is wrong."""
 _DISAGREEMENT_MM = 5.0
 _DISAGREEMENT = 0.1
-"""How far qform and sform may place a corner apart without a warning, as a part of the smallest spacing."""
+"""How far apart qform and sform may place a corner without a warning, as a fraction of the smallest spacing."""
 _SPACING_DISAGREEMENT = 0.01
-"""By which part of it the sform may give voxels another length than `pixdim` does, without a warning."""
+"""Relative difference between the voxel sizes of affine and `pixdim` that is tolerated without a warning."""
 _STRAIGHT_DEGREES = 0.1
-# Nibabel's: rounding to float32 may leave the squares of a unit quaternion this much over 1.
+# As in nibabel: rounding to float32 may leave the squared norm of a unit quaternion this much above 1.
 _QUATERNION_ROUNDING = 3 * float(np.finfo(np.float32).eps)
 _DIRECTIONS = {"R": (0, 1.0), "L": (0, -1.0), "A": (1, 1.0), "P": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 
@@ -39,7 +39,7 @@ def place(
     options: ScanOptions,
     warnings: list[InputWarning],
 ) -> Affine:
-    """Return the affine (4x4, index (i, j, k) to world mm, RAS+), and add to the warnings what is doubtful about it.
+    """Return the affine (4x4, index (i, j, k) to world mm, RAS+), appending any doubts about it to `warnings`.
 
     Raises:
         RejectedFile: The voxels cannot be placed.
@@ -68,7 +68,7 @@ def place(
 
 
 def shear_warnings(affine: Affine) -> tuple[InputWarning, ...]:
-    """Return a warning where the axes of a scan are not perpendicular."""
+    """Return a warning if the axes of a scan are not perpendicular."""
     shear = shear_degrees(affine)
     if shear <= _STRAIGHT_DEGREES:
         return ()
@@ -77,9 +77,9 @@ def shear_warnings(affine: Affine) -> tuple[InputWarning, ...]:
 
 
 def what_places(fields: Nifti1Header) -> Nifti1Header:
-    """Return the header of a file that can be placed, with nothing in the fields of its geometry that places nothing.
+    """Return a copy of a placeable header whose geometry fields are reset where they have no effect on placement.
 
-    Masks have these fields of their scans, and whatever has no meaning may be text about a patient.
+    Masks inherit these fields from their scans, and a field without meaning could hold text about a patient.
     """
     placing: Nifti1Header = fields.copy()
     pixdim = placing["pixdim"]
@@ -102,7 +102,7 @@ def what_places(fields: Nifti1Header) -> Nifti1Header:
 
 
 def check_affine(affine: Affine) -> None:
-    """Raise RejectedFile for what cannot be the affine of a scan."""
+    """Raise RejectedFile if a matrix cannot be the affine of a scan."""
     if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
         raise RejectedFile("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
     if affine[3].tolist() != [0, 0, 0, 1]:
@@ -116,7 +116,7 @@ def check_affine(affine: Affine) -> None:
 
 
 def shear_degrees(affine: Affine) -> float:
-    """How far the axes are from being perpendicular, in degrees."""
+    """Return how far the axes are from perpendicular, in degrees."""
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.abs((axes.T @ axes)[np.triu_indices(3, 1)]).max()
     return math.degrees(math.asin(min(float(cosines), 1.0)))
@@ -165,7 +165,7 @@ def _assumed(
     options: ScanOptions,
     warnings: list[InputWarning],
 ) -> Affine:
-    """The affine of a file that does not place itself: its middle at the origin of the world."""
+    """Return the affine of a file without qform and sform, with the center of the image at the world origin."""
     axes = options.assume_orientation
     if axes is None:
         raise RejectedFile(
@@ -207,7 +207,7 @@ def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings:
 def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> None:
     handedness = float(fields["pixdim"][0])
     if handedness not in {-1.0, 0.0, 1.0}:
-        # As nibabel does; the reference implementation takes -1 for what is negative.
+        # As in nibabel. The reference implementation treats any negative value as -1.
         sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run; 1 is taken"
         if handedness < 0:
             sentence += ", while some programs take -1, which turns the slices around"
@@ -215,7 +215,7 @@ def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> N
 
 
 def _is_other_spacing(spacing: npt.NDArray[np.float64], affine: Affine) -> bool:
-    """Whether `pixdim` and the affine of a header give voxels different lengths; no number is another one."""
+    """Return whether `pixdim` and the affine disagree on the voxel size. NaN counts as disagreement."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return not (np.abs(np.abs(spacing) - lengths) <= _SPACING_DISAGREEMENT * lengths).all()
 
@@ -225,7 +225,7 @@ def _shown(spacing: npt.NDArray[np.float64]) -> str:
 
 
 def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning]) -> float:
-    """How many mm the unit of the header has."""
+    """Return the length of the header's spatial unit in mm."""
     code = int(fields["xyzt_units"]) & _SPATIAL_UNIT
     if code not in _MM_PER_UNIT:
         warnings.append(InputWarning("W_UNITS", "the file does not name the unit of its spacing; mm are assumed"))
@@ -249,7 +249,7 @@ def _compare_forms(
     options: ScanOptions,
     warnings: list[InputWarning],
 ) -> None:
-    """Warn where the qform, which other programs take, places the scan elsewhere than the sform, taken here."""
+    """Warn if the qform, which other programs use, places the scan differently from the sform used here."""
     qform = _sensible_qform(fields)
     if qform is None:
         warnings.append(InputWarning("W_FORM_DISAGREE", "its qform makes no sense; the sform is taken"))
@@ -264,6 +264,6 @@ def _compare_forms(
 
 
 def corner_distance_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:
-    """How far apart two affines place the corners of a grid of this shape, at most."""
+    """Return the largest distance in mm between the corners of a grid of this shape under two affines."""
     corners = np.array([(*corner, 1.0) for corner in np.ndindex(2, 2, 2)]) * [*(np.array(shape) - 1), 1.0]
     return float(np.linalg.norm(corners @ (first - second).T, axis=1).max())

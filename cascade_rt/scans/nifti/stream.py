@@ -1,7 +1,7 @@
-"""The voxels of a NIfTI file in the order in which they are stored, to the end of the file and no further.
+"""Stream the voxels of a NIfTI file in stored order, up to the end of the file.
 
-gzip verifies its checksum where the stream ends, not where the last voxel does; a flipped bit is seen only by those who
-read on. So a file counts as read when `finish` has returned.
+gzip verifies its checksum at the end of the stream, not at the last voxel, so a flipped bit is detected only by reading
+on. A file therefore counts as read only after `finish` has returned.
 """
 
 import io
@@ -21,17 +21,17 @@ from cascade_rt.scans.nifti.options import ScanOptions
 
 _LARGEST_DEFLATE_RATIO = 1032
 _TRAILING_BYTES = 1 << 20
-"""The most that may follow the image: more is another image, or a bomb."""
-# Small enough that what was decompressed is still in the cache when it is copied to its place.
+"""Maximum number of trailing bytes after the image. More would be another image or a decompression bomb."""
+# Small enough that decompressed bytes are still in the CPU cache when they are copied into the buffer.
 _STEP_BYTES = 256 << 10
 _SHORTEST_HEADER = 348
 
 
 class NiftiStream:
-    """An open NIfTI file whose header is checked. Used inside `input_gate`, which names the file in every refusal.
+    """An open NIfTI file whose header has been checked. Use inside `input_gate`, which adds the file name to errors.
 
     Raises:
-        RejectedFile, OSError, EOFError and what decompression raises: The file is unfit.
+        RejectedFile, OSError, EOFError and decompression errors: The file cannot be used.
     """
 
     header: NiftiHeader
@@ -66,10 +66,10 @@ class NiftiStream:
         self._file.close()
 
     def read_into(self, buffer: memoryview) -> None:
-        """Fill a buffer of bytes with the next voxels of the volume.
+        """Fill a byte buffer with the next voxels of the volume.
 
         Raises:
-            RejectedFile: The file ends before.
+            RejectedFile: The file ends too early.
         """
         if self._position < self.header.voxel_offset:
             self._skip_to(self.header.voxel_offset)
@@ -78,13 +78,13 @@ class NiftiStream:
             buffer = buffer[count:]
 
     def finish(self) -> tuple[InputWarning, ...]:
-        """Read to the end of the file, so that its checksum is verified.
+        """Read to the end of the file so that its checksum is verified.
 
         Returns:
-            What is doubtful about the file, now that all of it was seen.
+            The warnings about the whole file.
 
         Raises:
-            RejectedFile: Something long follows the image.
+            RejectedFile: Too many trailing bytes follow the image.
         """
         self._skip_to(self.header.end)
         trailing = self._count_trailing()
@@ -97,7 +97,7 @@ class NiftiStream:
         return tuple(warnings)
 
     def record(self) -> FileRecord:
-        """Read to the very end of the file, and return hash and size of the bytes that were read."""
+        """Read the raw file to its end, and return the hash and the size of the bytes read."""
         return self._hashed.record()
 
     def _read_header(self) -> bytes:
@@ -117,7 +117,7 @@ class NiftiStream:
         return block
 
     def _check_size(self, options: ScanOptions) -> None:
-        """Refuse, before any memory is taken, what cannot be in a file of this size."""
+        """Refuse an image that is too large or cannot fit in a file of this size, before any memory is allocated."""
         header = self.header
         voxels = header.volume_bytes // header.dtype.itemsize
         if voxels > options.max_voxels:
@@ -156,7 +156,7 @@ class NiftiStream:
             self._read_some(scratch[: position - self._position])
 
     def _count_trailing(self) -> int:
-        """Read to the end of the file, unless more than the limit follows the image; return how much that is."""
+        """Count the trailing bytes after the image, reading to the end of the file or until the limit is exceeded."""
         if not isinstance(self._stream, GunzipStream):
             return self._size - self.header.end
         scratch = memoryview(bytearray(_STEP_BYTES))
@@ -181,7 +181,7 @@ class NiftiStream:
 
 
 def _open_hashed(path: str) -> HashedFile:
-    """Open a file; a folder, a pipe or a device is refused, which a reader would wait for or never see the end of."""
+    """Open a regular file. Folders, pipes and devices are refused, because reading them could block or never end."""
     try:
         return HashedFile(path)
     except NotAPlainFileError as error:

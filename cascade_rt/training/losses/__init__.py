@@ -1,1 +1,1 @@
-"""What training minimises."""
+"""The training losses."""

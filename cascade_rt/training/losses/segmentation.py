@@ -1,11 +1,12 @@
 """The segmentation losses of both stages (Eq. 10 to 13).
 
-All take logits and a binary target, `[batch, 1, row, col]`. The overlaps, Dice and IoU, are those of each sample,
-averaged over the batch, or those of the whole batch as one image (`over`).
-A small number stands above and below each fraction, so that an empty prediction of an empty target costs nothing: in
-the Dice of stage 1 next to none, in the IoU of stage 2, which sees crops without target, a whole pixel. With next to
-none the loss of such a crop falls from 1 to 0 where the probabilities of all its pixels add up to 1e-5; the gradient
-there is 1e5 of what it is elsewhere, and drives logits to -25.
+All take logits and a binary target, `[batch, 1, row, col]`. The overlap terms, Dice and IoU, are computed for each
+sample and averaged over the batch, or computed over the whole batch as one image (`over`).
+
+A smoothing constant is added to the numerator and denominator, so that an empty prediction of an empty target costs
+nothing. It is tiny for the Dice of stage 1, but a whole pixel for the IoU of stage 2, which sees crops without target.
+With a tiny constant, the loss of such a crop would fall from 1 to 0 where the probabilities of all its pixels add up to
+1e-5. The gradient there is 1e5 times as large as elsewhere and drives logits to -25.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ from cascade_rt.config import OverlapOver
 
 DICE_SMOOTHING = 1e-5
 IOU_SMOOTHING = 1.0
-"""In pixels; F3Net, whose loss Eq. 12 is, has the same."""
+"""In pixels. F3Net, the source of the loss in Eq. 12, uses the same value."""
 _SAMPLE = (1, 2, 3)
 _OVERLAP_AXES: dict[OverlapOver, tuple[int, ...]] = {"slice": _SAMPLE, "batch": (0, *_SAMPLE)}
 
 
 def dice_loss(logits: Tensor, target: Tensor, over: OverlapOver = "slice") -> Tensor:
-    """Soft Dice, 1 - 2 |P Y| / (|P| + |Y|): the stage-1 loss (Eq. 10)."""
+    """Compute the stage-1 loss, soft Dice: 1 - 2 |P Y| / (|P| + |Y|) (Eq. 10)."""
     prob, axes = torch.sigmoid(logits), _OVERLAP_AXES[over]
     overlap = (prob * target).sum(axes)
     total = prob.sum(axes) + target.sum(axes)
@@ -32,7 +33,7 @@ def dice_loss(logits: Tensor, target: Tensor, over: OverlapOver = "slice") -> Te
 
 
 def localization_loss(logits: Tensor, target: Tensor, over: OverlapOver = "slice") -> Tensor:
-    """Binary cross-entropy plus soft IoU, every pixel alike: for the localisation map (Eq. 11)."""
+    """Compute the loss of the localization map: unweighted binary cross-entropy plus soft IoU (Eq. 11)."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
     return cross_entropy + _iou_loss(logits, target, torch.ones_like(target), over)
 
@@ -45,16 +46,16 @@ def focusing_loss(
     legacy_unweighted_bce: bool = False,
     over: OverlapOver = "slice",
 ) -> Tensor:
-    """Weighted cross-entropy plus weighted soft IoU: for a focusing map (Eq. 12).
+    """Compute the loss of a focusing map: weighted cross-entropy plus weighted soft IoU (Eq. 12).
 
-    The cross-entropy is weighted pixel by pixel; the code this loss is known from passes `reduce="none"`, which
-    averages first and so weighs nothing.
+    The cross-entropy is weighted pixel by pixel. The code this loss is known from passes `reduce="none"`, which
+    averages first, so that its weights have no effect.
 
     Args:
         logits: `[batch, 1, row, col]`.
         target: The same shape.
         weight: The same shape; see `pixel_weight`.
-        legacy_unweighted_bce: The cross-entropy of that code, a plain mean. The IoU stays weighted.
+        legacy_unweighted_bce: Use the plain mean cross-entropy of that code. The IoU stays weighted.
         over: What the IoU is computed over.
     """
     if legacy_unweighted_bce:
@@ -65,9 +66,9 @@ def focusing_loss(
 
 
 def pixel_weight(target: Tensor) -> Tensor:
-    """1 + 5 |mean of the target in a 31x31 window - target|: up to six near the boundary, one far from it.
+    """Compute 1 + 5 |mean of the target in a 31x31 window - target|: up to 6 near the boundary, 1 far from it.
 
-    Pixels beyond the frame count as background. Averaging rows, then columns, is the same mean for less work.
+    Pixels beyond the frame count as background. Averaging rows, then columns, gives the same mean with less work.
     """
     rows = F.avg_pool2d(target, kernel_size=(31, 1), stride=1, padding=(15, 0))
     mean = F.avg_pool2d(rows, kernel_size=(1, 31), stride=1, padding=(0, 15))
@@ -82,14 +83,14 @@ def tumor_loss(
     legacy_unweighted_bce: bool = False,
     over: OverlapOver = "slice",
 ) -> Tensor:
-    """The stage-2 loss over its outputs (Eq. 13).
+    """Compute the stage-2 loss over all outputs (Eq. 13).
 
     Args:
-        outputs: Logit maps, coarse to fine, each brought to the size of the target: the localisation map, then the
-            focusing maps. A network without focusing modules has one map, which counts as a focusing map of weight 1,
-            and may have a localisation map before it.
+        outputs: Logit maps, coarse to fine: the localization map, then the focusing maps. Each is resized to the
+            target. A network without focusing modules has one map, which counts as a focusing map of weight 1, and
+            may have a localization map before it.
         target: `[batch, 1, row, col]`, 1 where there is tumor.
-        output_weights: One weight for each focusing map, coarse to fine. The localisation map has weight 1.
+        output_weights: One weight per focusing map, coarse to fine. The localization map has weight 1.
         legacy_unweighted_bce: See `focusing_loss`.
         over: What the overlaps are computed over.
     """

@@ -1,4 +1,4 @@
-"""What training minimises: both stages at once (Eq. 17)."""
+"""The total training loss over both stages (Eq. 17)."""
 
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ class Losses(NamedTuple):
     organ: Tensor
     tumor: Tensor
     boundary: Tensor
-    """0 where it was not computed."""
+    """0 if it was not computed."""
 
 
 def organ_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
-    """The stage-1 loss: Eq. 10, with cross-entropy added where the config asks for it."""
+    """Compute the stage-1 loss (Eq. 10), plus cross-entropy if the config asks for it."""
     loss = dice_loss(logits, target, config.overlap_over)
     if config.organ_loss == "dice_bce":
         loss = loss + F.binary_cross_entropy_with_logits(logits, target)
@@ -30,26 +30,26 @@ def organ_loss(logits: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 
 def boundary_loss(organ_logits: Tensor, tumor_prob: Tensor, label: Tensor, config: TrainConfig) -> Tensor:
-    """The shared-boundary loss on whole slices (Eq. 14 to 16).
+    """Compute the shared-boundary loss on whole slices (Eq. 14 to 16).
 
     Args:
-        organ_logits: Stage 1, `[batch, 1, row, col]`.
-        tumor_prob: Stage 2, the same shape, 0 outside the crops.
+        organ_logits: Output of stage 1, `[batch, 1, row, col]`.
+        tumor_prob: Probabilities of stage 2, the same shape, 0 outside the crops.
         label: `[batch, row, col]`, the class of each pixel, below `config.boundary_classes`.
-        config: Classes, mode and whether the frame counts.
+        config: Provides the classes, the mode and whether the frame counts.
     """
     prob = class_probabilities(torch.sigmoid(organ_logits), tumor_prob, config.boundary_classes)
     return shared_boundary_loss(prob, label, mode=config.boundary_mode, count_frame=config.boundary_frame)
 
 
 def total_loss(organ: Tensor, tumor: Tensor, config: TrainConfig, *, boundary: Tensor | None = None) -> Losses:
-    """L = L_seg1 + alpha L_seg2 + beta L_isb (Eq. 17).
+    """Compute L = L_seg1 + alpha L_seg2 + beta L_isb (Eq. 17).
 
     Args:
-        organ: The stage-1 loss; 0 where there is no stage 1, or it is not trained.
-        tumor: The stage-2 loss; 0 where no slice of the batch has a crop.
-        config: The weights.
-        boundary: The shared-boundary loss (see `boundary_loss`), where the training step has it.
+        organ: The stage-1 loss, 0 if stage 1 does not exist or is not trained.
+        tumor: The stage-2 loss, 0 if no slice of the batch has a crop.
+        config: Provides the weights of the terms.
+        boundary: The shared-boundary loss (see `boundary_loss`), or None if the training step does not use it.
     """
     total = organ + config.stage2_weight * tumor
     if boundary is None:

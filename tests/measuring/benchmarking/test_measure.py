@@ -150,3 +150,20 @@ def test_the_time_beside_the_networks_is_what_their_steps_leave(mask: Path, tmp_
     arm: ArmResult
     (arm,) = measured(tmp_path, 1, {"a": partial(CopyRunner, mask)}, Reference("a", cannot_open)).arms
     assert arm.beside_networks == [seconds - STEPS["stage1"] for seconds in arm.seconds]
+
+
+def test_an_arm_that_ends_after_its_last_scan_is_left_out_and_the_others_are_measured(
+    mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Worker.peak_memory_bytes
+
+    def gone(worker: Worker) -> int:
+        if worker.name == "b":
+            raise EngineError("b: its process ended")
+        return memory(worker)
+
+    monkeypatch.setattr(Worker, "peak_memory_bytes", gone)
+    arms = {name: partial(CopyRunner, mask) for name in "ab"}
+    found = measured(tmp_path, 1, arms, Reference("a", arms["a"]), all_must_run=False)
+    assert [arm.name for arm in found.arms] == ["a"]
+    assert found.left_out == {"b": "b: its process ended"}
