@@ -128,11 +128,11 @@ def random_bundle(base_width: int, folder: Path) -> Bundle:
     """Export a cascade of random weights, configured like the embedded one of phantoms but for its width."""
     import torch
 
+    from cascade_rt.common.tolerances import ParityLimits
     from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
     from cascade_rt.models.cascade_model import CascadeModel
     from cascade_rt.training.checkpoint import Checkpoint
     from cascade_rt_export.bundle_export import export_bundle
-    from cascade_rt_export.gate import ParityLimits
 
     embedded = to_mapping(read_bundle(embedded_bundle_path("phantom")).manifest.config)
     config = from_mapping(CascadeConfig, {**embedded, "base_width": base_width}, "config")

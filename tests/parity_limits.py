@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt_export.calibration import Calibration, phantom_calibration
-from cascade_rt_export.gate import LIMITS
 
-RANDOM_WEIGHTS = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], least_dice=0.9)}
+RANDOM_WEIGHTS = {"fp32": GATE_LIMITS["fp32"], "fp16": replace(GATE_LIMITS["fp16"], least_dice=0.9)}
 
 
 def small_calibration() -> Calibration:

@@ -6,11 +6,12 @@ from typing import Any
 from benchmarks.gpu.lines import reason_of
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import PRECISIONS, Precision
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.engines import GPU_BACKENDS, Backend, Engines, open_engines
 from cascade_rt.engines.plans import PlanSource
 from cascade_rt.errors import ParityError
 from cascade_rt_export.calibration import Calibration
-from cascade_rt_export.gate import LIMITS, GateResult, judge, run_gate
+from cascade_rt_export.gate import GateResult, judge, run_gate
 
 
 def measure_gates(
@@ -78,7 +79,7 @@ def _measure(
 def _missed(found: GateResult, precision: Precision, what: str) -> str | None:
     """The sentence about the first limit that is missed."""
     try:
-        judge(found, LIMITS[precision], what)
+        judge(found, GATE_LIMITS[precision], what)
     except ParityError as error:
         return str(error)
     return None

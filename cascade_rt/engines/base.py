@@ -7,7 +7,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade_rt.common.tensors import LONGEST_SIDE, SHORTEST_SIDE, SIDE_MULTIPLE, STAGE_SPECS, Stage, TensorSpec
+from cascade_rt.common.tensors import (
+    LONGEST_SIDE,
+    SHORTEST_SIDE,
+    SIDE_MULTIPLE,
+    STAGE_SPECS,
+    EnginePrecision,
+    Stage,
+    TensorSpec,
+)
 from cascade_rt.errors import BundleError
 
 Array = npt.NDArray[Any]
@@ -18,7 +26,7 @@ class EngineInfo:
     """Description of an engine, for reports."""
 
     backend: str
-    precision: str
+    precision: EnginePrecision
     device: str
     version: str
     """Version of the library that does the computation."""

@@ -5,28 +5,12 @@ weights that differ between files, or images of a batch that get mixed up. It do
 `cascade-rt verify` for that.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cascade_rt.bundles.golden import Golden
+from cascade_rt.common.tolerances import SELF_TEST_LIMITS
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.errors import EngineError
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTestLimits:
-    """Maximum deviation of the outputs from those of PyTorch."""
-
-    max_error: float
-    """Limit of the largest absolute difference of any element."""
-    mean_error: float
-    """Limit of the mean absolute difference of an output."""
-
-
-FULL_PRECISION = SelfTestLimits(max_error=1e-3, mean_error=1e-4)
-REDUCED_PRECISION = SelfTestLimits(max_error=1.0, mean_error=2e-2)
-"""Rounding may shift single probabilities a lot where the network is steep, but shifts the mean only a little."""
 
 
 def self_test(engine: StageEngine, golden: Golden) -> None:
@@ -41,7 +25,7 @@ def self_test(engine: StageEngine, golden: Golden) -> None:
         BackendUnavailableError: The engine does not run at all.
     """
     info = engine.info
-    limits = FULL_PRECISION if info.precision == "fp32" else REDUCED_PRECISION
+    limits = SELF_TEST_LIMITS[info.precision]
     others = max(2, engine.preferred_batch) - 1
     batch = {name: np.concatenate([image, *[image[..., ::-1]] * others]) for name, image in golden.inputs.items()}
     outputs = {name: found[:1] for name, found in engine.run(batch).items()}

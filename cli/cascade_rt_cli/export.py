@@ -95,10 +95,11 @@ def export(
 
     with needs_extra("export"):
         from cascade_rt.bundles.bundle import is_bundle, read_bundle
+        from cascade_rt.common.tolerances import GATE_LIMITS
         from cascade_rt.training.initial import load_initial
         from cascade_rt_export.bundle_export import export_bundle
         from cascade_rt_export.calibration import scan_calibration
-        from cascade_rt_export.gate import LIMITS, read_limits
+        from cascade_rt_export.gate import read_limits
     from cascade_rt_cli.bundle_tables import print_bundle
     from cascade_rt_cli.console import spinner
     from cascade_rt_cli.export_engines import check_engine, export_engines
@@ -120,7 +121,7 @@ def export(
             search=search,
             calibration=calibration,
             graphs_of=read_bundle(checkpoint) if is_bundle(checkpoint) else None,
-            limits=LIMITS if limits is None else read_limits(limits),
+            limits=GATE_LIMITS if limits is None else read_limits(limits),
             on_step=say,
         )
     print_bundle(bundle)

@@ -3,19 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
-from cascade_rt.common.tensors import EnginePrecision
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.bundle_tables import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.plans import plans
 from cascade_rt_export.calibration import default_calibration, scan_calibration
-from cascade_rt_export.gate import LIMITS, judge, read_limits, run_gate
+from cascade_rt_export.gate import judge, read_limits, run_gate
 
 _MAPS = {
     "organ": "organ",
@@ -41,7 +41,7 @@ def verify_bundle(
         ParityError: A limit is missed.
         UsageError: The limits file is invalid.
     """
-    allowed = LIMITS if limits is None else read_limits(limits)
+    allowed = GATE_LIMITS if limits is None else read_limits(limits)
     bundle = read_bundle(path or default_bundle_path())
     # Engines are opened before the spinner starts, because compiling one shows its own progress bar.
     with (
@@ -60,7 +60,7 @@ def verify_bundle(
     else:
         print_rows(results_console(), _rows(found.to_json()))
     what = f"{bundle.manifest.name} in {info.precision} on {info.backend}"
-    judge(found, allowed[cast(EnginePrecision, info.precision)], what)
+    judge(found, allowed[info.precision], what)
 
 
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

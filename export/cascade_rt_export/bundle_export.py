@@ -20,6 +20,7 @@ import torch
 from cascade_rt.bundles.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
 from cascade_rt.bundles.files import WEIGHTS_NAME, graph_name
 from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
+from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_MAX_ERROR, ParityLimits
 from cascade_rt.common.version import __version__
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
@@ -30,12 +31,12 @@ from cascade_rt.models.weights import save_weights
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
 from cascade_rt_export.conv_work import half_share
-from cascade_rt_export.gate import LIMITS, ParityLimits, judge, run_gate
+from cascade_rt_export.gate import judge, run_gate
 from cascade_rt_export.golden_case import write_golden
 from cascade_rt_export.half_precision import Kept, half_precision_graph
 from cascade_rt_export.half_search import same_masks, smallest_kept
 from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
-from cascade_rt_export.parity import MAX_ERROR, check_parity
+from cascade_rt_export.parity import check_parity
 
 INTENDED_USE = "Research only; not a medical device."
 PHANTOM_INTENDED_USE = "Demonstration only: trained on synthetic phantoms, not for clinical use."
@@ -56,7 +57,7 @@ def export_bundle(
     search: bool = False,
     calibration: Calibration | None = None,
     graphs_of: Bundle | None = None,
-    limits: Mapping[EnginePrecision, ParityLimits] = LIMITS,
+    limits: Mapping[EnginePrecision, ParityLimits] = GATE_LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Export both stages, compare them with PyTorch, and only then move the bundle into place.
@@ -156,7 +157,7 @@ def _write_graphs(
     unproven = write_manifest(path, manifest)
     on_step("comparing the graphs with PyTorch")
     parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(unproven)}
-    return replace(manifest, parity={"limit": MAX_ERROR, **_versions(), **parity})
+    return replace(manifest, parity={"limit": PARITY_MAX_ERROR, **_versions(), **parity})
 
 
 def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:

@@ -4,17 +4,15 @@ from collections.abc import Iterator, Mapping
 
 from onnx import NodeProto
 
+from cascade_rt.common.tolerances import EARLY_CONVOLUTIONS_SHARE
 from cascade_rt_export.fp16_rules import Wiring, image_readers
-
-NEAR_IMAGE_SHARE = 0.045
-"""Share of the convolution work that may stay in float32 for this reason. A share of 0.05 would be refused."""
 
 
 def early_convolutions(wiring: Wiring, work: Mapping[str, int]) -> Iterator[NodeProto]:
     """Yield the convolutions that depend only on those reading the image, and the ReLUs between them.
 
     The rounding errors of these convolutions reach the whole network. They are taken in graph order, as long as they
-    and the image readers together do no more than `NEAR_IMAGE_SHARE` of the work.
+    and the image readers together do no more than `EARLY_CONVOLUTIONS_SHARE` of the work.
 
     Args:
         wiring: The graph.
@@ -33,6 +31,6 @@ def early_convolutions(wiring: Wiring, work: Mapping[str, int]) -> Iterator[Node
         between = tuple(each for name in sources for each in made[name])
         if node.op_type == "Relu":
             made[node.output[0]] = (*between, node)
-        elif node.op_type == "Conv" and spent + work[node.name] <= NEAR_IMAGE_SHARE * sum(work.values()):
+        elif node.op_type == "Conv" and spent + work[node.name] <= EARLY_CONVOLUTIONS_SHARE * sum(work.values()):
             spent += work[node.name]
             yield from (*between, node)

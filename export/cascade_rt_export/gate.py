@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from cascade_rt.common.metrics import Confusion, confusion, pool
 from cascade_rt.common.tensors import EnginePrecision, Stage
+from cascade_rt.common.tolerances import GATE_LIMITS, ParityLimits
 from cascade_rt.config import CascadeConfig, from_mapping, read_toml
 from cascade_rt.engines import Engines
 from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
@@ -25,42 +26,20 @@ from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 
 
-@dataclass(frozen=True, slots=True)
-class ParityLimits:
-    """How far an engine may differ from PyTorch."""
-
-    max_error: float
-    """Largest absolute difference of a probability in any pixel."""
-    mean_error: float
-    """Mean absolute difference of a probability."""
-    least_dice: float
-    """Least Dice between the masks of both, pooled over all slices, for the organ and for the tumor."""
-    slot_error: float
-    """Largest difference between the outputs for one input at different batch positions."""
-
-
-LIMITS: Mapping[EnginePrecision, ParityLimits] = {
-    "fp32": ParityLimits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
-    # Rounding can move single probabilities far where the network is steep, so the masks are what counts.
-    "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
-    "bf16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.995, slot_error=1e-1),
-}
-
-
 def read_limits(path: Path) -> Mapping[EnginePrecision, ParityLimits]:
-    """Read limits from a TOML file with one table per precision. Missing values default to those in `LIMITS`.
+    """Read limits from a TOML file with one table per precision. Missing values default to those in `GATE_LIMITS`.
 
     Raises:
         UsageError: The file cannot be read, is not valid TOML, or has an unknown table, an unknown key or an invalid
             value.
     """
     document = read_toml(path)
-    unknown = set(document) - set(LIMITS)
+    unknown = set(document) - set(GATE_LIMITS)
     if unknown:
         raise UsageError(f"{path}: unknown table [{min(unknown)}]; limits have the tables [fp32], [fp16] and [bf16]")
     return {
         precision: _limits_in(document.get(precision, {}), usual, f"{path}: {precision}")
-        for precision, usual in LIMITS.items()
+        for precision, usual in GATE_LIMITS.items()
     }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from onnx import ModelProto
 
 from cascade_rt.common.metrics import Confusion, confusion
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
 from cascade_rt.errors import InputError, ParityError
@@ -14,8 +15,6 @@ from cascade_rt_export.half_precision import to_half
 from cascade_rt_export.half_rounding import rounding_graph
 from cascade_rt_export.keep_plan import KeptNode
 
-LEAST_DICE = 0.999
-"""Least Dice at which the masks of half precision and float32 still count as the same."""
 MOST_TRIALS = 32
 """Maximum number of graphs that a search tries."""
 ALWAYS_KEPT = frozenset({"lengths", "operator", "window"})
@@ -59,7 +58,11 @@ def smallest_kept(
 
 
 def same_masks(
-    graph: ModelProto, inputs: Iterable[Mapping[str, Array]], output: str, *, least_dice: float = LEAST_DICE
+    graph: ModelProto,
+    inputs: Iterable[Mapping[str, Array]],
+    output: str,
+    *,
+    least_dice: float = GATE_LIMITS["fp16"].least_dice,
 ) -> Callable[[ModelProto], bool]:
     """Make the search criterion: does a half-precision graph find the same masks as the float32 graph?
 

@@ -14,14 +14,12 @@ import numpy.typing as npt
 
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import STAGES, Stage
+from cascade_rt.common.tolerances import PARITY_MAX_ERROR
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import ParityError
 from cascade_rt.measuring.agreement import max_errors
-
-MAX_ERROR = 1e-4
-"""Largest difference between two probabilities that still count as the same."""
 
 BATCH_SIZES = (1, 3)
 SIDES: Mapping[Stage, tuple[tuple[int, int], ...]] = {
@@ -56,15 +54,15 @@ def check_parity(bundle: Bundle, backend: Backend = "onnxruntime") -> list[Stage
     """Compare both stages of a bundle on one backend with PyTorch.
 
     Raises:
-        ParityError: An output differs by more than `MAX_ERROR`.
+        ParityError: An output differs by more than `PARITY_MAX_ERROR`.
     """
     found = [_measure_stage(bundle, stage, backend) for stage in STAGES]
     for parity in found:
         # Negated so that NaN fails.
-        if not parity.worst <= MAX_ERROR:
+        if not parity.worst <= PARITY_MAX_ERROR:
             raise ParityError(
                 f"{bundle.graph(parity.stage)}: on {backend} differs from PyTorch by {parity.worst:.2g}, more than "
-                f"{MAX_ERROR:g}; do not use this bundle, report the versions of torch, onnx and onnxscript"
+                f"{PARITY_MAX_ERROR:g}; do not use this bundle, report the versions of torch, onnx and onnxscript"
             )
     return found
 

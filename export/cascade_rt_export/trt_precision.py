@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from cascade_rt.common.tensors import Precision
+from cascade_rt.common.tolerances import LEAST_HALF_SHARE
 from cascade_rt.errors import EngineBuildError
 from cascade_rt_export.trt_layers import EngineLayer, NumberType
-
-LEAST_SHARE = 0.95
-"""Least share of an engine's convolution work that must be shown to be in its precision."""
 
 _ROUNDING = 1e-9
 
@@ -111,8 +109,8 @@ def check_precision(shares: WorkShares, precision: Precision, what: str) -> None
 
     Args:
         shares: The result of `work_shares`.
-        precision: The requested precision. `fp16` requires at least `LEAST_SHARE` of the work to be in half precision.
-            `fp32` requires the same share to be shown to be in float32, and none to be in any other type.
+        precision: The requested precision. `fp16` requires at least `LEAST_HALF_SHARE` of the work to be in half
+            precision. `fp32` requires the same share to be shown to be in float32, and none to be in any other type.
         what: Description of the engine for the message.
 
     Raises:
@@ -122,7 +120,7 @@ def check_precision(shares: WorkShares, precision: Precision, what: str) -> None
         found, wrong, kind, others = shares.half, 0.0, "half precision", shares.not_half
     else:
         found, wrong, kind, others = shares.single, 1 - shares.single - shares.unproven, "float32", shares.not_single
-    if found < LEAST_SHARE or wrong > _ROUNDING:
+    if found < LEAST_HALF_SHARE or wrong > _ROUNDING:
         raise EngineBuildError(
             f"{what}: {found:.2%} of the convolution work is in {kind}, which is not enough for {precision} "
             f"(not: {_some(others)}); was the {precision} graph given?"

@@ -11,11 +11,11 @@ import pytest
 
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import ENGINE_PRECISIONS, STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, open_engine
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.engines.plans import Plan
-from cascade_rt_export.gate import LIMITS
 from tests.bf16 import require_bf16
 from tests.gpu_backends import require_packages
 
@@ -31,7 +31,7 @@ PARAMS: list[object] = [
     pytest.param(("openvino", "bf16"), id="openvino-bf16"),
     "fake",
 ]
-BATCH_TOLERANCE = {precision: limits.slot_error for precision, limits in LIMITS.items()}
+BATCH_TOLERANCE = {precision: limits.slot_error for precision, limits in GATE_LIMITS.items()}
 """What the gate allows: another batch size may be given another kernel, and half precision shows it."""
 
 

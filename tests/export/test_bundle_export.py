@@ -12,6 +12,7 @@ import pytest
 
 from cascade_rt.bundles.bundle import Bundle, read_bundle
 from cascade_rt.common.tensors import PRECISIONS, STAGES, Precision, Stage
+from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_MAX_ERROR
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
 from cascade_rt.errors import BundleError, OutputError, OutputExistsError, ParityError
@@ -20,15 +21,14 @@ from cascade_rt.scans.volume import Volume
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export import batch_slots, bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
-from cascade_rt_export.gate import LIMITS
-from cascade_rt_export.parity import MAX_ERROR, check_parity
+from cascade_rt_export.parity import check_parity
 from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
 
 
 def test_the_manifest_says_what_was_measured_on_which_inputs(bundle: Bundle) -> None:
     for stage in ("stage1", "stage2"):
         found = bundle.manifest.parity[stage]
-        assert max(found["max_error"].values()) <= MAX_ERROR
+        assert max(found["max_error"].values()) <= PARITY_MAX_ERROR
         batches = {shape[0] for shape in found["inputs"]}
         sides = {tuple(shape[2:]) for shape in found["inputs"]}
         assert (len(batches), len(sides)) == (2, 3)
@@ -53,10 +53,10 @@ def test_onnxruntime_and_pytorch_agree_on_a_whole_scan(bundle: Bundle) -> None:
     first, second = results
     assert first.organ_prob is not None
     assert first.tumor_prob is not None
-    np.testing.assert_allclose(first.organ_prob, second.organ_prob, atol=MAX_ERROR)
+    np.testing.assert_allclose(first.organ_prob, second.organ_prob, atol=PARITY_MAX_ERROR)
     assert np.count_nonzero(first.mask != second.mask) <= first.mask.size * 1e-5
     assert first.boxes == second.boxes
-    np.testing.assert_allclose(first.tumor_prob, second.tumor_prob, atol=MAX_ERROR)
+    np.testing.assert_allclose(first.tumor_prob, second.tumor_prob, atol=PARITY_MAX_ERROR)
 
 
 def spoil(path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_manifest_says_how_the_masks_agree_and_what_was_allowed(bundle: Bund
     assert found["engine"]["precision"] == precision
 
 
-IMPOSSIBLE = {"fp32": LIMITS["fp32"], "fp16": replace(LIMITS["fp16"], mean_error=0.0)}
+IMPOSSIBLE = {"fp32": GATE_LIMITS["fp32"], "fp16": replace(GATE_LIMITS["fp16"], mean_error=0.0)}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, StageEngine
@@ -13,10 +14,10 @@ from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
 from cascade_rt.errors import ParityError
 from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
-from cascade_rt_export.gate import LIMITS, GateResult, judge, run_gate
+from cascade_rt_export.gate import GateResult, judge, run_gate
 
 CONFIG = CascadeConfig(base_width=8)
-LIMIT = LIMITS["fp16"]
+LIMIT = GATE_LIMITS["fp16"]
 ORGAN_HU, TUMOR_SALIENT = 50.0, 0.7
 
 
@@ -50,7 +51,7 @@ def measured(candidate: Engines) -> GateResult:
 
 def test_an_engine_that_is_the_reference_passes() -> None:
     found = measured(stages())
-    judge(found, LIMITS["fp32"], "it")
+    judge(found, GATE_LIMITS["fp32"], "it")
     assert (found.organ.mask_dice, found.tumor.mask_dice, found.organ.max_error) == (1.0, 1.0, 0.0)
 
 
@@ -82,7 +83,7 @@ def test_an_engine_that_is_slightly_off_at_the_threshold_is_caught_by_its_masks(
     lower = changed(ramp, lambda out: {name: lowered(array, 1e-4) for name, array in out.items()})
     organ = stages().stage1
     found = run_gate(Engines(organ, ramp), Engines(organ, lower), CONFIG, CALIBRATION)
-    assert found.tumor.max_error <= LIMITS["fp32"].max_error
+    assert found.tumor.max_error <= GATE_LIMITS["fp32"].max_error
     with pytest.raises(ParityError, match=r"the tumor mask has a Dice of 0\.\d+ with that of PyTorch"):
         judge(found, LIMIT, "it")
 

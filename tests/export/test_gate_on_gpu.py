@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.engines import GPU_BACKENDS, Backend, Engines, open_engines
 from cascade_rt.engines.engine_cache import CACHE_VARIABLE
 from cascade_rt_export.calibration import phantom_calibration
-from cascade_rt_export.gate import LIMITS, judge, run_gate
+from cascade_rt_export.gate import judge, run_gate
 from cascade_rt_export.plans import built_plans
 from tests.gpu_backends import require_packages
 
@@ -30,7 +31,7 @@ def test_the_embedded_bundle_passes_in_float32(
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "engines"))
     candidate = open_engines(BUNDLE, backend, "fp32", built_plans())
     found = run_gate(reference, candidate, BUNDLE.manifest.config, phantom_calibration())
-    judge(found, LIMITS["fp32"], f"the embedded bundle on {backend}")
+    judge(found, GATE_LIMITS["fp32"], f"the embedded bundle on {backend}")
 
 
 def test_pytorch_on_the_gpu_agrees_with_onnxruntime_on_the_cpu(reference: Engines) -> None:
@@ -39,4 +40,4 @@ def test_pytorch_on_the_gpu_agrees_with_onnxruntime_on_the_cpu(reference: Engine
         pytest.skip("needs a PyTorch built for CUDA")
     candidate = open_engines(BUNDLE, "onnxruntime", "fp32")
     found = run_gate(reference, candidate, BUNDLE.manifest.config, phantom_calibration((6, 128, 128)))
-    judge(found, LIMITS["fp32"], "PyTorch on the GPU")
+    judge(found, GATE_LIMITS["fp32"], "PyTorch on the GPU")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.errors import UsageError
-from cascade_rt_export.gate import LIMITS, read_limits
+from cascade_rt_export.gate import read_limits
 
 
 def read(folder: Path, text: str) -> None:
@@ -17,8 +18,8 @@ def read(folder: Path, text: str) -> None:
 def test_what_a_file_leaves_out_is_as_usual(tmp_path: Path) -> None:
     (tmp_path / "limits.toml").write_text("[fp16]\nleast_dice = 0.99\n")
     limits = read_limits(tmp_path / "limits.toml")
-    assert limits["fp32"] == LIMITS["fp32"]
-    assert (limits["fp16"].least_dice, limits["fp16"].mean_error) == (0.99, LIMITS["fp16"].mean_error)
+    assert limits["fp32"] == GATE_LIMITS["fp32"]
+    assert (limits["fp16"].least_dice, limits["fp16"].mean_error) == (0.99, GATE_LIMITS["fp16"].mean_error)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
