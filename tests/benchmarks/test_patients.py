@@ -256,7 +256,7 @@ def test_a_label_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     image, label = tmp_path / "img0001.nii.gz", tmp_path / "label0001.nii.gz"
     write_pair(image, label, hu, np.ones((3, 64, 64), np.uint8))
     assert read_patient(Case("img0001", "scans", image, label)).truth.all()
-    with pytest.raises(InputError, match="holds no label 6; name the label of the pancreas with `organ`"):
+    with pytest.raises(InputError, match="holds no label 6; name the label of the pancreas with --organ"):
         read_patient(Case("img0001", "scans", image, label, 6))
 
 

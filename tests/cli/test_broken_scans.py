@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt_cli.flags import with_flags
 from cascade_rt_cli.main import main
 from tests.broken_scans import BROKEN, HU, ODD, ScanFile, every_broken_scan, every_odd_scan
 from tests.volume_files import assert_placed_alike
@@ -67,7 +68,7 @@ def test_an_odd_scan_gets_a_mask_on_its_own_grid_and_its_warnings(file: ScanFile
     report = json.loads((tmp_path / "out" / "scan_seg.json").read_text())
     # Not a matter of the file: whether the networks take what is no CT for a lesion.
     assert {warning["code"] for warning in report["warnings"]} - {"W_LESION_APART"} == file.warnings
-    assert all(warning["message"] in result.stdout for warning in report["warnings"])
+    assert all(with_flags(warning["message"]) in result.stdout for warning in report["warnings"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan_seg.json", "scan_seg.nii.gz"]
 
 

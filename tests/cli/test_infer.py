@@ -140,7 +140,7 @@ def test_a_backend_for_gpus_without_a_driver_is_refused_in_one_sentence(
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr.strip().splitlines() == [
         f"cascade-rt: error[E_BACKEND]: backend '{backend}' needs an NVIDIA GPU, and this machine has no NVIDIA driver "
-        "(no no_such_driver.so); take another with --backend, or auto"
+        "(no no_such_driver.so); take another --backend, or auto"
     ]
     assert not (tmp_path / "out").exists()
 

@@ -22,7 +22,7 @@ from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export import batch_slots, bundle_export, parity
 from cascade_rt_export.bundle_export import export_bundle
 from cascade_rt_export.parity import check_parity
-from tests.parity_limits import RANDOM_WEIGHTS, small_calibration
+from tests.parity_limits import RANDOM_WEIGHTS, one_phantom, small_calibration
 
 
 def test_the_manifest_says_what_was_measured_on_which_inputs(bundle: Bundle) -> None:
@@ -82,7 +82,7 @@ def test_a_graph_that_computes_something_else_fails_the_export(
 
     monkeypatch.setattr(bundle_export.onnx, "save", save_spoilt)
     with pytest.raises(ParityError, match=r"stage2_fp32\.onnx: on onnxruntime differs from PyTorch by"):
-        export_bundle(checkpoint, tmp_path / "bundle", half=False, calibration=small_calibration())
+        export_bundle(checkpoint, tmp_path / "bundle", half=False, calibration=one_phantom())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
     checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
     path = tmp_path / "bundle"
-    found = export_bundle(checkpoint, path, calibration=small_calibration(), graphs_of=bundle, limits=IMPOSSIBLE)
+    found = export_bundle(checkpoint, path, calibration=one_phantom(), graphs_of=bundle, limits=IMPOSSIBLE)
     assert found.precisions == ("fp32",)
     assert [file.name for file in path.glob("*fp16*")] == []
     reason = found.manifest.parity["half_precision_left_out"]
@@ -178,7 +178,7 @@ def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on
             checkpoint,
             tmp_path / "bundle",
             require_half=True,
-            calibration=small_calibration(),
+            calibration=one_phantom(),
             graphs_of=bundle,
             limits=IMPOSSIBLE,
         )
@@ -194,7 +194,7 @@ def test_a_stage_that_cannot_be_converted_leaves_float32_as_it_is(
 
     monkeypatch.setattr(bundle_export, "half_precision_graph", refuse)
     found = export_bundle(
-        checkpoint, tmp_path / "bundle", calibration=small_calibration(), graphs_of=bundle, limits=RANDOM_WEIGHTS
+        checkpoint, tmp_path / "bundle", calibration=one_phantom(), graphs_of=bundle, limits=RANDOM_WEIGHTS
     )
     assert found.precisions == ("fp32",)
     assert "not a number" in found.manifest.parity["half_precision_left_out"]
@@ -209,7 +209,7 @@ def test_a_bundle_that_is_there_is_replaced_when_asked(checkpoint: Checkpoint, b
         name="second",
         overwrite=True,
         half=False,
-        calibration=small_calibration(),
+        calibration=one_phantom(),
         graphs_of=bundle,
     )
     assert replaced.manifest.name == "second"
@@ -229,7 +229,7 @@ def test_a_bundle_that_cannot_be_replaced_is_still_there(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse_the_new_one)
-    terms = {"half": False, "calibration": small_calibration(), "graphs_of": bundle}
+    terms = {"half": False, "calibration": one_phantom(), "graphs_of": bundle}
     with pytest.raises(OutputError, match="bundle: cannot be written"):
         export_bundle(checkpoint, folder, overwrite=True, **terms)  # type: ignore[arg-type]
     assert read_bundle(folder).sha256 == bundle.sha256
@@ -249,7 +249,7 @@ def test_the_graphs_of_a_bundle_that_these_versions_exported_are_taken(
     checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(bundle_export, "onnx_from_stage")
-    calibration = small_calibration()
+    calibration = one_phantom()
     again = export_bundle(checkpoint, tmp_path / "again", half=False, calibration=calibration, graphs_of=bundle)
     assert all(again.graph(stage).read_bytes() == bundle.graph(stage).read_bytes() for stage in STAGES)
 
@@ -268,7 +268,7 @@ def test_graphs_that_other_versions_exported_are_made_anew(
 
     monkeypatch.setattr(bundle_export, "onnx_from_stage", make)
     old = replace(bundle, manifest=replace(bundle.manifest, parity=older))
-    export_bundle(checkpoint, tmp_path / "again", half=False, calibration=small_calibration(), graphs_of=old)
+    export_bundle(checkpoint, tmp_path / "again", half=False, calibration=one_phantom(), graphs_of=old)
     assert made == list(STAGES)
 
 
@@ -287,6 +287,4 @@ def test_graphs_of_other_weights_are_not_taken_for_these(
 ) -> None:
     other = {name: tensor * 1.1 if tensor.dim() == 4 else tensor for name, tensor in checkpoint.model.items()}
     with pytest.raises(ParityError, match="differs from PyTorch"):
-        export_bundle(
-            replace(checkpoint, model=other), tmp_path / "again", calibration=small_calibration(), graphs_of=bundle
-        )
+        export_bundle(replace(checkpoint, model=other), tmp_path / "again", calibration=one_phantom(), graphs_of=bundle)

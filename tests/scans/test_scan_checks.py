@@ -73,7 +73,7 @@ def test_an_offset_is_seen_and_named_whatever_the_padding_is(padding: int | None
     voxels = padded(HU + 1024, padding)
     (warning,) = check_content(voxels, (voxels.min(), voxels.max()), assume_hu=False)
     assert warning.code == "W_NOT_HU"
-    assert "try --hu-offset -1024" in warning.message
+    assert "try `hu_offset=-1024`" in warning.message
 
 
 @every_padding

@@ -15,7 +15,7 @@ from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 from cascade_rt.training.curves import draw_curves, save_curves
 from cascade_rt.training.log import write_log
 from cascade_rt.training.loop import train
-from cascade_rt.training.run_folder import CURVES_NAME, LOG_NAME, keep
+from cascade_rt.training.run_folder import CURVES_NAME, LOG_NAME, save_epoch
 
 Entry = dict[str, float | str]
 
@@ -55,8 +55,8 @@ def test_a_number_that_an_epoch_lacks_is_an_empty_cell(tmp_path: Path) -> None:
 
 
 def test_a_log_that_ran_ahead_of_its_checkpoint_is_put_right(tmp_path: Path) -> None:
-    keep(checkpoint_after(3), tmp_path)
-    keep(checkpoint_after(2), tmp_path)
+    save_epoch(checkpoint_after(3), tmp_path)
+    save_epoch(checkpoint_after(2), tmp_path)
     assert [line["epoch"] for line in log_lines(tmp_path / LOG_NAME)] == ["1", "2"]
     assert load_checkpoint(tmp_path).epochs_done == 2
 
@@ -71,7 +71,7 @@ def test_a_run_that_is_resumed_when_it_is_done_writes_what_is_missing(tmp_path: 
 
 
 def test_the_curves_are_a_picture_as_wide_as_a_page(tmp_path: Path) -> None:
-    keep(checkpoint_after(3), tmp_path)
+    save_epoch(checkpoint_after(3), tmp_path)
     with Image.open(tmp_path / CURVES_NAME) as picture:
         assert (picture.format, picture.width) == ("PNG", 1080)
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
