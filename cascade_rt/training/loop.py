@@ -292,7 +292,9 @@ def _backward(model: CascadeModel, batch: Batch, step: Step, config: TrainConfig
     if not batch.share:
         return torch.zeros(3, device=next(model.parameters()).device)
     losses = batch_losses(model, batch, step, config)
-    (losses.total * batch.share).backward()  # type: ignore[no-untyped-call]
+    # Nothing to learn: stage 1 is not trained, and no slice of the batch has a crop for stage 2.
+    if losses.total.requires_grad:
+        (losses.total * batch.share).backward()  # type: ignore[no-untyped-call]
     return torch.stack([losses.organ, losses.tumor, losses.boundary]).detach() * batch.share
 
 

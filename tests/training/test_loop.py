@@ -196,3 +196,15 @@ def test_a_stage_1_that_is_not_trained_keeps_its_weights_and_running_statistics(
     second = train([disc_case()], tmp_path / "second", CASCADE, config, data="discs", initial=first)
     changed = {name.partition(".")[0] for name in first.model if not torch.equal(first.model[name], second.model[name])}
     assert changed == {"saliency", "stage2"}
+
+
+def test_a_batch_from_which_nothing_can_be_learned_changes_nothing(tmp_path: Path) -> None:
+    first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
+    blind = {**first.model, "stage1.head.bias": torch.full_like(first.model["stage1.head.bias"], -100.0)}
+    empty = replace(disc_case(), label=np.zeros_like(disc_case().label))
+    cascade = replace(CASCADE, crop=replace(CASCADE.crop, empty_policy="skip"))
+    config = replace(CONFIG, epochs=(0, 0, 1), slices="all", train_stage1=False, transfer=False, weight_decay=0.0)
+    initial = replace(first, model=blind)
+    second = train([empty], tmp_path / "second", cascade, config, data="empty", initial=initial)
+    learned = [name for name in blind if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(blind[name], second.model[name]) for name in learned)
