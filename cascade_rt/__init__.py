@@ -13,9 +13,11 @@ shown unless the importing program configures logging.
 """
 
 import logging
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cascade_rt.common.moved_modules import MovedModules
 from cascade_rt.common.version import __version__
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ __all__ = [
 
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+sys.meta_path.insert(0, MovedModules)
 
 
 def __getattr__(name: str) -> Any:

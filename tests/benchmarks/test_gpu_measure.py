@@ -35,9 +35,9 @@ from cascade_rt.engines.onnxruntime_session import open_cpu_session
 from cascade_rt.engines.plans import no_plans
 from cascade_rt.errors import BundleError, OutputError
 from cascade_rt.training.checkpoint import Checkpoint
-from cascade_rt_export import onnx_graph
+from cascade_rt_export import batch_slots, onnx_graph
 from tests.gpu_backends import require_packages
-from tests.parity_limits import small_calibration
+from tests.parity_limits import one_phantom, small_calibration
 
 ROOT = Path(__file__).parents[2]
 SMALL = Task("stage2", 1, 64)
@@ -347,8 +347,9 @@ def test_a_missed_limit_is_recorded_and_the_next_engine_measured(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: Mapping[str, ParityLimits] = GATE_LIMITS
+    monkeypatch.setattr(batch_slots, "LARGEST_BATCH", dict.fromkeys(STAGES, 2))
     monkeypatch.setitem(limits, "fp32", replace(limits["fp32"], mean_error=0.0))  # type: ignore[arg-type, index]
-    lines = list(measure_gates(bundle, small_calibration(), no_plans, backends=["onnxruntime"]))
+    lines = list(measure_gates(bundle, one_phantom(), no_plans, backends=["onnxruntime"]))
     assert [line["precision"] for line in lines] == ["fp32", "fp16"]
     assert lines[0]["passed"] is False
     assert "differ from PyTorch by" in lines[0]["missed"]
