@@ -21,8 +21,9 @@ import numpy.typing as npt
 from cascade_rt.common.atomic import atomic_write, write_bytes
 from cascade_rt.common.hashing import file_sha256
 from cascade_rt.common.labels import TUMOR_LABEL
+from cascade_rt.common.outputs import write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
-from cascade_rt.errors import InputError, OutputError
+from cascade_rt.errors import InputError
 
 _ARRAYS = ("image.npy", "label.npy")
 
@@ -95,7 +96,7 @@ def write_case(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "case.json").unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+        raise write_error(folder, error) from error
     records = {
         "image.npy": _write_array(folder / "image.npy", image),
         "label.npy": _write_array(folder / "label.npy", label),

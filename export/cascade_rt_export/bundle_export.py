@@ -19,6 +19,7 @@ import torch
 
 from cascade_rt.bundles.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
 from cascade_rt.bundles.files import WEIGHTS_NAME, graph_name
+from cascade_rt.common.outputs import write_error
 from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_MAX_ERROR, ParityLimits
 from cascade_rt.common.version import __version__
@@ -26,7 +27,7 @@ from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import Array
-from cascade_rt.errors import BundleError, OutputError, OutputExistsError, ParityError
+from cascade_rt.errors import BundleError, OutputExistsError, ParityError
 from cascade_rt.models.weights import save_weights
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
@@ -100,7 +101,7 @@ def export_bundle(
             write_manifest(draft, manifest)
             _move_into_place(draft, path, Path(folder) / "replaced")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
+        raise write_error(path, error) from error
     bundle = read_bundle(path)
     _log.info("exported the bundle %s to %s, in %s", manifest.name, path, " and ".join(bundle.precisions))
     return bundle
