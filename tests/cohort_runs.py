@@ -15,17 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.engines import Engines
+from cascade_rt.engines import EngineRequest, Engines
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineOutOfMemoryError
 from cascade_rt.run.cascade import Cascade
-from cascade_rt.run.cohort.cases import Case, Shard, plan_cases
-from cascade_rt.run.cohort.in_process import Runner, run_here
+from cascade_rt.run.case import Case
+from cascade_rt.run.cohort.cases import Shard, plan_cases
 from cascade_rt.run.cohort.journal import Journal
-from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
-from cascade_rt.run.cohort.run import Summary, run_cohort
-from cascade_rt.run.fallback import FallbackCascade
+from cascade_rt.run.cohort.outcome import Outcome
+from cascade_rt.run.cohort.resume_state import ResumeState
+from cascade_rt.run.cohort.run import Runner, Summary, run_cases, run_here
+from cascade_rt.run.inference import RunOptions
 from tests.cohort_files import HU, fake_cascade, save_labels
 
 SETTINGS = {"bundle": "fake", "backend": "auto"}
@@ -51,14 +52,19 @@ def save_scans(folder: Path, count: int) -> Path:
     return folder
 
 
-def open_fake() -> FallbackCascade:
-    return FallbackCascade(fake_cascade())
+def open_fake() -> Cascade:
+    return with_fallbacks(fake_cascade())
 
 
-def open_moody(marks: Path) -> FallbackCascade:
+def with_fallbacks(cascade: Cascade) -> Cascade:
+    """The same, but it tries again where memory runs out."""
+    return Cascade(cascade.bundle, cascade.engines, EngineRequest())
+
+
+def open_moody(marks: Path) -> Cascade:
     """Crashes or hangs where a scan says so; `marks` is a folder that remembers what has crashed once."""
     cascade = fake_cascade()
-    return FallbackCascade(with_stage1(cascade, partial(_moody, cascade.engines.stage1.run, marks)))
+    return with_fallbacks(with_stage1(cascade, partial(_moody, cascade.engines.stage1.run, marks)))
 
 
 def with_stage1(cascade: Cascade, compute: Callable[[Mapping[str, Array]], dict[str, Array]]) -> Cascade:
@@ -112,13 +118,12 @@ def run(
 ) -> Summary:
     """Run a cohort from a folder of scans into a folder of results."""
     output.mkdir(exist_ok=True)
-    runner = runner or run_here(open_fake, overwrite=overwrite)
+    runner = runner or run_here(open_fake, RunOptions(overwrite=overwrite))
     with Journal(output, shard) as journal:
         state = ResumeState(output, journal, settings, resume=resume, overwrite=overwrite)
         keep = [] if outcomes is None else outcomes
-        return run_cohort(
-            plan_cases([scans], output) if cases is None else cases, state, runner, on_outcome=keep.append
-        )
+        planned = plan_cases([scans], output) if cases is None else cases
+        return run_cases(planned, runner, state, on_outcome=keep.append)
 
 
 def masks(output: Path) -> dict[str, bytes]:

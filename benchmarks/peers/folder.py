@@ -9,7 +9,10 @@ from typing import Any
 from cascade_rt.errors import CascadeError
 from cascade_rt.measuring.benchmarking.arms import Arm
 from cascade_rt.run.cascade import open_cascade
-from cascade_rt.run.inference import infer_file, infer_files, plan_jobs
+from cascade_rt.run.cohort.cases import plan_cases
+from cascade_rt.run.inference import RunOptions, infer_file, infer_files
+
+_REPLACE = RunOptions(overwrite=True)
 
 
 class FolderRunner:
@@ -29,14 +32,14 @@ class FolderRunner:
         copies = mask.with_name("copies")
         copies.mkdir(exist_ok=True)
         scans = [Path(shutil.copy(scan, copies / f"scan_{index}.nii.gz")) for index in range(self._count)]
-        jobs = plan_jobs(scans, mask.with_name("masks"))
+        cases = plan_cases(scans, mask.with_name("masks"))
         # Warm, as the single runs are.
-        infer_file(self._cascade, jobs[0], overwrite=True)
+        infer_file(self._cascade, cases[0], _REPLACE)
         start = time.perf_counter()
-        for _, outcome in infer_files(self._cascade, jobs, overwrite=True):
+        for _, outcome in infer_files(self._cascade, cases, _REPLACE):
             if isinstance(outcome, CascadeError):
                 raise outcome
         middle = time.perf_counter()
-        for job in jobs:
-            infer_file(self._cascade, job, overwrite=True)
+        for case in cases:
+            infer_file(self._cascade, case, _REPLACE)
         return {"folder": middle - start, "single": time.perf_counter() - middle}

@@ -19,6 +19,20 @@ class FileRecord:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as it was when it was hashed, from which a later look can tell without reading whether it has changed."""
+
+    record: FileRecord
+    modified_ns: int
+    """Time of its last change, in ns since the epoch."""
+
+    @property
+    def stamp(self) -> list[int]:
+        """Size in bytes and time of change, as plain values (see `stamp`)."""
+        return [self.record.bytes, self.modified_ns]
+
+
 class HashedFile(io.RawIOBase):
     """A file that is read once, sequentially, and hashed while it is read.
 
@@ -62,6 +76,22 @@ class HashedFile(io.RawIOBase):
         if hasattr(self, "_file"):
             self._file.close()
         super().close()
+
+
+def stamp(path: str | os.PathLike[str]) -> list[int] | None:
+    """Return the size in bytes and the time of change in ns of a file, or None if there is none or no way to it."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def file_state(path: str | os.PathLike[str]) -> FileState:
+    """Hash a file and note its time of change. Raises like `HashedFile`."""
+    with HashedFile(path) as file:
+        modified_ns = os.fstat(file.fileno()).st_mtime_ns
+        return FileState(file.record(), modified_ns)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -23,7 +23,7 @@ _ROOMS = {
 }
 _MOVED = {name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names.split()} | {
     "bundle_files": "bundles.files",
-    "ladder": "run.fallback",
+    "ladder": "engines.fallbacks",
     "runs": "common.pixel_runs",
     "scan_checks": "scans.checks",
     "scan_source": "scans.source",

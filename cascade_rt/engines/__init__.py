@@ -16,6 +16,7 @@ from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
+from cascade_rt.engines.splitting import SplittingEngine
 from cascade_rt.engines.stage_bridge import HostBridge, StageBridge
 from cascade_rt.engines.turns import Turns, another_process
 from cascade_rt.errors import (
@@ -48,6 +49,16 @@ _CANNOT_OPEN = (BackendUnavailableError, EngineBuildError, OutputError)
 
 
 @dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What was asked for when engines were opened."""
+
+    backend: BackendChoice = "auto"
+    precision: PrecisionChoice = "auto"
+    plans: PlanSource = no_plans
+    """Where the backend `tensorrt` gets its engines from."""
+
+
+@dataclass(slots=True)
 class Engines:
     """Both stages on one backend. Whoever opens them must close them, or use them in a `with` block."""
 
@@ -55,6 +66,8 @@ class Engines:
     stage2: StageEngine
     passed_over: tuple[str, ...] = ()
     """Why better backends were not chosen. Without a GPU, a single sentence covers all GPU backends."""
+    levels_before: int = 0
+    """Number of fallbacks that were tried and ran out of memory before these engines."""
     turns: Turns = field(default_factory=Turns, repr=False, compare=False)
     """Serializes access to both engines, for code that may be called from several threads."""
 
@@ -78,6 +91,22 @@ class Engines:
             return
         with self.turns.take(), closing(self.stage2):
             self.stage1.close()
+
+    @property
+    def level(self) -> int:
+        """Number of times memory ran out and a smaller attempt was made; `rung` in reports."""
+        stages = (self.stage1, self.stage2)
+        return self.levels_before + sum(each.halvings for each in stages if isinstance(each, SplittingEngine))
+
+    def halve_batches(self) -> bool:
+        """Let both stages halve their batches whenever memory runs out. Return False if they do so already.
+
+        Not done from the start, because only unsplit stages can hand over tensors on a shared device.
+        """
+        if isinstance(self.stage1, SplittingEngine):
+            return False
+        self.stage1, self.stage2 = SplittingEngine(self.stage1), SplittingEngine(self.stage2)
+        return True
 
     def bridge(self) -> StageBridge[Any]:
         """Return a bridge that runs both stages: on the GPU if TensorRT runs both, else through the host."""

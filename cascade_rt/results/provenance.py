@@ -31,7 +31,7 @@ def provenance(bundle: Bundle, engines: Engines) -> dict[str, Any]:
         "engine": asdict(info),
         "engines_passed_over": [hide_folders(reason, ()) for reason in engines.passed_over],
         "batch_plan": {"slices": engines.stage1.preferred_batch, "crops": engines.stage2.preferred_batch},
-        "rung": 0,
+        "rung": engines.level,
     }
 
 

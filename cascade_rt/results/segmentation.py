@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.common.atomic import write_bytes
-from cascade_rt.common.hashing import FileRecord
+from cascade_rt.common.hashing import FileRecord, FileState
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import InputWarning, UsageError
 from cascade_rt.models.crop import Box
@@ -93,6 +93,8 @@ class Segmentation:
     """The file of the scan; None if it did not come from a file."""
     mask_file: FileRecord | None = None
     """The file of the mask; None if it has not been written."""
+    result_files: Mapping[Path, FileState] = field(default_factory=dict)
+    """All files that were written of this result, as they were then. Not in the report, which is one of them."""
     search: SearchRecord = field(default_factory=SearchRecord)
     """Where stage 1 has looked."""
     tumor_sought: bool = True
@@ -117,10 +119,6 @@ class Segmentation:
     def with_timings(self, timings: Mapping[str, float], wall_s: float | None = None) -> "Segmentation":
         """Return a copy with more steps timed, such as saving, and with the total wall-clock time."""
         return replace(self, timings={**self.timings, **timings}, wall_s=self.wall_s if wall_s is None else wall_s)
-
-    def with_files(self, *, input_file: FileRecord | None, mask_file: FileRecord | None) -> "Segmentation":
-        """Return a copy with the records of its input file and mask file."""
-        return replace(self, input_file=input_file, mask_file=mask_file)
 
     def on_grid(self) -> OnGrid:
         """Return mask, probabilities and affine on the original grid of the scan.

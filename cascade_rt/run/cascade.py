@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, get_args
 
@@ -12,9 +12,10 @@ from cascade_rt.common.pixel_runs import Peaks
 from cascade_rt.common.tensors import LONGEST_SIDE
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines import BackendChoice, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines import BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines.fallbacks import attempts
 from cascade_rt.engines.plans import PlanSource, no_plans
-from cascade_rt.errors import InputError, InputWarning, UsageError
+from cascade_rt.errors import BundleError, EngineOutOfMemoryError, InputError, InputWarning, UsageError
 from cascade_rt.models.crop import full_box
 from cascade_rt.results.islands import IslandRecord, keep_islands
 from cascade_rt.results.measurements import Measurements, measure
@@ -42,9 +43,18 @@ class Cascade:
         segmentation.save("scan_seg.nii.gz")
     """
 
-    def __init__(self, bundle: Bundle, engines: Engines) -> None:
+    def __init__(self, bundle: Bundle, engines: Engines, fallbacks: EngineRequest | None = None) -> None:
+        """Take over open engines, which are closed together with the cascade.
+
+        Args:
+            bundle: The bundle that the engines run.
+            engines: Both stages.
+            fallbacks: What was asked for when the engines were opened, from which follows what is tried when memory
+                runs out; None to try nothing else.
+        """
         self.bundle = bundle
         self.engines = engines
+        self._fallbacks = fallbacks
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -71,6 +81,9 @@ class Cascade:
     ) -> Segmentation:
         """Segment a scan, even while it is being read.
 
+        If memory runs out, a cascade of `open_cascade` tries again with smaller batches, then on the next backend if it
+        was opened with `auto`. Each scan is computed entirely on one engine.
+
         The segmentation is returned only after the scan has been read to its end and found intact. The step `load` of
         the timings is the time that the networks spent waiting for slices, not the time that reading took.
 
@@ -82,6 +95,7 @@ class Cascade:
             search: Where stage 1 looks; anything but the whole scan may change the mask.
 
         Raises:
+            EngineOutOfMemoryError: There is not enough memory for a single image.
             InputError: Reading fails, the slices are larger than the networks accept, or they cannot be resampled to
                 the pixels of the training data (see `cascade_rt.scans.pixel_grid.check_pixels`).
             EngineError: An engine returned an invalid value, such as NaN.
@@ -92,24 +106,32 @@ class Cascade:
         check_function("on_open", on_open, "a function of the scan")
         check_function("on_slices", on_slices, "a function of a number of slices")
         check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
-        with self._turn():
-            stopwatch = Stopwatch()
+        stopwatch = Stopwatch()
+        with self._turn(), closing(attempts(self.bundle, self.engines, self._fallbacks)) as engines_to_try:
             with stopwatch.step("load"):
                 voxels = scan.voxels
             on_open(scan)
             pixels = check_grid(scan, self._config)
-            run = ScanRun(
-                self.engines,
-                self._config,
-                voxels.shape,
-                pixels.pixel_mm,
-                keep_probabilities=keep_probabilities,
-                stopwatch=stopwatch,
-            )
-            run.segment(voxels, wait_for=scan.wait_for, head_first=scan.head_first, on_slices=on_slices, search=search)
-            with stopwatch.step("load"):
-                volume = scan.finish()
-            return self._conclude(run, volume)
+            for engines in engines_to_try:
+                run = ScanRun(
+                    engines,
+                    self._config,
+                    voxels.shape,
+                    pixels.pixel_mm,
+                    keep_probabilities=keep_probabilities,
+                    stopwatch=stopwatch,
+                )
+                try:
+                    run.segment(
+                        voxels, wait_for=scan.wait_for, head_first=scan.head_first, on_slices=on_slices, search=search
+                    )
+                except EngineOutOfMemoryError as error:
+                    shortage = error
+                    continue
+                with stopwatch.step("load"):
+                    volume = scan.finish()
+                return self._conclude(run, volume, engines)
+            raise shortage
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -119,7 +141,7 @@ class Cascade:
                 raise UsageError("the cascade is closed and runs no more; open the bundle again")
             yield
 
-    def _conclude(self, run: ScanRun, volume: "Volume") -> Segmentation:
+    def _conclude(self, run: ScanRun, volume: "Volume", engines: Engines) -> Segmentation:
         config, whole = self._config, not volume.scattered
         with run.stopwatch.step("measure"):
             islands = IslandRecord()
@@ -154,7 +176,7 @@ class Cascade:
             ),
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,
-            provenance=self.provenance,
+            provenance=provenance(self.bundle, engines),
             organ_prob=probs[0],
             tumor_prob=probs[1],
         )
@@ -175,6 +197,8 @@ def open_cascade(
     precision: PrecisionChoice = "auto",
     plans: PlanSource = no_plans,
     public_key: str | os.PathLike[str] | None = None,
+    *,
+    sha256: str | None = None,
 ) -> Cascade:
     """Open a bundle, ready to segment scans.
 
@@ -185,9 +209,10 @@ def open_cascade(
         precision: The numeric precision; `auto` selects the fastest on the backend.
         plans: Where the backend `tensorrt` gets its engines from.
         public_key: A PEM file. A bundle not signed with the matching private key is refused.
+        sha256: The hash that the bundle must have, in hexadecimal; None accepts any.
 
     Raises:
-        BundleError: The bundle is refused, or has no graphs of this precision.
+        BundleError: The bundle is refused, has another hash, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
         UsageError: The backend or precision does not exist, the backend does not support this precision, or an
@@ -200,7 +225,9 @@ def open_cascade(
         if given not in get_args(choice):
             raise UsageError(f"{name}: there is no {given!r}; take one of {', '.join(get_args(choice))}")
     opened = read_bundle(find_bundle(bundle), public_key)
-    return Cascade(opened, open_engines(opened, backend, precision, plans))
+    if sha256 not in {None, opened.sha256}:
+        raise BundleError(f"{opened.path}: is not the bundle with the hash {sha256}; was it replaced? start again")
+    return Cascade(opened, open_engines(opened, backend, precision, plans), EngineRequest(backend, precision, plans))
 
 
 def _check_source(scan: object) -> None:

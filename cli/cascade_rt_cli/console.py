@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,14 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cascade_rt.common.shown_paths import hide_folders, plain_text, shown_path
 from cascade_rt.errors import CascadeError
-from cascade_rt.results.segmentation import STATUS_SENTENCES, Segmentation
-from cascade_rt.run.inference import Job
 from cascade_rt_cli.flags import with_flags
 from cascade_rt_cli.progress_lines import lines_while, progress_line
 from cascade_rt_cli.verbosity import is_quiet
-
-if TYPE_CHECKING:
-    from cascade_rt.measuring.evaluation import Evaluation
 
 
 def results_console(*, shown: bool = True) -> Console:
@@ -50,12 +44,6 @@ def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progre
     lines = lines_while(lambda: progress_line(progress.tasks), _print_line) if in_lines else nullcontext()
     with progress, lines:
         yield progress
-
-
-def print_segmentation(console: Console, job: Job, segmentation: Segmentation) -> None:
-    """Print the findings in one scan, the output paths, the timings and the engine."""
-    console.print(f"{printable(shown(job.scan))}: {STATUS_SENTENCES[segmentation.status]}", style="bold")
-    print_rows(console, (*_findings(segmentation), *run_rows(job, segmentation)), indent=2)
 
 
 def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
@@ -98,57 +86,9 @@ def logs_paths() -> bool:
     return context is not None and bool(context.find_root().params.get("log_paths"))
 
 
-def volume_text(volume_ml: float) -> str:
-    """Format a volume in ml. A nonzero volume is never shown as 0."""
-    return "under 0.1 ml" if 0 < volume_ml < 0.05 else f"{volume_ml:.1f} ml"
-
-
 def printable(text: str) -> str:
     """Replace terminal control characters and unprintable characters."""
     return plain_text(text)
-
-
-def print_intended_use(console: Console, result: "Segmentation | Evaluation") -> None:
-    """Print the intended use of the bundle."""
-    bundle = result.provenance["bundle"]
-    console.print(f"Bundle {bundle['name']}: {bundle['intended_use']}", style="yellow")
-
-
-def _findings(segmentation: Segmentation) -> Iterator[tuple[str, str]]:
-    found, slices = segmentation.measurements, len(segmentation.mask)
-    if segmentation.organ_sought:
-        with_tumor = f", with tumor {volume_text(found.organ_ml)}" if segmentation.tumor_sought else ""
-        where = f"in {found.organ_slices} of {slices} slices"
-        yield "pancreas", f"{volume_text(found.pancreas_ml)}{with_tumor}, {where}"
-    if segmentation.tumor_sought:
-        yield "tumor", f"{volume_text(found.tumor_ml)} in {found.tumor_slices} slices"
-    else:
-        yield "tumor", "not looked for: this bundle finds the pancreas"
-    for lesion in found.lesions[:3]:
-        score = "" if lesion.score is None else f", score {lesion.score:.2f}"
-        yield "", f"lesion of {lesion.volume_ml:.2f} ml, as large as a ball of {lesion.diameter_mm:.0f} mm{score}"
-    if len(found.lesions) > 3:
-        yield "", f"and {len(found.lesions) - 3} smaller"
-    islands = segmentation.islands
-    if islands.components is not None and islands.kept != islands.components:
-        dropped = islands.components - (islands.kept or 0)
-        yield "dropped", f"{volume_text(islands.ml_dropped)}: {dropped} of {islands.components} pieces found"
-
-
-def run_rows(job: Job, segmentation: Segmentation) -> Iterator[tuple[str, str]]:
-    """Yield rows with the output paths, the timings, the engine and the warnings of a scan."""
-    engine = segmentation.provenance["engine"]
-    yield "mask", shown(job.mask)
-    yield "report", shown(job.report)
-    if job.picture is not None:
-        yield "picture", shown(job.picture)
-    steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in segmentation.timings.items())
-    yield "time", f"{segmentation.wall_s:.2f} s ({steps})"
-    yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"
-    for reason in segmentation.provenance["engines_passed_over"]:
-        yield "", reason
-    for warning in segmentation.warnings:
-        yield "warning", f"{warning.code}: {warning}"
 
 
 def _print_line(text: str) -> None:

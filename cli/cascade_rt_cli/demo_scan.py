@@ -17,20 +17,19 @@ from cascade_rt.engines import BackendChoice
 from cascade_rt.results.preview import render_comparison, save_picture
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import open_cascade
-from cascade_rt.run.inference import Job, check_output, infer_file, job_in_folder
+from cascade_rt.run.case import Case
+from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import read_mask
 from cascade_rt_cli.console import (
-    print_intended_use,
     print_rows,
-    print_segmentation,
     printable,
     progress_bar,
     results_console,
-    run_rows,
     shown,
     spinner,
 )
+from cascade_rt_cli.findings import print_findings, print_intended_use, run_rows
 from cascade_rt_cli.plans import plans
 
 
@@ -38,30 +37,30 @@ def run_demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path 
     """Run both parts of the demo into a folder, replacing the files of an earlier demo."""
     console = results_console()
     patient, phantom = (
-        job_in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
+        Case.in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
     )
-    for job in (patient, phantom):
-        check_output(job, overwrite=True)
+    for case in (patient, phantom):
+        case.check_output(overwrite=True)
     make_folder(output)
     _show_patient(console, patient, bundle or default_bundle_path(), backend)
     console.print()
     _show_phantom(console, phantom, seed, shape, bundle or embedded_bundle_path("phantom"), backend)
 
 
-def _show_patient(console: Console, job: Job, bundle: Path, backend: BackendChoice) -> None:
-    label, attribution = _copy_patient(job.scan)
+def _show_patient(console: Console, case: Case, bundle: Path, backend: BackendChoice) -> None:
+    label, attribution = _copy_patient(case.scan)
     truth = read_mask(label)
-    segmentation = _segment(replace(job, picture=None), len(truth), bundle, backend, demo_patient.READING)
-    if job.picture is not None:
+    segmentation = _segment(replace(case, picture=None), len(truth), bundle, backend, demo_patient.READING)
+    if case.picture is not None:
         note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
-        save_picture(render_comparison(segmentation, truth, note), job.picture, overwrite=True)
+        save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
     scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
     by_slice = ", ".join(f"{score:.2f}" for score in scores)
     found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
     origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
-    console.print(f"{printable(shown(job.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
-    print_rows(console, [("pancreas", found), *run_rows(job, segmentation), ("source", origin)], indent=2)
-    print_intended_use(console, segmentation)
+    console.print(f"{printable(shown(case.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
+    print_intended_use(console, segmentation.provenance["bundle"])
 
 
 def _copy_patient(scan: Path) -> tuple[Path, Path]:
@@ -74,23 +73,23 @@ def _copy_patient(scan: Path) -> tuple[Path, Path]:
 
 
 def _show_phantom(
-    console: Console, job: Job, seed: int, shape: tuple[int, int, int], bundle: Path, backend: BackendChoice
+    console: Console, case: Case, seed: int, shape: tuple[int, int, int], bundle: Path, backend: BackendChoice
 ) -> None:
     with spinner() as say:
         say(f"making phantom {seed}")
         phantom = make_phantom(seed, shape)
-        write_phantom_files(phantom, job.scan, job.scan.with_name("phantom_label.nii.gz"))
-    segmentation = _segment(job, len(phantom.hu), bundle, backend)
-    print_segmentation(console, job, segmentation)
+        write_phantom_files(phantom, case.scan, case.scan.with_name("phantom_label.nii.gz"))
+    segmentation = _segment(case, len(phantom.hu), bundle, backend)
+    print_findings(console, case, segmentation.to_json())
     organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
     truth = f"Dice against the true label: pancreas {organ:.3f}, tumor {tumor:.3f}"
     print_rows(console, [("truth", truth)], indent=2)
-    print_intended_use(console, segmentation)
+    print_intended_use(console, segmentation.provenance["bundle"])
 
 
 def _segment(
-    job: Job, slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+    case: Case, slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> Segmentation:
     with open_cascade(bundle, backend, plans=plans) as cascade, progress_bar() as bars:
         bar = bars.add_task("segmenting", total=slices)
-        return infer_file(cascade, job, reading, overwrite=True, on_slices=lambda count: bars.advance(bar, count))
+        return infer_file(cascade, case, RunOptions(reading, overwrite=True), on_slices=lambda n: bars.advance(bar, n))

@@ -11,7 +11,8 @@ from cascade_rt.common.labels import TARGETS, Target
 from cascade_rt.common.metrics import Average, SampleSet, Scores
 from cascade_rt.measuring.agreement import PairedDifference
 from cascade_rt.measuring.evaluation import Evaluation, TargetScores
-from cascade_rt_cli.console import print_intended_use, print_rows
+from cascade_rt_cli.console import print_rows
+from cascade_rt_cli.findings import print_intended_use
 
 _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
@@ -22,7 +23,7 @@ def print_evaluation(console: Console, evaluation: Evaluation, chosen: SampleSet
     console.print()
     for rows in (_findings(evaluation), _left_out(evaluation, chosen), _differences(evaluation), _engines(evaluation)):
         print_rows(console, rows)
-    print_intended_use(console, evaluation)
+    print_intended_use(console, evaluation.provenance["bundle"])
 
 
 def _score_table(evaluation: Evaluation, chosen: SampleSet) -> Table:

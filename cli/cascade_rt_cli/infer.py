@@ -1,11 +1,20 @@
 """`cascade-rt infer`: segment scans and write masks and reports."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.common.outputs import make_folder, probe_folder
+from cascade_rt.common.version import __version__
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import UsageError
+from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
@@ -18,6 +27,14 @@ from cascade_rt_cli.options import (
     scan_options,
     signature_option,
 )
+
+if TYPE_CHECKING:
+    from cascade_rt.run.cascade import Cascade
+    from cascade_rt.run.cohort.cases import Shard
+    from cascade_rt.run.cohort.resume_state import ResumeState
+    from cascade_rt.run.cohort.run import Runner
+    from cascade_rt.run.inference import RunOptions
+    from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
 
 
 @click.command()
@@ -48,6 +65,11 @@ from cascade_rt_cli.options import (
 @scan_options
 @click.option("--resume", is_flag=True, help="Go on where an earlier run into OUT ended; what is done is not repeated.")
 @click.option(
+    "--verify",
+    is_flag=True,
+    help="With --resume: hash scans and results of earlier runs, rather than trust their sizes and times of change.",
+)
+@click.option(
     "--shard", metavar="I/N", help="Compute only part I, from 0, of N; the parts can run at once, on many machines."
 )
 @click.option(
@@ -76,6 +98,7 @@ def infer(
     overwrite: bool,
     reading: ScanOptions,
     resume: bool,
+    verify: bool,
     shard: str | None,
     workers: int | None,
     timeout: float | None,
@@ -106,24 +129,92 @@ def infer(
       #SBATCH --array=0-15
       cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
-    from cascade_rt.run.cohort.cases import Shard, holds_many
+    from cascade_rt.run.cascade import open_cascade
+    from cascade_rt.run.cohort.cases import Shard, holds_many, of_shard, plan_cases
+    from cascade_rt.run.cohort.journal import journal_path
+    from cascade_rt.run.cohort.run import run_cases
+    from cascade_rt.run.inference import RunOptions
     from cascade_rt.scans.search import SearchOptions
+    from cascade_rt_cli.infer_output import CohortOutput, ScanOutput, warn_left_out
+    from cascade_rt_cli.plans import plans
 
-    search = SearchOptions(z_search, body_box)
     if reading.scattered and z_search > 1:
         raise UsageError("--z-search goes by neighbours of slices, and with --scattered there are none; leave it out")
     if timeout is not None and workers is None:
         raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
-    if resume or shard or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)):
-        from cascade_rt_cli.infer_cohort import CohortOptions, infer_cohort
+    options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
+    opening = partial(open_cascade, bundle, backend, precision, plans, public_key)
+    part = Shard.parse(shard) if shard else None
+    keeps_journal = bool(resume or part or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)))
+    if keeps_journal:
+        _check_folder(output)
+    cases = of_shard(plan_cases(scans, output, pictures=preview, on_left_out=warn_left_out), part)
+    told: CohortOutput | ScanOutput = ScanOutput(cases, overwrite=overwrite)
+    with ExitStack() as stack:
+        state = None
+        if output is not None and keeps_journal:
+            opened = read_bundle(bundle or default_bundle_path(), public_key)
+            opening = partial(opening, sha256=opened.sha256)
+            settings = _settings(opened, backend, precision, options, preview=preview)
+            state = stack.enter_context(_resume_state(output, part, settings, resume, overwrite, verify))
+            told = CohortOutput(cases, opened.manifest, journal_path(output, part))
+        stack.enter_context(told)
+        runner = _runner(opening, options, workers, timeout, told)
+        summary = run_cases(cases, runner, state, on_outcome=told.tell)
+    told.conclude(summary)
 
-        how = CohortOptions(resume, overwrite, Shard.parse(shard) if shard else None, workers or 0, timeout)
-        infer_cohort(
-            scans, output, bundle, backend, precision, how, reading, search, public_key=public_key, pictures=preview
-        )
-        return
-    from cascade_rt.run.inference import plan_jobs
-    from cascade_rt_cli.infer_scans import infer_scans
 
-    jobs = plan_jobs(scans, output, pictures=preview)
-    infer_scans(jobs, bundle, backend, precision, reading, public_key=public_key, search=search, overwrite=overwrite)
+def _check_folder(output: Path | None) -> None:
+    """Refuse one mask file, or nothing, as the output of a run that keeps a journal."""
+    if output is None:
+        raise UsageError("a cohort has many results; name a folder for them with -o")
+    if split_suffix(output.name)[1] and not output.is_dir():
+        raise UsageError(f"{output}: is one file for many scans; name a folder")
+
+
+@contextmanager
+def _resume_state(
+    folder: Path, part: "Shard | None", settings: Mapping[str, Any], resume: bool, overwrite: bool, verify: bool
+) -> Iterator["ResumeState"]:
+    """Open the journal of a run in its output folder."""
+    from cascade_rt.run.cohort.journal import Journal
+    from cascade_rt.run.cohort.resume_state import ResumeState
+    from cascade_rt_cli.console import shown
+    from cascade_rt_cli.infer_output import warn
+
+    make_folder(folder)
+    probe_folder(folder)
+    with Journal(folder, part) as journal:
+        if not journal.is_locked:
+            warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
+        yield ResumeState(folder, journal, settings, resume=resume, overwrite=overwrite, verify=verify)
+
+
+def _runner(
+    opening: "Callable[[], Cascade]",
+    options: "RunOptions",
+    workers: int | None,
+    timeout: float | None,
+    told: "CohortOutput | ScanOutput",
+) -> "Runner":
+    from cascade_rt.run.cohort.run import run_here
+    from cascade_rt.run.cohort.workers import SECONDS_WITHOUT_PROGRESS, run_in_workers
+
+    if workers is None:
+        return run_here(opening, options, on_open=told.open, on_slices=told.advance)
+    return run_in_workers(opening, workers, options, timeout=timeout or SECONDS_WITHOUT_PROGRESS)
+
+
+def _settings(
+    opened: "Bundle", backend: BackendChoice, precision: PrecisionChoice, options: "RunOptions", *, preview: bool
+) -> dict[str, Any]:
+    """Return what the results depend on, as in the journal."""
+    return {
+        "version": __version__,
+        "bundle": opened.sha256,
+        "backend": backend,
+        "precision": precision,
+        "preview": preview,
+        "reading": asdict(options.reading),
+        "search": asdict(options.search),
+    }

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from cascade_rt.results.islands import IslandRecord
-from cascade_rt.run.inference import Job
+from cascade_rt.run.case import Case
 from cascade_rt.scans.volume import Volume
-from cascade_rt_cli.console import print_segmentation, spinner, volume_text
+from cascade_rt_cli.console import spinner
+from cascade_rt_cli.findings import print_findings, volume_text
 from cascade_rt_cli.verbosity import print_note
 from tests.cohort_files import AFFINE, HU, block, fake_cascade
 
@@ -34,7 +35,8 @@ def test_a_volume_that_was_found_is_never_nothing(volume_ml: float, text: str) -
 def test_what_was_dropped_is_told_where_something_was(islands: IslandRecord, line: str | None) -> None:
     found = replace(fake_cascade().run(Volume.from_array(HU[block((1, 4, 4))].T, AFFINE)), islands=islands)
     text = StringIO()
-    print_segmentation(Console(file=text, width=200), Job(Path("a.nii"), Path("b.nii"), Path("c.json")), found)
+    case = Case(Path("a.nii"), Path("b.nii"), Path("c.json"))
+    print_findings(Console(file=text, width=200), case, found.to_json())
     dropped = [row.split("dropped", 1)[1].strip() for row in text.getvalue().splitlines() if "dropped" in row]
     assert dropped == ([] if line is None else [f"{line} found"])
 

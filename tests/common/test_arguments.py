@@ -8,14 +8,15 @@ import pytest
 
 from cascade_rt import Volume, open_cascade, read_bundle, read_mask, read_volume, write_mask
 from cascade_rt.errors import UsageError
-from cascade_rt.run.inference import Job, infer_file
+from cascade_rt.run.case import Case
+from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import SearchOptions
 from tests.cohort_files import AFFINE, fake_cascade
 
 SCAN = Volume.from_array(np.zeros((8, 8, 4), dtype=np.int16), AFFINE)
 MASK = np.zeros((4, 8, 8), dtype=np.uint8)
-JOB = Job(Path("scan.nii.gz"), Path("mask.nii.gz"), Path("mask.json"))
+CASE = Case(Path("scan.nii.gz"), Path("mask.nii.gz"), Path("mask.json"))
 
 CALLS: dict[str, tuple[str, Callable[[], object]]] = {
     "run: search": ("search", lambda: fake_cascade().run(SCAN, search=4)),
@@ -35,7 +36,9 @@ CALLS: dict[str, tuple[str, Callable[[], object]]] = {
     "read_mask: like": ("like", lambda: read_mask("mask.nii.gz", MASK)),
     "write_mask: mask": ("mask", lambda: write_mask(MASK.tolist(), SCAN, "mask.nii.gz")),
     "write_mask: volume": ("volume", lambda: write_mask(MASK, MASK, "mask.nii.gz")),
-    "infer_file: reading": ("reading", lambda: infer_file(fake_cascade(), JOB, {"assume_hu": True})),
+    "infer_file: options": ("options", lambda: infer_file(fake_cascade(), CASE, {"overwrite": True})),
+    "RunOptions: reading": ("reading", lambda: RunOptions({"assume_hu": True})),
+    "RunOptions: search": ("search", lambda: RunOptions(search=4)),
     "from_array: name": ("name", lambda: Volume.from_array(MASK, AFFINE, name=Path("scan"))),
     "SearchOptions: first_every": ("first_every", lambda: SearchOptions("4")),
     "SearchOptions: half": ("first_every", lambda: SearchOptions(2.5)),

@@ -14,7 +14,8 @@ import pytest
 from cascade_rt.common.tensors import CROPS_PER_BATCH, SLICES_PER_BATCH
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.run.cascade import Cascade
-from cascade_rt.run.inference import infer_file, infer_files, plan_jobs
+from cascade_rt.run.cohort.cases import plan_cases
+from cascade_rt.run.inference import RunOptions, infer_file, infer_files
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from tests.cohort_files import AFFINE, fake_cascade
 
@@ -62,7 +63,7 @@ def cascade() -> Cascade:
 def warm(cascade: Cascade, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Segment a scan, so that all is imported."""
     folder = tmp_path_factory.mktemp("warm")
-    infer_file(cascade, plan_jobs([write_scan(folder / "a.nii.gz", 6)], folder)[0])
+    infer_file(cascade, plan_cases([write_scan(folder / "a.nii.gz", 6)], folder)[0])
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def warm(cascade: Cascade, tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_a_scan_takes_its_voxels_its_mask_and_a_few_blocks(
     cascade: Cascade, tmp_path: Path, slope: float, axes: np.ndarray
 ) -> None:
-    (job,) = plan_jobs([write_scan(tmp_path / "a.nii.gz", SLICES, slope=slope, axes=axes)], tmp_path / "out")
-    peak = peak_bytes(lambda: infer_file(cascade, job))
+    (case,) = plan_cases([write_scan(tmp_path / "a.nii.gz", SLICES, slope=slope, axes=axes)], tmp_path / "out")
+    peak = peak_bytes(lambda: infer_file(cascade, case))
     assert peak < SLICES * (VOLUME + MASK) + BLOCKS < SLICES * (VOLUME + 2 * MASK)
 
 
@@ -84,8 +85,8 @@ def test_a_longer_scan_takes_more_only_for_its_voxels_and_its_mask(
 ) -> None:
     peaks = []
     for slices in (SLICES // 4, SLICES // 2):
-        (job,) = plan_jobs([write_scan(tmp_path / f"{slices}.nii.gz", slices)], tmp_path / "out")
-        peaks.append(peak_bytes(lambda job=job: infer_file(cascade, job, search=search)))  # type: ignore[misc]
+        (case,) = plan_cases([write_scan(tmp_path / f"{slices}.nii.gz", slices)], tmp_path / "out")
+        peaks.append(peak_bytes(lambda case=case: infer_file(cascade, case, RunOptions(search=search))))  # type: ignore[misc]
     # Half a second mask is for blocks that the threads happen to hold at the same moment, or not.
     assert peaks[1] - peaks[0] < (SLICES // 4) * (VOLUME + 1.5 * MASK)
 
@@ -95,7 +96,7 @@ def test_many_scans_take_no_more_than_three_of_them(cascade: Cascade, tmp_path: 
     scans = [write_scan(tmp_path / f"{number}.nii.gz", slices) for number in range(6)]
 
     def run() -> None:
-        for outcome in infer_files(cascade, plan_jobs(scans, tmp_path / "out")):
+        for outcome in infer_files(cascade, plan_cases(scans, tmp_path / "out")):
             del outcome
 
     assert peak_bytes(run) < slices * 3 * (VOLUME + MASK) + BLOCKS
@@ -121,30 +122,30 @@ def counting(cascade: Cascade) -> tuple[Cascade, dict[str, list[np.ndarray]]]:
 
 def test_every_slice_goes_through_stage_1_once_in_full_batches(cascade: Cascade, tmp_path: Path) -> None:
     watched, given = counting(cascade)
-    (job,) = plan_jobs([write_scan(tmp_path / "a.nii.gz", 50)], tmp_path)
-    infer_file(watched, job)
+    (case,) = plan_cases([write_scan(tmp_path / "a.nii.gz", 50)], tmp_path)
+    infer_file(watched, case)
     assert len(given["stage1"]) == math.ceil(50 / SLICES_PER_BATCH)
     assert sum(len(hu) for hu in given["stage1"]) == 50
 
 
 def test_every_crop_goes_through_stage_2_once_in_full_batches(cascade: Cascade, tmp_path: Path) -> None:
     watched, given = counting(cascade)
-    (job,) = plan_jobs([write_scan(tmp_path / "a.nii.gz", 60)], tmp_path)
-    found = infer_file(watched, job)
+    (case,) = plan_cases([write_scan(tmp_path / "a.nii.gz", 60)], tmp_path)
+    found = infer_file(watched, case)
     assert sum(len(crops) for crops in given["stage2"]) == len(found.boxes) == 20
     assert len(given["stage2"]) == math.ceil(20 / CROPS_PER_BATCH)
 
 
 def test_all_slices_enter_stage_1_through_the_same_memory(cascade: Cascade, tmp_path: Path) -> None:
     watched, given = counting(cascade)
-    (job,) = plan_jobs([write_scan(tmp_path / "a.nii.gz", 50)], tmp_path)
-    infer_file(watched, job)
+    (case,) = plan_cases([write_scan(tmp_path / "a.nii.gz", 50)], tmp_path)
+    infer_file(watched, case)
     assert all(np.shares_memory(first, second) for first, second in pairwise(given["stage1"]))
 
 
 def test_the_engines_see_float32_and_the_mask_is_made_of_bytes(cascade: Cascade, tmp_path: Path) -> None:
     watched, given = counting(cascade)
-    (job,) = plan_jobs([write_scan(tmp_path / "a.nii.gz", 10)], tmp_path)
-    found = infer_file(watched, job)
+    (case,) = plan_cases([write_scan(tmp_path / "a.nii.gz", 10)], tmp_path)
+    found = infer_file(watched, case)
     assert {array.dtype for arrays in given.values() for array in arrays} == {np.dtype(np.float32)}
     assert (found.volume.voxels.dtype, found.mask.dtype) == (np.int16, np.uint8)

@@ -210,7 +210,7 @@ def test_the_orientation_of_the_file_is_the_one_nibabel_tells(codes: str) -> Non
 
 def test_files_of_the_report_are_those_it_came_from_and_went_to() -> None:
     assert (report()["input"], report()["output"]) == (None, None)
-    found = segmentation(organ_mask()).with_files(input_file=FileRecord("a", 1), mask_file=FileRecord("b", 2)).to_json()
+    found = replace(segmentation(organ_mask()), input_file=FileRecord("a", 1), mask_file=FileRecord("b", 2)).to_json()
     assert (found["input"], found["output"]) == ({"sha256": "a", "bytes": 1}, {"sha256": "b", "bytes": 2})
 
 

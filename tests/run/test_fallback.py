@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade_rt.engines import Engines
+from cascade_rt.engines import EngineRequest, Engines
+from cascade_rt.engines.fallbacks import attempts
 from cascade_rt.errors import (
     BackendUnavailableError,
     CascadeError,
@@ -17,11 +18,10 @@ from cascade_rt.errors import (
 )
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
-from cascade_rt.run.cohort.in_process import segment_files
-from cascade_rt.run.fallback import FallbackCascade
-from cascade_rt.run.inference import plan_jobs
+from cascade_rt.run.cohort.cases import plan_cases
+from cascade_rt.run.inference import infer_files
 from tests.cohort_files import fake_cascade
-from tests.cohort_runs import hungry, save_scan
+from tests.cohort_runs import hungry, save_scan, with_fallbacks
 
 
 def segment(folder: Path, largest: int, tried: list[int] | None = None) -> Segmentation | Exception:
@@ -29,8 +29,8 @@ def segment(folder: Path, largest: int, tried: list[int] | None = None) -> Segme
     scan = folder / "scan.nii.gz"
     if not scan.exists():
         save_scan(scan)
-    cascade = FallbackCascade(hungry(fake_cascade(), largest, tried))
-    ((_, outcome),) = segment_files(cascade, plan_jobs([scan], folder / str(largest)))
+    cascade = with_fallbacks(hungry(fake_cascade(), largest, tried))
+    ((_, outcome),) = infer_files(cascade, plan_cases([scan], folder / str(largest)))
     return outcome
 
 
@@ -63,10 +63,11 @@ def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], mon
         opened.append(fake_cascade().engines)
         return opened[-1]
 
-    monkeypatch.setattr("cascade_rt.run.fallback.BACKENDS", ("fake", "first", "second"))
-    monkeypatch.setattr("cascade_rt.run.fallback.open_engines", open_fake)
-    cascade = FallbackCascade(fake_cascade())
-    assert [cascade.level for _ in cascade.fallbacks()] == [0, 1]
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.BACKENDS", ("fake", "first", "second"))
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.open_engines", open_fake)
+    cascade = fake_cascade()
+    tried = attempts(cascade.bundle, cascade.engines, EngineRequest())
+    assert [engines.level for engines in tried] == [0, 0, 1]
     with pytest.raises(RuntimeError, match="engine is closed"):
         opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
 
@@ -79,13 +80,13 @@ def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch:
             raise refusals[backend]
         return fake_cascade().engines
 
-    monkeypatch.setattr("cascade_rt.run.fallback.BACKENDS", ("fake", "first", "second", "third", "fourth"))
-    monkeypatch.setattr("cascade_rt.run.fallback.open_engines", open_fake)
-    cascade = FallbackCascade(fake_cascade())
-    reasons = [cascade.engines.passed_over for _ in cascade.fallbacks()]
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.BACKENDS", ("fake", "first", "second", "third", "fourth"))
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.open_engines", open_fake)
+    cascade = fake_cascade()
+    reasons = [engines.passed_over for engines in attempts(cascade.bundle, cascade.engines, EngineRequest())]
     first_reasons = ("fake ran out of memory",)
     later = ("first ran out of memory", "TensorRT cannot run (no kernel)", "no third")
-    assert reasons == [(), first_reasons, (*first_reasons, *later)]
+    assert reasons == [(), (), first_reasons, (*first_reasons, *later)]
 
 
 def test_the_reason_why_an_engine_was_passed_over_names_no_folder() -> None:

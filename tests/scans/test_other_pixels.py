@@ -17,7 +17,8 @@ from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import InputError
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade, open_cascade
-from cascade_rt.run.inference import infer_file, plan_jobs
+from cascade_rt.run.cohort.cases import plan_cases
+from cascade_rt.run.inference import infer_file
 from cascade_rt.run.scan_run import segment_voxels
 from cascade_rt.scans.pixel_grid import OwnPixels, ResampledPixels
 from cascade_rt.scans.search import SearchOptions
@@ -158,8 +159,8 @@ def test_without_a_size_of_pixels_slices_are_taken_as_they_are(cascade: Cascade)
 def test_a_file_that_is_being_read_is_treated_alike(cascade: Cascade, tmp_path: Path) -> None:
     scan = blocks(1.1, 1.1)
     nib.save(nib.Nifti1Image(scan.voxels.T, np.diag([-1.1, -1.1, 2.5, 1.0])), tmp_path / "scan.nii.gz")
-    (job,) = plan_jobs([tmp_path / "scan.nii.gz"], tmp_path)
-    found = infer_file(cascade, job)
+    (case,) = plan_cases([tmp_path / "scan.nii.gz"], tmp_path)
+    found = infer_file(cascade, case)
     np.testing.assert_array_equal(found.mask, cascade.run(scan).mask)
     assert "W_RESAMPLED" in codes(found)
 

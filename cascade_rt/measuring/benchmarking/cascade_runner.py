@@ -6,11 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cascade_rt.bundles.bundle import read_bundle
+from cascade_rt.engines import open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.measuring.benchmarking.arms import Arm
 from cascade_rt.measuring.benchmarking.worker import OpenRunner
-from cascade_rt.run.cascade import Cascade, open_cascade
-from cascade_rt.run.inference import Job, infer_file
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.case import Case
+from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 
@@ -22,8 +25,7 @@ class CascadeRunner:
         self, cascade: Cascade, search: SearchOptions = WHOLE_SCAN, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
     ) -> None:
         self._cascade = cascade
-        self._reading = reading
-        self._search = search
+        self._options = RunOptions(reading, search, overwrite=True)
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -32,8 +34,7 @@ class CascadeRunner:
 
     def run(self, scan: Path, mask: Path) -> Mapping[str, float]:
         """Segment a scan (see `Runner`)."""
-        job = Job(scan, mask, report_path(mask))
-        return infer_file(self._cascade, job, self._reading, overwrite=True, search=self._search).timings
+        return infer_file(self._cascade, Case(scan, mask, report_path(mask)), self._options).timings
 
 
 def report_path(mask: Path) -> Path:
@@ -44,8 +45,12 @@ def report_path(mask: Path) -> Path:
 def open_arm(
     bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
 ) -> CascadeRunner:
-    """Open an arm on a bundle. Raises like `open_cascade`."""
-    return CascadeRunner(open_cascade(bundle, arm.backend, arm.precision, plans), arm.search, reading)
+    """Open an arm on a bundle, without fallbacks: an arm is measured as planned or not at all.
+
+    Raises like `open_cascade`.
+    """
+    opened = read_bundle(bundle)
+    return CascadeRunner(Cascade(opened, open_engines(opened, arm.backend, arm.precision, plans)), arm.search, reading)
 
 
 def runners(

@@ -1,23 +1,26 @@
-"""Find the scans of a cohort, select those of a shard, and decide where their results go."""
+"""Find scans in files, folders and lists, decide where their results go, and select those of a shard."""
 
 import codecs
 import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from cascade_rt.common.folders import FolderContent, unreadable_folder, walk_folder
+from cascade_rt.common.outputs import refuse_inputs
 from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.errors import InputError, UsageError
+from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
 from cascade_rt.run.cohort.own_masks import is_own_mask
-from cascade_rt.run.inference import Job, job_in_folder, refuse_scans_as_results
 from cascade_rt.scans.nifti import split_suffix
 
 _LONGEST_LIST = 1 << 30
+_FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
+"""Suffixes of files that somebody may expect as a mask."""
 _ENCODINGS = (
     # UTF-32 first: its little-endian byte order mark begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -38,18 +41,6 @@ _NO_FOLDERS = OTHER_FORMATS | frozenset(
 """Suffixes of files that are not scans. Folder names may have any suffix: a date, a number, part of a UID."""
 _LONGEST_NUMBER, _LONGEST_SHOWN = 9, 40
 """Maximum digits of a shard number, and maximum characters of an invalid shard shown in a message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A scan of a cohort."""
-
-    name: str
-    """Name in the journal, relative to the output folder and the same on every machine: case `a/b` has the mask
-    `a/b_seg.nii.gz`."""
-    job: Job
-    refusal: InputError | None = None
-    """Why nothing can be computed, such as an unreadable folder, a broken link or an invalid path; otherwise None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,43 +75,69 @@ def _is_number(text: str) -> bool:
 
 def plan_cases(
     sources: Sequence[Path],
-    output: Path,
+    output: Path | None = None,
     *,
     pictures: bool = False,
     on_left_out: Callable[[Path, str], None] = lambda *_: None,
 ) -> list[Case]:
-    """Find the scans of a cohort and decide where their results go.
+    """Find scans and decide where their results go.
 
     Args:
-        sources: Folders, lists and scans. A folder is searched recursively for `.nii` and `.nii.gz`, except for hidden
+        sources: Scans, folders and lists. A folder is searched recursively for `.nii` and `.nii.gz`, except for hidden
             ones and for our own masks that lie beside their report. Links are followed, and each folder is entered
             once. A list is a `.txt` file with the path of one scan per line, relative to the list. A line that begins
             with # and does not name an existing file is a comment.
-        output: The output folder. It mirrors the subfolders that the scans have in their source.
+        output: The output folder, which mirrors the subfolders that the scans have in their source; None for the
+            current folder. For a single scan it may be the mask file (`.nii` or `.nii.gz`).
         pictures: Whether to draw a preview of each mask.
         on_left_out: Called with a source folder and a phrase that counts the images in it that are not read, if there
             are any.
 
     Returns:
-        Cases in the order of the sources; within a folder sorted by name, those behind links last. Anything that may
-        hold scans but cannot be read becomes a case with a refusal, so that no scan is omitted silently.
+        Cases in the order of the sources; within a folder sorted by name, those behind links last. In the output
+        folder, the mask is `<name>_seg.nii.gz`, the report `<name>_seg.json` and the picture `<name>_seg.png`. Anything
+        that may hold scans but cannot be read becomes a case with a refusal, so that no scan is omitted silently.
 
     Raises:
         InputError: A list or a folder that was named cannot be read.
-        UsageError: A folder or a list has no scans, results would be written among the scans of a folder, two scans
-            would have the same results, or a result would overwrite a scan.
+        UsageError: A folder or a list has no scans, results would be written among the scans of a folder, one output
+            file is given for several scans, two scans would have the same results, a result would overwrite a scan, or
+            the output file is not NIfTI.
     """
+    if output is not None and _is_mask_file(sources, output):
+        return _checked([Case.with_mask(sources[0], output, name=_stem(sources[0].name), pictures=pictures)])
+    folder = output or Path()
     cases: dict[str, Case] = {}
-    for name, scan, refusal in _named_scans(sources, output, on_left_out):
+    for name, scan, refusal in _named_scans(sources, folder, on_left_out):
         if name in cases:
             raise UsageError(
-                f"{cases[name].job.scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
+                f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
                 "or segment them apart"
             )
-        folder, _, stem = name.rpartition("/")
-        cases[name] = Case(name, job_in_folder(scan, output / folder, stem, pictures=pictures), refusal)
-    refuse_scans_as_results([case.job for case in cases.values() if case.refusal is None])
-    return list(cases.values())
+        parent, _, stem = name.rpartition("/")
+        case = Case.in_folder(scan, folder / parent, stem, pictures=pictures, refusal=refusal)
+        cases[name] = replace(case, name=name)
+    return _checked(list(cases.values()))
+
+
+def _is_mask_file(sources: Sequence[Path], output: Path) -> bool:
+    """Return whether an output is meant as one mask file rather than as a folder."""
+    if output.is_dir():
+        return False
+    is_nifti = bool(split_suffix(output.name)[1])
+    is_one_scan = len(sources) == 1 and not holds_many(sources[0])
+    if is_nifti and not is_one_scan:
+        raise UsageError(f"{output}: is one file for many scans; name a folder")
+    if is_one_scan and not is_nifti and output.suffix.lower() in _FOREIGN_SUFFIXES:
+        raise UsageError(f"{output}: a mask is written as NIfTI; let the name end in .nii.gz, or name a folder")
+    return is_nifti
+
+
+def _checked(cases: list[Case]) -> list[Case]:
+    """Return the cases, unless a result would overwrite a scan, even through a link."""
+    computed = [case for case in cases if case.refusal is None]
+    refuse_inputs([path for case in computed for path in case.results], [case.scan for case in computed])
+    return cases
 
 
 _Found = tuple[str, Path, InputError | None]

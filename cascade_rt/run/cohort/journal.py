@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +47,12 @@ class Entry:
     """Bundle, version and options that the results depend on."""
     input_sha256: str | None = None
     input_bytes: int | None = None
-    outputs: Mapping[str, str | None] | None = None
+    input_stamp: Sequence[int] | None = None
+    """Size in bytes and time of change in ns of the scan; None if it was replaced while it was read."""
+    outputs: Mapping[str, str] | None = None
     """If the case is done: the SHA-256 of each result, keyed by its path relative to the output folder."""
+    output_stamps: Mapping[str, Sequence[int]] | None = None
+    """If the case is done: the size and time of change of each result, keyed in the same way."""
     found: str | None = None
     """If the case is done: the `status` of its report."""
     code: str | None = None
@@ -80,8 +84,15 @@ class Entry:
         hashes = self.outputs.values() if isinstance(self.outputs, dict) else () if self.outputs is None else (0,)
         if not all(text is None or isinstance(text, str) for text in (*texts, *hashes)):
             raise ValueError("has a text that is none")
+        stamps = self.output_stamps.values() if isinstance(self.output_stamps, dict) else (self.output_stamps,)
+        if not all(each is None or _is_stamp(each) for each in (self.input_stamp, *stamps)):
+            raise ValueError("has a size or time that is none")
         if type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
             raise ValueError("has a number that is none")
+
+
+def _is_stamp(value: object) -> bool:
+    return isinstance(value, list) and [type(each) for each in value] == [int, int]
 
 
 class Journal:

@@ -1,15 +1,19 @@
-"""Run a whole cohort, with retries."""
+"""Run cases: one or many, in this process or in others, with retries."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 from cascade_rt.errors import CascadeError
-from cascade_rt.run.cohort.cases import Case
-from cascade_rt.run.cohort.in_process import Runner
-from cascade_rt.run.cohort.resume_state import Outcome, ResumeState
-from cascade_rt.run.inference import Job
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.case import Case
+from cascade_rt.run.cohort.outcome import Outcome, WithoutJournal
+from cascade_rt.run.cohort.resume_state import ResumeState
+from cascade_rt.run.cohort.task_result import TaskResult
+from cascade_rt.run.inference import DEFAULT_RUN_OPTIONS, RunOptions, infer_files
+from cascade_rt.scans.source import ScanSource
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +25,7 @@ _FATAL_CODES = frozenset({"E_NOSPACE"})
 
 @dataclass(slots=True)
 class Summary:
-    """Summary of a cohort run."""
+    """Summary of a run."""
 
     done: int = 0
     skipped: int = 0
@@ -39,10 +43,41 @@ class Summary:
             self.done += 1
 
 
-def run_cohort(
+Runner = Callable[[Iterable[Case]], Generator[tuple[Case, TaskResult]]]
+"""Computes cases in any order, taking each from the iterable only when it can start."""
+
+
+def run_here(
+    open_cascade: Callable[[], Cascade],
+    options: RunOptions = DEFAULT_RUN_OPTIONS,
+    *,
+    on_open: Callable[[ScanSource], None] = lambda _: None,
+    on_slices: Callable[[int], None] = lambda _: None,
+) -> Runner:
+    """Return a runner that works in this process, and opens the cascade only if there is anything to compute.
+
+    Args:
+        open_cascade: Opens the cascade.
+        options: How scans are read, searched and written.
+        on_open: See `infer_files`.
+        on_slices: See `infer_files`.
+    """
+
+    def run(cases: Iterable[Case]) -> Generator[tuple[Case, TaskResult]]:
+        waiting = iter(cases)
+        for first in waiting:
+            with open_cascade() as cascade:
+                here = chain([first], waiting)
+                for case, outcome in infer_files(cascade, here, options, on_open=on_open, on_slices=on_slices):
+                    yield case, TaskResult.of(outcome)
+
+    return run
+
+
+def run_cases(
     cases: Sequence[Case],
-    state: ResumeState,
     runner: Runner,
+    state: ResumeState | None = None,
     *,
     on_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> Summary:
@@ -53,54 +88,44 @@ def run_cohort(
 
     Args:
         cases: The cases.
-        state: Decides which cases to compute, and records their outcomes.
         runner: Computes the cases.
+        state: Decides which cases to compute, and records their outcomes; None to compute all and keep no journal.
         on_outcome: Called with the final outcome of each case.
 
     Raises:
         OutputError: The disk is full, the journal cannot be written, or results were removed or changed during the run.
         BackendUnavailableError: No engine can run.
     """
-    summary = Summary()
+    book, summary = state or WithoutJournal(), Summary()
 
     def settle(outcome: Outcome) -> None:
         summary.add(outcome)
         _log.info("%s: %s", outcome.case.name, outcome.status if outcome.error is None else outcome.error.code)
         on_outcome(outcome)
 
-    waiting: Iterable[Case] = cases
-    for attempt in range(1 + MOST_RETRIES):
-        failed: list[Case] = []
-        with closing(_one_pass(waiting, state, runner, settle)) as outcomes:
-            for outcome in outcomes:
-                if outcome.is_transient and attempt < MOST_RETRIES:
-                    failed.append(outcome.case)
-                    continue
-                settle(outcome)
-                if outcome.error is not None and outcome.error.code in _FATAL_CODES:
-                    raise outcome.error
-        waiting = failed
-    state.check_results()
-    return summary
-
-
-def _one_pass(
-    cases: Iterable[Case], state: ResumeState, runner: Runner, settle: Callable[[Outcome], None]
-) -> Generator[Outcome]:
-    by_job: dict[Job, Case] = {}
-
-    def jobs() -> Generator[Job]:
-        for case in cases:
-            outcome = state.begin(case)
+    def begun(waiting: Iterable[Case]) -> Iterator[Case]:
+        for case in waiting:
+            outcome = book.begin(case)
             if outcome is None:
-                by_job[case.job] = case
-                yield case.job
+                yield case
             else:
                 settle(outcome)
 
-    try:
-        with closing(runner(jobs())) as answers:
-            for job, answer in answers:
-                yield state.finish(by_job.pop(job), answer)
-    finally:
-        state.interrupt()
+    waiting: Sequence[Case] = cases
+    for attempt in range(1 + MOST_RETRIES):
+        failed: list[Case] = []
+        try:
+            with closing(runner(begun(waiting))) as results:
+                for case, result in results:
+                    outcome = book.finish(case, result)
+                    if outcome.is_transient and attempt < MOST_RETRIES:
+                        failed.append(case)
+                        continue
+                    settle(outcome)
+                    if outcome.error is not None and outcome.error.code in _FATAL_CODES:
+                        raise outcome.error
+        finally:
+            book.interrupt()
+        waiting = failed
+    book.check_results()
+    return summary

@@ -2,9 +2,11 @@
 
 import errno
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
+from cascade_rt.common.hashing import FileState
 from cascade_rt.errors import CascadeError, EngineOutOfMemoryError, WorkerError
 from cascade_rt.results.segmentation import Segmentation
 
@@ -24,13 +26,15 @@ class TaskResult:
     error: CascadeError | None = None
     is_transient: bool = False
     """Whether a retry may succeed."""
+    files: Mapping[Path, FileState] = field(default_factory=dict)
+    """The files of the result, as they were written."""
 
     @classmethod
     def of(cls, outcome: Segmentation | CascadeError) -> Self:
         """Convert an outcome that `infer_files` yields."""
         if isinstance(outcome, CascadeError):
             return cls(error=outcome, is_transient=is_transient(outcome))
-        return cls(report=outcome.to_json())
+        return cls(report=outcome.to_json(), files=outcome.result_files)
 
 
 def is_transient(error: CascadeError) -> bool:

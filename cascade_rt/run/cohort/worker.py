@@ -5,17 +5,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
-from typing import Any
 
-from cascade_rt.common.worker_logs import Logged, send_log
+from cascade_rt.common.worker_logs import send_log
 from cascade_rt.errors import CascadeError
-from cascade_rt.run.cohort.in_process import segment_files
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.task_result import TaskResult
-from cascade_rt.run.fallback import FallbackCascade
-from cascade_rt.run.inference import Job
+from cascade_rt.run.inference import RunOptions, infer_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +34,20 @@ class AtWork:
     """Heartbeat."""
 
 
-Message = Opened | NotOpened | AtWork | TaskResult | Logged
-Pipe = connection.Connection
-"""Jobs go in, messages come out."""
-
-
 def work(
-    pipe: Pipe,
-    open_cascade: Callable[[], FallbackCascade],
-    options: Mapping[str, Any],
+    pipe: connection.Connection,
+    open_cascade: Callable[[], Cascade],
+    options: RunOptions,
     cpus: Sequence[int],
     level: int = logging.WARNING,
 ) -> None:
     """Segment scans until the pipe is closed.
 
     Args:
-        pipe: The worker's end of the pipe.
+        pipe: The worker's end of the pipe. Cases go in; `Opened`, `NotOpened`, `AtWork`, `TaskResult` and log records
+            come out.
         open_cascade: Opens the cascade.
-        options: Passed to `infer_file`.
+        options: How scans are read, searched and written.
         cpus: The CPUs to run on; if empty, any.
         level: Log level; the records are sent through the pipe.
     """
@@ -70,12 +65,12 @@ def work(
         return
     with cascade:
         send(Opened())
-        for job in _jobs(pipe):
-            ((_, outcome),) = segment_files(cascade, [job], on_slices=lambda _: send(AtWork()), **options)
+        for case in _cases(pipe):
+            ((_, outcome),) = infer_files(cascade, [case], options, on_slices=lambda _: send(AtWork()))
             send(TaskResult.of(outcome))
 
 
-def _jobs(pipe: Pipe) -> Generator[Job]:
+def _cases(pipe: connection.Connection) -> Generator[Case]:
     while True:
         try:
             yield pipe.recv()

@@ -5,18 +5,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection
-from typing import Any
 
 from cascade_rt.common.worker_logs import Logged, log_here, log_level
 from cascade_rt.errors import WorkerError
-from cascade_rt.run.cohort.in_process import Runner
+from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.case import Case
+from cascade_rt.run.cohort.run import Runner
 from cascade_rt.run.cohort.task_result import TaskResult
 from cascade_rt.run.cohort.worker import AtWork, NotOpened, Opened, work
-from cascade_rt.run.fallback import FallbackCascade
-from cascade_rt.run.inference import Job
+from cascade_rt.run.inference import DEFAULT_RUN_OPTIONS, RunOptions
 
 SECONDS_WITHOUT_PROGRESS = 600.0
 """Default timeout: how long a scan may take without finishing a slice."""
@@ -29,33 +29,33 @@ _LAST_WORDS_SECONDS = 5.0
 
 
 def run_in_workers(
-    open_cascade: Callable[[], FallbackCascade],
+    open_cascade: Callable[[], Cascade],
     count: int,
+    options: RunOptions = DEFAULT_RUN_OPTIONS,
     *,
     timeout: float = SECONDS_WITHOUT_PROGRESS,
-    **options: Any,
 ) -> Runner:
     """Return a runner that uses worker processes, which are started on demand and reused for many scans.
 
     Args:
         open_cascade: Opens the cascade in the worker; must be picklable.
         count: Number of workers.
+        options: How scans are read, searched and written.
         timeout: Seconds without a finished slice after which a worker is killed.
-        options: Passed to `infer_file`; must be picklable.
 
     Raises:
         CascadeError: The engines cannot be opened.
     """
 
-    def run(jobs: Iterable[Job]) -> Generator[tuple[Job, TaskResult]]:
-        waiting = iter(jobs)
+    def run(cases: Iterable[Case]) -> Generator[tuple[Case, TaskResult]]:
+        waiting = iter(cases)
         pool = [_Worker(open_cascade, options, cpus) for cpus in _shares_of_cpus(count)]
         try:
             while True:
                 for worker in pool:
-                    if worker.job is None and (job := next(waiting, None)) is not None:
-                        worker.give(job)
-                busy = [worker for worker in pool if worker.job is not None]
+                    if worker.case is None and (case := next(waiting, None)) is not None:
+                        worker.give(case)
+                busy = [worker for worker in pool if worker.case is not None]
                 if not busy:
                     return
                 yield from _next_answers(busy, timeout)
@@ -68,47 +68,45 @@ def run_in_workers(
     return run
 
 
-def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Job, TaskResult]]:
-    """Wait for a message, a crash or a timeout of any worker, and yield the results of finished jobs."""
+def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Case, TaskResult]]:
+    """Wait for a message, a crash or a timeout of any worker, and yield the results of finished cases."""
     patience = min(worker.patience(timeout) for worker in busy)
     ready = connection.wait([worker.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS))
     for worker in busy:
-        job = worker.job
+        case = worker.case
         # A worker whose message arrived while others were handled has not timed out; `judge` polls its pipe.
         answer = worker.listen() if worker.pipe in ready else worker.judge(timeout)
-        if answer is not None and job is not None:
-            yield job, answer
+        if answer is not None and case is not None:
+            yield case, answer
 
 
 class _Worker:
-    """A worker process and its current job."""
+    """A worker process and its current case."""
 
-    def __init__(
-        self, open_cascade: Callable[[], FallbackCascade], options: Mapping[str, Any], cpus: Sequence[int]
-    ) -> None:
+    def __init__(self, open_cascade: Callable[[], Cascade], options: RunOptions, cpus: Sequence[int]) -> None:
         self._arguments = (open_cascade, options, cpus)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._is_open = False
         self._last_sign = 0.0
-        self.job: Job | None = None
+        self.case: Case | None = None
 
     @property
     def pipe(self) -> connection.Connection:
         """Our end of the pipe to the process."""
         return self._pipe
 
-    def give(self, job: Job) -> None:
-        """Send a job to the process, starting it if necessary."""
+    def give(self, case: Case) -> None:
+        """Send a case to the process, starting it if necessary."""
         if self._process is None:
             self._start()
         try:
-            self._pipe.send(job)
+            self._pipe.send(case)
         except OSError:
             # The process died while idle, so the scan is not to blame.
             self.end()
             self._start()
-            self._pipe.send(job)
-        self.job, self._last_sign = job, time.monotonic()
+            self._pipe.send(case)
+        self.case, self._last_sign = case, time.monotonic()
 
     def patience(self, timeout: float) -> float:
         """Return the seconds left until the process times out."""
@@ -116,7 +114,7 @@ class _Worker:
         return self._last_sign + allowed - time.monotonic()
 
     def listen(self) -> TaskResult | None:
-        """Receive one message. Return the result if it ends the job or the process has crashed, otherwise None."""
+        """Receive one message. Return the result if it ends the case or the process has crashed, otherwise None."""
         try:
             message = self._pipe.recv()
         except (EOFError, ConnectionError):
@@ -128,7 +126,7 @@ class _Worker:
         self._last_sign = time.monotonic()
         match message:
             case TaskResult():
-                self.job = None
+                self.case = None
                 return message
             case NotOpened(error):
                 raise error
@@ -139,15 +137,15 @@ class _Worker:
         return None
 
     def judge(self, timeout: float) -> TaskResult | None:
-        """Kill the process if it has timed out, and return the result for its job; otherwise return None."""
+        """Kill the process if it has timed out, and return the result for its case; otherwise return None."""
         if self.patience(timeout) > 0 or self._pipe.poll():
             return None
-        name = "" if self.job is None else f"{self.job.scan}: "
+        name = "" if self.case is None else f"{self.case.scan}: "
         self._kill()
         if not self._is_open:
             seconds = max(timeout, OPENING_SECONDS)
             raise WorkerError(f"a worker was still opening its engines after {seconds:g} s", code="E_TIMEOUT")
-        self.job = None
+        self.case = None
         return TaskResult(
             error=WorkerError(
                 f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise `timeout`",
@@ -156,7 +154,7 @@ class _Worker:
         )
 
     def ask_to_end(self) -> None:
-        """Tell the process to abandon its job and clean up."""
+        """Tell the process to abandon its case and clean up."""
         if self._process is not None:
             self._process.terminate()
 
@@ -176,17 +174,17 @@ class _Worker:
         self._is_open, self._last_sign = False, time.monotonic()
 
     def _crashed(self) -> TaskResult:
-        """Return the result for the job of a crashed process. Raises WorkerError if no scan can be blamed for it."""
-        process, job, was_open = self._process, self.job, self._is_open
+        """Return the result for the case of a crashed process. Raises WorkerError if no scan can be blamed for it."""
+        process, case, was_open = self._process, self.case, self._is_open
         if process is not None:
             process.join(_LAST_WORDS_SECONDS)
         how = _how_it_ended(None if process is None else process.exitcode)
         self._kill()
-        self.job = None
-        if not was_open or job is None:
+        self.case = None
+        if not was_open or case is None:
             raise WorkerError(f"a worker {how} while it opened its engines; see what it says without `workers`")
         return TaskResult(
-            error=WorkerError(f"{job.scan}: the process that worked on it {how}; try it alone, without `workers`"),
+            error=WorkerError(f"{case.scan}: the process that worked on it {how}; try it alone, without `workers`"),
             is_transient=True,
         )
 

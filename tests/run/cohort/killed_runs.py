@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-import cascade_rt_cli.infer_cohort
+import cascade_rt.run.cascade
 from cascade_rt.run.cohort.journal import journal_path, read_journal
 from cascade_rt_cli.main import main
 from tests.cohort_runs import masks, open_fake
@@ -23,7 +23,7 @@ from tests.cohort_runs import masks, open_fake
 
 def segment(root: Path, output: str, *options: str) -> int:
     """Run the command line in this process, with fake engines, and return its exit code."""
-    cascade_rt_cli.infer_cohort.open_fallback_cascade = lambda *_, **__: open_fake()
+    cascade_rt.run.cascade.open_cascade = lambda *_, **__: open_fake()
     try:
         main(["infer", str(root / "scans"), "-o", str(root / output), *options], prog_name="cascade-rt")
     except SystemExit as end:

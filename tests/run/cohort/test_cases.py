@@ -29,7 +29,7 @@ def test_a_folder_gives_all_scans_in_it_however_deep_in_order(tmp_path: Path) ->
 def test_results_have_the_folders_of_their_scans(tmp_path: Path) -> None:
     touch(tmp_path / "scans" / "s1" / "ct.nii.gz")
     (case,) = plan_cases([tmp_path / "scans"], tmp_path / "out", pictures=True)
-    assert [path.relative_to(tmp_path / "out").as_posix() for path in case.job.results] == [
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in case.results] == [
         "s1/ct_seg.nii.gz",
         "s1/ct_seg.json",
         "s1/ct_seg.png",
@@ -64,7 +64,7 @@ def test_a_list_names_scans_relative_to_itself(tmp_path: Path) -> None:
     listed = tmp_path / "lists" / "test.txt"
     touch(listed).write_bytes("\ufeff# of the test set\r\ns1/ct.nii.gz\r\n\r\n  s2/ct.nii\r\n".encode())
     cases = plan_cases([listed], tmp_path / "out")
-    assert [(case.name, case.job.scan) for case in cases] == [
+    assert [(case.name, case.scan) for case in cases] == [
         ("s1/ct", tmp_path / "lists" / "s1" / "ct.nii.gz"),
         ("s2/ct", tmp_path / "lists" / "s2" / "ct.nii"),
     ]
@@ -109,7 +109,7 @@ def test_where_nothing_is_left_out_nothing_is_told(tmp_path: Path) -> None:
 def test_results_of_a_list_never_leave_their_folder(tmp_path: Path, line: str) -> None:
     (tmp_path / "list.txt").write_text(line)
     (case,) = plan_cases([tmp_path / "list.txt"], tmp_path / "out")
-    assert (case.name, case.job.mask) == ("ct", tmp_path / "out" / "ct_seg.nii.gz")
+    assert (case.name, case.mask) == ("ct", tmp_path / "out" / "ct_seg.nii.gz")
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n\n"])

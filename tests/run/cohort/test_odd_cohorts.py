@@ -11,7 +11,7 @@ from cascade_rt.errors import CascadeError, InputError, UsageError
 from cascade_rt.run.cohort.cases import plan_cases
 from cascade_rt.run.cohort.journal import journal_path, read_journal
 from cascade_rt.run.cohort.run import Summary
-from cascade_rt.run.inference import infer_file, plan_jobs
+from cascade_rt.run.inference import infer_file
 from tests.cohort_files import fake_cascade
 from tests.cohort_runs import masks, names, run, save_scan
 
@@ -143,7 +143,7 @@ def test_a_list_is_read_in_every_encoding_that_it_tells(root: Path, tmp_path: Pa
     plain = encoding.removesuffix("-marked")
     (tmp_path / "list.txt").write_bytes((lines if plain == encoding else f"\ufeff{lines}").encode(plain))
     (case,) = plan_cases([tmp_path / "list.txt"], tmp_path / "out")
-    assert (case.name, case.job.scan) == ("in/good", root / "good.nii.gz")
+    assert (case.name, case.scan) == ("in/good", root / "good.nii.gz")
 
 
 ODD_LINES: dict[str, tuple[bytes, str, str]] = {
@@ -193,13 +193,13 @@ def test_an_odd_list_is_refused_with_a_sentence(tmp_path: Path, make: MakeOdd, k
 
 
 def test_masks_of_earlier_runs_among_the_scans_are_no_scans(root: Path, tmp_path: Path) -> None:
-    infer_file(fake_cascade(), plan_jobs([root / "good.nii.gz"], root)[0])
+    infer_file(fake_cascade(), plan_cases([root / "good.nii.gz"], root)[0])
     assert (root / "good_seg.nii.gz").exists()
     assert [case.name for case in plan_cases([root], tmp_path / "out")] == ["good"]
 
 
 def test_a_scan_beside_a_report_of_another_file_is_a_scan(root: Path, tmp_path: Path) -> None:
-    infer_file(fake_cascade(), plan_jobs([root / "good.nii.gz"], root)[0])
+    infer_file(fake_cascade(), plan_cases([root / "good.nii.gz"], root)[0])
     (root / "good_seg.json").rename(root / "good.json")
     assert [case.name for case in plan_cases([root], tmp_path / "out")] == ["good", "good_seg"]
 

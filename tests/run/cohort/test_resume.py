@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cascade_rt.errors import OutputError
+from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.cases import Shard, of_shard, plan_cases
-from cascade_rt.run.cohort.in_process import run_here
 from cascade_rt.run.cohort.journal import Entry, Journal, journal_path, read_journal
-from cascade_rt.run.cohort.resume_state import Outcome
+from cascade_rt.run.cohort.outcome import Outcome
+from cascade_rt.run.cohort.run import run_here
 from cascade_rt.run.cohort.task_result import TaskResult
-from cascade_rt.run.inference import Job
 from tests.cohort_runs import SETTINGS, masks, names, open_fake, run, save_scan, save_scans, without_times
 
 
@@ -258,11 +258,11 @@ def test_the_journal_names_the_bytes_that_were_read(scans: Path, output: Path, t
     """A scan that is replaced between the look at it and its reading is another scan for the next run, or the same."""
     newer = save_scan(tmp_path / "newer.nii.gz", seed=5).read_bytes()
 
-    def replace_then_run(jobs: Iterable[Job]) -> Generator[tuple[Job, TaskResult]]:
-        def replaced() -> Iterator[Job]:
-            for job in jobs:
-                job.scan.write_bytes(newer)
-                yield job
+    def replace_then_run(cases: Iterable[Case]) -> Generator[tuple[Case, TaskResult]]:
+        def replaced() -> Iterator[Case]:
+            for case in cases:
+                case.scan.write_bytes(newer)
+                yield case
 
         yield from run_here(open_fake)(replaced())
 

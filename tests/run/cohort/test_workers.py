@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from cascade_rt.errors import BackendUnavailableError, WorkerError
-from cascade_rt.run.cohort.in_process import run_here
+from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.cohort.journal import journal_path, read_journal
-from cascade_rt.run.cohort.resume_state import Outcome
+from cascade_rt.run.cohort.outcome import Outcome
+from cascade_rt.run.cohort.run import run_here
 from cascade_rt.run.cohort.workers import run_in_workers
-from cascade_rt.run.fallback import FallbackCascade
 from tests.cohort_runs import (
     CRASH_ONCE,
     EXIT,
@@ -34,11 +34,11 @@ from tests.cohort_runs import (
 ROOT = Path(__file__).parents[3]
 
 
-def open_nothing() -> FallbackCascade:
+def open_nothing() -> Cascade:
     raise BackendUnavailableError("there is no engine here; buy one")
 
 
-def open_and_die() -> FallbackCascade:
+def open_and_die() -> Cascade:
     os._exit(5)
 
 
