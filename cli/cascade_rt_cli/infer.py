@@ -7,7 +7,6 @@ import click
 from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
     PATH,
     FiniteFloat,
@@ -18,6 +17,7 @@ from cascade_rt_cli.options import (
     scan_options,
     signature_option,
 )
+from cascade_rt_cli.output import log_format_option
 
 
 @click.command()

@@ -39,18 +39,10 @@ from cascade_rt.run.fallback import open_fallback_cascade
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import SearchOptions
-from cascade_rt_cli.console import (
-    print_rows,
-    printable,
-    results_console,
-    shown,
-    shown_message,
-    shown_progress,
-    volume_text,
-)
-from cascade_rt_cli.log_format import is_json, print_event
+from cascade_rt_cli.console import print_rows, results_console, shown_progress, volume_text
+from cascade_rt_cli.messages import printable, shown, shown_message
+from cascade_rt_cli.output import is_json, is_quiet, print_event, print_note
 from cascade_rt_cli.plans import plans
-from cascade_rt_cli.verbosity import is_quiet, print_note
 
 _MOST_SHOWN = 20
 """Maximum number of failures listed at the end. The journal has all of them."""

@@ -15,18 +15,10 @@ from cascade_rt.run.fallback import FallbackCascade, open_fallback_cascade
 from cascade_rt.run.inference import Job
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
-from cascade_rt_cli.console import (
-    print_intended_use,
-    print_segmentation,
-    printable,
-    progress_bar,
-    results_console,
-    shown,
-    shown_message,
-)
-from cascade_rt_cli.log_format import is_json, print_event
+from cascade_rt_cli.console import print_intended_use, print_segmentation, progress_bar, results_console
+from cascade_rt_cli.messages import printable, shown, shown_message
+from cascade_rt_cli.output import is_json, print_event, print_note
 from cascade_rt_cli.plans import plans
-from cascade_rt_cli.verbosity import print_note
 
 
 def infer_scans(
