@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle, sign_bundle
+from cascade_rt.bundles.bundle import Bundle, Manifest, default_bundle_path, read_bundle, sign_bundle
 from cascade_rt_cli.console import print_rows, results_console
 from cascade_rt_cli.messages import printable, shown
 from cascade_rt_cli.options import BUNDLE, PATH
@@ -95,8 +95,7 @@ def print_bundle(bundle: Bundle) -> None:
 
 def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     manifest = bundle.manifest
-    config, training, parity = manifest.config, manifest.training, manifest.parity
-    crop = config.crop
+    config, crop, training = manifest.config, manifest.config.crop, manifest.training
     yield "bundle", f"{manifest.name}, exported {manifest.created}"
     yield "use", manifest.intended_use
     yield "networks", f"base width {config.base_width}, {config.norm} norm, window {config.window_hu} HU"
@@ -111,12 +110,22 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if config.pixel_mm is not None:
         shortest, longest = config.pixel_mm
         yield "", f"pixels of {shortest:.3g} to {longest:.3g} mm; scans with others are resampled"
+    yield from _parity_rows(manifest.parity)
+    yield from _half_rows(manifest)
+    for name, record in manifest.files.items():
+        yield "file", f"{name}  {record.bytes / 1e6:.1f} MB  sha256 {record.sha256[:16]}…  as exported"
+
+
+def _parity_rows(parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for stage in ("stage1", "stage2"):
         errors = ", ".join(f"{name} {error:.1g}" for name, error in parity.get(stage, {}).get("max_error", {}).items())
         yield "parity", f"{stage} against PyTorch, largest error: {errors or 'not recorded'}"
     for precision, found in parity.get("gate", {}).items():
         engine = found["engine"]
         yield "masks", f"{precision} on {engine['backend']} {engine['device']} against PyTorch: {_gate_summary(found)}"
+
+
+def _half_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if manifest.half_precision:
         yield "", "a CPU rounds less than a GPU: run cascade-rt verify on the GPU too"
     for stage, planned in manifest.half_precision.items():
@@ -126,10 +135,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
         dropped = planned.get("dropped_by_search")
         searched = "" if dropped is None else f", {dropped} more were found not to need it"
         yield "half", f"{stage}: {work}, {nodes} nodes kept in float32{searched}"
-    if "half_precision_left_out" in parity:
-        yield "half", f"left out: {parity['half_precision_left_out']}"
-    for name, record in manifest.files.items():
-        yield "file", f"{name}  {record.bytes / 1e6:.1f} MB  sha256 {record.sha256[:16]}…  as exported"
+    if "half_precision_left_out" in manifest.parity:
+        yield "half", f"left out: {manifest.parity['half_precision_left_out']}"
 
 
 def _gate_summary(found: Mapping[str, Any]) -> str:

@@ -140,12 +140,16 @@ def _train(cases: Sequence[Case], data: str, plan: Plan) -> None:
             on_batch=show,
             on_epoch=lambda entry: _print_epoch(console, entry),
         )
-    run = printable(shown(plan.run))
-    next_run = typed(plan.run, "RUN")
-    console.print(f"{run}: {checkpoint.epochs_done} epochs done; next: cascade-rt export {next_run} -o BUNDLE")
+    _print_next(console, plan.run, checkpoint)
+
+
+def _print_next(console: Console, folder: Path, checkpoint: Checkpoint) -> None:
+    run = typed(folder, "RUN")
+    done = f"{printable(shown(folder))}: {checkpoint.epochs_done} epochs done"
+    console.print(f"{done}; next: cascade-rt export {run} -o BUNDLE")
     best = best_epoch(checkpoint.history)
     if best is not None:
-        file = Path(next_run) / BEST_NAME
+        file = Path(run) / BEST_NAME
         console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
 
 
