@@ -1,11 +1,30 @@
 """`cascade-rt benchmark`: compare the time per scan of several engines, and whether their masks stay the same."""
 
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
+from rich.table import Table
 
+from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.outputs import check_files
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt_cli.console import print_rows, progress_bar, results_console
 from cascade_rt_cli.options import PATH, FiniteFloat, bundle_option, overwrite_option, scan_options
+from cascade_rt_cli.output import print_note
+from cascade_rt_cli.plans import plans
+
+if TYPE_CHECKING:
+    from cascade_rt.measuring.benchmarking.arms import Arm
+    from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement, Schedule
+
+_MIB = 1 << 20
+_WIDEST = 1000
 
 
 @click.command()
@@ -66,8 +85,159 @@ def benchmark(
       cascade-rt benchmark scans/*.nii.gz --bundle bundles/first -o results.jsonl
       cascade-rt demo && cascade-rt benchmark out/demo/phantom.nii.gz --bundle phantom
     """  # noqa: D301
+    from cascade_rt.measuring.benchmarking.arms import all_arms, parse_arms
+    from cascade_rt.measuring.benchmarking.chart import bar_of, save_chart
+    from cascade_rt.measuring.benchmarking.machine import describe_machine
     from cascade_rt.measuring.benchmarking.measure import Schedule
-    from cascade_rt_cli.benchmark_scans import Outputs, benchmark_scans
+    from cascade_rt.measuring.benchmarking.report import as_text, describe_bundle, measurement_lines
 
-    outputs = Outputs(output, chart, overwrite=overwrite)
-    benchmark_scans(scans, backends, bundle, Schedule(rounds, warm_up), outputs, reading)
+    arms, schedule = all_arms() if backends is None else parse_arms(backends), Schedule(rounds, warm_up)
+    check_files((output, chart), scans, overwrite=overwrite)
+    opened = read_bundle(bundle or default_bundle_path())
+    names = ", ".join(arm.name for arm in arms)
+    print_note(f"measuring {len(scans)} scans in {rounds} rounds, bundle {opened.manifest.name}, with {names}")
+    measurement = _measure(scans, arms, opened, schedule, reading, all_must_run=backends is not None)
+    machine = describe_machine()
+    if output is not None:
+        context = {"machine": machine, "bundle": describe_bundle(opened)}
+        lines = as_text(measurement_lines(measurement, schedule, context))
+        write_bytes(output, lines.encode(), overwrite=overwrite)
+    if chart is not None:
+        title = "seconds from file to file, mean of all runs"
+        save_chart([bar_of(arm) for arm in measurement.arms], title, chart, overwrite=overwrite)
+    _print_benchmark(results_console(), measurement, machine, opened)
+
+
+def _measure(
+    scans: Sequence[Path],
+    arms: "tuple[Arm, ...]",
+    bundle: Bundle,
+    schedule: "Schedule",
+    reading: ScanOptions,
+    *,
+    all_must_run: bool,
+) -> "Measurement":
+    """Measure with a progress bar. The masks are compared with those of the baseline that training used."""
+    from cascade_rt.measuring.benchmarking.arms import Arm
+    from cascade_rt.measuring.benchmarking.cascade_runner import runners
+    from cascade_rt.measuring.benchmarking.measure import Progress, Reference, measure
+
+    baseline = Arm("pytorch", "fp32")
+    reference = Reference(baseline.name, runners(bundle.path, (baseline,), reading=reading)[baseline.name])
+    with tempfile.TemporaryDirectory(prefix="cascade-rt-benchmark-") as folder, progress_bar() as bars:
+        bar = bars.add_task("", total=len(arms) * len(scans) * schedule.rounds)
+        return measure(
+            runners(bundle.path, arms, plans, reading),
+            scans,
+            schedule,
+            Path(folder),
+            reference,
+            all_must_run=all_must_run,
+            progress=Progress(lambda text: bars.update(bar, description=text), lambda: bars.advance(bar)),
+            reading=reading,
+        )
+
+
+def _print_benchmark(console: Console, measurement: "Measurement", machine: Mapping[str, Any], bundle: Bundle) -> None:
+    """Print times with mask agreement, steps, speed-ups, cold starts, and the machine, versions and bundle used."""
+    _print_whole(console, _arm_table(measurement))
+    console.print()
+    _print_whole(console, _step_table(measurement))
+    console.print()
+    for rows in (_ratios(measurement), _cold_starts(measurement), _notes(measurement), _context(machine, bundle)):
+        print_rows(console, rows)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table at its full width, because a truncated number is useless."""
+    table.width = Console(width=_WIDEST).measure(table).maximum
+    console.print(table)
+
+
+def _arm_table(measurement: "Measurement") -> Table:
+    """Make the table of times, memory and masks. It fits 80 columns if the arm names are of usual length."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for name in ("p50 s", "p90 s", "p99 s", "slices/s", "MiB", "pancreas", "tumor", "voxels"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm in measurement.arms:
+        times = (arm.spread.p50, arm.spread.p90, arm.spread.p99)
+        table.add_row(
+            arm.name,
+            *("-" if time is None else f"{time:.2f}" for time in times),
+            f"{arm.slices_per_second:.1f}",
+            f"{arm.peak_memory_bytes / _MIB:.0f}",
+            *_mask_cells(arm),
+        )
+    return table
+
+
+def _mask_cells(arm: "ArmResult") -> tuple[str, ...]:
+    """Return cells with the Dice of both targets and the number of differing voxels.
+
+    If the reference found nothing of a target, its Dice is meaningless and shown as "none".
+    """
+    if arm.masks is None:
+        return "-", "-", "-"
+    dice = (f"{arm.masks.dice[target]:.4f}" if arm.masks.found[target] else "none" for target in arm.masks.dice)
+    return *dice, f"{arm.masks.agreement.different:,}"
+
+
+def _step_table(measurement: "Measurement") -> Table:
+    from cascade_rt.measuring.benchmarking.chart import bar_of
+
+    bars = [bar_of(arm) for arm in measurement.arms]
+    steps = dict.fromkeys(step for bar in bars for step in bar.parts)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("steps, ms", no_wrap=True)
+    for step in steps:
+        table.add_column(step, justify="right")
+    for bar in bars:
+        table.add_row(bar.name, *(f"{1e3 * bar.parts.get(step, 0.0):.0f}" for step in steps))
+    return table
+
+
+def _ratios(measurement: "Measurement") -> Iterator[tuple[str, str]]:
+    first, *others = measurement.arms
+    for index, arm in enumerate(others):
+        ratio = measurement.ratio(first.name, arm.name)
+        if ratio is None:
+            continue
+        interval = "" if math.isnan(ratio.low) else f" (95 % interval {ratio.low:.2f} to {ratio.high:.2f})"
+        text = f"{arm.name} is {ratio.ratio:.2f} times as fast as {first.name}{interval}"
+        yield "" if index else "ratio", text
+
+
+def _cold_starts(measurement: "Measurement") -> Iterator[tuple[str, str]]:
+    for index, arm in enumerate(measurement.arms):
+        cold = f"{arm.name}: {arm.opened.seconds:.2f} s to start, {arm.first_run.seconds:.2f} s for the first scan"
+        yield "" if index else "cold", cold
+    for arm in measurement.arms:
+        if arm.gpu_memory_bytes is not None:
+            yield "GPU memory", f"{arm.name}: {arm.gpu_memory_bytes / _MIB:.0f} MiB"
+
+
+def _notes(measurement: "Measurement") -> Iterator[tuple[str, str]]:
+    from cascade_rt.measuring.benchmarking.statistics import FEWEST_RUNS
+
+    runs = len(measurement.arms[0].runs)
+    slices = sum(scan.slices for scan in measurement.scans)
+    scans = f"{len(measurement.scans)} scan{'s' if len(measurement.scans) > 1 else ''} of {slices} slices in all"
+    yield "runs", f"{runs} of each arm, {scans}"
+    missing = [f"p{percent} needs {fewest}" for percent, fewest in FEWEST_RUNS.items() if runs < fewest]
+    if missing:
+        slowest = ", ".join(f"{arm.name} {arm.spread.slowest:.2f} s" for arm in measurement.arms)
+        yield "", f"too few for some percentiles ({', '.join(missing)}); the slowest run: {slowest}"
+    yield "masks", f"Dice and voxels that differ, compared with {measurement.reference}"
+    if measurement.no_reference:
+        yield "", f"and not with PyTorch: {measurement.no_reference}"
+    for index, reason in enumerate(dict.fromkeys(measurement.left_out.values())):
+        yield "" if index else "left out", reason
+
+
+def _context(machine: Mapping[str, Any], bundle: Bundle) -> Iterator[tuple[str, str]]:
+    gpu = machine["gpu"]
+    where = f"{machine['processor']}, {machine['cpus']} processors" + (f", {gpu['name']}" if gpu else "")
+    yield "machine", f"{where}, {machine['system']}"
+    yield "versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    yield "bundle", f"{bundle.manifest.name} {bundle.sha256[:12]}, base width {bundle.manifest.config.base_width}"

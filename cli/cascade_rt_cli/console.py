@@ -1,19 +1,26 @@
-"""Print progress to stderr and results to stdout."""
+"""Show progress on stderr and print results on stdout."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from threading import Event, Thread
+from time import monotonic
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-from cascade_rt.common.shown_paths import hide_folders, plain_text, shown_path
-from cascade_rt.errors import CascadeError
-from cascade_rt_cli.flags import with_flags
-from cascade_rt_cli.progress_lines import lines_while, progress_line
-from cascade_rt_cli.verbosity import is_quiet
+from cascade_rt_cli.messages import printable, shown_message
+from cascade_rt_cli.output import is_quiet
 
 
 def results_console(*, shown: bool = True) -> Console:
@@ -46,55 +53,6 @@ def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progre
         yield progress
 
 
-def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
-    """Print names and texts in two columns, with each row on one line of any length."""
-    table = list(rows)
-    width = max([11, *(len(name) + 2 for name, _ in table)])
-    for name, text in table:
-        console.print(f"{'':{indent}}{name:<{width}}{shown_message(text, ())}")
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """Return a path as printed: without folders outside the working folder, unless `--log-paths` is given."""
-    return os.fspath(path) if logs_paths() else shown_path(path)
-
-
-def typed(path: str | os.PathLike[str], placeholder: str) -> str:
-    """Return a path for a suggested command: as printed if that resolves to the path, otherwise the placeholder."""
-    text = shown(path)
-    return printable(text if os.path.abspath(text) == os.path.abspath(path) else placeholder)
-
-
-def shown_message(message: str, paths: Iterable[str | os.PathLike[str]]) -> str:
-    """Return a message on one line, with its paths as printed (see `shown`)."""
-    return printable(with_flags(message if logs_paths() else hide_folders(message, paths)))
-
-
-@contextmanager
-def shown_errors(paths: Sequence[str | os.PathLike[str]]) -> Iterator[None]:
-    """Rewrite errors raised inside the block, line by line, so that they name these files as printed (see `shown`)."""
-    try:
-        yield
-    except CascadeError as error:
-        lines = (shown_message(line, paths) for line in str(error).split("\n"))
-        raise type(error)("\n".join(lines), code=error.code) from error
-
-
-def logs_paths() -> bool:
-    """Return whether paths are printed in full."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.find_root().params.get("log_paths"))
-
-
-def printable(text: str) -> str:
-    """Replace terminal control characters and unprintable characters."""
-    return plain_text(text)
-
-
-def _print_line(text: str) -> None:
-    click.echo(text, err=True)
-
-
 @contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """Show the current step in a spinner on a terminal, or as one line per step in a pipe."""
@@ -112,3 +70,62 @@ def spinner() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as status:
         yield lambda text: status.update(f"{escape(printable(text))} ...")
+
+
+def _print_line(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@contextmanager
+def lines_while(line: Callable[[], str | None], say: Callable[[str], None], *, every_s: float = 30) -> Iterator[None]:
+    """Print a line at regular intervals while the `with` block runs, so that a log shows that the work advances.
+
+    This is done from a thread, like drawing a progress bar, because one step of the work may take minutes.
+
+    Args:
+        line: Returns the current line, or None to print nothing.
+        say: Prints a line.
+        every_s: Interval between lines in seconds.
+    """
+    ended, started = Event(), monotonic()
+
+    def run() -> None:
+        while not ended.wait(every_s):
+            text = line()
+            if text is not None:
+                say(f"{text}, after {duration(monotonic() - started)}")
+
+    thread = Thread(target=run, name="progress lines", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def progress_line(tasks: Sequence[Task]) -> str | None:
+    """Return a line with the progress of all started but unfinished tasks of a bar, or None if there are none."""
+    return "; ".join(_stand(task) for task in tasks if task.completed and not task.finished) or None
+
+
+def _stand(task: Task) -> str:
+    what = Text.from_markup(task.description).plain.strip()
+    count = f"{task.completed:g}" if task.total is None else f"{task.completed:g} of {task.total:g}"
+    left = "" if task.time_remaining is None else f", about {duration(task.time_remaining)} left"
+    return f"{what}: {count}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as hours, minutes and seconds, such as 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def print_rows(console: Console, rows: Iterable[tuple[str, str]], *, indent: int = 0) -> None:
+    """Print names and texts in two columns, with each row on one line of any length."""
+    table = list(rows)
+    width = max([11, *(len(name) + 2 for name, _ in table)])
+    for name, text in table:
+        console.print(f"{'':{indent}}{name:<{width}}{shown_message(text, ())}")

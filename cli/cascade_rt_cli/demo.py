@@ -1,11 +1,33 @@
 """`cascade-rt demo`: segment patient slices and a synthetic scan, with reports and pictures."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
+from cascade_rt.bundles.bundle import default_bundle_path, embedded_bundle_path
+from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.metrics import dice
+from cascade_rt.common.outputs import make_folder
+from cascade_rt.data import demo_patient
 from cascade_rt.engines import BackendChoice
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
+from cascade_rt_cli.console import (
+    print_rows,
+    progress_bar,
+    results_console,
+    spinner,
+)
+from cascade_rt_cli.findings import print_findings, print_intended_use, run_rows
+from cascade_rt_cli.messages import printable, shown
 from cascade_rt_cli.options import BUNDLE, PATH, backend_option, shape_option
+from cascade_rt_cli.plans import plans
+
+if TYPE_CHECKING:
+    from cascade_rt.results.segmentation import Segmentation
+    from cascade_rt.run.case import Case
 
 
 @click.command()
@@ -41,6 +63,71 @@ def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | No
     _seg.nii.gz, the report _seg.json and the picture _seg.png. The patients' slices are no whole scan: of them
     volumes mean nothing, and infer needs --assume-hu, for what lies below 0 HU was lost before they came here.
     """
-    from cascade_rt_cli.demo_scan import run_demo
+    from cascade_rt.run.case import Case
 
-    run_demo(output, seed, shape, bundle, backend)
+    patient, phantom = (
+        Case.in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
+    )
+    for case in (patient, phantom):
+        case.check_output(overwrite=True)
+    make_folder(output)
+    _show_patient(patient, bundle or default_bundle_path(), backend)
+    results_console().print()
+    _show_phantom(phantom, seed, shape, bundle or embedded_bundle_path("phantom"), backend)
+
+
+def _show_patient(case: "Case", bundle: Path, backend: BackendChoice) -> None:
+    from cascade_rt.results.preview import render_comparison, save_picture
+    from cascade_rt.scans.volume import read_mask
+
+    console = results_console()
+    label, attribution = _copy_patient(case.scan)
+    truth = read_mask(label)
+    segmentation = _segment(replace(case, picture=None), len(truth), bundle, backend, demo_patient.READING)
+    if case.picture is not None:
+        note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
+        save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
+    scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
+    by_slice = ", ".join(f"{score:.2f}" for score in scores)
+    found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
+    origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
+    console.print(f"{printable(shown(case.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
+    print_intended_use(console, segmentation.provenance["bundle"])
+
+
+def _copy_patient(scan: Path) -> tuple[Path, Path]:
+    """Copy the slices to a file, and their label and attribution next to it. Returns the paths of these two."""
+    label, attribution = (scan.with_name(f"patient_{name}") for name in ("label.nii.gz", "ATTRIBUTION.md"))
+    sources = (demo_patient.SCAN, demo_patient.LABEL, demo_patient.ATTRIBUTION)
+    for source, copy in zip(sources, (scan, label, attribution), strict=True):
+        write_bytes(copy, source.read_bytes(), overwrite=True)
+    return label, attribution
+
+
+def _show_phantom(case: "Case", seed: int, shape: tuple[int, int, int], bundle: Path, backend: BackendChoice) -> None:
+    from cascade_rt.data.phantom import make_phantom
+    from cascade_rt.data.phantom_files import write_phantom_files
+
+    console = results_console()
+    with spinner() as say:
+        say(f"making phantom {seed}")
+        phantom = make_phantom(seed, shape)
+        write_phantom_files(phantom, case.scan, case.scan.with_name("phantom_label.nii.gz"))
+    segmentation = _segment(case, len(phantom.hu), bundle, backend)
+    print_findings(console, case, segmentation.to_json())
+    organ, tumor = (dice(segmentation.mask >= label, phantom.label >= label) for label in (1, 2))
+    truth = f"Dice against the true label: pancreas {organ:.3f}, tumor {tumor:.3f}"
+    print_rows(console, [("truth", truth)], indent=2)
+    print_intended_use(console, segmentation.provenance["bundle"])
+
+
+def _segment(
+    case: "Case", slices: int, bundle: Path, backend: BackendChoice, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+) -> "Segmentation":
+    from cascade_rt.run.cascade import open_cascade
+    from cascade_rt.run.inference import RunOptions, infer_file
+
+    with open_cascade(bundle, backend, plans=plans) as cascade, progress_bar() as bars:
+        bar = bars.add_task("segmenting", total=slices)
+        return infer_file(cascade, case, RunOptions(reading, overwrite=True), on_slices=lambda n: bars.advance(bar, n))

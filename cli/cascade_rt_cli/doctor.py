@@ -1,6 +1,19 @@
 """`cascade-rt doctor`: show what runs on this machine."""
 
+import json
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
 import click
+
+from cascade_rt.common.packages import pip_install
+from cascade_rt.errors import BackendUnavailableError
+from cascade_rt_cli.console import results_console, spinner
+from cascade_rt_cli.messages import printable
+from cascade_rt_cli.plans import plans
+
+if TYPE_CHECKING:
+    from cascade_rt.engines.doctor import Diagnosis, Finding
 
 
 @click.command()
@@ -10,14 +23,7 @@ def doctor(as_json: bool) -> None:
 
     Ends with 0 where at least one engine runs the embedded bundle, else with 7.
     """
-    import json
-
-    from cascade_rt.common.packages import pip_install
     from cascade_rt.engines.doctor import examine
-    from cascade_rt.errors import BackendUnavailableError
-    from cascade_rt_cli.console import spinner
-    from cascade_rt_cli.doctor_tables import print_diagnosis
-    from cascade_rt_cli.plans import plans
 
     with spinner() as say:
         say("trying every engine")
@@ -25,6 +31,39 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False))
     else:
-        print_diagnosis(diagnosis)
+        _print_diagnosis(diagnosis)
     if diagnosis.best is None:
         raise BackendUnavailableError(f"no engine runs the embedded bundle here; run: {pip_install('cpu')}")
+
+
+def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print installed versions, which libraries work, and which backends run the embedded bundle."""
+    console = results_console()
+    for title, rows in (
+        ("versions", _versions(diagnosis)),
+        ("libraries, on a convolution", _findings(diagnosis.libraries)),
+        ("backends, on the embedded bundle", _findings(diagnosis.backends)),
+    ):
+        console.print(title, style="bold")
+        for name, text in rows:
+            console.print(f"  {name:<21}{printable(text)}")
+    console.print(f"--backend auto takes {diagnosis.best or 'nothing: no backend runs here'}", style="bold")
+
+
+def _versions(diagnosis: "Diagnosis") -> Iterator[tuple[str, str]]:
+    for name, version in diagnosis.versions.items():
+        yield name, version or "not installed"
+    gpu = diagnosis.gpu
+    if gpu is None:
+        yield "NVIDIA GPU", f"none: {diagnosis.no_gpu}"
+        return
+    major, minor = gpu.compute_capability
+    yield "NVIDIA GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / 2**30:.0f} GiB"
+    yield "NVIDIA driver", f"{gpu.driver or 'version unknown'}, runs CUDA up to {gpu.cuda}"
+
+
+def _findings(findings: "Iterable[Finding]") -> Iterator[tuple[str, str]]:
+    for finding in findings:
+        yield finding.name, f"{'works' if finding.works else 'no'}: {finding.text}"
+        if finding.fix:
+            yield "", f"mend it: {finding.fix}"

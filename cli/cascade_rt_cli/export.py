@@ -1,13 +1,29 @@
 """`cascade-rt export`: convert a checkpoint to a bundle and, on request, compile its engines."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from cascade_rt.config import CascadeConfig, Islands
+from cascade_rt.bundles.bundle import Bundle, is_bundle, read_bundle
+from cascade_rt.common.tensors import STAGES
+from cascade_rt.config import Islands
+from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.tensorrt_api import import_tensorrt
+from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt_cli.bundle import print_bundle
+from cascade_rt_cli.console import print_rows, results_console, spinner
+from cascade_rt_cli.messages import needs_extra, shown
 from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_option, limits_option, scan_options
+from cascade_rt_cli.output import print_note
+from cascade_rt_cli.plans import plans, shown_builds
+
+if TYPE_CHECKING:
+    from cascade_rt.training.checkpoint import Checkpoint
+    from cascade_rt_export.trt_build import EngineFacts
 
 
 @click.command()
@@ -57,6 +73,7 @@ from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_op
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
 @scan_options
+@needs_extra("export")
 def export(
     checkpoint: Path,
     output: Path,
@@ -91,23 +108,12 @@ def export(
       cascade-rt export bundles/best -o bundles/whole --islands largest --least-island-ml 2
       cascade-rt export runs/first -o bundles/first --engine tensorrt-rtx --compute-capability 8.9
     """  # noqa: D301
-    from cascade_rt_cli.optional_dependency import needs_extra
+    from cascade_rt_export.bundle_export import export_bundle
+    from cascade_rt_export.calibration import scan_calibration
+    from cascade_rt_export.gate import read_limits
 
-    with needs_extra("export"):
-        from cascade_rt.bundles.bundle import is_bundle, read_bundle
-        from cascade_rt.common.tolerances import GATE_LIMITS
-        from cascade_rt.training.initial import load_initial
-        from cascade_rt_export.bundle_export import export_bundle
-        from cascade_rt_export.calibration import scan_calibration
-        from cascade_rt_export.gate import read_limits
-    from cascade_rt_cli.bundle_tables import print_bundle
-    from cascade_rt_cli.console import spinner
-    from cascade_rt_cli.export_engines import check_engine, export_engines
-    from cascade_rt_cli.verbosity import print_note
-
-    check_engine(engine, compute_capability)
-    trained = load_initial(checkpoint)
-    trained = replace(trained, cascade=_with(trained.cascade, corner_grid, islands, least_island_ml))
+    _check_engine(engine, compute_capability)
+    trained = _load(checkpoint, corner_grid, islands, least_island_ml)
     calibration = scan_calibration(scans, reading) if scans else None
     print_note(f"exporting what was trained on {trained.data}, {trained.epochs_done} epochs")
     with spinner() as say:
@@ -121,25 +127,79 @@ def export(
             search=search,
             calibration=calibration,
             graphs_of=read_bundle(checkpoint) if is_bundle(checkpoint) else None,
-            limits=GATE_LIMITS if limits is None else read_limits(limits),
+            limits=read_limits(limits),
             on_step=say,
         )
-    print_bundle(bundle)
-    left_out = bundle.manifest.parity.get("half_precision_left_out")
-    if left_out is not None:
-        print_note(f"cascade-rt: warning: the bundle holds float32 alone, half precision was left out: {left_out}")
-    if engine is not None:
-        export_engines(bundle, engine, compute_capability, overwrite=overwrite)
+    _print_exported(bundle)
+    _compile_engines(bundle, engine, compute_capability, overwrite=overwrite)
 
 
-def _with(
-    config: CascadeConfig, corner_grid: int | None, islands: Islands | None, least_island_ml: float | None
-) -> CascadeConfig:
-    """Return the config with the requested values in place of those from training."""
+def _load(path: Path, corner_grid: int | None, islands: Islands | None, least_island_ml: float | None) -> "Checkpoint":
+    """Load what was trained, with the requested values in place of those from training."""
+    from cascade_rt.training.initial import load_initial
+
+    trained = load_initial(path)
+    config = trained.cascade
     crop = config.crop if corner_grid is None else replace(config.crop, corner_grid=corner_grid)
-    return replace(
+    config = replace(
         config,
         crop=crop,
         islands=config.islands if islands is None else islands,
         least_island_ml=config.least_island_ml if least_island_ml is None else least_island_ml,
     )
+    return replace(trained, cascade=config)
+
+
+def _print_exported(bundle: Bundle) -> None:
+    print_bundle(bundle)
+    left_out = bundle.manifest.parity.get("half_precision_left_out")
+    if left_out is not None:
+        print_note(f"cascade-rt: warning: the bundle holds float32 alone, half precision was left out: {left_out}")
+
+
+def _check_engine(engine: EngineChoice | None, compute_capability: str | None) -> None:
+    """Check before the export that engines can be compiled after it.
+
+    Raises:
+        UsageError: A compute capability is given for an engine other than TensorRT-RTX.
+        BackendUnavailableError: The package, or for TensorRT the GPU, is missing.
+    """
+    if compute_capability is not None and engine != "tensorrt-rtx":
+        raise UsageError("--compute-capability is for --engine tensorrt-rtx; TensorRT builds for the GPU that is there")
+    if engine == "tensorrt":
+        require_gpu("tensorrt")
+        import_tensorrt("tensorrt")
+    elif engine == "tensorrt-rtx":
+        import_tensorrt("tensorrt_rtx")
+
+
+def _compile_engines(
+    bundle: Bundle, engine: EngineChoice | None, compute_capability: str | None, *, overwrite: bool
+) -> None:
+    """Compile an engine from each graph. Raises the errors of `open_engine` and `write_plans`."""
+    if engine is None:
+        return
+    if engine == "tensorrt":
+        for precision in bundle.precisions:
+            for stage in STAGES:
+                plans(bundle, stage, precision)
+        return
+    from cascade_rt.engines.engine_cache import BuildOptions
+    from cascade_rt_export.plans import write_plans
+
+    folder = bundle.path.with_name(f"{bundle.path.name}.tensorrt-rtx")
+    options = BuildOptions(compute_capability=compute_capability)
+    with shown_builds() as on_build:
+        facts = write_plans(bundle, folder, options, overwrite=overwrite, on_build=on_build)
+    print_rows(results_console(), _rows(folder, facts))
+
+
+def _rows(folder: Path, facts: Iterable["EngineFacts"]) -> Iterator[tuple[str, str]]:
+    for found in facts:
+        shares = found.shares
+        yield (
+            "engine",
+            f"{found.stage} in {found.precision}: {shares.half:.0%} of the work of convolutions in half precision, "
+            f"{shares.single:.0%} in float32, as the {found.proven_by} of TensorRT-RTX {found.version} says",
+        )
+    yield "engines", shown(folder)

@@ -1,25 +1,31 @@
 """Print what was found in one scan, from its report."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from cascade_rt.results.segmentation import STATUS_SENTENCES
-from cascade_rt.run.case import Case
-from cascade_rt_cli.console import print_rows, printable, shown
+from cascade_rt_cli.console import print_rows
+from cascade_rt_cli.messages import printable, shown
+
+if TYPE_CHECKING:
+    from cascade_rt.run.case import Case
 
 _MOST_LESIONS = 3
 
 
-def print_findings(console: Console, case: Case, report: Mapping[str, Any]) -> None:
+def print_findings(console: Console, case: "Case", report: Mapping[str, Any]) -> None:
     """Print the findings in one scan, the output paths, the timings and the engine."""
+    from cascade_rt.results.segmentation import STATUS_SENTENCES
+
     console.print(f"{printable(shown(case.scan))}: {STATUS_SENTENCES[report['status']]}", style="bold")
     print_rows(console, (*_findings(report), *run_rows(case, report)), indent=2)
 
 
 def findings_line(report: Mapping[str, Any]) -> str:
     """Return the findings in one scan on one line."""
+    from cascade_rt.results.segmentation import STATUS_SENTENCES
+
     volumes = {"pancreas": report["volumes_ml"]["pancreas"], "tumor": report["volumes_ml"]["tumor"]}
     told = ", ".join(f"{name} {volume_text(volume)}" for name, volume in volumes.items() if volume is not None)
     doubts = f", {len(report['warnings'])} warnings" if report["warnings"] else ""
@@ -36,7 +42,7 @@ def volume_text(volume_ml: float) -> str:
     return "under 0.1 ml" if 0 < volume_ml < 0.05 else f"{volume_ml:.1f} ml"
 
 
-def run_rows(case: Case, report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def run_rows(case: "Case", report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield rows with the output paths, the timings, the engine and the warnings of a scan."""
     engine = report["provenance"]["engine"]
     yield "mask", shown(case.mask)

@@ -16,7 +16,6 @@ from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt_cli.log_format import log_format_option
 from cascade_rt_cli.options import (
     PATH,
     FiniteFloat,
@@ -27,6 +26,7 @@ from cascade_rt_cli.options import (
     scan_options,
     signature_option,
 )
+from cascade_rt_cli.output import log_format_option
 
 if TYPE_CHECKING:
     from cascade_rt.run.cascade import Cascade
@@ -179,8 +179,8 @@ def _resume_state(
     """Open the journal of a run in its output folder."""
     from cascade_rt.run.cohort.journal import Journal
     from cascade_rt.run.cohort.resume_state import ResumeState
-    from cascade_rt_cli.console import shown
     from cascade_rt_cli.infer_output import warn
+    from cascade_rt_cli.messages import shown
 
     make_folder(folder)
     probe_folder(folder)

@@ -27,18 +27,10 @@ from cascade_rt.errors import PartialFailureError
 from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.outcome import Outcome
 from cascade_rt.run.cohort.run import Summary
-from cascade_rt_cli.console import (
-    print_rows,
-    printable,
-    progress_bar,
-    results_console,
-    shown,
-    shown_message,
-    shown_progress,
-)
+from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown_progress
 from cascade_rt_cli.findings import findings_line, print_findings, print_intended_use
-from cascade_rt_cli.log_format import is_json, print_event
-from cascade_rt_cli.verbosity import is_quiet, print_note
+from cascade_rt_cli.messages import printable, shown, shown_message
+from cascade_rt_cli.output import is_json, is_quiet, print_event, print_note
 
 if TYPE_CHECKING:
     from cascade_rt.scans.source import ScanSource

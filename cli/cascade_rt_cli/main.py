@@ -7,18 +7,19 @@ from typing import Any
 
 import click
 
+from cascade_rt.common.shown_paths import hide_folders
 from cascade_rt.errors import CascadeError
-from cascade_rt_cli.log_format import print_error, print_interrupted
+from cascade_rt_cli.output import print_error, print_interrupted, show_log_where_asked, with_verbosity
 from cascade_rt_cli.streams import lasting_streams
-from cascade_rt_cli.verbosity import show_log_where_asked, with_verbosity
 
 # fmt: off
 COMMANDS = (
     "demo", "infer", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle", "doctor",
 )
 # fmt: on
-"""Commands in the order in which a new user needs them. Each is a module of this package with a command of its name."""
-
+"""Commands in the order in which a new user needs them. Each is a function of its name, in a module of its name."""
+_MODULES = {"inspect": "bundle"}
+"""Modules of the commands that are in another one."""
 
 _ARGUMENTS = f"{__name__}.arguments"
 
@@ -39,7 +40,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"cascade_rt_cli.{cmd_name}")
+        module = importlib.import_module(f"cascade_rt_cli.{_MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return with_verbosity(command)
 
@@ -62,8 +63,6 @@ class _LazyGroup(click.Group):
 
 def _without_folders(ctx: click.Context, message: str) -> str:
     """Shorten paths from the command line in a message."""
-    from cascade_rt.common.shown_paths import hide_folders
-
     arguments: list[str] = ctx.meta[_ARGUMENTS]
     values = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
     return hide_folders(message, filter(None, values))

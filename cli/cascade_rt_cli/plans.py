@@ -10,7 +10,7 @@ from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.engines.plans import Plan
 from cascade_rt_cli.console import progress_bar
-from cascade_rt_cli.optional_dependency import needs_extra
+from cascade_rt_cli.messages import needs_extra
 
 if TYPE_CHECKING:
     from cascade_rt_export.trt_build import OnBuild

@@ -1,12 +1,21 @@
 """`cascade-rt prepare`: convert a data set to a case store."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cascade_rt.data.names import DATASETS, FLIP_CHOICES, Dataset, FlipChoice
+from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt_cli.console import print_rows, progress_bar, results_console
+from cascade_rt_cli.messages import shown, shown_errors, shown_message, typed
 from cascade_rt_cli.options import PATH, scan_options
+from cascade_rt_cli.output import print_note
+
+if TYPE_CHECKING:
+    from cascade_rt.data.prepare import Listing, Preparation, SplitRequest
 
 
 @click.command()
@@ -94,10 +103,79 @@ def prepare(
       cascade-rt prepare --dataset folder --images img --labels seg --organ 6 --patients 'p\\d+' -o stores/btcv
     """  # noqa: D301
     from cascade_rt.data.prepare import SplitRequest
-    from cascade_rt_cli.prepare_store import find_cases, prepare_store
 
     values = organ, tumor
-    listing, test_share = find_cases(dataset, data, images, labels, values, label_flip, reading)
-    wanted = SplitRequest(dataset, test_share, test_cases, seed, patients, split)
-    folders = [folder for folder in (data, images, labels) if folder is not None]
-    prepare_store(listing, output, wanted, verify=verify, folders=folders)
+    listing, test_share = _find_cases(dataset, data, images, labels, values, label_flip, reading)
+    files = [path for case in listing.cases for path in case.files.values()]
+    with shown_errors(files):
+        request = SplitRequest(dataset, test_share, test_cases, seed, patients, split)
+        done = _prepare(listing, output, request, verify=verify)
+    named = [*files, *filter(None, (data, images, labels))]
+    _print_summary(done, dataset, output, (shown_message(warning, named) for warning in done.warnings))
+
+
+def _find_cases(
+    dataset: Dataset,
+    data: Path | None,
+    images: Path | None,
+    labels: Path | None,
+    values: tuple[tuple[int, ...], tuple[int, ...]],
+    label_flip: FlipChoice,
+    reading: ScanOptions,
+) -> "tuple[Listing, float]":
+    """List the cases of a data set. Returns them and the default test share.
+
+    Raises:
+        UsageError: An option is missing, or is for another data set.
+        InputError: There are no cases.
+    """
+    from cascade_rt.data import msd, nih
+    from cascade_rt.data.case_pairs import LabelValues
+    from cascade_rt.data.folder import TEST_SHARE, find_folder_cases
+
+    if dataset == "folder":
+        if images is None or labels is None or data is not None:
+            raise UsageError("name the scans with --images and their labels with --labels: a folder has no DATA")
+        organ, tumor = values
+        meaning = LabelValues(organ or LabelValues().organ, tumor)
+        return find_folder_cases(images, labels, meaning, reading), TEST_SHARE
+    if data is None:
+        raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
+    if images is not None or any(values):
+        raise UsageError(f"--images, --organ and --tumor are for folder, not {dataset}")
+    if dataset == "nih":
+        return nih.find_nih_cases(data, labels, label_flip, reading), nih.TEST_SHARE
+    if label_flip not in ("auto", "none"):
+        raise UsageError("--label-flip is for nih; labels of msd lie as their headers say")
+    return msd.find_msd_cases(data, labels, reading), msd.TEST_SHARE
+
+
+def _prepare(listing: "Listing", store: Path, request: "SplitRequest", *, verify: bool) -> "Preparation":
+    from cascade_rt.data.prepare import prepare_cases
+
+    print_note(f"preparing {len(listing.cases)} cases of {request.dataset} into {shown(store)}")
+    with progress_bar() as bars:
+        checking = bars.add_task("checking", total=len(listing.cases))
+        converting = bars.add_task("converting", total=len(listing.cases))
+        return prepare_cases(
+            listing,
+            store,
+            request,
+            verify=verify,
+            on_check=lambda _: bars.advance(checking),
+            on_case=lambda _: bars.advance(converting),
+        )
+
+
+def _print_summary(done: "Preparation", dataset: Dataset, store: Path, warnings: Iterable[str]) -> None:
+    console = results_console()
+    rows = [
+        ("store", shown(store)),
+        ("cases", f"{len(done.converted)} converted, {len(done.kept)} already there"),
+        ("split", str(done.split)),
+    ]
+    if done.flips:
+        flips = ", ".join(f"{flip} ({count})" for flip, count in done.flips.most_common())
+        rows.append(("flips", f"labels turned along: {flips}"))
+    print_rows(console, [*rows, *(("warning", warning) for warning in warnings)])
+    console.print(f"next: cascade-rt train --dataset {dataset} {typed(store, 'STORE')} -o RUN")

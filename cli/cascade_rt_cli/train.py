@@ -1,12 +1,22 @@
 """`cascade-rt train`: train a cascade on cases and write a checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from cascade_rt.config import COMPARATORS, PRESETS, VARIANTS, Comparator, Preset, Variant
+from cascade_rt.config import (
+    COMPARATORS,
+    PRESETS,
+    VARIANTS,
+    Comparator,
+    Preset,
+    Variant,
+    load_config,
+)
 from cascade_rt.data.names import DATASETS, Dataset
+from cascade_rt_cli.messages import needs_extra
 from cascade_rt_cli.options import PATH, shape_option
 
 
@@ -63,6 +73,7 @@ from cascade_rt_cli.options import PATH, shape_option
     help="Take stage 2 from this run or bundle, and all else from --init: after step S in two runs, one a stage.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
+@needs_extra("train")
 def train(
     data: Path | None,
     output: Path,
@@ -99,19 +110,19 @@ def train(
       cascade-rt train --dataset msd stores/msd -o runs/unet --network unet
       torchrun --nproc-per-node 2 -m cascade_rt_cli train -o runs/two
     """  # noqa: D301
-    from cascade_rt_cli.optional_dependency import needs_extra
-
-    with needs_extra("train"):
-        from cascade_rt.training.distributed import join_workers
-        from cascade_rt.training.run_folder import check_run_folder
-        from cascade_rt_cli.train_cases import train_on_store
-        from cascade_rt_cli.train_phantoms import train_on_phantoms
-        from cascade_rt_cli.train_run import Plan
-    from cascade_rt_cli.train_options import combine_options
+    from cascade_rt.training.distributed import join_workers
+    from cascade_rt.training.run_folder import check_run_folder
+    from cascade_rt_cli.train_run import Plan, train_on_phantoms, train_on_store
 
     if init_stage2 is not None and init is None:
         raise click.UsageError("--init-stage2 needs --init, which names where stage 1 comes from")
-    cascade_config, train_config = combine_options(preset, variant, network, config, base_width, epochs, seed)
+    cascade_config, train_config = load_config(config, preset, variant=variant, network=network)
+    if base_width is not None:
+        cascade_config = replace(cascade_config, base_width=base_width)
+    if epochs is not None:
+        train_config = replace(train_config, epochs=epochs)
+    if seed is not None:
+        train_config = replace(train_config, seed=seed)
     check_run_folder(output, resume=resume)
     with join_workers() as workers:
         plan = Plan(output, cascade_config, train_config, validate, init, init_stage2, resume, workers)

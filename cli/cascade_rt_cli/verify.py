@@ -1,11 +1,18 @@
 """`cascade-rt verify`: check that an engine on this machine segments the way PyTorch does."""
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
+from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt_cli.bundle import format_dice
+from cascade_rt_cli.console import print_rows, results_console, spinner
+from cascade_rt_cli.messages import needs_extra
 from cascade_rt_cli.options import (
     BUNDLE,
     backend_option,
@@ -14,6 +21,14 @@ from cascade_rt_cli.options import (
     precision_option,
     scan_options,
 )
+from cascade_rt_cli.plans import plans
+
+_MAPS = {
+    "organ": "organ",
+    "tumor": "tumor",
+    "tumor_behind_pytorch": "tumor, stage 1 from PyTorch",
+    "tumor_before_pytorch": "tumor, stage 2 from PyTorch",
+}
 
 
 @click.command()
@@ -24,6 +39,7 @@ from cascade_rt_cli.options import (
 @backend_option
 @precision_option
 @scan_options
+@needs_extra("export")
 def verify(
     bundle: Path | None,
     scans: tuple[Path, ...],
@@ -44,10 +60,45 @@ def verify(
       cascade-rt verify bundles/first --calibrate scan.nii.gz
       cascade-rt verify bundles/first --backend onnxruntime --precision fp16
     """  # noqa: D301
-    from cascade_rt_cli.optional_dependency import needs_extra
+    from cascade_rt_export.calibration import default_calibration, scan_calibration
+    from cascade_rt_export.gate import judge, read_limits, run_gate
 
-    with needs_extra("export"):
-        import cascade_rt_export.gate  # noqa: F401
-    from cascade_rt_cli.verify_bundle import verify_bundle
+    allowed = read_limits(limits)
+    opened = read_bundle(bundle or default_bundle_path())
+    # Engines are opened before the spinner starts, because compiling one shows its own progress bar.
+    with (
+        open_engines(opened, "pytorch", "fp32") as reference,
+        open_engines(opened, backend, precision, plans) as candidate,
+        spinner() as say,
+    ):
+        say("reading the slices")
+        trained_on = opened.manifest.training["data"]
+        calibration = scan_calibration(scans, reading) if scans else default_calibration(trained_on)
+        found = run_gate(reference, candidate, opened.manifest.config, calibration, on_step=say)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_rows(results_console(), _rows(found.to_json()))
+    info = candidate.stage1.info
+    judge(found, allowed[info.precision], f"{opened.manifest.name} in {info.precision} on {info.backend}")
 
-    verify_bundle(bundle, scans, reading, backend, precision, limits=limits, as_json=as_json)
+
+def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    engine = found["engine"]
+    yield "engine", f"{engine['backend']} {engine['version']}, {engine['precision']}, {engine['device']}"
+    yield "slices", f"{found['slices']} of {found['calibration']}"
+    for key, name in _MAPS.items():
+        each = found[key]
+        yield (
+            name,
+            f"mask Dice {format_dice(each['mask_dice'])}, largest error {each['max_error']:.1e} "
+            f"({each['worst_slice']}), mean {each['mean_error']:.1e}",
+        )
+    for key, name in (
+        ("boxes_moved", "another box"),
+        ("tumors_appeared", "new tumor"),
+        ("tumors_vanished", "no tumor"),
+    ):
+        yield name, f"{len(found[key])} slices" + (f": {', '.join(found[key])}" if found[key] else "")
+    for stage, error in found["slot_errors"].items():
+        yield f"batch of {stage}", f"largest difference between places {error:.1e}"

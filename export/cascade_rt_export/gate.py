@@ -26,14 +26,16 @@ from cascade_rt_export.batch_slots import slot_errors
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 
 
-def read_limits(path: Path) -> Mapping[EnginePrecision, ParityLimits]:
+def read_limits(path: Path | None) -> Mapping[EnginePrecision, ParityLimits]:
     """Read limits from a TOML file with one table per precision. Missing values default to those in `GATE_LIMITS`.
+
+    Without a file, the limits are `GATE_LIMITS`.
 
     Raises:
         UsageError: The file cannot be read, is not valid TOML, or has an unknown table, an unknown key or an invalid
             value.
     """
-    document = read_toml(path)
+    document = {} if path is None else read_toml(path)
     unknown = set(document) - set(GATE_LIMITS)
     if unknown:
         raise UsageError(f"{path}: unknown table [{min(unknown)}]; limits have the tables [fp32], [fp16] and [bf16]")

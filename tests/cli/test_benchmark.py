@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
-from cascade_rt_cli.benchmark_tables import _print_whole
+from cascade_rt_cli.benchmark import _print_whole
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 

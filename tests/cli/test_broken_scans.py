@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
-from cascade_rt_cli.flags import with_flags
 from cascade_rt_cli.main import main
+from cascade_rt_cli.messages import with_flags
 from tests.broken_scans import BROKEN, HU, ODD, ScanFile, every_broken_scan, every_odd_scan
 from tests.volume_files import assert_placed_alike
 

@@ -46,7 +46,7 @@ def open_fake(bundle: Path | None, backend: str, *_: object) -> Cascade:
 def fake_engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts fakes in the place of engines, but where a test asks for a bundle."""
     if "bundle" not in request.fixturenames:
-        monkeypatch.setattr("cascade_rt_cli.evaluate_cohort.open_cascade", open_fake)
+        monkeypatch.setattr("cascade_rt.run.cascade.open_cascade", open_fake)
 
 
 def evaluate(root: Path, *arguments: object) -> Result:
@@ -69,7 +69,7 @@ def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, mon
         manifest = replace(cascade.bundle.manifest, config=config)
         return Cascade(replace(cascade.bundle, manifest=manifest), cascade.engines)
 
-    monkeypatch.setattr("cascade_rt_cli.evaluate_cohort.open_cascade", open_strict)
+    monkeypatch.setattr("cascade_rt.run.cascade.open_cascade", open_strict)
     apart = block((0, 2, 2), (0, 2, 3), (3, 6, 6), shape=(4, 8, 8))
     root = save_cohort(tmp_path, {"a": (apart, apart)})
     dice = []
@@ -228,7 +228,7 @@ def test_results_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: 
     def fail(*_: object) -> None:
         raise RuntimeError("the console is gone")
 
-    monkeypatch.setattr("cascade_rt_cli.evaluate_cohort.print_evaluation", fail)
+    monkeypatch.setattr("cascade_rt_cli.evaluate._print_evaluation", fail)
     with pytest.raises(RuntimeError, match="console"):
         evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())

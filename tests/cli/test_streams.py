@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 import click
 from cascade_rt_cli.main import main
-from cascade_rt_cli.log_format import print_event
+from cascade_rt_cli.output import print_event
 
 def work(**_):
     for number in range(3000):

@@ -1,4 +1,4 @@
-"""How much is said: lines where there is no terminal, the log with -v, nothing but errors with -q."""
+"""How much is said: the log with -v, nothing but errors with -q."""
 
 import json
 import logging
@@ -7,18 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from rich.console import Console
-from rich.progress import Progress
 
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt_cli.main import COMMANDS, main
-from cascade_rt_cli.progress_lines import duration, lines_while, progress_line
 
 TINY = ("--base-width", 8, "--cases", 1, "--shape", 16, 64, 64, "--variant", "u")
 
@@ -98,39 +94,6 @@ def test_quiet_leaves_errors(tmp_path: Path) -> None:
 def test_both_flags_at_once_are_wrong_usage(arguments: tuple[str, ...]) -> None:
     result = cascade_rt(*arguments)
     assert (result.exit_code, "-v and -q contradict each other" in result.stderr) == (2, True)
-
-
-def test_a_line_is_said_again_and_again_until_the_work_is_done() -> None:
-    said: list[str] = []
-    twice = threading.Event()
-
-    def say(text: str) -> None:
-        said.append(text)
-        if len(said) == 2:
-            twice.set()
-
-    with lines_while(lambda: "at work", say, every_s=0.001):
-        assert twice.wait(60)
-    assert re.match(r"at work, after \d:\d\d:\d\d$", said[0])
-    assert "progress lines" not in {thread.name for thread in threading.enumerate()}
-
-
-def test_a_line_says_what_is_done_of_what_is_not_finished() -> None:
-    with Progress(console=Console(), disable=True) as bars:
-        bars.update(bars.add_task("checking", total=3), completed=3)
-        bars.update(bars.add_task("[bold]converting[/]", total=5), completed=2)
-        line = progress_line(bars.tasks)
-    assert line is not None
-    assert line.startswith("converting: 2 of 5")
-
-
-def test_nothing_unfinished_is_no_line() -> None:
-    assert progress_line(()) is None
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00:00"), (61, "0:01:01"), (3723, "1:02:03")])
-def test_a_duration_is_hours_minutes_and_seconds(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from cascade_rt_cli import main
-from cascade_rt_cli.flags import _NAMED_OTHERWISE, _PARAMETERS, with_flags
+from cascade_rt_cli.messages import _NAMED_OTHERWISE, _PARAMETERS, with_flags
 
 ROOT = Path(__file__).parents[2]
 
