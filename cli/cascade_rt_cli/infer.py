@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from cascade_rt.engines import BackendChoice, PrecisionChoice
 from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt_cli.messages import shown
 from cascade_rt_cli.options import (
     PATH,
     FiniteFloat,
@@ -26,15 +27,77 @@ from cascade_rt_cli.options import (
     scan_options,
     signature_option,
 )
-from cascade_rt_cli.output import log_format_option
+from cascade_rt_cli.output import log_format_option, print_note
 
 if TYPE_CHECKING:
     from cascade_rt.run.cascade import Cascade
+    from cascade_rt.run.case import Case
     from cascade_rt.run.cohort.cases import Shard
     from cascade_rt.run.cohort.resume_state import ResumeState
     from cascade_rt.run.cohort.run import Runner
     from cascade_rt.run.inference import RunOptions
     from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
+
+
+_COHORT_OPTIONS = (
+    click.option(
+        "--resume", is_flag=True, help="Go on where an earlier run into OUT ended; what is done is not repeated."
+    ),
+    click.option(
+        "--verify",
+        is_flag=True,
+        help="With --resume: compare all scans and results by their bytes, not by size and time of change.",
+    ),
+    click.option(
+        "--shard", metavar="I/N", help="Compute only part I, from 0, of N; the parts can run at once, on many machines."
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Compute in K processes, which may crash or hang without harm to the others. Default: in this one.",
+    ),
+    click.option(
+        "--timeout",
+        type=FiniteFloat(min=0, min_open=True),
+        metavar="SECONDS",
+        help="With --workers: give a scan up that makes no progress for so long. Default: 600.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CohortOptions:
+    """How the cases of a cohort are computed. None of these options changes a mask."""
+
+    resume: bool = False
+    verify: bool = False
+    part: "Shard | None" = None
+    workers: int | None = None
+    """Number of worker processes, or None to run in this process."""
+    timeout: float | None = None
+    """Seconds without progress after which a worker is killed, or None for the default."""
+
+
+def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of cohorts to a command, passed as one argument `how`, a `CohortOptions`."""
+
+    @wraps(command)
+    def with_how(
+        *, resume: bool, verify: bool, shard: str | None, workers: int | None, timeout: float | None, **others: Any
+    ) -> None:
+        from cascade_rt.run.cohort.cases import Shard
+
+        if verify and not resume:
+            raise UsageError("--verify: is about what an earlier run did; add --resume")
+        if timeout is not None and workers is None:
+            raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
+        part = Shard.parse(shard) if shard else None
+        command(**others, how=CohortOptions(resume, verify, part, workers, timeout))
+
+    for option in reversed(_COHORT_OPTIONS):
+        with_how = option(with_how)
+    return with_how
 
 
 @click.command()
@@ -63,27 +126,7 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @scan_options
-@click.option("--resume", is_flag=True, help="Go on where an earlier run into OUT ended; what is done is not repeated.")
-@click.option(
-    "--verify",
-    is_flag=True,
-    help="With --resume: hash scans and results of earlier runs, rather than trust their sizes and times of change.",
-)
-@click.option(
-    "--shard", metavar="I/N", help="Compute only part I, from 0, of N; the parts can run at once, on many machines."
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Compute in K processes, which may crash or hang without harm to the others. Default: in this one.",
-)
-@click.option(
-    "--timeout",
-    type=FiniteFloat(min=0, min_open=True),
-    metavar="SECONDS",
-    help="With --workers: give a scan up that makes no progress for so long. Default: 600.",
-)
+@cohort_options
 @log_format_option
 def infer(
     scans: tuple[Path, ...],
@@ -97,11 +140,7 @@ def infer(
     body_box: bool,
     overwrite: bool,
     reading: ScanOptions,
-    resume: bool,
-    verify: bool,
-    shard: str | None,
-    workers: int | None,
-    timeout: float | None,
+    how: CohortOptions,
 ) -> None:
     """Segment CT scans (.nii, .nii.gz).
 
@@ -130,79 +169,81 @@ def infer(
       cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
     from cascade_rt.run.cascade import open_cascade
-    from cascade_rt.run.cohort.cases import Shard, holds_many, of_shard, plan_cases
     from cascade_rt.run.cohort.journal import journal_path
     from cascade_rt.run.cohort.run import run_cases
     from cascade_rt.run.inference import RunOptions
     from cascade_rt.scans.search import SearchOptions
-    from cascade_rt_cli.infer_output import CohortOutput, ScanOutput, warn_left_out
+    from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
     from cascade_rt_cli.plans import plans
 
     if reading.scattered and z_search > 1:
         raise UsageError("--z-search goes by neighbours of slices, and with --scattered there are none; leave it out")
-    if timeout is not None and workers is None:
-        raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
     opening = partial(open_cascade, bundle, backend, precision, plans, public_key)
-    part = Shard.parse(shard) if shard else None
-    keeps_journal = bool(resume or part or workers or (len(scans) > 1 and output) or any(map(holds_many, scans)))
-    if keeps_journal:
-        _check_folder(output)
-    cases = of_shard(plan_cases(scans, output, pictures=preview, on_left_out=warn_left_out), part)
-    told: CohortOutput | ScanOutput = ScanOutput(cases, overwrite=overwrite)
+    cases, folder = _plan(scans, output, how, preview=preview)
     with ExitStack() as stack:
-        state = None
-        if output is not None and keeps_journal:
+        state: ResumeState | None = None
+        told: CohortOutput | ScanOutput = ScanOutput(cases, overwrite=overwrite)
+        if folder is not None:
             opened = read_bundle(bundle or default_bundle_path(), public_key)
             opening = partial(opening, sha256=opened.sha256)
+            _print_plan(len(cases), opened, backend, precision, how)
             settings = _settings(opened, backend, precision, options, preview=preview)
-            state = stack.enter_context(_resume_state(output, part, settings, resume, overwrite, verify))
-            told = CohortOutput(cases, opened.manifest, journal_path(output, part))
+            state = stack.enter_context(_journal(folder, how, settings, overwrite=overwrite))
+            told = CohortOutput(cases, opened.manifest, journal_path(folder, how.part))
         stack.enter_context(told)
-        runner = _runner(opening, options, workers, timeout, told)
-        summary = run_cases(cases, runner, state, on_outcome=told.tell)
+        summary = run_cases(cases, _runner(opening, options, how, told), state, on_outcome=told.tell)
     told.conclude(summary)
 
 
-def _check_folder(output: Path | None) -> None:
-    """Refuse one mask file, or nothing, as the output of a run that keeps a journal."""
+def _plan(
+    scans: tuple[Path, ...], output: Path | None, how: CohortOptions, *, preview: bool
+) -> "tuple[list[Case], Path | None]":
+    """Return the cases to run, and the folder for their journal; None for a few named scans, which need none."""
+    from cascade_rt.run.cohort.cases import holds_many, of_shard, plan_cases
+    from cascade_rt_cli.infer_output import warn_left_out
+
+    folder = None
+    if how != CohortOptions() or (len(scans) > 1 and output) or any(map(holds_many, scans)):
+        folder = _cohort_folder(output)
+    cases = plan_cases(scans, output, pictures=preview, on_left_out=warn_left_out)
+    return of_shard(cases, how.part), folder
+
+
+def _cohort_folder(output: Path | None) -> Path:
     if output is None:
         raise UsageError("a cohort has many results; name a folder for them with -o")
     if split_suffix(output.name)[1] and not output.is_dir():
         raise UsageError(f"{output}: is one file for many scans; name a folder")
+    return output
 
 
 @contextmanager
-def _resume_state(
-    folder: Path, part: "Shard | None", settings: Mapping[str, Any], resume: bool, overwrite: bool, verify: bool
+def _journal(
+    folder: Path, how: CohortOptions, settings: Mapping[str, Any], *, overwrite: bool
 ) -> Iterator["ResumeState"]:
-    """Open the journal of a run in its output folder."""
+    """Open the journal in the output folder, which is created if necessary."""
     from cascade_rt.run.cohort.journal import Journal
     from cascade_rt.run.cohort.resume_state import ResumeState
     from cascade_rt_cli.infer_output import warn
-    from cascade_rt_cli.messages import shown
 
     make_folder(folder)
     probe_folder(folder)
-    with Journal(folder, part) as journal:
+    with Journal(folder, how.part) as journal:
         if not journal.is_locked:
             warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
-        yield ResumeState(folder, journal, settings, resume=resume, overwrite=overwrite, verify=verify)
+        yield ResumeState(folder, journal, settings, resume=how.resume, overwrite=overwrite, verify=how.verify)
 
 
 def _runner(
-    opening: "Callable[[], Cascade]",
-    options: "RunOptions",
-    workers: int | None,
-    timeout: float | None,
-    told: "CohortOutput | ScanOutput",
+    opening: "Callable[[], Cascade]", options: "RunOptions", how: CohortOptions, told: "CohortOutput | ScanOutput"
 ) -> "Runner":
     from cascade_rt.run.cohort.run import run_here
     from cascade_rt.run.cohort.workers import SECONDS_WITHOUT_PROGRESS, run_in_workers
 
-    if workers is None:
+    if how.workers is None:
         return run_here(opening, options, on_open=told.open, on_slices=told.advance)
-    return run_in_workers(opening, workers, options, timeout=timeout or SECONDS_WITHOUT_PROGRESS)
+    return run_in_workers(opening, how.workers, options, timeout=how.timeout or SECONDS_WITHOUT_PROGRESS)
 
 
 def _settings(
@@ -218,3 +259,10 @@ def _settings(
         "reading": asdict(options.reading),
         "search": asdict(options.search),
     }
+
+
+def _print_plan(
+    cases: int, opened: "Bundle", backend: BackendChoice, precision: PrecisionChoice, how: CohortOptions
+) -> None:
+    where = f"in {how.workers} processes" if how.workers else "in this process"
+    print_note(f"{cases} scans, bundle {opened.manifest.name}, backend {backend}, precision {precision}, {where}")
