@@ -9,8 +9,8 @@ from rich.table import Table
 
 from cascade_rt.common.labels import TARGETS, Target
 from cascade_rt.common.metrics import Average, SampleSet, Scores
-from cascade_rt.measuring.agreement import PairedDifference
 from cascade_rt.measuring.evaluation import Evaluation, TargetScores
+from cascade_rt.measuring.paired_difference import PairedDifference
 from cascade_rt_cli.console import print_intended_use, print_rows
 
 _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
