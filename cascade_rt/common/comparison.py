@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.labels import Target
 from cascade_rt.common.metrics import Confusion, confusion, pool
 from cascade_rt.common.tolerances import Limits
 
@@ -20,7 +21,7 @@ class Agreement:
     """How far results agree with their references. Adding two instances pools them, as if they had been one result."""
 
     voxels: int = 0
-    """Number of values compared."""
+    """Number of values compared, such as the voxels of a mask."""
     different: int = 0
     """Number of values that differ at all."""
     max_error: float = 0.0
@@ -74,7 +75,7 @@ class Agreement:
 def compare(
     reference: npt.NDArray[Any],
     candidate: npt.NDArray[Any],
-    lowest: Mapping[str, float] | None = None,
+    lowest: Mapping[Target, float] | Mapping[str, float] | None = None,
     *,
     slices: Sequence[str] = (),
 ) -> Agreement:

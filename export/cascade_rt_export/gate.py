@@ -112,9 +112,7 @@ def run_gate(
         ParityError: The candidate returned NaN or infinity.
     """
     organ = tumor = behind = before = Agreement()
-    moved: list[str] = []
-    appeared: list[str] = []
-    vanished: list[str] = []
+    moved = appeared = vanished = tuple[str, ...]()
     for scan in calibration.scans:
         on_step(f"comparing {candidate.stage1.info.backend} {candidate.stage1.info.precision} on {scan.name}")
         mixed = (Engines(reference.stage1, candidate.stage2), Engines(candidate.stage1, reference.stage2))
@@ -123,10 +121,10 @@ def run_gate(
         tumor += _compare(scan, expected, found, "stage2")
         behind += _compare(scan, expected, halves[0], "stage2")
         before += _compare(scan, expected, halves[1], "stage2")
-        moved += map(scan.slice_name, moved_boxes(expected.boxes, found.boxes))
+        moved += tuple(map(scan.slice_name, moved_boxes(expected.boxes, found.boxes)))
         ill, found_ill = _slices_with_tumor(expected), _slices_with_tumor(found)
-        appeared += map(scan.slice_name, sorted(found_ill - ill))
-        vanished += map(scan.slice_name, sorted(ill - found_ill))
+        appeared += tuple(map(scan.slice_name, sorted(found_ill - ill)))
+        vanished += tuple(map(scan.slice_name, sorted(ill - found_ill)))
     on_step("comparing the places of a batch")
     return GateResult(
         engine=asdict(candidate.stage1.info),
@@ -136,9 +134,9 @@ def run_gate(
         tumor=tumor,
         tumor_behind_pytorch=behind,
         tumor_before_pytorch=before,
-        boxes_moved=tuple(moved),
-        tumors_appeared=tuple(appeared),
-        tumors_vanished=tuple(vanished),
+        boxes_moved=moved,
+        tumors_appeared=appeared,
+        tumors_vanished=vanished,
         slots={engine.stage: compare_slots(engine) for engine in (candidate.stage1, candidate.stage2)},
     )
 

@@ -303,4 +303,4 @@ def _reference(race: _Race, reference: Reference, scans: tuple[Scan, ...]) -> tu
 def compare_masks(masks: Sequence[Path], references: Sequence[Path]) -> Agreement:
     """Compare mask files with those of the reference, scan by scan."""
     pairs = zip(references, masks, strict=True)
-    return sum((compare(*map(read_mask, pair), LOWEST_LABEL) for pair in pairs), start=Agreement())
+    return sum((compare(read_mask(one), read_mask(other), LOWEST_LABEL) for one, other in pairs), start=Agreement())
