@@ -128,7 +128,7 @@ def random_bundle(base_width: int, folder: Path) -> Bundle:
     """Export a cascade of random weights, configured like the embedded one of phantoms but for its width."""
     import torch
 
-    from cascade_rt.common.tolerances import ParityLimits
+    from cascade_rt.common.tolerances import Limits
     from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
     from cascade_rt.models.cascade_model import CascadeModel
     from cascade_rt.training.checkpoint import Checkpoint
@@ -139,7 +139,7 @@ def random_bundle(base_width: int, folder: Path) -> Bundle:
     torch.manual_seed(0)
     weights = CascadeModel(config).state_dict()
     checkpoint = Checkpoint(config, TrainConfig(), "random weights", epochs_done=0, model=weights, optimizer={})
-    anything = ParityLimits(max_error=1.0, mean_error=1.0, least_dice=0.0, slot_error=1.0)
+    anything = Limits(max_error=1.0, mean_error=1.0, least_dice=0.0, slot_error=1.0)
     return export_bundle(checkpoint, folder / f"width{base_width}", half=False, limits={"fp32": anything})
 
 

@@ -13,12 +13,12 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from machine import commit, processor_name
 from phantom_accuracy import FIRST_SEED
 
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
-from cascade_rt.common.metrics import dice
+from cascade_rt.common.comparison import compare, moved_boxes
+from cascade_rt.common.labels import LOWEST_LABEL
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import open_engines
 from cascade_rt.run.scan_run import ScanRun, segment_voxels
@@ -55,23 +55,20 @@ def main() -> None:
 
 def same_bits(first: ScanRun, second: ScanRun) -> dict[str, Any]:
     """Whether both probabilities are the same, and in how many voxels the masks are not."""
-    pairs = ((first.organ_prob, second.organ_prob), (first.tumor_prob, second.tumor_prob))
+    pairs = zip(first.probabilities.values(), second.probabilities.values(), strict=True)
     return {
-        "same_bits": all(np.array_equal(*pair) for pair in pairs),
-        "different_voxels": int(np.count_nonzero(first.mask != second.mask)),
+        "same_bits": not any(compare(*pair).different for pair in pairs),
+        "different_voxels": compare(first.mask, second.mask).different,
     }
 
 
 def agreement(single: ScanRun, half: ScanRun) -> dict[str, Any]:
     """How half precision agrees with float32; the Dice of two empty masks is none."""
-    pairs = {"organ": (single.mask > 0, half.mask > 0), "tumor": (single.mask == 2, half.mask == 2)}
-    boxes = single.boxes | half.boxes
+    masks = compare(single.mask, half.mask, LOWEST_LABEL)
     return {
-        "half_mask_dice": {
-            name: dice(*pair) if pair[0].any() or pair[1].any() else None for name, pair in pairs.items()
-        },
-        "half_different_voxels": int(np.count_nonzero(single.mask != half.mask)),
-        "half_boxes_moved": sum(single.boxes.get(index) != half.boxes.get(index) for index in boxes),
+        "half_mask_dice": masks.dice,
+        "half_different_voxels": masks.different,
+        "half_boxes_moved": len(moved_boxes(single.boxes, half.boxes)),
     }
 
 

@@ -26,11 +26,12 @@ import numpy as np
 from machine import commit, processor_name
 
 from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.comparison import compare, moved_boxes
+from cascade_rt.common.labels import LOWEST_LABEL
 from cascade_rt.common.metrics import dice
 from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engines
-from cascade_rt.measuring.agreement import mask_agreement
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.volume import Volume
@@ -115,22 +116,15 @@ def measure_case(bundle: Path, engines: tuple[str, ...], seed: int) -> dict[str,
 
 def agreement(first: Segmentation, second: Segmentation) -> dict[str, Any]:
     """How an engine agrees with another on one scan; the Dice of two empty masks is none."""
-    masks = mask_agreement(first.mask, second.mask)
-    pairs = {"organ": (first.mask > 0, second.mask > 0), "tumor": (first.mask == 2, second.mask == 2)}
+    masks = compare(second.mask, first.mask, LOWEST_LABEL)
     return {
-        **asdict(masks),
-        "mask_dice": {name: dice(*pair) if pair[0].any() or pair[1].any() else None for name, pair in pairs.items()},
-        "organ_prob_max_error": max_error(first.organ_prob, second.organ_prob),
-        "tumor_prob_max_error": max_error(first.tumor_prob, second.tumor_prob),
-        "boxes_moved": sum(first.boxes.get(index) != second.boxes.get(index) for index in first.boxes | second.boxes),
+        "voxels": masks.voxels,
+        "different": masks.different,
+        "mask_dice": masks.dice,
+        "organ_prob_max_error": compare(second.organ_prob, first.organ_prob).max_error,
+        "tumor_prob_max_error": compare(second.tumor_prob, first.tumor_prob).max_error,
+        "boxes_moved": len(moved_boxes(second.boxes, first.boxes)),
     }
-
-
-def max_error(first: np.ndarray | None, second: np.ndarray | None) -> float:
-    """The largest absolute difference of two probability maps."""
-    if first is None or second is None:
-        raise TypeError("probabilities were not kept")
-    return float(np.abs(first - second).max())
 
 
 def summary(cases: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundles.bundle import Bundle
-from cascade_rt.common.metrics import dice
+from cascade_rt.common.comparison import Agreement, compare
+from cascade_rt.common.labels import ORGAN_LABEL
 from cascade_rt.common.tensors import EnginePrecision
 from cascade_rt.engines import BACKENDS, Backend
 from cascade_rt.errors import CascadeError, UsageError
-from cascade_rt.measuring.agreement import MaskAgreement, mask_agreement
 from cascade_rt.run.cascade import Cascade, open_cascade
 
 Labels = npt.NDArray[np.uint8]
@@ -83,20 +83,12 @@ def agreement_with_reference(masks: Mapping[str, Labels]) -> dict[str, dict[str,
     """
     if REFERENCE not in masks:
         return {}
-    reference = masks[REFERENCE]
-    found = {}
-    for name, mask in masks.items():
-        if name == REFERENCE:
-            continue
-        voxels = mask_agreement(mask, reference)
-        both_empty = not (mask.any() or reference.any())
-        found[name] = {
-            "voxels": voxels.voxels,
-            "different_voxels": voxels.different,
-            # The Dice of two empty masks is 1 by definition and says nothing.
-            "dice": None if both_empty else dice(mask > 0, reference > 0),
-        }
-    return found
+    others = {name: mask for name, mask in masks.items() if name != REFERENCE}
+    found = {name: compare(masks[REFERENCE], mask, {"organ": ORGAN_LABEL}) for name, mask in others.items()}
+    return {
+        name: {"voxels": each.voxels, "different_voxels": each.different, "dice": each.dice["organ"]}
+        for name, each in found.items()
+    }
 
 
 def agreement_of_all(cases: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -107,9 +99,7 @@ def agreement_of_all(cases: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[s
             by_name.setdefault(name, []).append(one)
     summary = {}
     for name, found in by_name.items():
-        voxels = sum(
-            (MaskAgreement(one["voxels"], one["different_voxels"]) for one in found), start=MaskAgreement(0, 0)
-        )
+        voxels = sum((Agreement(one["voxels"], one["different_voxels"]) for one in found), start=Agreement())
         values = [one["dice"] for one in found if one["dice"] is not None]
         summary[name] = {
             "cases": len(found),

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.patients.cases import Mask
 from cascade_rt.common.metrics import Confusion, confusion, pool
-from cascade_rt.measuring.agreement import bootstrap_interval
+from cascade_rt.measuring.paired_difference import bootstrap_interval
 
 METRICS = ("dice", "sensitivity", "specificity")
 

@@ -28,8 +28,8 @@ def arm_table(measurement: Measurement) -> Iterator[str]:
             _ratio(measurement.ratio(PLAIN, arm.name)),
             f"{sum(arm.beside_networks) / len(arm.runs):.3f}",
             f"{arm.peak_memory_bytes / 1e6:.0f}",
-            "-" if masks is None else " / ".join(f"{dice:.4f}" for dice in masks.dice.values()),
-            "-" if masks is None else f"{masks.agreement.per_100_000:.2f}",
+            "-" if masks is None else " / ".join(f"{counts.dice:.4f}" for counts in masks.counts.values()),
+            "-" if masks is None else f"{masks.per_100_000:.2f}",
             f"{arm.opened.seconds:.1f} + {arm.first_run.seconds:.1f}",
         )
 

@@ -105,8 +105,8 @@ def masks_hold(arm: ArmResult, precision: str) -> bool:
     if arm.masks is None:
         return False
     if precision == "fp32":
-        return arm.masks.agreement.per_100_000 <= DIFFERENT_PER_100_000
-    return min(arm.masks.dice.values()) >= LEAST_DICE
+        return arm.masks.per_100_000 <= DIFFERENT_PER_100_000
+    return min(counts.dice for counts in arm.masks.counts.values()) >= LEAST_DICE
 
 
 def _times(measurement: Measurement, ours: str | None, peer: str | None, who: str, least: float | None) -> Target:

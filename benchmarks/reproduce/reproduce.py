@@ -30,6 +30,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+from cascade_rt.common.comparison import Agreement, compare
 from cascade_rt.common.labels import LOWEST_LABEL, Target
 from cascade_rt.common.metrics import average_scores, confusion, pool
 from cascade_rt.config import PRESETS, CascadeConfig, Preset, TrainConfig, load_config, to_mapping
@@ -38,7 +39,6 @@ from cascade_rt.data.slices import Case, open_cases
 from cascade_rt.data.split import read_split
 from cascade_rt.engines import Engines, open_engines
 from cascade_rt.engines.pytorch import PyTorchEngine
-from cascade_rt.measuring.agreement import MaskAgreement, mask_agreement
 from cascade_rt.run.scan_run import segment_voxels
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt.training.loop import train
@@ -177,12 +177,11 @@ def positive_slices(cases: Sequence[Case], lowest_label: int) -> tuple[list[Any]
     return images, labels
 
 
-def onnx_agreement(checkpoint: Checkpoint, bundle: Path, images: Sequence[Any], masks: Sequence[Any]) -> MaskAgreement:
+def onnx_agreement(checkpoint: Checkpoint, bundle: Path, images: Sequence[Any], masks: Sequence[Any]) -> Agreement:
     """Export, and compare the masks of ONNX Runtime with those of PyTorch."""
     engines = open_engines(export_bundle(checkpoint, bundle, half=False), "onnxruntime")
     found = [segment_voxels(engines, checkpoint.cascade, image, None).mask for image in images]
-    pairs = [mask_agreement(mask, other) for mask, other in zip(masks, found, strict=True)]
-    return sum(pairs, start=MaskAgreement(0, 0))
+    return sum(map(compare, masks, found), start=Agreement())
 
 
 def scores(masks: Sequence[Any], labels: Sequence[Any], lowest_label: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Modules under the names that they had before they were gathered in rooms, for programs that still import those."""
+"""Modules under the names that they had before they moved, for programs that still import those."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ _ROOMS = {
     "config": "tumor_recipe",
     "data": "case_pairs",
     "engines": "doctor",
-    "measuring": "agreement benchmarking evaluation evaluation_report",
+    "measuring": "benchmarking evaluation evaluation_report",
     "models": "crop",
     "results": "islands lesions measurements preview provenance segmentation slice_panel",
     "run": "cascade cohort inference scan_run",
@@ -22,8 +22,11 @@ _ROOMS = {
     "training": "losses",
 }
 _MOVED = {name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names.split()} | {
+    "agreement": "measuring.paired_difference",
     "bundle_files": "bundles.files",
     "ladder": "engines.fallbacks",
+    "measuring.agreement": "measuring.paired_difference",
+    "measuring.benchmarking.masks": "measuring.benchmarking.measure",
     "runs": "common.pixel_runs",
     "scan_checks": "scans.checks",
     "scan_source": "scans.source",
@@ -57,7 +60,7 @@ class MovedModules:
 
 def _present_name(name: str) -> str | None:
     package, _, rest = name.partition(".")
-    first, _, deeper = rest.partition(".")
-    if package != "cascade_rt" or first not in _MOVED:
+    former = rest if rest in _MOVED else rest.partition(".")[0]
+    if package != "cascade_rt" or former not in _MOVED:
         return None
-    return ".".join(filter(None, (package, _MOVED[first], deeper)))
+    return f"{package}.{_MOVED[former]}{rest.removeprefix(former)}"

@@ -5,53 +5,43 @@ self-test  an engine on the golden case, whenever it is opened
 gate       the masks of the whole cascade on calibration slices, on export and in `verify`
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cascade_rt.common.tensors import EnginePrecision
 
-PARITY_MAX_ERROR = 1e-4
-"""Largest difference of a probability between a float32 graph and PyTorch."""
-
 
 @dataclass(frozen=True, slots=True)
-class SelfTestLimits:
-    """Maximum deviation of the outputs from those of PyTorch."""
+class Limits:
+    """How far results may differ from those of PyTorch. What is not limited may differ by any amount."""
 
-    max_error: float
-    """Limit of the largest absolute difference of any element."""
-    mean_error: float
-    """Limit of the mean absolute difference of an output."""
+    max_error: float = math.inf
+    """Largest difference of any value, such as the probability of a pixel."""
+    mean_error: float = math.inf
+    """Mean difference of the values."""
+    least_dice: float = 0.0
+    """Minimum Dice between the masks of both, over all slices together. Applies to the organ and to the tumor."""
+    slot_error: float = math.inf
+    """Largest difference between the outputs for one input at different positions of a batch."""
 
 
-_REDUCED_PRECISION = SelfTestLimits(max_error=1.0, mean_error=2e-2)
+PARITY_LIMITS = Limits(max_error=1e-4)
+"""Of float32 graphs."""
+
+_REDUCED_PRECISION = Limits(max_error=1.0, mean_error=2e-2)
 """Rounding may shift single probabilities a lot where the network is steep, but shifts the mean only a little."""
-SELF_TEST_LIMITS: Mapping[EnginePrecision, SelfTestLimits] = {
-    "fp32": SelfTestLimits(max_error=1e-3, mean_error=1e-4),
+SELF_TEST_LIMITS: Mapping[EnginePrecision, Limits] = {
+    "fp32": Limits(max_error=1e-3, mean_error=1e-4),
     "fp16": _REDUCED_PRECISION,
     "bf16": _REDUCED_PRECISION,
 }
 
-
-@dataclass(frozen=True, slots=True)
-class ParityLimits:
-    """How far an engine may differ from PyTorch on the slices of the gate."""
-
-    max_error: float
-    """Largest difference of a probability, in any pixel."""
-    mean_error: float
-    """Mean difference of a probability."""
-    least_dice: float
-    """Minimum Dice between the masks of both, over all slices together. Applies to the organ and to the tumor."""
-    slot_error: float
-    """Largest difference between the outputs for one input at different positions of a batch."""
-
-
-GATE_LIMITS: Mapping[EnginePrecision, ParityLimits] = {
-    "fp32": ParityLimits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
+GATE_LIMITS: Mapping[EnginePrecision, Limits] = {
+    "fp32": Limits(max_error=1e-3, mean_error=1e-6, least_dice=0.999, slot_error=1e-4),
     # Rounding moves single probabilities as far as the network is steep there. What counts are the masks.
-    "fp16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
-    "bf16": ParityLimits(max_error=1.0, mean_error=1e-3, least_dice=0.995, slot_error=1e-1),
+    "fp16": Limits(max_error=1.0, mean_error=1e-3, least_dice=0.999, slot_error=1e-2),
+    "bf16": Limits(max_error=1.0, mean_error=1e-3, least_dice=0.995, slot_error=1e-1),
 }
 
 LEAST_HALF_SHARE = 0.95

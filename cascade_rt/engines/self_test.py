@@ -5,12 +5,17 @@ weights that differ between files, or images of a batch that get mixed up. It do
 `cascade-rt verify` for that.
 """
 
+import math
+
 import numpy as np
 
 from cascade_rt.bundles.golden import Golden
+from cascade_rt.common.comparison import Agreement, compare
 from cascade_rt.common.tolerances import SELF_TEST_LIMITS
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.errors import EngineError
+
+_ANOTHER_SHAPE = Agreement(voxels=1, different=1, max_error=math.inf, error_sum=math.inf)
 
 
 def self_test(engine: StageEngine, golden: Golden) -> None:
@@ -25,20 +30,16 @@ def self_test(engine: StageEngine, golden: Golden) -> None:
         BackendUnavailableError: The engine does not run at all.
     """
     info = engine.info
-    limits = SELF_TEST_LIMITS[info.precision]
     others = max(2, engine.preferred_batch) - 1
     batch = {name: np.concatenate([image, *[image[..., ::-1]] * others]) for name, image in golden.inputs.items()}
-    outputs = {name: found[:1] for name, found in engine.run(batch).items()}
+    outputs = {name: array[:1] for name, array in engine.run(batch).items()}
     for name, expected in golden.outputs.items():
-        # A different shape would be broadcast to the expected one where possible.
         same_shape = outputs[name].shape == expected.shape
-        errors = np.abs(outputs[name].astype(np.float64) - expected) if same_shape else np.array(np.inf)
-        worst, mean = float(errors.max()), float(errors.mean())
-        # Written so that NaN fails.
-        if not (worst <= limits.max_error and mean <= limits.mean_error):
+        found = compare(expected.astype(np.float64), outputs[name]) if same_shape else _ANOTHER_SHAPE
+        if found.missed(SELF_TEST_LIMITS[info.precision]):
             raise EngineError(
                 f"{engine.stage} in {info.precision} on {info.backend} {info.version} ({info.device}) does not compute "
-                f"what was exported: {name} of the golden case differs by {worst:.2g}, {mean:.2g} on average; "
-                "take another `backend`, and run: cascade-rt doctor",
+                f"what was exported: {name} of the golden case differs by {found.max_error:.2g}, "
+                f"{found.mean_error:.2g} on average; take another `backend`, and run: cascade-rt doctor",
                 code="E_SELF_TEST",
             )

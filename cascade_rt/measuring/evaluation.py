@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.comparison import Agreement, compare
 from cascade_rt.common.labels import LOWEST_LABEL, TARGETS, TUMOR_LABEL, Target
 from cascade_rt.common.metrics import SAMPLE_SETS, Confusion, SampleSet, Scores, average_scores, confusion, pool
 from cascade_rt.data.case_pairs import CasePair, Cohort, read_truth
 from cascade_rt.errors import CascadeError
-from cascade_rt.measuring.agreement import MaskAgreement, PairedDifference, mask_agreement, paired_difference
+from cascade_rt.measuring.paired_difference import PairedDifference, paired_difference
 from cascade_rt.models.crop import Box
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
@@ -68,7 +69,7 @@ class BaselineCase:
 
     counts: Mapping[Target, Confusion]
     """Counts against the truth, over the whole scan."""
-    agreement: MaskAgreement
+    agreement: Agreement
     """Agreement between the masks of both engines."""
 
 
@@ -128,7 +129,7 @@ class BaselineComparison:
 
     dice: Mapping[Target, PairedDifference]
     """Dice per case, engine minus baseline, over cases that contain the target."""
-    agreement: MaskAgreement
+    agreement: Agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class Evaluation:
                 {name: case.counts(target).dice for name, (case, _) in with_target.items()},
                 {name: baseline.counts[target].dice for name, (_, baseline) in with_target.items()},
             )
-        agreement = sum((baseline.agreement for _, baseline in compared.values()), start=MaskAgreement(0, 0))
+        agreement = sum((baseline.agreement for _, baseline in compared.values()), start=Agreement())
         return BaselineComparison(dice, agreement)
 
 
@@ -281,7 +282,7 @@ def _evaluate_case(
     if baseline is not None:
         mask = baseline.run(volume, on_slices=on_slices).mask
         counts = {target: pool(_slice_counts(mask, truth, target)) for target in TARGETS}
-        compared = BaselineCase(counts, mask_agreement(segmentation.mask, mask))
+        compared = BaselineCase(counts, compare(mask, segmentation.mask))
     return CaseResult(
         name=pair.name,
         status=segmentation.status,

@@ -12,8 +12,8 @@ from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.labels import TARGETS, Target
 from cascade_rt.common.metrics import SAMPLE_SETS, Average, Confusion, Scores
 from cascade_rt.common.shown_paths import hide_folders
-from cascade_rt.measuring.agreement import PairedDifference
 from cascade_rt.measuring.evaluation import CaseResult, Evaluation
+from cascade_rt.measuring.paired_difference import PairedDifference
 
 REPORT_VERSION = 2
 

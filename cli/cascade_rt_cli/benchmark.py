@@ -179,8 +179,8 @@ def _mask_cells(arm: "ArmResult") -> tuple[str, ...]:
     """
     if arm.masks is None:
         return "-", "-", "-"
-    dice = (f"{arm.masks.dice[target]:.4f}" if arm.masks.found[target] else "none" for target in arm.masks.dice)
-    return *dice, f"{arm.masks.agreement.different:,}"
+    dice = (f"{counts.dice:.4f}" if counts.positive else "none" for counts in arm.masks.counts.values())
+    return *dice, f"{arm.masks.different:,}"
 
 
 def _step_table(measurement: "Measurement") -> Table:

@@ -33,8 +33,8 @@ from cascade_rt_cli.plans import plans
 
 if TYPE_CHECKING:
     from cascade_rt.data.case_pairs import CasePair
-    from cascade_rt.measuring.agreement import PairedDifference
     from cascade_rt.measuring.evaluation import Evaluation, TargetScores
+    from cascade_rt.measuring.paired_difference import PairedDifference
     from cascade_rt.run.cascade import Cascade
     from cascade_rt.scans.volume import Volume
 

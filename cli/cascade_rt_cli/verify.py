@@ -1,6 +1,7 @@
 """`cascade-rt verify`: check that an engine on this machine segments the way PyTorch does."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,4 +102,4 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     ):
         yield name, f"{len(found[key])} slices" + (f": {', '.join(found[key])}" if found[key] else "")
     for stage, error in found["slot_errors"].items():
-        yield f"batch of {stage}", f"largest difference between places {error:.1e}"
+        yield f"batch of {stage}", f"largest difference between places {math.nan if error is None else error:.1e}"

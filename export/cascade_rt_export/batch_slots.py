@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cascade_rt.common.comparison import Agreement, compare
 from cascade_rt.common.tensors import CROPS_PER_BATCH, SHORTEST_SIDE, SLICES_PER_BATCH, STAGE_SPECS, Stage
 from cascade_rt.engines.base import Array, StageEngine
 
@@ -20,24 +21,22 @@ SIDES: Mapping[Stage, Sequence[tuple[int, int]]] = {
 SEED = 7
 
 
-def slot_errors(engine: StageEngine) -> float:
-    """Measure the largest difference between the outputs for one input, over sizes, batches and batch positions.
+def compare_slots(engine: StageEngine) -> Agreement:
+    """Compare the outputs for one input with each other, over sizes, batches and batch positions.
 
     Each row of a batch of different images is compared with its output when run alone. This covers three requirements:
     equal rows have equal outputs, permuted rows have permuted outputs, and neighbors do not leak.
-
-    Returns:
-        The largest absolute difference, or NaN if an output is NaN.
     """
-    worst = 0.0
+    agreement = Agreement()
     for side in SIDES[engine.stage]:
         images = _images(engine.stage, LARGEST_BATCH[engine.stage], side)
         alone = [_run(engine, image[None]) for image in images]
         for order in _orders(len(images)):
             together = _run(engine, images[order])
             for place, index in enumerate(order):
-                worst = float(np.maximum(worst, _difference(together, place, alone[index])))
-    return worst
+                for name, expected in alone[index].items():
+                    agreement += compare(expected[0], together[name][place])
+    return agreement
 
 
 def _orders(count: int) -> list[list[int]]:
@@ -48,11 +47,6 @@ def _orders(count: int) -> list[list[int]]:
 
 def _run(engine: StageEngine, images: Array) -> dict[str, Array]:
     return engine.run({STAGE_SPECS[engine.stage].inputs[0].name: np.ascontiguousarray(images)})
-
-
-def _difference(together: Mapping[str, Array], place: int, alone: Mapping[str, Array]) -> float:
-    with np.errstate(invalid="ignore"):
-        return float(np.max([np.abs(together[name][place] - alone[name][0]).max() for name in alone]))
 
 
 def _images(stage: Stage, count: int, side: tuple[int, int]) -> Array:

@@ -21,7 +21,7 @@ from cascade_rt.bundles.bundle import Bundle, Manifest, is_bundle_only, read_bun
 from cascade_rt.bundles.files import WEIGHTS_NAME, graph_name
 from cascade_rt.common.outputs import write_error
 from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
-from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_MAX_ERROR, ParityLimits
+from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_LIMITS, Limits
 from cascade_rt.common.version import __version__
 from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
@@ -58,7 +58,7 @@ def export_bundle(
     search: bool = False,
     calibration: Calibration | None = None,
     graphs_of: Bundle | None = None,
-    limits: Mapping[EnginePrecision, ParityLimits] = GATE_LIMITS,
+    limits: Mapping[EnginePrecision, Limits] = GATE_LIMITS,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """Export both stages, compare them with PyTorch, and only then move the bundle into place.
@@ -125,7 +125,7 @@ class _HalfTerms:
     """The conditions under which half precision is added to a bundle."""
 
     calibration: Calibration
-    limits: ParityLimits
+    limits: Limits
     search: bool
     required: bool
 
@@ -158,7 +158,7 @@ def _write_graphs(
     unproven = write_manifest(path, manifest)
     on_step("comparing the graphs with PyTorch")
     parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(unproven)}
-    return replace(manifest, parity={"limit": PARITY_MAX_ERROR, **_versions(), **parity})
+    return replace(manifest, parity={"limit": PARITY_LIMITS.max_error, **_versions(), **parity})
 
 
 def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
@@ -215,7 +215,7 @@ def _prove(
     manifest: Manifest,
     calibration: Calibration,
     precision: Precision,
-    limits: ParityLimits,
+    limits: Limits,
     on_step: Callable[[str], None],
 ) -> Manifest:
     """Compare the masks of a precision with those of PyTorch. Raises ParityError if they differ too much."""

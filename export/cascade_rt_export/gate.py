@@ -6,27 +6,26 @@ separately (see `batch_slots`), because a faulty engine gives the same wrong ans
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cascade_rt.common.metrics import Confusion, confusion, pool
+from cascade_rt.common.comparison import Agreement, compare, moved_boxes
 from cascade_rt.common.tensors import EnginePrecision, Stage
-from cascade_rt.common.tolerances import GATE_LIMITS, ParityLimits
+from cascade_rt.common.tolerances import GATE_LIMITS, Limits
 from cascade_rt.config import CascadeConfig, from_mapping, read_toml
 from cascade_rt.engines import Engines
 from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
 from cascade_rt.errors import EngineError, ParityError, UsageError
 from cascade_rt.run.scan_run import ScanRun, segment_voxels
-from cascade_rt_export.batch_slots import slot_errors
+from cascade_rt_export.batch_slots import compare_slots
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 
 
-def read_limits(path: Path | None) -> Mapping[EnginePrecision, ParityLimits]:
+def read_limits(path: Path | None) -> Mapping[EnginePrecision, Limits]:
     """Read limits from a TOML file with one table per precision. Missing values default to those in `GATE_LIMITS`.
 
     Without a file, the limits are `GATE_LIMITS`.
@@ -45,27 +44,15 @@ def read_limits(path: Path | None) -> Mapping[EnginePrecision, ParityLimits]:
     }
 
 
-def _limits_in(table: Any, usual: ParityLimits, where: str) -> ParityLimits:
+def _limits_in(table: Any, usual: Limits, where: str) -> Limits:
     if not isinstance(table, dict):
         raise UsageError(f"{where} must be a table, got {table!r}")
-    limits = from_mapping(ParityLimits, {**asdict(usual), **table}, where)
+    limits = from_mapping(Limits, {**asdict(usual), **table}, where)
     for key, value in asdict(limits).items():
         # Negated so that NaN is refused.
         if not 0 <= value <= 1:
             raise UsageError(f"{where}.{key} must lie between 0 and 1, got {value}")
     return limits
-
-
-@dataclass(frozen=True, slots=True)
-class MapAgreement:
-    """Agreement of one probability map with that of PyTorch."""
-
-    max_error: float
-    mean_error: float
-    mask_dice: float
-    """Dice between the masks, pooled over all slices. NaN if both are empty."""
-    worst_slice: str
-    """The slice in which `max_error` occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +63,12 @@ class GateResult:
     """Backend, precision, device and version."""
     calibration: str
     slices: int
-    organ: MapAgreement
-    tumor: MapAgreement
+    organ: Agreement
+    tumor: Agreement
     """End to end, with both stages of the engine."""
-    tumor_behind_pytorch: MapAgreement
+    tumor_behind_pytorch: Agreement
     """Stage 1 of PyTorch followed by stage 2 of the engine: the contribution of stage 2."""
-    tumor_before_pytorch: MapAgreement
+    tumor_before_pytorch: Agreement
     """Stage 1 of the engine followed by stage 2 of PyTorch: the contribution of stage 1."""
     boxes_moved: tuple[str, ...]
     """Slices whose crop differs."""
@@ -89,13 +76,28 @@ class GateResult:
     """Slices in which only the engine finds tumor."""
     tumors_vanished: tuple[str, ...]
     """Slices in which only PyTorch finds tumor."""
-    slot_errors: Mapping[str, float]
-    """For each stage, the largest difference between the outputs for one input at different batch positions."""
+    slots: Mapping[str, Agreement]
+    """For each stage, the agreement between the outputs for one input at different batch positions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the manifest, with None in place of NaN."""
-        plain: dict[str, Any] = _without_nan(asdict(self))
-        return plain
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "slots"}
+        maps = {name: _map_json(value) for name, value in plain.items() if isinstance(value, Agreement)}
+        slots = {stage: _plain(found.max_error) for stage, found in self.slots.items()}
+        return {**plain, **maps, "slot_errors": slots}
+
+
+def _map_json(found: Agreement) -> dict[str, Any]:
+    return {
+        "max_error": _plain(found.max_error),
+        "mean_error": _plain(found.mean_error),
+        "mask_dice": found.dice["mask"],
+        "worst_slice": found.worst_slice,
+    }
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def run_gate(
@@ -111,31 +113,33 @@ def run_gate(
     Raises:
         ParityError: The candidate returned NaN or infinity.
     """
-    pairs: dict[str, list[tuple[ScanRun, ScanRun]]] = {"both": [], "stage2": [], "stage1": []}
+    organ = tumor = behind = before = Agreement()
+    moved = appeared = vanished = tuple[str, ...]()
     for scan in calibration.scans:
         on_step(f"comparing {candidate.stage1.info.backend} {candidate.stage1.info.precision} on {scan.name}")
-        expected = _run(reference, config, scan)
-        mixed = {
-            "both": candidate,
-            "stage2": Engines(reference.stage1, candidate.stage2),
-            "stage1": Engines(candidate.stage1, reference.stage2),
-        }
-        for name, engines in mixed.items():
-            pairs[name].append((expected, _run(engines, config, scan)))
-    scans = calibration.scans
+        mixed = (Engines(reference.stage1, candidate.stage2), Engines(candidate.stage1, reference.stage2))
+        expected, found, *halves = (_run(engines, config, scan) for engines in (reference, candidate, *mixed))
+        organ += _compare(scan, expected, found, "stage1")
+        tumor += _compare(scan, expected, found, "stage2")
+        behind += _compare(scan, expected, halves[0], "stage2")
+        before += _compare(scan, expected, halves[1], "stage2")
+        moved += tuple(map(scan.slice_name, moved_boxes(expected.boxes, found.boxes)))
+        ill, found_ill = _slices_with_tumor(expected), _slices_with_tumor(found)
+        appeared += tuple(map(scan.slice_name, sorted(found_ill - ill)))
+        vanished += tuple(map(scan.slice_name, sorted(ill - found_ill)))
     on_step("comparing the places of a batch")
     return GateResult(
         engine=asdict(candidate.stage1.info),
         calibration=calibration.source,
-        slices=sum(len(scan.voxels) for scan in scans),
-        organ=_agreement(scans, _maps(pairs["both"], "stage1")),
-        tumor=_agreement(scans, _maps(pairs["both"], "stage2")),
-        tumor_behind_pytorch=_agreement(scans, _maps(pairs["stage2"], "stage2")),
-        tumor_before_pytorch=_agreement(scans, _maps(pairs["stage1"], "stage2")),
-        boxes_moved=_slices(scans, pairs["both"], lambda a, b, index: a.boxes.get(index) != b.boxes.get(index)),
-        tumors_appeared=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(b, index) > _has_tumor(a, index)),
-        tumors_vanished=_slices(scans, pairs["both"], lambda a, b, index: _has_tumor(a, index) > _has_tumor(b, index)),
-        slot_errors={engine.stage: slot_errors(engine) for engine in (candidate.stage1, candidate.stage2)},
+        slices=sum(len(scan.voxels) for scan in calibration.scans),
+        organ=organ,
+        tumor=tumor,
+        tumor_behind_pytorch=behind,
+        tumor_before_pytorch=before,
+        boxes_moved=moved,
+        tumors_appeared=appeared,
+        tumors_vanished=vanished,
+        slots={engine.stage: compare_slots(engine) for engine in (candidate.stage1, candidate.stage2)},
     )
 
 
@@ -146,7 +150,7 @@ def _run(engines: Engines, config: CascadeConfig, scan: CalibrationScan) -> Scan
         raise ParityError(f"{scan.name}: {error}") from error
 
 
-def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
+def judge(found: GateResult, limits: Limits, what: str) -> None:
     """Raise if an engine differs from PyTorch by more than the limits allow.
 
     Args:
@@ -161,81 +165,37 @@ def judge(found: GateResult, limits: ParityLimits, what: str) -> None:
         complaint = _complaint(name, agreement, limits)
         if complaint:
             raise ParityError(f"{what}: {complaint}, {_blame(found, limits)}")
-    for stage, error in found.slot_errors.items():
-        # Negated so that NaN fails.
-        if not error <= limits.slot_error:
+    for stage, found_slots in found.slots.items():
+        if found_slots.missed(Limits(max_error=limits.slot_error)):
             raise ParityError(
-                f"{what}: {stage} answers the same input differently in different places of a batch, by {error:.2g}; "
-                "do not use this engine, report its version"
+                f"{what}: {stage} answers the same input differently in different places of a batch, by "
+                f"{found_slots.max_error:.2g}; do not use this engine, report its version"
             )
 
 
-def _complaint(name: str, found: MapAgreement, limits: ParityLimits) -> str | None:
+def _complaint(name: str, found: Agreement, limits: Limits) -> str | None:
     where = f"; the largest difference is in {found.worst_slice}"
-    # Negated so that NaN fails. Only the Dice may be NaN, when both masks are empty.
-    if not found.max_error <= limits.max_error:
-        return f"a probability of the {name} differs from PyTorch by {found.max_error:.2g}" + where
-    if not found.mean_error <= limits.mean_error:
-        return f"probabilities of the {name} differ from PyTorch by {found.mean_error:.2g} on average" + where
-    if found.mask_dice < limits.least_dice:
-        return f"the {name} mask has a Dice of {found.mask_dice:.5f} with that of PyTorch" + where
+    match found.missed(limits):
+        case "max_error":
+            return f"a probability of the {name} differs from PyTorch by {found.max_error:.2g}" + where
+        case "mean_error":
+            return f"probabilities of the {name} differ from PyTorch by {found.mean_error:.2g} on average" + where
+        case "least_dice":
+            return f"the {name} mask has a Dice of {found.dice['mask']:.5f} with that of PyTorch" + where
     return None
 
 
-def _blame(found: GateResult, limits: ParityLimits) -> str:
-    alone = {
-        "stage 1": _complaint("tumor", found.tumor_before_pytorch, limits),
-        "stage 2": _complaint("tumor", found.tumor_behind_pytorch, limits),
-    }
-    guilty = [stage for stage, complaint in alone.items() if complaint]
+def _blame(found: GateResult, limits: Limits) -> str:
+    alone = {"stage 1": found.tumor_before_pytorch, "stage 2": found.tumor_behind_pytorch}
+    guilty = [stage for stage, agreement in alone.items() if agreement.missed(limits)]
     return f"also with {' or '.join(guilty)} alone" if guilty else "with neither stage alone"
 
 
-def _maps(
-    pairs: Sequence[tuple[ScanRun, ScanRun]], stage: Stage
-) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    return [(first.probabilities[stage], second.probabilities[stage]) for first, second in pairs]
+def _compare(scan: CalibrationScan, expected: ScanRun, found: ScanRun, stage: Stage) -> Agreement:
+    names = [scan.slice_name(index) for index in range(len(scan.voxels))]
+    maps = expected.probabilities[stage], found.probabilities[stage]
+    return compare(*maps, {"mask": MASK_THRESHOLD}, slices=names)
 
 
-def _agreement(
-    scans: Sequence[CalibrationScan], maps: Sequence[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-) -> MapAgreement:
-    differences = [np.abs(first - second) for first, second in maps]
-    largest = {
-        scan.slice_name(index): float(layer.max())
-        for scan, difference in zip(scans, differences, strict=True)
-        for index, layer in enumerate(difference)
-    }
-    worst = max(largest, key=lambda name: largest[name])
-    pooled: Confusion = pool(confusion(second >= MASK_THRESHOLD, first >= MASK_THRESHOLD) for first, second in maps)
-    return MapAgreement(
-        max_error=largest[worst],
-        mean_error=float(
-            sum(each.sum(dtype=np.float64) for each in differences) / sum(each.size for each in differences)
-        ),
-        mask_dice=pooled.dice if pooled.positive or pooled.found else math.nan,
-        worst_slice=worst,
-    )
-
-
-def _slices(
-    scans: Sequence[CalibrationScan],
-    pairs: Sequence[tuple[ScanRun, ScanRun]],
-    differs: Callable[[ScanRun, ScanRun, int], bool],
-) -> tuple[str, ...]:
-    return tuple(
-        scan.slice_name(index)
-        for scan, (first, second) in zip(scans, pairs, strict=True)
-        for index in range(len(scan.voxels))
-        if differs(first, second, index)
-    )
-
-
-def _has_tumor(found: ScanRun, index: int) -> bool:
-    return bool((found.probabilities["stage2"][index] >= MASK_THRESHOLD).any())
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _slices_with_tumor(run: ScanRun) -> set[int]:
+    return set(np.flatnonzero((run.probabilities["stage2"] >= MASK_THRESHOLD).any(axis=(1, 2))).tolist())

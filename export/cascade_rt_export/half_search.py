@@ -1,12 +1,12 @@
 """Search for the kept nodes that the task needs, by testing whether the masks stay the same."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import numpy as np
 from onnx import ModelProto
 
-from cascade_rt.common.metrics import Confusion, confusion
-from cascade_rt.common.tolerances import GATE_LIMITS
+from cascade_rt.common.comparison import Agreement, compare
+from cascade_rt.common.tolerances import GATE_LIMITS, Limits
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.stage_bridge import MASK_THRESHOLD
 from cascade_rt.errors import InputError, ParityError
@@ -76,17 +76,14 @@ def same_masks(
         InputError: The float32 graph finds nothing in any of the inputs, so the comparison would be meaningless.
     """
     feeds = [dict(entry) for entry in inputs]
-    expected = [prob >= MASK_THRESHOLD for prob in _run(graph, feeds, output)]
-    if not any(mask.any() for mask in expected):
+    expected = _run(graph, feeds, output)
+    if not any((prob >= MASK_THRESHOLD).any() for prob in expected):
         raise InputError("the float32 graph finds nothing in the inputs; give some in which it does")
 
     def holds(half: ModelProto) -> bool:
-        found = _run(rounding_graph(half), feeds, output)
-        if not all(np.isfinite(prob).all() for prob in found):
-            return False
-        pairs = zip(found, expected, strict=True)
-        pooled = sum((confusion(prob >= MASK_THRESHOLD, mask) for prob, mask in pairs), Confusion(0, 0, 0, 0))
-        return pooled.dice >= least_dice
+        pairs = zip(expected, _run(rounding_graph(half), feeds, output), strict=True)
+        found = sum((compare(*pair, {"mask": MASK_THRESHOLD}) for pair in pairs), start=Agreement())
+        return math.isfinite(found.max_error) and not found.missed(Limits(least_dice=least_dice))
 
     return holds
 

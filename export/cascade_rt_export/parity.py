@@ -4,6 +4,7 @@ Both stages are run on inputs that the exporter never saw: phantom slices with n
 or crop sizes. The measured errors go into the manifest, and too large an error fails the export.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.comparison import Agreement, compare
 from cascade_rt.common.tensors import STAGES, Stage
-from cascade_rt.common.tolerances import PARITY_MAX_ERROR
+from cascade_rt.common.tolerances import PARITY_LIMITS
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend, open_engine
 from cascade_rt.engines.base import Array
 from cascade_rt.errors import ParityError
-from cascade_rt.measuring.agreement import max_errors
 
 BATCH_SIZES = (1, 3)
 SIDES: Mapping[Stage, tuple[tuple[int, int], ...]] = {
@@ -35,50 +36,48 @@ class StageParity:
     """Measurements of one stage."""
 
     stage: Stage
-    max_error: Mapping[str, float]
-    """Largest absolute error of each output over all inputs."""
+    outputs: Mapping[str, Agreement]
+    """Agreement of each output with PyTorch over all inputs."""
     shapes: tuple[tuple[int, ...], ...]
     """Shapes of the inputs that were tried."""
 
-    @property
-    def worst(self) -> float:
-        """Return the largest error of any output, or NaN if one is NaN."""
-        return float(np.max(list(self.max_error.values())))
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values for the manifest."""
-        return {"max_error": dict(self.max_error), "inputs": [list(shape) for shape in self.shapes]}
+        errors = {name: found.max_error for name, found in self.outputs.items()}
+        return {"max_error": errors, "inputs": [list(shape) for shape in self.shapes]}
 
 
 def check_parity(bundle: Bundle, backend: Backend = "onnxruntime") -> list[StageParity]:
     """Compare both stages of a bundle on one backend with PyTorch.
 
     Raises:
-        ParityError: An output differs by more than `PARITY_MAX_ERROR`.
+        ParityError: An output differs by more than `PARITY_LIMITS` allow.
     """
-    found = [_measure_stage(bundle, stage, backend) for stage in STAGES]
-    for parity in found:
-        # Negated so that NaN fails.
-        if not parity.worst <= PARITY_MAX_ERROR:
+    limit = PARITY_LIMITS.max_error
+    measured = [_measure_stage(bundle, stage, backend) for stage in STAGES]
+    for parity in measured:
+        found = sum(parity.outputs.values(), start=Agreement())
+        if found.missed(PARITY_LIMITS):
             raise ParityError(
-                f"{bundle.graph(parity.stage)}: on {backend} differs from PyTorch by {parity.worst:.2g}, more than "
-                f"{PARITY_MAX_ERROR:g}; do not use this bundle, report the versions of torch, onnx and onnxscript"
+                f"{bundle.graph(parity.stage)}: on {backend} differs from PyTorch by {found.max_error:.2g}, more than "
+                f"{limit:g}; do not use this bundle, report the versions of torch, onnx and onnxscript"
             )
-    return found
+    return measured
 
 
 def _measure_stage(bundle: Bundle, stage: Stage, backend: Backend) -> StageParity:
-    worst: dict[str, float] = {}
+    outputs: dict[str, Agreement] = defaultdict(Agreement)
     shapes = []
     with (
         closing(open_engine(bundle, stage, backend)) as engine,
         closing(open_engine(bundle, stage, "pytorch")) as reference,
     ):
         for inputs in _inputs(bundle, stage):
-            errors = max_errors(engine.run(inputs), reference.run(inputs))
-            worst = {name: float(np.maximum(worst.get(name, 0.0), error)) for name, error in errors.items()}
+            found = engine.run(inputs)
+            for name, expected in reference.run(inputs).items():
+                outputs[name] += compare(expected, found[name])
             shapes.append(next(iter(inputs.values())).shape)
-    return StageParity(stage, worst, tuple(shapes))
+    return StageParity(stage, outputs, tuple(shapes))
 
 
 def _inputs(bundle: Bundle, stage: Stage) -> Iterator[dict[str, Array]]:

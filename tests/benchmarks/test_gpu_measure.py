@@ -28,7 +28,7 @@ from benchmarks.gpu.peaks import PEAKS, TFLOPS, Peak, matrix_product, measure_pe
 from benchmarks.gpu.timings import measure_timings
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.tensors import STAGE_SPECS, STAGES
-from cascade_rt.common.tolerances import GATE_LIMITS, ParityLimits
+from cascade_rt.common.tolerances import GATE_LIMITS, Limits
 from cascade_rt.engines.engine_cache import CACHE_VARIABLE
 from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.onnxruntime_session import open_cpu_session
@@ -346,7 +346,7 @@ def test_one_that_fails_is_a_line_with_the_reason() -> None:
 def test_a_missed_limit_is_recorded_and_the_next_engine_measured(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits: Mapping[str, ParityLimits] = GATE_LIMITS
+    limits: Mapping[str, Limits] = GATE_LIMITS
     monkeypatch.setattr(batch_slots, "LARGEST_BATCH", dict.fromkeys(STAGES, 2))
     monkeypatch.setitem(limits, "fp32", replace(limits["fp32"], mean_error=0.0))  # type: ignore[arg-type, index]
     lines = list(measure_gates(bundle, one_phantom(), no_plans, backends=["onnxruntime"]))

@@ -1,12 +1,14 @@
 """`cascade-rt verify` measures, prints, and fails where a limit is missed."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.comparison import Agreement
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt_cli.main import main
@@ -41,3 +43,13 @@ def test_a_missed_limit_is_one_sentence_and_exit_code_5(bundle: Bundle, scan: Pa
     result = verify(bundle, scan, "--precision", "fp16", "--limits", str(tmp_path / "limits.toml"))
     assert result.exit_code == 5
     assert "in fp16 on onnxruntime: probabilities of the organ differ from PyTorch" in result.stderr
+
+
+def test_an_answer_that_is_no_number_in_a_batch_is_shown_and_fails(
+    bundle: Bundle, scan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cascade_rt_export.gate.compare_slots", lambda _: Agreement(1, max_error=math.nan))
+    result = verify(bundle, scan, "--precision", "fp32")
+    assert result.exit_code == 5
+    assert "largest difference between places nan" in result.stdout
+    assert "stage1 answers the same input differently" in result.stderr

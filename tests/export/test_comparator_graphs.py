@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cascade_rt.bundles.graph_checks import check_graph
 from cascade_rt.common.tensors import STAGE_SPECS
-from cascade_rt.common.tolerances import PARITY_MAX_ERROR
+from cascade_rt.common.tolerances import PARITY_LIMITS
 from cascade_rt.config import COMPARATORS, Comparator
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.models.blocks import Norm
@@ -88,7 +88,7 @@ def assert_parity(graph: ModelProto, network: nn.Module) -> None:
             expected = network(crop).numpy()
         (found,) = session.run(None, {"salient": crop.numpy()})
         assert expected.std() > 0.02
-        np.testing.assert_allclose(found, expected, rtol=0, atol=PARITY_MAX_ERROR)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=PARITY_LIMITS.max_error)
 
 
 def test_the_graph_computes_what_pytorch_computes(graph: ModelProto, network: nn.Module) -> None:

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cascade_rt.common.comparison import Agreement
 from cascade_rt.common.tolerances import GATE_LIMITS
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
 from cascade_rt.engines.base import Array, StageEngine
 from cascade_rt.engines.fake import FakeEngine, organ_by_hu, tumor_by_salient
 from cascade_rt.errors import ParityError
-from cascade_rt_export.batch_slots import slot_errors
+from cascade_rt_export.batch_slots import compare_slots
 from cascade_rt_export.calibration import Calibration, CalibrationScan
 from cascade_rt_export.gate import GateResult, judge, run_gate
 
@@ -52,7 +53,7 @@ def measured(candidate: Engines) -> GateResult:
 def test_an_engine_that_is_the_reference_passes() -> None:
     found = measured(stages())
     judge(found, GATE_LIMITS["fp32"], "it")
-    assert (found.organ.mask_dice, found.tumor.mask_dice, found.organ.max_error) == (1.0, 1.0, 0.0)
+    assert (found.organ.dice["mask"], found.tumor.dice["mask"], found.organ.max_error) == (1.0, 1.0, 0.0)
 
 
 def test_the_fake_networks_find_something() -> None:
@@ -109,16 +110,16 @@ def test_an_engine_that_is_wrong_from_the_second_row_on_is_caught() -> None:
     def second_row(outputs: dict[str, Array]) -> dict[str, Array]:
         return {name: np.concatenate([array[:1], np.zeros_like(array[1:])]) for name, array in outputs.items()}
 
-    assert slot_errors(changed(tumor_by_salient(0.5), second_row)) > LIMIT.slot_error
+    assert compare_slots(changed(tumor_by_salient(0.5), second_row)).max_error > LIMIT.slot_error
 
 
 @pytest.mark.parametrize("engine", [organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.5)])
 def test_an_engine_whose_rows_do_not_meet_has_no_slot_error(engine: StageEngine) -> None:
-    assert slot_errors(engine) == 0.0
+    assert compare_slots(engine).max_error == 0.0
 
 
 def test_a_slot_error_that_is_no_number_fails() -> None:
-    found = replace(measured(stages()), slot_errors={"stage1": float("nan")})
+    found = replace(measured(stages()), slots={"stage1": Agreement(1, max_error=float("nan"))})
     with pytest.raises(ParityError, match="stage1 answers the same input differently"):
         judge(found, LIMIT, "it")
 

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cascade_rt.common.comparison import Agreement, compare
+from cascade_rt.common.labels import LOWEST_LABEL
 from cascade_rt.errors import BackendUnavailableError, CascadeError, InputError, UsageError
-from cascade_rt.measuring.benchmarking.masks import MaskComparison, compare_masks
 from cascade_rt.measuring.benchmarking.statistics import Ratio, Spread, paired_ratio, spread
 from cascade_rt.measuring.benchmarking.worker import Opened, OpenRunner, Run, Worker
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import read_grid
+from cascade_rt.scans.volume import read_grid, read_mask
 
 NETWORK_STEPS = ("stage1", "stage2")
 """The steps in which the networks compute."""
@@ -69,7 +70,7 @@ class ArmResult:
     runs: tuple[TimedRun, ...]
     peak_memory_bytes: int
     gpu_memory_bytes: int | None
-    masks: MaskComparison | None = None
+    masks: Agreement | None = None
     """Comparison with the masks of the reference; None until compared."""
 
     @property
@@ -178,8 +179,9 @@ def measure(
     if not race.results:
         raise BackendUnavailableError("no arm can run here: " + "; ".join(race.left_out.values()))
     name, why = _reference(race, reference, looked_at)
-    results = tuple(_with_masks(result, race.masks(result.name), race.masks(name)) for result in race.results.values())
-    return Measurement(looked_at, results, race.left_out, name, why)
+    expected = race.masks(name)
+    results = (replace(each, masks=compare_masks(race.masks(each.name), expected)) for each in race.results.values())
+    return Measurement(looked_at, tuple(results), race.left_out, name, why)
 
 
 class _Race:
@@ -298,5 +300,7 @@ def _reference(race: _Race, reference: Reference, scans: tuple[Scan, ...]) -> tu
     return reference.name, ""
 
 
-def _with_masks(result: ArmResult, masks: Sequence[Path], references: Sequence[Path]) -> ArmResult:
-    return replace(result, masks=compare_masks(masks, references))
+def compare_masks(masks: Sequence[Path], references: Sequence[Path]) -> Agreement:
+    """Compare mask files with those of the reference, scan by scan."""
+    pairs = zip(references, masks, strict=True)
+    return sum((compare(read_mask(one), read_mask(other), LOWEST_LABEL) for one, other in pairs), start=Agreement())

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.comparison import Agreement
 from cascade_rt.common.shown_paths import hide_folders
-from cascade_rt.measuring.benchmarking.masks import MaskComparison
 from cascade_rt.measuring.benchmarking.measure import ArmResult, Measurement, Schedule
 from cascade_rt.measuring.benchmarking.statistics import Ratio
 
@@ -89,13 +89,13 @@ def _arm(arm: ArmResult) -> dict[str, Any]:
     }
 
 
-def _masks(masks: MaskComparison | None) -> dict[str, Any]:
+def _masks(masks: Agreement | None) -> dict[str, Any]:
     if masks is None:
         return {}
     return {
-        "voxels": masks.agreement.voxels,
-        "different": masks.agreement.different,
-        "different_per_100_000": masks.agreement.per_100_000,
-        "dice": dict(masks.dice),
-        "found_voxels": dict(masks.found),
+        "voxels": masks.voxels,
+        "different": masks.different,
+        "different_per_100_000": masks.per_100_000,
+        "dice": {target: counts.dice for target, counts in masks.counts.items()},
+        "found_voxels": {target: counts.positive for target, counts in masks.counts.items()},
     }

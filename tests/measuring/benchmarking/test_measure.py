@@ -92,9 +92,9 @@ def test_masks_are_compared_with_those_of_the_reference(mask: Path, tmp_path: Pa
     same, different = measured(tmp_path, 1, arms, Reference("a", arms["a"])).arms
     assert same.masks is not None
     assert different.masks is not None
-    assert (same.masks.agreement.different, different.masks.agreement.different) == (0, 1)
+    assert (same.masks.different, different.masks.different) == (0, 1)
     assert different.masks.dice == {"organ": 1.0, "tumor": 0.0}
-    assert different.masks.found == {"organ": 3, "tumor": 1}
+    assert {name: counts.positive for name, counts in different.masks.counts.items()} == {"organ": 3, "tumor": 1}
 
 
 def test_a_reference_that_is_no_arm_is_run_but_not_timed(mask: Path, tmp_path: Path) -> None:

@@ -1,39 +1,13 @@
-"""Agreement between two engines: masks, paired differences and output errors."""
+"""Paired differences of two engines on the same cases, with bootstrap intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-
-from cascade_rt.engines.base import Array
 
 RESAMPLES = 10_000
 """Number of bootstrap resamples."""
-
-
-@dataclass(frozen=True, slots=True)
-class MaskAgreement:
-    """Number of voxels in which two masks of the same scan differ."""
-
-    voxels: int
-    different: int
-
-    @property
-    def per_100_000(self) -> float:
-        """Differing voxels per 100,000."""
-        return 1e5 * self.different / self.voxels
-
-    def __add__(self, other: "MaskAgreement") -> "MaskAgreement":
-        return MaskAgreement(self.voxels + other.voxels, self.different + other.different)
-
-
-def mask_agreement(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> MaskAgreement:
-    """Compare two label masks. Raises ValueError if their shapes differ."""
-    if first.shape != second.shape:
-        raise ValueError(f"masks must have equal shapes, got {first.shape} and {second.shape}")
-    return MaskAgreement(voxels=first.size, different=int(np.count_nonzero(first != second)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +66,3 @@ def bootstrap_interval(
     means = [sample[random.integers(0, len(sample), len(sample))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def max_errors(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> dict[str, float]:
-    """Return the largest absolute difference in each output of a stage; NaN if either output contains NaN.
-
-    Raises:
-        ValueError: The shape of an output differs from that of its reference.
-    """
-    for name, expected in reference.items():
-        if outputs[name].shape != expected.shape:
-            raise ValueError(f"{name} must have the shape {expected.shape} of the reference, got {outputs[name].shape}")
-    with np.errstate(invalid="ignore"):
-        return {name: float(np.abs(outputs[name] - reference[name]).max()) for name in reference}
