@@ -113,14 +113,7 @@ class Cascade:
             on_open(scan)
             pixels = check_grid(scan, self._config)
             for engines in engines_to_try:
-                run = ScanRun(
-                    engines,
-                    self._config,
-                    voxels.shape,
-                    pixels.pixel_mm,
-                    keep_probabilities=keep_probabilities,
-                    stopwatch=stopwatch,
-                )
+                run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, keep_probabilities, stopwatch)
                 try:
                     run.segment(
                         voxels, wait_for=scan.wait_for, head_first=scan.head_first, on_slices=on_slices, search=search

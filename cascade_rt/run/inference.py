@@ -11,7 +11,7 @@ from cascade_rt.common.arguments import check_argument
 from cascade_rt.common.hashing import file_state
 from cascade_rt.common.outputs import make_folder
 from cascade_rt.common.timing import Stopwatch
-from cascade_rt.errors import CascadeError
+from cascade_rt.errors import CascadeError, UsageError
 from cascade_rt.results.preview import save_preview
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
@@ -39,6 +39,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_argument("reading", self.reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
         check_argument("search", self.search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
+        if self.reading.scattered and self.search.first_every > 1:
+            rule = "goes by neighbours of slices, and with `scattered` there are none"
+            raise UsageError(f"`first_every` {rule}; leave it out")
 
 
 DEFAULT_RUN_OPTIONS = RunOptions()

@@ -86,7 +86,6 @@ class ScanRun:
         config: CascadeConfig,
         shape: tuple[int, ...],
         pixel_mm: tuple[float, float] | None,
-        *,
         keep_probabilities: bool = False,
         stopwatch: Stopwatch | None = None,
     ) -> None:

@@ -124,26 +124,19 @@ def train(
     check_run_folder(run, resume=resume)
     workers.check(config.batch_size)
     sampler = SliceSampler.over(cases, config, cascade.crop.margin)
-    data = _described(data, len(validation), initial)
-    checkpoint = _starting_point(run, Checkpoint(cascade, config, data, epochs_done=0, model={}, optimizer={}))
-    if checkpoint.history and workers.is_first:
-        rewrite_logs(checkpoint, run)
+    fresh = Checkpoint(cascade, config, _described(data, len(validation), initial), 0, {}, {})
+    checkpoint = _starting_point(run, fresh, writes_logs=workers.is_first)
     model = _first_model(checkpoint, initial)
     optimizer = _first_optimizer(checkpoint, model)
     steps = steps_by_epoch(config)
-    _compile(model, config)
-    start = _start(model, sampler, checkpoint, (len(cases), len(validation)), len(steps))
-    _log.info("training on %s: %s", data, start)
-    on_start(start)
+    on_start(_start(model, sampler, checkpoint, (len(cases), len(validation)), len(steps)))
     for epoch in range(checkpoint.epochs_done, len(steps)):
         losses = _train_epoch(model, optimizer, sampler, steps, epoch, workers, on_batch)
         dice = validate(model, validation) if workers.is_first else {}
-        entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **losses, **dice}
-        checkpoint = _after_epoch(checkpoint, model, optimizer, entry)
+        checkpoint = _after_epoch(checkpoint, model, optimizer, steps, {**losses, **dice})
         if workers.is_first:
             save_epoch(checkpoint, run)
-            _log.info("epoch %d of %d is done: %s", epoch + 1, len(steps), entry)
-            on_epoch(entry)
+            on_epoch(checkpoint.history[-1])
     return checkpoint
 
 
@@ -152,7 +145,7 @@ def _start(
 ) -> Start:
     device = next(model.parameters()).device
     stage2 = sum(each.numel() for each in model.stage2.parameters())
-    return Start(
+    start = Start(
         device=torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"cpu (threads: {torch.get_num_threads()})",
@@ -163,6 +156,8 @@ def _start(
         epochs=(checkpoint.epochs_done, epochs),
         batches=sampler.batches_per_epoch,
     )
+    _log.info("training on %s: %s", checkpoint.data, start)
+    return start
 
 
 def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:
@@ -172,7 +167,7 @@ def _described(data: str, held_out: int, initial: Checkpoint | None) -> str:
     return data if initial is None else f"{data}, after {initial.epochs_done} epochs on {initial.data}"
 
 
-def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
+def _starting_point(run: Path, fresh: Checkpoint, *, writes_logs: bool) -> Checkpoint:
     """Return the checkpoint of a run, or `fresh` if none exists. Raises UsageError if config or data differ."""
     if not (run / FILE_NAME).exists():
         return fresh
@@ -182,6 +177,8 @@ def _starting_point(run: Path, fresh: Checkpoint) -> Checkpoint:
     if found.data != fresh.data:
         told = f"was trained on other data ({found.data}, not {fresh.data})"
         raise UsageError(f"{run}: {told}; resume with those, or name another folder")
+    if found.history and writes_logs:
+        rewrite_logs(found, run)
     return found
 
 
@@ -206,6 +203,7 @@ def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeM
         fill_weights(model, _starting_weights(model, initial, checkpoint.train), "the checkpoint to start from")
     if checkpoint.epochs_done:
         fill_weights(model, checkpoint.model, "the checkpoint to go on from")
+    _compile(model, checkpoint.train)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -231,11 +229,19 @@ def _first_optimizer(checkpoint: Checkpoint, model: CascadeModel) -> torch.optim
 
 
 def _after_epoch(
-    before: Checkpoint, model: CascadeModel, optimizer: torch.optim.Optimizer, entry: dict[str, float | str]
+    before: Checkpoint,
+    model: CascadeModel,
+    optimizer: torch.optim.Optimizer,
+    steps: Sequence[Step],
+    measured: Mapping[str, float],
 ) -> Checkpoint:
+    """Return the checkpoint after one more epoch, with its losses and Dice in the history."""
+    epoch = before.epochs_done
+    entry: dict[str, float | str] = {"epoch": epoch + 1, "step": steps[epoch].name, **measured}
+    _log.info("epoch %d of %d is done: %s", epoch + 1, len(steps), entry)
     return replace(
         before,
-        epochs_done=before.epochs_done + 1,
+        epochs_done=epoch + 1,
         model={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         optimizer={name: tensor.cpu() for name, tensor in flatten_optimizer(optimizer).items()},
         history=(*before.history, entry),

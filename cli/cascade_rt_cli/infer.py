@@ -28,6 +28,7 @@ from cascade_rt_cli.options import (
     signature_option,
 )
 from cascade_rt_cli.output import log_format_option, print_note
+from cascade_rt_cli.plans import plans
 
 if TYPE_CHECKING:
     from cascade_rt.run.cascade import Cascade
@@ -147,11 +148,6 @@ def infer(
     For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumor),
     and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
-    \b
-    Examples:
-      cascade-rt infer scan.nii.gz --preview
-      cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
-
     Of a FOLDER all scans in it are taken, however deep; a LIST.txt has the path of a scan on each line, and comments on
     lines that begin with #. OUT then mirrors their folders, and OUT/journal.jsonl says what became of each scan. One
     bad scan does not stop the others: the command ends with 3 and names those that failed. Stopped, killed, or with new
@@ -159,25 +155,22 @@ def infer(
 
     \b
     Examples:
+      cascade-rt infer scan.nii.gz --preview
+      cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
       cascade-rt infer scans -o masks
       cascade-rt infer scans -o masks --resume --workers 2
       cascade-rt infer list.txt -o masks --log-format json
 
     \b
-    A Slurm array of 16 jobs, each of which may be submitted again as it is:
-      #SBATCH --array=0-15
+    A Slurm array of 16 jobs (#SBATCH --array=0-15), each of which may be submitted again as it is:
       cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
     from cascade_rt.run.cascade import open_cascade
-    from cascade_rt.run.cohort.journal import journal_path
     from cascade_rt.run.cohort.run import run_cases
     from cascade_rt.run.inference import RunOptions
     from cascade_rt.scans.search import SearchOptions
     from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
-    from cascade_rt_cli.plans import plans
 
-    if reading.scattered and z_search > 1:
-        raise UsageError("--z-search goes by neighbours of slices, and with --scattered there are none; leave it out")
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
     opening = partial(open_cascade, bundle, backend, precision, plans, public_key)
     cases, folder = _plan(scans, output, how, preview=preview)
@@ -190,7 +183,7 @@ def infer(
             _print_plan(len(cases), opened, backend, precision, how)
             settings = _settings(opened, backend, precision, options, preview=preview)
             state = stack.enter_context(_journal(folder, how, settings, overwrite=overwrite))
-            told = CohortOutput(cases, opened.manifest, journal_path(folder, how.part))
+            told = CohortOutput(cases, opened.manifest, folder, how.part)
         stack.enter_context(told)
         summary = run_cases(cases, _runner(opening, options, how, told), state, on_outcome=told.tell)
     told.conclude(summary)

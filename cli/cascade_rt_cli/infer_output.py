@@ -25,6 +25,8 @@ from rich.text import Text
 from cascade_rt.bundles.bundle import Manifest
 from cascade_rt.errors import PartialFailureError
 from cascade_rt.run.case import Case
+from cascade_rt.run.cohort.cases import Shard
+from cascade_rt.run.cohort.journal import journal_path
 from cascade_rt.run.cohort.outcome import Outcome
 from cascade_rt.run.cohort.run import Summary
 from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown_progress
@@ -87,10 +89,10 @@ class ScanOutput:
 class CohortOutput:
     """Output of a run that keeps a journal: a bar of scans, the findings in each on a line, and a summary."""
 
-    def __init__(self, cases: Sequence[Case], manifest: Manifest, journal: Path) -> None:
+    def __init__(self, cases: Sequence[Case], manifest: Manifest, folder: Path, part: Shard | None) -> None:
         self._cases = cases
         self._bundle = {"name": manifest.name, "intended_use": manifest.intended_use}
-        self._journal = journal
+        self._journal = journal_path(folder, part)
         self._console = results_console()
         self._stack = ExitStack()
 

@@ -15,6 +15,7 @@ _OURS = ("cascade_rt", "cascade_rt_export", "cascade_rt_cli")
 
 _NAMED_OTHERWISE = {
     "calibration": "--calibrate",
+    "first_every": "--z-search",
     "half=False": "--no-fp16",
     "output": "-o",
     "require_half=True": "--fp16",
@@ -33,6 +34,7 @@ _PARAMETERS = (
     "overwrite",
     "precision",
     "resume",
+    "scattered",
     "strict",
     "timeout",
     "tumor",
