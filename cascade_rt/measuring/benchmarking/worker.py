@@ -3,23 +3,19 @@
 The arms therefore do not share thread pools, allocators or libraries, and the peak memory is that of a single arm.
 """
 
-import multiprocessing
-import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from cascade_rt.common.worker_logs import Logged, log_here, log_level, send_log
+from cascade_rt.common.child_process import ChildEndedError, ChildProcess, Receive, Send
+from cascade_rt.common.worker_logs import Logged
 from cascade_rt.errors import CascadeError, EngineError
 from cascade_rt.measuring.benchmarking.gpu_memory import gpu_memory_bytes
 from cascade_rt.measuring.benchmarking.machine import peak_memory_bytes
-
-_PATIENCE_S = 5.0
-"""Timeout for a process to exit by itself before it is killed."""
 
 
 class Runner(Protocol):
@@ -67,13 +63,9 @@ class Worker:
             CascadeError: Opening the runner failed.
             EngineError: The process ended.
         """
-        context = multiprocessing.get_context("spawn")
         self.name = name
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, open_runner, log_level()), daemon=True)
         start = time.perf_counter()
-        self._process.start()
-        other.close()
+        self._process = ChildProcess(_serve, open_runner)
         try:
             description: Mapping[str, Any] = self._receive()
         except BaseException:
@@ -106,41 +98,31 @@ class Worker:
 
     def gpu_memory_bytes(self) -> int | None:
         """Return the memory that the process holds on GPUs now, or None if there is none or it cannot be determined."""
-        return gpu_memory_bytes(self._process.pid or 0)
+        return gpu_memory_bytes(self._process.pid)
 
     def close(self) -> None:
         """End the process; may be called twice."""
-        self._connection.close()
-        self._process.join(_PATIENCE_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.end()
 
     def _ask(self, question: tuple[Path, Path] | None) -> Any:
-        try:
-            self._connection.send(question)
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._ended() from None
+        with self._ended_as_engine_error():
+            self._process.send(question)
         return self._receive()
 
     def _receive(self) -> Any:
-        try:
-            while isinstance(answer := self._connection.recv(), Logged):
-                log_here(answer)
-        except (EOFError, ConnectionResetError):
-            raise self._ended() from None
+        with self._ended_as_engine_error():
+            while isinstance(answer := self._process.receive(), Logged):
+                pass
         if isinstance(answer, _Failure):
             raise answer.kind(answer.message, code=answer.code)
         return answer
 
-    def _ended(self) -> EngineError:
-        self._process.join(_PATIENCE_S)
-        code = self._process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return EngineError(
-            f"{self.name}: its process ended with {how}; what it printed last says why, and signal 9 is often lack of "
-            "memory"
-        )
+    @contextmanager
+    def _ended_as_engine_error(self) -> Iterator[None]:
+        try:
+            yield
+        except ChildEndedError as error:
+            raise EngineError(f"{self.name}: its process {error}; what it printed last says why") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +134,8 @@ class _Failure:
     code: str
 
 
-def _serve(connection: Connection, open_runner: OpenRunner, level: int) -> None:
+def _serve(receive: Receive, send: Send, open_runner: OpenRunner) -> None:
     """Answer requests until the other end is closed. Any other error is a bug and ends the process with a traceback."""
-    # Ctrl-C reaches both processes, but the parent ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    send = send_log(connection, level)
     try:
         runner = open_runner()
     except CascadeError as error:
@@ -165,7 +144,7 @@ def _serve(connection: Connection, open_runner: OpenRunner, level: int) -> None:
     send(dict(runner.description))
     while True:
         try:
-            question = connection.recv()
+            question = receive()
         except EOFError:
             return
         send(peak_memory_bytes() if question is None else _run(runner, *question))

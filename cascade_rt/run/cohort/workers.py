@@ -1,15 +1,12 @@
 """Segment scans in worker processes, which may crash or hang without affecting the others."""
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing import connection
 
-from cascade_rt.common.worker_logs import Logged, log_here, log_level
+from cascade_rt.common.child_process import ChildEndedError, ChildProcess
+from cascade_rt.common.worker_logs import Logged
 from cascade_rt.errors import WorkerError
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
@@ -24,8 +21,6 @@ OPENING_SECONDS = 3600.0
 """Timeout for opening the engines, which includes compiling them for TensorRT."""
 _LONGEST_WAIT_SECONDS = 3600.0
 """Longest single wait; operating systems do not accept arbitrarily long ones."""
-_LAST_WORDS_SECONDS = 5.0
-"""Timeout for a worker to clean up after it was asked to end."""
 
 
 def run_in_workers(
@@ -71,11 +66,13 @@ def run_in_workers(
 def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Case, TaskResult]]:
     """Wait for a message, a crash or a timeout of any worker, and yield the results of finished cases."""
     patience = min(worker.patience(timeout) for worker in busy)
-    ready = connection.wait([worker.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS))
+    ready = connection.wait(
+        [worker.process.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS)
+    )
     for worker in busy:
         case = worker.case
         # A worker whose message arrived while others were handled has not timed out; `judge` polls its pipe.
-        answer = worker.listen() if worker.pipe in ready else worker.judge(timeout)
+        answer = worker.listen() if worker.process.pipe in ready else worker.judge(timeout)
         if answer is not None and case is not None:
             yield case, answer
 
@@ -85,27 +82,27 @@ class _Worker:
 
     def __init__(self, open_cascade: Callable[[], Cascade], options: RunOptions, cpus: Sequence[int]) -> None:
         self._arguments = (open_cascade, options, cpus)
-        self._process: multiprocessing.process.BaseProcess | None = None
+        self._process: ChildProcess | None = None
         self._is_open = False
         self._last_sign = 0.0
         self.case: Case | None = None
 
     @property
-    def pipe(self) -> connection.Connection:
-        """Our end of the pipe to the process."""
-        return self._pipe
+    def process(self) -> ChildProcess:
+        """The process, which is started if necessary."""
+        if self._process is None:
+            self._process = ChildProcess(work, *self._arguments)
+            self._is_open = False
+        return self._process
 
     def give(self, case: Case) -> None:
         """Send a case to the process, starting it if necessary."""
-        if self._process is None:
-            self._start()
         try:
-            self._pipe.send(case)
-        except OSError:
+            self.process.send(case)
+        except ChildEndedError:
             # The process died while idle, so the scan is not to blame.
             self.end()
-            self._start()
-            self._pipe.send(case)
+            self.process.send(case)
         self.case, self._last_sign = case, time.monotonic()
 
     def patience(self, timeout: float) -> float:
@@ -116,12 +113,11 @@ class _Worker:
     def listen(self) -> TaskResult | None:
         """Receive one message. Return the result if it ends the case or the process has crashed, otherwise None."""
         try:
-            message = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            return self._crashed()
+            message = self.process.receive()
+        except ChildEndedError as ended:
+            return self._crashed(str(ended))
         if isinstance(message, Logged):
             # Not a heartbeat: a process that is stuck waiting may log so repeatedly.
-            log_here(message)
             return None
         self._last_sign = time.monotonic()
         match message:
@@ -138,10 +134,10 @@ class _Worker:
 
     def judge(self, timeout: float) -> TaskResult | None:
         """Kill the process if it has timed out, and return the result for its case; otherwise return None."""
-        if self.patience(timeout) > 0 or self._pipe.poll():
+        if self.patience(timeout) > 0 or self.process.pipe.poll():
             return None
         name = "" if self.case is None else f"{self.case.scan}: "
-        self._kill()
+        self.end(wait=False)
         if not self._is_open:
             seconds = max(timeout, OPENING_SECONDS)
             raise WorkerError(f"a worker was still opening its engines after {seconds:g} s", code="E_TIMEOUT")
@@ -158,28 +154,16 @@ class _Worker:
         if self._process is not None:
             self._process.terminate()
 
-    def end(self) -> None:
-        """Wait briefly for the process to exit, then kill it."""
+    def end(self, *, wait: bool = True) -> None:
+        """End the process, if `wait` only after it has had some seconds to end by itself."""
         if self._process is not None:
-            self._process.join(_LAST_WORDS_SECONDS)
-            self._kill()
+            self._process.end(wait=wait)
+            self._process = None
 
-    def _start(self) -> None:
-        here, there = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=work, args=(there, *self._arguments, log_level()), daemon=True)
-        with _interrupts_ignored():
-            self._process.start()
-        there.close()
-        self._pipe = here
-        self._is_open, self._last_sign = False, time.monotonic()
-
-    def _crashed(self) -> TaskResult:
+    def _crashed(self, how: str) -> TaskResult:
         """Return the result for the case of a crashed process. Raises WorkerError if no scan can be blamed for it."""
-        process, case, was_open = self._process, self.case, self._is_open
-        if process is not None:
-            process.join(_LAST_WORDS_SECONDS)
-        how = _how_it_ended(None if process is None else process.exitcode)
-        self._kill()
+        case, was_open = self.case, self._is_open
+        self.end()
         self.case = None
         if not was_open or case is None:
             raise WorkerError(f"a worker {how} while it opened its engines; see what it says without `workers`")
@@ -187,39 +171,6 @@ class _Worker:
             error=WorkerError(f"{case.scan}: the process that worked on it {how}; try it alone, without `workers`"),
             is_transient=True,
         )
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-            self._pipe.close()
-            self._process = None
-
-
-_CONTEXT = multiprocessing.get_context("spawn")
-"""Engines have threads, and a forked process would inherit their locks but not the threads."""
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Make processes started inside this context ignore Ctrl-C from the start."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _how_it_ended(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"ended with {exit_code}"
-    if -exit_code == signal.SIGKILL:
-        return "was killed, as the system does when memory is short"
-    return f"crashed ({signal.Signals(-exit_code).name})"
 
 
 def _shares_of_cpus(count: int) -> list[Sequence[int]]:
