@@ -51,10 +51,10 @@ from cascade_rt.errors import BundleError, UsageError
 
 SCHEMA_VERSION = 3
 LABELS = {"0": "background", "1": "pancreas", "2": "tumor"}
-EmbeddedName = Literal["patients", "phantom"]
+EmbeddedName = Literal["patients", "patients-tumor", "phantom"]
 EMBEDDED_NAMES: tuple[EmbeddedName, ...] = get_args(EmbeddedName)
-"""Bundles included in the package: one trained on patients, for the pancreas, and one trained on synthetic phantoms,
-for the pancreas and its tumors, meant for demonstration and tests."""
+"""Bundles included in the package: trained on patients, for the pancreas; on the same patients with synthetic tumors,
+for both; and on synthetic phantoms, for both, meant for demonstration and tests."""
 DEFAULT_EMBEDDED: EmbeddedName = "patients"
 """The bundle used if none is named."""
 _LONGEST_COMPLAINT = 300
@@ -145,7 +145,7 @@ class Bundle:
 
 def embedded_bundle_path(name: EmbeddedName) -> Path:
     """Return the folder of a bundle included in the package."""
-    return Path(__file__).parents[1] / "assets" / f"{name}_bundle"
+    return Path(__file__).parents[1] / "assets" / f"{name.replace('-', '_')}_bundle"
 
 
 def default_bundle_path() -> Path:

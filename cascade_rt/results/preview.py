@@ -1,5 +1,6 @@
 """Preview pictures, to judge a mask at a glance."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,21 +54,35 @@ def render_preview(segmentation: Segmentation) -> Image.Image:
     return _page(panels, segmentation, index)
 
 
-def render_comparison(segmentation: Segmentation, truth: npt.NDArray[np.uint8], source: str) -> Image.Image:
-    """Draw every slice of a scan with few slices, around the pancreas, with the outlines of the mask and an expert.
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The true label of a scan, for comparison."""
 
-    The outline of the mask lies just inside its edge and that of the expert just outside, so that both are visible
+    label: npt.NDArray[np.uint8]
+    """`[z, row, col]`: 0 background, 1 pancreas, 2 tumor."""
+    name: str = "drawn by an expert"
+    lowest: int = ORGAN_LABEL
+    """The lowest label that is compared: that of the pancreas, which a tumor is part of, or that of the tumor."""
+
+    def dice(self, mask: npt.NDArray[np.uint8]) -> list[float]:
+        """Return the Dice of each slice with a mask `[z, row, col]`."""
+        return [dice(found >= self.lowest, true >= self.lowest) for found, true in zip(mask, self.label, strict=True)]
+
+
+def render_comparison(segmentation: Segmentation, truth: Truth, source: str) -> Image.Image:
+    """Draw every slice of a scan with few slices, around the pancreas, with the outlines of the mask and the truth.
+
+    The outline of the mask lies just inside its edge and that of the truth just outside, so that both are visible
     where they agree.
 
     Args:
         segmentation: The segmentation.
-        truth: `[z, row, col]`, drawn by the expert: 0, or 1 for pancreas.
+        truth: The true label.
         source: Where the scan and the truth come from; printed below the panels.
     """
-    shown = range(len(truth))
-    panels = [_compared_slice(segmentation, truth[index], index) for index in shown]
-    mean = np.mean([dice(segmentation.mask[index] > 0, truth[index]) for index in shown])
-    return _compared_page(panels, segmentation, f"mean Dice {mean:.2f}", source)
+    scores = truth.dice(segmentation.mask)
+    panels = [_compared_slice(segmentation, truth, index, score) for index, score in enumerate(scores)]
+    return _compared_page(panels, segmentation, truth, f"mean Dice {np.mean(scores):.2f}", source)
 
 
 def save_preview(segmentation: Segmentation, path: Path, *, overwrite: bool = False) -> None:
@@ -94,19 +109,21 @@ def panel_corner(number: int) -> tuple[int, int]:
     return _MARGIN + number * (PANEL_SIDE + _MARGIN), _MARGIN + _LINE + _MARGIN // 2
 
 
-def _compared_slice(segmentation: Segmentation, truth: npt.NDArray[np.uint8], index: int) -> Image.Image:
-    """Draw one slice, cropped around the union of its mask and the expert's `[row, col]`."""
-    image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
-    spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, truth)
+def _compared_slice(segmentation: Segmentation, truth: Truth, index: int, score: float) -> Image.Image:
+    """Draw one slice, cropped around the union of its mask and the truth."""
+    image, mask, label = segmentation.volume.voxels[index], segmentation.mask[index], truth.label[index]
+    spacing, either = segmentation.volume.spacing_mm[1:], np.maximum(mask, label)
     everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]))
     rows, cols = around_organ(either, spacing) if either.any() else everything
     view = view_of(rows, cols, spacing, _COMPARED_SIDE)
-    panel = slice_panel(image, mask, view, f"slice {index + 1}, Dice {dice(mask > 0, truth):.2f}")
-    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(outline_around(covered(truth > 0, view))))
+    panel = slice_panel(image, mask, view, f"slice {index + 1}, Dice {score:.2f}")
+    panel.paste(TRUTH_COLOR, view.corner, Image.fromarray(outline_around(covered(label >= truth.lowest, view))))
     return panel
 
 
-def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score: str, source: str) -> Image.Image:
+def _compared_page(
+    panels: list[Image.Image], segmentation: Segmentation, truth: Truth, score: str, source: str
+) -> Image.Image:
     """Arrange panels in rows, with a title above and a legend below."""
     grid, font, bundle = _in_rows(panels), load_font(15), segmentation.provenance["bundle"]
     room, top = grid.width - 2 * _MARGIN, panel_corner(0)[1]
@@ -121,8 +138,10 @@ def _compared_page(panels: list[Image.Image], segmentation: Segmentation, score:
     draw.text((_MARGIN + room, place), score, TEXT, font, anchor="rm")
     name = _shortened(segmentation.volume.name, load_font(18), room - 2 * _MARGIN - font.getlength(score))
     draw.text((_MARGIN, place), name, TEXT, load_font(18), anchor="lm")
-    left = _draw_entry(draw, _MARGIN, middle, COLORS[ORGAN_LABEL], f"found by {bundle['name']}")
-    _draw_entry(draw, left, middle, TRUTH_COLOR, "drawn by an expert")
+    left = _draw_entry(draw, _MARGIN, middle, COLORS[truth.lowest], f"found by {bundle['name']}")
+    left = _draw_entry(draw, left, middle, TRUTH_COLOR, truth.name)
+    if truth.lowest != ORGAN_LABEL and segmentation.organ_sought:
+        _draw_entry(draw, left, middle, COLORS[ORGAN_LABEL], "pancreas found")
     for line, text in enumerate(notes, start=1):
         draw.text((_MARGIN, middle + line * _LINE), text, _DIM_TEXT, font, anchor="lm")
     return page

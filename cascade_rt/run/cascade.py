@@ -196,8 +196,8 @@ def open_cascade(
     """Open a bundle, ready to segment scans.
 
     Args:
-        bundle: Folder of the bundle, or the name of an embedded one, `patients` or `phantom` (see
-            `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
+        bundle: Folder of the bundle, or the name of an embedded one, `patients`, `patients-tumor` or
+            `phantom` (see `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
         backend: The library that runs the networks; `auto` selects the best one that runs here.
         precision: The numeric precision; `auto` selects the fastest on the backend.
         plans: Where the backend `tensorrt` gets its engines from.

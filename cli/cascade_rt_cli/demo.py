@@ -1,4 +1,4 @@
-"""`cascade-rt demo`: segment patient slices and a synthetic scan, with reports and pictures."""
+"""`cascade-rt demo`: segment slices of patients, as they are and with synthetic tumors, and a synthetic scan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,52 +48,80 @@ if TYPE_CHECKING:
     "--bundle",
     type=BUNDLE,
     metavar="BUNDLE",
-    help="Segment both with this bundle, as of infer. Default: the patients with the one that infer takes, the phantom "
-    "with the one trained on phantoms.",
+    help="Segment everything with this bundle. Default: the patients with the default of infer, those with synthetic "
+    "tumors with patients-tumor, and the phantom with phantom.",
 )
 @backend_option
 def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
-    """Segment slices of real patients, then a synthetic scan with a tumor, and draw what was found.
+    """Segment slices of real patients, the same with synthetic tumors, and a synthetic scan, and draw what was found.
 
     The six slices come with the package, each of another patient, with the outline that an expert drew of the pancreas
-    (NIH Pancreas-CT, CC BY 3.0). The phantom is made, with its true label. No embedded bundle was trained on these
-    slices, nor on phantoms of seeds from 10000 on.
+    (NIH Pancreas-CT, CC BY 3.0). These patients are healthy, so the tumors are synthetic; how a bundle does on them
+    says little about real ones. The phantom is synthetic as a whole. No embedded bundle was trained on these slices, or
+    on phantoms with seeds of 10000 and above.
 
-    FOLDER then holds patient.nii.gz and phantom.nii.gz, of both the _label.nii.gz, and as from infer the mask
-    _seg.nii.gz, the report _seg.json and the picture _seg.png. The patients' slices are no whole scan: of them
-    volumes mean nothing, and infer needs --assume-hu, for what lies below 0 HU was lost before they came here.
+    FOLDER then holds patient.nii.gz, tumor.nii.gz and phantom.nii.gz, the true label of each (_label.nii.gz), and as
+    from infer the mask _seg.nii.gz, the report _seg.json and the picture _seg.png. The slices are not a whole scan:
+    their volumes mean nothing, and infer needs --assume-hu for them, because values below 0 HU were lost before.
     """
     from cascade_rt.run.case import Case
 
-    patient, phantom = (
-        Case.in_folder(output / f"{name}.nii.gz", output, name, pictures=True) for name in ("patient", "phantom")
+    patient, tumor, phantom = (
+        Case.in_folder(output / f"{name}.nii.gz", output, name, pictures=True)
+        for name in ("patient", "tumor", "phantom")
     )
-    for case in (patient, phantom):
+    for case in (patient, tumor, phantom):
         case.check_output(overwrite=True)
     make_folder(output)
     _show_patient(patient, bundle or default_bundle_path(), backend)
+    results_console().print()
+    _show_tumors(tumor, seed, bundle or embedded_bundle_path("patients-tumor"), backend)
     results_console().print()
     _show_phantom(phantom, seed, shape, bundle or embedded_bundle_path("phantom"), backend)
 
 
 def _show_patient(case: "Case", bundle: Path, backend: BackendChoice) -> None:
-    from cascade_rt.results.preview import render_comparison, save_picture
+    from cascade_rt.results.preview import Truth, render_comparison, save_picture
     from cascade_rt.scans.volume import read_mask
 
     console = results_console()
     label, attribution = _copy_patient(case.scan)
-    truth = read_mask(label)
-    segmentation = _segment(replace(case, picture=None), len(truth), bundle, backend, demo_patient.READING)
+    truth = Truth(read_mask(label))
+    segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
     if case.picture is not None:
         note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
         save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
-    scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
-    by_slice = ", ".join(f"{score:.2f}" for score in scores)
-    found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
+    found = f"Dice with what an expert drew: {_scores_text(truth.dice(segmentation.mask))}"
     origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
-    console.print(f"{printable(shown(case.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    console.print(
+        f"{printable(shown(case.scan))}: {len(truth.label)} slices of as many patients, far apart", style="bold"
+    )
     print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
     print_intended_use(console, segmentation.provenance["bundle"])
+
+
+def _show_tumors(case: "Case", seed: int, bundle: Path, backend: BackendChoice) -> None:
+    from cascade_rt.common.labels import TUMOR_LABEL
+    from cascade_rt.data.demo_tumors import write_files_with_tumors
+    from cascade_rt.results.preview import Truth, render_comparison, save_picture
+    from cascade_rt.scans.volume import read_mask
+
+    console = results_console()
+    label = case.scan.with_name("tumor_label.nii.gz")
+    write_files_with_tumors(case.scan, label, seed)
+    truth = Truth(read_mask(label), "synthetic tumor", TUMOR_LABEL)
+    segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
+    if case.picture is not None:
+        note = f"{demo_patient.SOURCE}, changed: the tumors are synthetic"
+        save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
+    found = f"Dice with the synthetic ones: {_scores_text(truth.dice(segmentation.mask))}"
+    console.print(f"{printable(shown(case.scan))}: the same slices, each with a synthetic tumor", style="bold")
+    print_rows(console, [("tumors", found), *run_rows(case, segmentation.to_json())], indent=2)
+    print_intended_use(console, segmentation.provenance["bundle"])
+
+
+def _scores_text(scores: list[float]) -> str:
+    return f"{', '.join(f'{score:.2f}' for score in scores)}; mean {np.mean(scores):.2f}"
 
 
 def _copy_patient(scan: Path) -> tuple[Path, Path]:

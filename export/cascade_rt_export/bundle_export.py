@@ -40,6 +40,9 @@ from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
 from cascade_rt_export.parity import check_parity
 
 INTENDED_USE = "Research only; not a medical device."
+SYNTHETIC_TUMORS_INTENDED_USE = (
+    "Research only; not for diagnosis. Trained on synthetic tumors in healthy patients, never on a real tumor."
+)
 PHANTOM_INTENDED_USE = "Demonstration only: trained on synthetic phantoms, not for clinical use."
 
 _OTHER_TERMS = "`calibration` takes scans of your own, `limits` allows more"
@@ -153,12 +156,18 @@ def _write_graphs(
         parity={},
         half_precision={},
         training=_training_record(checkpoint),
-        intended_use=PHANTOM_INTENDED_USE if is_synthetic(checkpoint.data) else INTENDED_USE,
+        intended_use=_intended_use(checkpoint),
     )
     unproven = write_manifest(path, manifest)
     on_step("comparing the graphs with PyTorch")
     parity: dict[str, Any] = {found.stage: found.to_json() for found in check_parity(unproven)}
     return replace(manifest, parity={"limit": PARITY_LIMITS.max_error, **_versions(), **parity})
+
+
+def _intended_use(checkpoint: Checkpoint) -> str:
+    if is_synthetic(checkpoint.data):
+        return PHANTOM_INTENDED_USE
+    return SYNTHETIC_TUMORS_INTENDED_USE if checkpoint.train.synthetic_tumors else INTENDED_USE
 
 
 def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:

@@ -18,6 +18,7 @@ from cascade_rt.results.preview import (
     COLORS,
     PANEL_SIDE,
     TRUTH_COLOR,
+    Truth,
     panel_corner,
     render_comparison,
     render_preview,
@@ -305,7 +306,7 @@ def test_name_of_any_length_leaves_the_status_readable(picture: Image.Image, nam
 
 def compared(found: Mask, truth: Mask, source: str = "Where it comes from") -> Pixels:
     bundle = {"name": "mine", "intended_use": "Research only."}
-    return np.asarray(render_comparison(replace(segmented(found), provenance={"bundle": bundle}), truth, source))
+    return np.asarray(render_comparison(replace(segmented(found), provenance={"bundle": bundle}), Truth(truth), source))
 
 
 def of_truth(pixels: Pixels) -> npt.NDArray[np.bool_]:
