@@ -36,14 +36,14 @@ def neighbourhood(across_slices: bool) -> npt.NDArray[np.bool_]:
     return structure
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS)
 def test_runs_hold_the_voxels_of_their_labels_and_no_others(mask: Labels) -> None:
     runs = runs_of(mask, 2)
     np.testing.assert_array_equal(painted(runs, np.ones(len(runs))) == 1, mask == 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS)
 def test_runs_are_as_long_as_they_can_be(mask: Labels) -> None:
     runs = runs_of(mask, 1, 2)
@@ -51,7 +51,7 @@ def test_runs_are_as_long_as_they_can_be(mask: Labels) -> None:
     assert (runs.starts[1:] > runs.stops[:-1]).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MASKS, st.booleans())
 def test_pieces_are_those_that_scipy_labels(mask: Labels, across_slices: bool) -> None:
     runs = runs_of(mask, 1, 2)
@@ -62,7 +62,7 @@ def test_pieces_are_those_that_scipy_labels(mask: Labels, across_slices: bool) -
     assert len(pairs - {(-1, 0)}) == count
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MASKS, st.booleans())
 def test_what_touches_is_what_lies_in_the_others_grown_by_a_voxel(mask: Labels, across_slices: bool) -> None:
     runs = runs_of(mask, 1)
@@ -71,7 +71,7 @@ def test_what_touches_is_what_lies_in_the_others_grown_by_a_voxel(mask: Labels, 
     assert set(touching(runs, runs_of(mask, 2), across_slices=across_slices)[0].tolist()) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS, st.integers(0, 2**32 - 1))
 def test_erasing_takes_the_voxels_of_the_runs_and_no_others(mask: Labels, seed: int) -> None:
     runs = runs_of(mask, 1, 2)

@@ -41,7 +41,7 @@ def one(index: int) -> slice:
     return slice(index, index + 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_a_tumor_inside_the_gland_takes_nothing_else(healthy: Case, middle: int, seed: int) -> None:
     grown = add_tumor(
@@ -54,7 +54,7 @@ def test_a_tumor_inside_the_gland_takes_nothing_else(healthy: Case, middle: int,
     np.testing.assert_array_equal(label > 0, healthy.label[one(middle)] > 0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_far_from_the_gland_nothing_changes(healthy: Case, middle: int, seed: int) -> None:
     grown = add_tumor(

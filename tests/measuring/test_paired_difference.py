@@ -40,14 +40,14 @@ def test_a_case_that_only_one_of_them_has_is_an_error() -> None:
 few = st.lists(st.floats(-1, 1), min_size=2, max_size=6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(few, st.integers(0, 2**32))
 def test_the_same_seed_gives_the_same_interval(values: list[float], seed: int) -> None:
     intervals = [bootstrap_interval(values, seed=seed, resamples=50) for _ in range(2)]
     assert intervals[0] == intervals[1]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(few)
 def test_an_interval_lies_within_the_values(values: list[float]) -> None:
     low, high = bootstrap_interval(values, resamples=50)

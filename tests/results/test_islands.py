@@ -91,7 +91,7 @@ def test_nothing_is_kept_of_nothing() -> None:
     assert (record.components, record.kept, record.nothing_left) == (0, 0, False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MASKS, RULES)
 def test_what_is_kept_was_there_and_what_is_dropped_is_counted(mask: Labels, rule: CascadeConfig) -> None:
     left = mask.copy()
@@ -101,14 +101,14 @@ def test_what_is_kept_was_there_and_what_is_dropped_is_counted(mask: Labels, rul
     assert (record.components, record.kept) == (len(pieces(mask)), len(pieces(left)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MASKS, RULES)
 def test_a_second_time_drops_nothing(mask: Labels, rule: CascadeConfig) -> None:
     keep_islands(mask, rule, ML)
     assert keep_islands(mask, rule, ML).voxels_dropped == 0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(MASKS)
 def test_no_island_was_larger_than_the_largest(mask: Labels) -> None:
     assert pieces(kept(mask, islands="largest")[0]) == pieces(mask)[-1:]

@@ -199,7 +199,7 @@ def test_the_diameter_of_a_ball_is_its_own_within_two_pixels(radius_mm: float) -
     assert 2 * radius_mm - 1.0 < found < 2 * radius_mm + 1.6
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrays(np.bool_, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))),
     st.sampled_from([(1.0, 1.0), (0.6, 0.9), (2.0, 0.5)]),
@@ -267,7 +267,7 @@ def scored(prob: Array, corners: dict[int, tuple[int, int]]) -> tuple[Lesion, ..
 
 
 @given(prob=arrays(np.float32, (6, 9, 12), elements=st.floats(0, 1, width=16)), reverse=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_score_of_a_lesion_is_the_largest_probability_in_it(prob: Array, *, reverse: bool) -> None:
     corners = {z: (z % 3, z % 4) for z in (range(5, -1, -1) if reverse else range(6))}
     seen = np.zeros_like(prob)

@@ -42,7 +42,7 @@ def test_labels_are_what_the_stages_say() -> None:
     np.testing.assert_array_equal(fake_cascade().run(volume).mask, expected_mask(volume))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(st.integers(1, 9), st.integers(1, 150), st.integers(1, 150)), st.integers(0, 2**32 - 1))
 def test_any_shape_is_segmented_pixel_by_pixel(shape: tuple[int, int, int], seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -89,7 +89,6 @@ def test_others_are_brought_to_the_middle_of_the_range(sides: tuple[float, float
     assert found.shape == shape
 
 
-@settings(deadline=None)
 @given(sides_mm, sides_mm, st.integers(60, 600), st.integers(60, 600))
 def test_what_the_networks_see_is_square_within_the_range_and_covers_the_same_field(
     row_mm: float, col_mm: float, rows: int, cols: int
@@ -107,7 +106,6 @@ def test_what_the_networks_see_is_square_within_the_range_and_covers_the_same_fi
 # Resampling
 
 
-@settings(deadline=None)
 @given(lengths, lengths, lengths, lengths, st.integers(-1024, 3071))
 def test_a_constant_image_stays_constant(rows: int, cols: int, seen_rows: int, seen_cols: int, hu: int) -> None:
     pixels = resampled((rows, cols), (seen_rows, seen_cols))
@@ -117,7 +115,6 @@ def test_a_constant_image_stays_constant(rows: int, cols: int, seen_rows: int, s
     np.testing.assert_allclose(found, hu, rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(lengths, lengths, st.integers(0, 2**32 - 1))
 def test_on_the_same_pixels_an_image_is_the_same(rows: int, cols: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(-1024, 3071, (rows, cols), dtype=np.int16)
@@ -125,14 +122,13 @@ def test_on_the_same_pixels_an_image_is_the_same(rows: int, cols: int, seed: int
     np.testing.assert_array_equal(pixels.read(image, whole(pixels)), image)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(40, 90), st.integers(40, 90), st.floats(0.5, 2.5), st.floats(0.5, 2.5))
 def test_a_smooth_field_comes_back(rows: int, cols: int, by_rows: float, by_cols: float) -> None:
     field = waves(rows, cols)
     assert np.abs(there_and_back(field, (round(rows * by_rows), round(cols * by_cols))) - field).max() < 0.03
 
 
-@settings(deadline=None)
 @given(lengths, lengths, lengths, lengths, st.integers(0, 2**32 - 1))
 def test_probabilities_stay_probabilities(rows: int, cols: int, seen_rows: int, seen_cols: int, seed: int) -> None:
     prob = np.random.default_rng(seed).random((seen_rows, seen_cols), dtype=np.float32)
@@ -169,7 +165,7 @@ def test_air_does_not_ring_into_what_the_networks_see() -> None:
     assert pixels.read(edge, whole(pixels)).max() < -30
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_a_box_is_a_part_of_the_whole(data: st.DataObject) -> None:
     rows, cols, seen_rows, seen_cols = (data.draw(st.integers(8, 60)) for _ in range(4))

@@ -60,7 +60,7 @@ def test_an_organ_that_a_first_slice_crosses_is_looked_at_whole(count: int, ever
         assert set(range(start, stop)) <= set(neighbourhood(found, count, every))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 23), st.integers(4, 20), st.integers(1, 4), st.sampled_from(["full", "skip"]))
 def test_an_organ_of_at_least_k_slices_is_found_whole(first: int, length: int, every: int, policy: str) -> None:
     volume = scan(max(0, min(first, 24 - length)), 24)

@@ -106,7 +106,7 @@ def nibabel_reads_qform(header: nib.Nifti1Header) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(header=headers(), suffix=st.sampled_from([".nii", ".nii.gz"]))
 def test_a_mask_lies_exactly_on_the_grid_of_its_scan(header: nib.Nifti1Header, suffix: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -200,7 +200,6 @@ def test_ste_has_the_gradient_of_the_edges_of_the_argmax() -> None:
 # The loss
 
 
-@settings(deadline=None)
 @given(label_maps, st.sampled_from(("ste", "ste_matrix", "soft", "hard")), st.booleans())
 def test_a_perfect_prediction_costs_nothing(label: np.ndarray, mode: BoundaryMode, count_frame: bool) -> None:
     target = torch.from_numpy(label).unsqueeze(0)
