@@ -14,28 +14,15 @@ class FakeEngine:
     """Runs a stage with a function instead of a network, fulfilling the contract of `StageEngine`."""
 
     def __init__(self, stage: Stage, compute: Compute) -> None:
-        self._stage = stage
+        self.stage = stage
+        self.info = EngineInfo("fake", "fp32", "cpu", "1")
+        self.preferred_batch = GPU_BATCH[stage]
         self._compute: Compute | None = compute
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device and version."""
-        return EngineInfo("fake", "fp32", "cpu", "1")
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`)."""
-        check_inputs(self._stage, inputs)
-        check_open(self._compute, self._stage)
+        check_inputs(self.stage, inputs)
+        check_open(self._compute, self.stage)
         return self._compute(inputs)  # type: ignore[misc]
 
     def close(self) -> None:

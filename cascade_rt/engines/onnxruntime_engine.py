@@ -37,7 +37,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32") -> None:
         path = bundle.graph(stage, precision)
-        self._stage = stage
+        self.stage = stage
         self._graph = str(path)
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
         cpus, self._streams = available_cpus(), streams_here()
@@ -45,22 +45,8 @@ class OnnxRuntimeEngine:
         _check_names(self._session, stage, path)
         self._pool = ThreadPoolExecutor(self._streams)
         settings = {"threads": str(cpus), "streams": str(self._streams)}
-        self._info = EngineInfo("onnxruntime", precision, "cpu", _version(), settings)
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device, version and settings."""
-        return self._info
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return CPU_BATCH[self._stage] * self._streams
+        self.info = EngineInfo("onnxruntime", precision, "cpu", _version(), settings)
+        self.preferred_batch = CPU_BATCH[stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
@@ -69,8 +55,8 @@ class OnnxRuntimeEngine:
             EngineOutOfMemoryError: Memory ran out.
             BundleError: The graph does not run on these inputs, or returns outputs of a wrong type or shape.
         """
-        check_inputs(self._stage, inputs)
-        check_open(self._session, self._stage)
+        check_inputs(self.stage, inputs)
+        check_open(self._session, self.stage)
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
 
         def run_rows(rows: slice) -> list[Array]:
@@ -80,7 +66,7 @@ class OnnxRuntimeEngine:
         shares = share_out(len(next(iter(feeds.values()))), self._streams)
         refusals = library_errors()
         try:
-            with named_out_of_memory(self._stage, "onnxruntime", *refusals):
+            with named_out_of_memory(self.stage, "onnxruntime", *refusals):
                 parts = [run_rows(shares[0])] if len(shares) == 1 else list(self._pool.map(run_rows, shares))
         except refusals as error:
             raise BundleError(f"{self._graph}: ONNX Runtime cannot run the graph; export the bundle again") from error
@@ -90,7 +76,7 @@ class OnnxRuntimeEngine:
         return dict(zip(self._output_names, outputs, strict=True))
 
     def _check(self, outputs: list[Array], inputs: Mapping[str, Array]) -> None:
-        check_outputs(self._graph, self._stage, inputs, dict(zip(self._output_names, outputs, strict=True)))
+        check_outputs(self._graph, self.stage, inputs, dict(zip(self._output_names, outputs, strict=True)))
 
     def close(self) -> None:
         """Free the session."""
@@ -108,28 +94,14 @@ class OnnxRuntimeGpuEngine:
         backend = "onnxruntime-cuda"
         gpu = require_gpu(backend)
         path = bundle.graph(stage, precision)
-        self._stage = stage
+        self.stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
         self._graph = str(path)
         self._session: Any = open_gpu_session(path.read_bytes(), self._graph, provider, backend)
         _check_names(self._session, stage, path)
         settings = {"provider": provider.name, **provider.options}
-        self._info = EngineInfo(backend, precision, gpu.name, _version(), settings)
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device, version and settings, which include the provider's options such as TF32."""
-        return self._info
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return GPU_BATCH[self._stage]
+        self.info = EngineInfo(backend, precision, gpu.name, _version(), settings)
+        self.preferred_batch = GPU_BATCH[stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
@@ -138,23 +110,22 @@ class OnnxRuntimeGpuEngine:
             EngineOutOfMemoryError: Memory ran out.
             BackendUnavailableError: The GPU failed.
         """
-        check_inputs(self._stage, inputs)
-        check_open(self._session, self._stage)
+        check_inputs(self.stage, inputs)
+        check_open(self._session, self.stage)
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         failures = (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError)
         try:
-            with named_out_of_memory(self._stage, self._info.backend, *failures):
+            with named_out_of_memory(self.stage, self.info.backend, *failures):
                 outputs = run_bound(self._session, feeds, self._output_names, "cuda")
         except failures as error:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(
-                f"{self._stage} failed on {self._info.device} ({reason}); "
-                "free its memory, or take `backend=onnxruntime`"
+                f"{self.stage} failed on {self.info.device} ({reason}); free its memory, or take `backend=onnxruntime`"
             ) from error
         named = dict(zip(self._output_names, outputs, strict=True))
-        check_outputs(self._graph, self._stage, inputs, named)
+        check_outputs(self._graph, self.stage, inputs, named)
         return named
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ class OpenVinoEngine:
 
     def __init__(self, bundle: Bundle, stage: Stage, precision: OpenVinoPrecision = "fp32") -> None:
         path = bundle.graph(stage, "fp32")
-        self._stage = stage
+        self.stage = stage
         graph, what = path.read_bytes(), str(path)
         self._graph = what
         self._parts = parts_of(graph, what, stage, precision)
@@ -61,22 +61,8 @@ class OpenVinoEngine:
         version = import_openvino().__version__.partition("-")[0]
         threads = str(models[0].get_property("INFERENCE_NUM_THREADS"))
         settings = {"threads": threads, "streams": str(self._streams)}
-        self._info = EngineInfo("openvino", precision, "cpu", version, settings)
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device, version and settings."""
-        return self._info
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return CPU_BATCH[self._stage] * self._streams
+        self.info = EngineInfo("openvino", precision, "cpu", version, settings)
+        self.preferred_batch = CPU_BATCH[stage] * self._streams
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
@@ -85,8 +71,8 @@ class OpenVinoEngine:
             EngineOutOfMemoryError: Memory ran out.
             BundleError: The graph does not run on these inputs, or returns outputs of a wrong type or shape.
         """
-        check_inputs(self._stage, inputs)
-        check_open(self._requests, self._stage)
+        check_inputs(self.stage, inputs)
+        check_open(self._requests, self.stage)
         tensors = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         rows = share_out(len(next(iter(tensors.values()))), self._streams)
         with named_failures(self._graph, "run the graph"):
@@ -96,8 +82,8 @@ class OpenVinoEngine:
                 _run_side_by_side(busy, [{name: tensors[name][chosen] for name in part.inputs} for chosen in rows])
                 for name in part.outputs:
                     tensors[name] = _joined([request.get_tensor(name).data for request in busy])
-        outputs = {spec.name: tensors[spec.name] for spec in STAGE_SPECS[self._stage].outputs}
-        check_outputs(self._graph, self._stage, inputs, outputs)
+        outputs = {spec.name: tensors[spec.name] for spec in STAGE_SPECS[self.stage].outputs}
+        check_outputs(self._graph, self.stage, inputs, outputs)
         return outputs
 
     def close(self) -> None:

@@ -28,9 +28,10 @@ class PyTorchEngine:
         self._device = next(model.parameters()).device
         graph = Stage1Graph(model) if stage == "stage1" else Stage2Graph(model)
         self._graph: Stage1Graph | Stage2Graph | None = graph.eval()
-        self._stage = stage
+        self.stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
-        self._info = EngineInfo("pytorch", "fp32", self._device.type, torch.__version__)
+        self.info = EngineInfo("pytorch", "fp32", self._device.type, torch.__version__)
+        self.preferred_batch = (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)[stage]
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage) -> Self:
@@ -47,21 +48,6 @@ class PyTorchEngine:
         with _named_failures("the weights", device):
             return cls(load_model(bundle).to(device), stage)
 
-    @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device and version."""
-        return self._info
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)[self._stage]
-
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
 
@@ -70,12 +56,12 @@ class PyTorchEngine:
             BackendUnavailableError: The GPU failed, or this process was forked from one in which PyTorch had already
                 run.
         """
-        check_inputs(self._stage, inputs)
-        check_open(self._graph, self._stage)
+        check_inputs(self.stage, inputs)
+        check_open(self._graph, self.stage)
         _refuse_after_fork()
         image = np.ascontiguousarray(next(iter(inputs.values())))
         with (
-            _named_failures(self._stage, self._device),
+            _named_failures(self.stage, self._device),
             torch.inference_mode(),
             tf32(allowed=False),
         ):

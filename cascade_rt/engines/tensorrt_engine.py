@@ -27,7 +27,7 @@ class TensorRtEngine:
     """
 
     def __init__(self, plan: Plan, stage: Stage, gpu: Gpu) -> None:
-        self._stage = stage
+        self.stage = stage
         session = TensorRtSession(plan.data)
         try:
             _check_names(session, stage)
@@ -36,7 +36,8 @@ class TensorRtEngine:
             raise
         self._session: TensorRtSession | None = session
         settings = {"cuda_graphs": "on" if session.records_graphs else "off, cuda-bindings is not installed"}
-        self._info = EngineInfo("tensorrt", plan.precision, gpu.name, session.version, settings)
+        self.info = EngineInfo("tensorrt", plan.precision, gpu.name, session.version, settings)
+        self.preferred_batch = GPU_BATCH[stage]
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, stage: Stage, precision: Precision, plans: PlanSource) -> Self:
@@ -51,30 +52,15 @@ class TensorRtEngine:
         return cls(plans(bundle, stage, precision), stage, gpu)
 
     @property
-    def stage(self) -> Stage:
-        """The stage that this engine runs."""
-        return self._stage
-
-    @property
-    def info(self) -> EngineInfo:
-        """Backend, precision, device, version and settings."""
-        return self._info
-
-    @property
     def session(self) -> TensorRtSession:
         """The underlying session. Raises RuntimeError after `close`."""
-        check_open(self._session, self._stage)
+        check_open(self._session, self.stage)
         return self._session  # type: ignore[return-value]
 
     @property
     def device_seconds(self) -> float:
         """GPU time of the last part of a batch in seconds, including copies."""
         return 0.0 if self._session is None else self._session.device_seconds
-
-    @property
-    def preferred_batch(self) -> int:
-        """Recommended batch size."""
-        return GPU_BATCH[self._stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Compute the stage's outputs (see `StageEngine`).
@@ -101,7 +87,7 @@ class TensorRtEngine:
         Raises:
             The same errors as `run`.
         """
-        check_inputs(self._stage, inputs)
+        check_inputs(self.stage, inputs)
         session = self.session
         largest = session.largest_batch({name: array.shape for name, array in inputs.items()})
         parts = [
@@ -111,9 +97,9 @@ class TensorRtEngine:
             )
             for rows in batch_parts(len(next(iter(inputs.values()))), largest)
         ]
-        names = [spec.name for spec in STAGE_SPECS[self._stage].outputs if spec.name not in kept]
+        names = [spec.name for spec in STAGE_SPECS[self.stage].outputs if spec.name not in kept]
         outputs = {name: _joined([part[name] for part in parts]) for name in names}
-        check_outputs("the TensorRT engine", self._stage, inputs, outputs)
+        check_outputs("the TensorRT engine", self.stage, inputs, outputs)
         return outputs
 
     def close(self) -> None:
