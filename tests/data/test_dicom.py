@@ -372,7 +372,7 @@ def test_slices_in_linked_folders_are_of_the_scan(tmp_path: Path) -> None:
 def test_a_pipe_among_the_slices_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     write_series(tmp_path, axial_slices(HU))
     os.mkfifo(tmp_path / "1-007.dcm")
-    assert "1-007.dcm: is not a plain file but a pipe or a device" in refusal(tmp_path)
+    assert "1-007.dcm: is a pipe or a device, not a regular file" in refusal(tmp_path)
 
 
 def test_a_modality_that_is_none_is_not_quoted(tmp_path: Path) -> None:

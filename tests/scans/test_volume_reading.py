@@ -238,7 +238,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="this is not a plain file but a folder; name one"):
+    with pytest.raises(InputError, match="is a folder, not a regular file; name one"):
         read_volume(tmp_path)
 
 
