@@ -210,7 +210,7 @@ def test_the_mask_of_an_array_is_nifti_2_only_where_a_side_is_too_long(length: i
 
 def test_an_existing_mask_is_kept(scan: Path, tmp_path: Path) -> None:
     (tmp_path / "mask.nii").write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match=r"mask\.nii: is already there"):
+    with pytest.raises(OutputExistsError, match=r"mask\.nii: already exists"):
         write_mask(LABELS, read_volume(scan), tmp_path / "mask.nii")
 
 

@@ -335,7 +335,7 @@ def test_the_geometry_of_an_array_is_judged_as_that_of_a_file(affine: Array, cod
     [
         ({"voxels": ANATOMY[:2]}, r"the shape is \(2, 5, 6\), and its grid has \(4, 5, 6\); make a volume of a part"),
         ({"voxels": ANATOMY.astype(np.float32)}, "voxels: are float32; pass int16"),
-        ({"voxels": ANATOMY.tolist()}, "voxels: is list; pass an array"),
+        ({"voxels": ANATOMY.tolist()}, "voxels: got list; pass an array"),
         ({"affine": np.eye(4)}, "affine: is not that of the grid"),
     ],
     ids=["part", "type", "list", "affine"],
