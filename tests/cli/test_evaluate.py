@@ -253,7 +253,7 @@ def test_a_case_that_fails_is_named_at_the_end_and_the_others_have_results(tmp_p
     result = evaluate(tmp_path, "-o", tmp_path / "report.json")
     assert result.exit_code == 3
     assert "1 of 3 cases failed" in result.stderr
-    assert "b.nii.gz: the file ends too early" in result.stderr
+    assert "b.nii.gz: the file is truncated" in result.stderr
     assert ["pancreas", "slices with it (2)", "1.000 ± 0.000", "1.000 ± 0.000", "1.000 ± 0.000"] in cells(result)
     assert len(json.loads((tmp_path / "report.json").read_text())["cases"]) == 2
 

@@ -99,7 +99,7 @@ def test_an_empty_case_folder_is_seen_in_the_check(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path, [1])
     (data / "PANCREAS_0002").mkdir()
     write_nifti(labels / "label0002.nii.gz", anatomy()[1])
-    with pytest.raises(InputError, match="PANCREAS_0002: holds no CT series, no DICOM file"):
+    with pytest.raises(InputError, match=r"PANCREAS_0002: contains no CT series \(no DICOM files\)"):
         find_nih_cases(data, labels).cases[1].check()
 
 
@@ -130,7 +130,7 @@ def test_tumors_are_unknown_values(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path, missing: str) -> None:
     data, labels = nih_tree(tmp_path)
     folders = {"data": data, "labels": labels} | {missing: tmp_path / "nowhere"}
-    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+    with pytest.raises(InputError, match="nowhere: the folder does not exist"):
         find_nih_cases(folders["data"], folders["labels"])
 
 
