@@ -190,7 +190,7 @@ def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
 def test_two_series_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "arterial", axial_slices(HU))
     write_series(tmp_path / "venous", axial_slices(HU[:4], series="1.2.4"))
-    assert "holds 2 CT series, of 6 and 4 slices; keep one" in refusal(tmp_path)
+    assert "contains 2 CT series (of 6 and 4 slices); keep only one" in refusal(tmp_path)
 
 
 def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_tumors_are_unknown_values(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path, missing: str) -> None:
     data, labels = nih_tree(tmp_path)
     folders = {"data": data, "labels": labels} | {missing: tmp_path / "nowhere"}
-    with pytest.raises(InputError, match="nowhere: the folder does not exist"):
+    with pytest.raises(InputError, match="nowhere: there is no such folder"):
         find_nih_cases(folders["data"], folders["labels"])
 
 
