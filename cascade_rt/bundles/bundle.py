@@ -279,7 +279,7 @@ _PLAIN_KEYS: dict[str, type] = {
 def _parse_manifest(document: Any) -> Manifest:
     """Convert a JSON document to a manifest. Raises ValueError if it is invalid."""
     if not isinstance(document, dict):
-        raise ValueError("must hold a JSON object")
+        raise ValueError("must be a JSON object")
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")

@@ -149,7 +149,7 @@ def _parse_type(fields: Nifti1Header, byte_order: Literal["<", ">"], warnings: l
         raise RejectedFile("E_DTYPE", f"its voxels are {found}, not integers or floats; export it as int16")
     dtype = np.dtype(_TYPES[code]).newbyteorder(byte_order)
     if int(fields["bitpix"]) not in {0, 8 * dtype.itemsize}:
-        sentence = f"its header disagrees on the bits per voxel; its data type, {dtype.name}, is used"
+        sentence = f"its header is inconsistent about the bits per voxel; its data type, {dtype.name}, is used"
         warnings.append(InputWarning("W_BITPIX", sentence))
     return dtype
 
