@@ -77,7 +77,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
     [
         (lambda m: m.update(schema_version=2), "schema_version must be 3, got 2"),
         (lambda m: m.update(extra=1), r"unknown keys \['extra'\]"),
-        (lambda m: m.pop("parity"), r"misses \['parity'\]"),
+        (lambda m: m.pop("parity"), r"missing keys \['parity'\]"),
         (lambda m: m["config"].update(base_with=8), "unknown key config.base_with; did you mean 'base_width'"),
         (lambda m: m["files"].update({"weights.safetensors": {}}), "misses the keys sha256, bytes"),
         (lambda m: m["config"].update(base_width="8"), "config.base_width must be of type int, got '8'"),
@@ -90,7 +90,7 @@ def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m["files"].update({"readme.md": {}}), "files must be"),
         (lambda m: m.update(intended_use=None), "intended_use must be a JSON string"),
         (lambda m: m.update(name="\x1b]0;owned\x07"), "has control characters"),
-        (lambda m: m["parity"].update(limit=float("nan")), "holds NaN"),
+        (lambda m: m["parity"].update(limit=float("nan")), "contains NaN"),
     ],
 )
 def test_a_manifest_this_version_does_not_understand_is_refused(

@@ -96,7 +96,7 @@ def test_graphs_of_embedded_bundles_are_taken(name: EmbeddedName) -> None:
         (lambda model: model.graph.ClearField("node"), "has no nodes"),
         (lambda model: setattr(model.opset_import[0], "version", 1 << 40), "has version 1099511627776"),
         (lambda model: setattr(model, "ir_version", 1 << 40), "has version 1099511627776"),
-        (lambda model: model.ClearField("graph"), "holds 0 graphs"),
+        (lambda model: model.ClearField("graph"), "has 0 graphs"),
         (lambda model: model.graph.initializer[0].string_data.append(b"text"), "a tensor has strings"),
         (lambda model: model.graph.quantization_annotation.add(), "quantization annotations"),
     ],
@@ -215,7 +215,7 @@ def test_what_returns_floats_and_what_keeps_the_type_is_as_onnx_says() -> None:
 
 def test_what_a_parser_would_merge_is_refused() -> None:
     """Two graphs in one model become one for a parser, the last of two names its only one."""
-    assert "holds 2 graphs" in str(refusal(SOUND + SOUND))
+    assert "has 2 graphs" in str(refusal(SOUND + SOUND))
     node = b"\x22\x04Relu"
     twice = onnx.NodeProto.FromString(node + b"\x22\x02If")
     assert twice.op_type == "If"
