@@ -360,7 +360,9 @@ def test_probabilities_are_an_image_of_real_numbers() -> None:
     np.testing.assert_array_equal(image.get_fdata(), -array)
 
 
-@pytest.mark.parametrize(("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "does not exist")])
+@pytest.mark.parametrize(
+    ("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "does not exist")]
+)
 def test_what_is_not_there_is_no_image(which: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         segmentation(organ_mask()).to_nibabel(which)
