@@ -237,7 +237,7 @@ def read_manifest_bytes(path: Path) -> bytes:
         return read_plain_file(manifest_path, MAX_MANIFEST_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(
-            f"{path}: is not a bundle (it has no {MANIFEST_NAME}); make one with: cascade-rt export"
+            f"{path}: is not a bundle (no {MANIFEST_NAME}); create one with: cascade-rt export"
         ) from error
     except NotAPlainFileError as error:
         raise BundleError(f"{manifest_path}: {error}; {COPY_THE_FOLDER}", code="E_MANIFEST") from error
@@ -279,16 +279,16 @@ _PLAIN_KEYS: dict[str, type] = {
 def _parse_manifest(document: Any) -> Manifest:
     """Convert a JSON document to a manifest. Raises ValueError if it is invalid."""
     if not isinstance(document, dict):
-        raise ValueError("must hold a JSON object")
+        raise ValueError("must be a JSON object")
     version = document.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {version!r}")
     expected = {"schema_version", "config", "labels", "tensors", "files", *_PLAIN_KEYS}
     if document.keys() != expected:
         unknown, missing = sorted(document.keys() - expected), sorted(expected - document.keys())
-        raise ValueError(f"has unknown keys {unknown} and misses {missing}")
+        raise ValueError(f"has unknown keys {unknown} and missing keys {missing}")
     if document["labels"] != LABELS or document["tensors"] != _tensor_table():
-        raise ValueError("describes other labels or tensors than this version of cascade-rt works with")
+        raise ValueError("has labels or tensors that this version of cascade-rt does not support")
     for key, kind in _PLAIN_KEYS.items():
         if not isinstance(document[key], kind):
             raise ValueError(f"{key} must be a JSON {'string' if kind is str else 'object'}, got {document[key]!r}")
@@ -309,11 +309,11 @@ def _parse_manifest(document: Any) -> Manifest:
 
 def _parse_files(files: Any) -> dict[str, FileRecord]:
     if not isinstance(files, dict) or files.keys() not in (FILE_NAMES, FILE_NAMES | HALF_FILE_NAMES):
-        raise ValueError(f"files must be {sorted(FILE_NAMES)}, with or without {sorted(HALF_FILE_NAMES)}")
+        raise ValueError(f"files must be {sorted(FILE_NAMES)}, optionally with {sorted(HALF_FILE_NAMES)}")
     records = {name: from_mapping(FileRecord, record, f"files.{name}", complete=True) for name, record in files.items()}
     for name, record in records.items():
         if not 0 <= record.bytes <= MAX_FILE_BYTES[name]:
-            raise ValueError(f"files.{name}.bytes must lie between 0 and {MAX_FILE_BYTES[name]}, got {record.bytes}")
+            raise ValueError(f"files.{name}.bytes must be between 0 and {MAX_FILE_BYTES[name]}, got {record.bytes}")
     return records
 
 
@@ -326,7 +326,7 @@ def _check_file(file: BundleFile) -> None:
 
 
 def _too_large(path: Path) -> BundleError:
-    sentence = "does not fit into the memory of this process; allow it more, or take a smaller bundle"
+    sentence = "does not fit in the memory of this process; allow more memory or use a smaller bundle"
     return BundleError(f"{path}: {sentence}", code="E_TOO_LARGE")
 
 

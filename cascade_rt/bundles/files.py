@@ -98,10 +98,7 @@ class BundleFile(os.PathLike[str]):
                 f"{self.path}: is missing from the bundle; copy the bundle again", code="E_BUNDLE_FILE"
             ) from error
         except NotAPlainFileError as error:
-            raise BundleError(
-                f"{self.path}: {error}, and only plain files are read; {COPY_THE_FOLDER}",
-                code="E_BUNDLE_FILE",
-            ) from error
+            raise BundleError(f"{self.path}: {error}; {COPY_THE_FOLDER}", code="E_BUNDLE_FILE") from error
         except OSError as error:
             raise BundleError(
                 f"{self.path}: cannot be read ({error.strerror}); check its permissions", code="E_BUNDLE_FILE"

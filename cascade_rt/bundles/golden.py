@@ -48,10 +48,10 @@ def read_golden(content: bytes) -> dict[Stage, Golden]:
         ValueError: The length is wrong, or a value is not finite.
     """
     if len(content) != GOLDEN_BYTES:
-        raise ValueError(f"has {len(content)} bytes, where {GOLDEN_BYTES} are expected")
+        raise ValueError(f"has {len(content)} bytes, expected {GOLDEN_BYTES}")
     numbers = np.frombuffer(content, dtype=_DTYPE)
     if not np.isfinite(numbers).all():
-        raise ValueError("holds what is not a number")
+        raise ValueError("contains NaN or infinity")
     tensors: dict[tuple[Stage, Kind], dict[str, npt.NDArray[np.float32]]] = defaultdict(dict)
     position = 0
     for stage, kind, spec in _LAYOUT:

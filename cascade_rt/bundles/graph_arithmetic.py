@@ -63,7 +63,7 @@ class _Known:
     def add(self, name: str, *, is_float: bool, is_positive: bool = False) -> None:
         """Record a tensor."""
         if name in self.names:
-            raise ValueError("has two tensors of one name")
+            raise ValueError("has two tensors with the same name")
         if name:
             self.names.add(name)
         self.floats |= {name} if is_float else set()
@@ -104,7 +104,7 @@ def _follow(node: memoryview, known: _Known) -> None:
     _check_counts(operator, attributes)
     is_float, is_positive = _result(operator, inputs, attributes, known)
     if operator in _DIVIDING and not is_float and not (len(inputs) == 2 and inputs[1] in known.positive):
-        raise ValueError(f"uses {operator} on what may be integers, by something else than a positive constant")
+        raise ValueError(f"uses {operator} on possible integers with a divisor that is not a positive constant")
     for number, name in enumerate(outputs):
         # The second output of MaxPool holds integer indices. All other operators here have outputs of a single type.
         known.add(name, is_float=is_float and not (operator == "MaxPool" and number), is_positive=is_positive)
@@ -171,7 +171,7 @@ def _check_counts(operator: str, attributes: Mapping[str, memoryview]) -> None:
             continue
         least = 0 if name == "pads" else 1
         if not all(least <= count <= LARGEST_COUNT for count in counts):
-            raise ValueError(f"has a {operator} whose {name} does not lie between {least} and {LARGEST_COUNT}")
+            raise ValueError(f"has a {operator} whose {name} is not between {least} and {LARGEST_COUNT}")
 
 
 def _attributes(entries: Sequence[Field]) -> dict[str, memoryview]:
@@ -180,7 +180,7 @@ def _attributes(entries: Sequence[Field]) -> dict[str, memoryview]:
         if entry.number == 5:
             name = _text(entry.content, 1)
             if name in attributes:
-                raise ValueError("has a node with two attributes of one name")
+                raise ValueError("has a node with two attributes with the same name")
             attributes[name] = entry.content
     return attributes
 
@@ -194,7 +194,7 @@ def _single(message: memoryview, number: int) -> Field | None:
     """Return a field that may occur at most once: parsers would take the last duplicate, or merge them."""
     found = [entry for entry in read_fields(message) if entry.number == number]
     if len(found) > 1:
-        raise ValueError(f"has field {number} twice where one is expected")
+        raise ValueError(f"has field {number} twice, expected once")
     return found[0] if found else None
 
 

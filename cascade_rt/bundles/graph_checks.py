@@ -82,7 +82,7 @@ _MODEL = _Message(
         _MODEL_OPSETS: _BYTES,
         14: _BYTES,  # metadata_props
     },
-    {20: "graphs for training", 25: "functions of its own", 26: "a plan for several devices"},
+    {20: "training graphs", 25: "local functions", 26: "a multi-device configuration"},
 )
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _OPSET = _Message("the operator set", {_OPSET_DOMAIN: _BYTES, _OPSET_VERSION: _VARINT}, {})
@@ -100,7 +100,7 @@ _GRAPH = _Message(
         13: _BYTES,  # value_info
         16: _BYTES,  # metadata_props
     },
-    {14: "quantisation annotations", 15: "sparse weights"},
+    {14: "quantization annotations", 15: "sparse weights"},
 )
 _NODE_OPERATOR, _NODE_ATTRIBUTES, _NODE_DOMAIN = 4, 5, 7
 _NODE = _Message(
@@ -115,7 +115,7 @@ _NODE = _Message(
         _NODE_DOMAIN: _BYTES,
         9: _BYTES,  # metadata_props
     },
-    {8: "a function of the model's own", 10: "a plan for several devices"},
+    {8: "a function overload", 10: "a multi-device configuration"},
 )
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE = _Message(
@@ -134,11 +134,11 @@ _ATTRIBUTE = _Message(
         20: _VARINT,  # type
     },
     {
-        6: "a graph inside the graph",
-        11: "graphs inside the graph",
+        6: "a subgraph",
+        11: "subgraphs",
         14: "a type",
         15: "types",
-        21: "an attribute of a function",
+        21: "a reference to a function attribute",
         22: "sparse values",
         23: "sparse values",
     },
@@ -160,7 +160,7 @@ _TENSOR = _Message(
         _TENSOR_LOCATION: _VARINT,
         16: _BYTES,  # metadata_props
     },
-    {3: "a part of a tensor", 6: "text"},
+    {3: "a segment", 6: "strings"},
 )
 
 
@@ -187,7 +187,7 @@ def check_graph(content: bytes, shown: str) -> None:
     try:
         _check_model(memoryview(content))
     except _RefusedError as error:
-        raise BundleError(f"{shown}: {error}; use a bundle that cascade-rt has exported", code=error.code) from error
+        raise BundleError(f"{shown}: {error}; use a bundle exported by cascade-rt", code=error.code) from error
     except (WireError, UnicodeDecodeError) as error:
         raise BundleError(f"{shown}: is not an ONNX graph ({error}); copy the bundle again", code="E_GRAPH") from error
 
@@ -204,17 +204,19 @@ def _check_model(model: memoryview) -> None:
                     _check_version(each)
             domain = _text_of(_OPSET, fields, _OPSET_DOMAIN)
             if domain not in STANDARD_DOMAINS:
-                raise _RefusedError(f"needs operators of the domain {_quoted(domain)}, and only standard ones are run")
+                raise _RefusedError(
+                    f"needs operators of domain {_quoted(domain)}, but only standard ones are supported"
+                )
         elif entry.number == _MODEL_GRAPH:
             graphs += 1
             _check_nodes_and_weights(entry.content)
     if graphs != 1:
-        raise _RefusedError(f"holds {graphs} graphs, where one is expected")
+        raise _RefusedError(f"has {graphs} graphs, expected 1")
 
 
 def _check_version(version: Field) -> None:
     if version.integer > MAX_VERSION:
-        raise _RefusedError(f"has the version {version.integer}, which does not exist")
+        raise _RefusedError(f"has version {version.integer}, which does not exist")
 
 
 def _check_nodes_and_weights(graph: memoryview) -> None:
@@ -242,9 +244,11 @@ def _check_node(node: memoryview) -> None:
     fields = tuple(_known_fields(_NODE, node))
     operator, domain = (_text_of(_NODE, fields, number) for number in (_NODE_OPERATOR, _NODE_DOMAIN))
     if domain not in STANDARD_DOMAINS:
-        raise _RefusedError(f"uses {_quoted(operator)} of the domain {_quoted(domain)}, and only standard ones are run")
+        raise _RefusedError(
+            f"uses {_quoted(operator)} of domain {_quoted(domain)}, but only standard ones are supported"
+        )
     if operator not in OPERATORS:
-        raise _RefusedError(f"uses the operator {_quoted(operator)}, which the networks here do not need")
+        raise _RefusedError(f"uses the unsupported operator {_quoted(operator)}")
     for entry in fields:
         if entry.number == _NODE_ATTRIBUTES:
             _check_attribute(entry.content)
@@ -259,7 +263,9 @@ def _check_attribute(attribute: memoryview) -> None:
 def _check_tensor(tensor: memoryview) -> None:
     for entry in read_fields(tensor):
         if entry.number == _TENSOR_EXTERNAL or (entry.number == _TENSOR_LOCATION and entry.integer != 0):
-            raise _RefusedError("a tensor lies in another file (external data), which is never read", "E_EXTERNAL_DATA")
+            raise _RefusedError(
+                "a tensor is stored in another file (external data), which is never read", "E_EXTERNAL_DATA"
+            )
     for _ in _known_fields(_TENSOR, tensor):
         pass
 
@@ -269,10 +275,10 @@ def _known_fields(message: _Message, content: memoryview) -> Iterator[Field]:
     for entry in read_fields(content):
         expected = message.wire_types.get(entry.number)
         if expected is None:
-            what = message.refused.get(entry.number, f"the unknown field {entry.number}")
-            raise _RefusedError(f"{message.name} has {what}, which is not run")
+            what = message.refused.get(entry.number, f"unknown field {entry.number}")
+            raise _RefusedError(f"{message.name} has {what} (unsupported)")
         if entry.wire_type not in expected:
-            raise _RefusedError(f"field {entry.number} of {message.name} is written as {entry.wire_type.name}")
+            raise _RefusedError(f"field {entry.number} of {message.name} is encoded as {entry.wire_type.name}")
         yield entry
 
 

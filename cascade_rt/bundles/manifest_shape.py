@@ -43,9 +43,9 @@ class Table:
 
 Shape = Value | ListOf | TableOf | Table
 
-_TEXT, _NUMBER, _COUNT = Value("text", (str,)), Value("a number", (int, float)), Value("a whole number", (int,))
+_TEXT, _NUMBER, _COUNT = Value("a string", (str,)), Value("a number", (int, float)), Value("an integer", (int,))
 _NUMBER_OR_NONE = Value("a number or null", (int, float, type(None)))
-_COUNT_OR_NONE = Value("a whole number or null", (int, type(None)))
+_COUNT_OR_NONE = Value("an integer or null", (int, type(None)))
 _NAMES = ListOf(_TEXT)
 _AGREEMENT = Table({"mask_dice": _NUMBER_OR_NONE, "max_error": _NUMBER})
 _GATE = Table(
@@ -109,7 +109,7 @@ def _check_table(value: Any, shape: TableOf | Table, where: str) -> None:
         known = {**shape.required, **shape.optional}
         for key in shape.required:
             if key not in value:
-                raise ValueError(f"{where} misses the key {key}")
+                raise ValueError(f"{where} is missing the key {key}")
     for key, inside in known.items():
         if key in value:
             check_shape(value[key], inside, f"{where}.{key}")

@@ -58,9 +58,9 @@ def read_fields(message: memoryview) -> Iterator[Field]:
         tag, position = _read_varint(message, position)
         number, kind = tag >> 3, _WIRE_TYPES.get(tag & 7)
         if not 1 <= number <= MAX_FIELD_NUMBER:
-            raise WireError(f"a field has the number {number}")
+            raise WireError(f"field number {number} is invalid")
         if kind is None:
-            raise WireError(f"field {number} has the wire type {tag & 7}")
+            raise WireError(f"field {number} has invalid wire type {tag & 7}")
         if kind is WireType.VARINT:
             integer, position = _read_varint(message, position)
             yield Field(number, kind, integer, empty)
@@ -70,7 +70,7 @@ def read_fields(message: memoryview) -> Iterator[Field]:
         else:
             length = _FIXED_LENGTHS[kind]
         if length > end - position:
-            raise WireError(f"field {number} is cut off")
+            raise WireError(f"field {number} is truncated")
         yield Field(number, kind, 0, message[position : position + length])
         position += length
 
@@ -94,11 +94,11 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for index in range(_LONGEST_VARINT):
         if position + index >= len(message):
-            raise WireError("a number is cut off")
+            raise WireError("a varint is truncated")
         byte = message[position + index]
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             if value >= 1 << 64:
-                raise WireError("a number has more than 64 bits")
+                raise WireError("a varint has more than 64 bits")
             return value, position + index + 1
-    raise WireError("a number is longer than 10 bytes")
+    raise WireError("a varint is longer than 10 bytes")

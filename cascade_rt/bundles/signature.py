@@ -33,7 +33,7 @@ def generate_key_pair(private_key: Path, public_key: Path) -> None:
 
     key = Ed25519PrivateKey.generate()
     if os.path.lexists(public_key):
-        raise OutputExistsError(f"{public_key}: is there already, and a key is never replaced; name another file")
+        raise OutputExistsError(f"{public_key}: already exists, and keys are never replaced; choose another file")
     _write_secret(private_key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     write_bytes(
         public_key, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), overwrite=False
@@ -70,8 +70,8 @@ def check_signature(manifest: bytes, signature_path: Path, public_key: Path) -> 
         signature = read_plain_file(signature_path, SIGNATURE_BYTES)
     except FileNotFoundError as error:
         raise BundleError(
-            f"{signature_path.parent}: is not signed, and a signature was asked for; "
-            "sign it with: cascade-rt bundle sign, or get the bundle from who signs it",
+            f"{signature_path.parent}: is not signed, but a signature is required; "
+            "sign it with: cascade-rt bundle sign, or get the bundle from its signer",
             code="E_SIGNATURE",
         ) from error
     except NotAPlainFileError as error:
@@ -83,7 +83,7 @@ def check_signature(manifest: bytes, signature_path: Path, public_key: Path) -> 
     except InvalidSignature as error:
         raise BundleError(
             f"{signature_path}: is not a signature of this manifest by the key {public_key.name}; "
-            "do not use the bundle, get it again from who signs it",
+            "do not use the bundle, get it again from its signer",
             code="E_SIGNATURE",
         ) from error
 
@@ -102,10 +102,10 @@ def _load_private(path: Path) -> Any:
         key = load_pem_private_key(_read_key(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError(
-            f"{path}: is not a private key without a password; make one with: cascade-rt bundle keygen"
+            f"{path}: is not an unencrypted private key; create one with: cascade-rt bundle keygen"
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"{path}: is not an Ed25519 key; make one with: cascade-rt bundle keygen")
+        raise UsageError(f"{path}: is not an Ed25519 key; create one with: cascade-rt bundle keygen")
     return key
 
 
@@ -118,9 +118,9 @@ def _load_public(path: Path) -> Any:
     try:
         key = load_pem_public_key(_read_key(path))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(f"{path}: is not a public key; name the .pub.pem of: cascade-rt bundle keygen") from error
+        raise UsageError(f"{path}: is not a public key; pass the .pub.pem from: cascade-rt bundle keygen") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise UsageError(f"{path}: is not an Ed25519 key; name the .pub.pem of: cascade-rt bundle keygen")
+        raise UsageError(f"{path}: is not an Ed25519 key; pass the .pub.pem from: cascade-rt bundle keygen")
     return key
 
 
@@ -129,9 +129,9 @@ def _read_key(path: Path) -> bytes:
     try:
         return read_plain_file(path.resolve(), MAX_KEY_BYTES)
     except NotAPlainFileError as error:
-        raise UsageError(f"{path}: {error}, not a key; name a PEM file") from error
+        raise UsageError(f"{path}: {error}, so it is not a key; pass a PEM file") from error
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); name a PEM file") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); pass a PEM file") from error
 
 
 def _write_secret(path: Path, content: bytes) -> None:
@@ -143,6 +143,6 @@ def _write_secret(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except FileExistsError as error:
-        raise OutputExistsError(f"{path}: is there already, and a key is never replaced; name another file") from error
+        raise OutputExistsError(f"{path}: already exists, and keys are never replaced; choose another file") from error
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file") from error

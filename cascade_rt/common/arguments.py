@@ -21,16 +21,16 @@ def check_argument(name: str, given: object, kind: type | tuple[type, ...], what
     """
     # bool is a subclass of int, but a bool passed for a number is a mistake.
     if not isinstance(given, kind) or (isinstance(given, bool) and kind is not bool):
-        raise UsageError(f"{name}: is {type(given).__name__}; pass {what}")
+        raise UsageError(f"{name}: got {type(given).__name__}; pass {what}")
 
 
 def check_function(name: str, given: object, what: str) -> None:
     """Check that an argument is callable. Raises like `check_argument`."""
     if not callable(given):
-        raise UsageError(f"{name}: is {type(given).__name__}; pass {what}")
+        raise UsageError(f"{name}: got {type(given).__name__}; pass {what}")
 
 
 def as_path(name: str, given: Any) -> Path:
     """Convert a path argument to `Path`. Raises like `check_argument` if it is not a path."""
-    check_argument(name, given, (str, os.PathLike), "a path, as text or as a Path")
+    check_argument(name, given, (str, os.PathLike), "a path as str or Path")
     return Path(given)

@@ -57,7 +57,7 @@ def walk_folder(root: Path, on_error: Callable[[OSError], None]) -> Iterator[Fol
 def unreadable_folder(error: OSError) -> InputError:
     """Convert an OSError from `walk_folder` to an InputError."""
     return InputError(
-        f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions, or remove it",
+        f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions or remove it",
         code="E_READ",
     )
 

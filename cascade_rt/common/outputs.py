@@ -25,7 +25,7 @@ def check_files(files: Iterable[Path | None], inputs: Iterable[Path], *, overwri
     for file in wanted:
         other = taken.setdefault(os.path.realpath(file), file)
         if other is not file:
-            raise UsageError(f"{file}: is named for two results; choose a name for each")
+            raise UsageError(f"{file}: is used for two results; choose a different name for each")
     refuse_inputs(wanted, inputs)
     for file in wanted:
         check_file(file, overwrite=overwrite)
@@ -60,7 +60,7 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """
     target = Path(path)
     if os.path.isdir(target):
-        raise OutputError(f"{target}: is a folder; name a file")
+        raise OutputError(f"{target}: is a folder; choose a file name")
     if not os.path.isdir(target.parent):
         raise OutputError(f"{target}: the folder {target.parent} does not exist; create it")
     try:
@@ -70,7 +70,7 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     except OSError as error:
         raise write_error(target, error) from error
     if not overwrite:
-        raise OutputExistsError(f"{target}: is already there; choose another name or ask for it to be overwritten")
+        raise OutputExistsError(f"{target}: already exists; choose another name or replace it with `overwrite`")
 
 
 def check_folder(folder: Path) -> None:
@@ -81,7 +81,7 @@ def check_folder(folder: Path) -> None:
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
-        raise OutputError(f"{nearest}: is not a folder; choose another one")
+        raise OutputError(f"{nearest}: is not a folder; choose another folder")
     probe_folder(nearest)
 
 
@@ -110,7 +110,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+        raise OutputError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
@@ -120,6 +120,6 @@ def write_error(path: Path, error: OSError) -> OutputError:
         return OutputError(f"{path}: cannot be written ({reason}); choose a shorter name")
     if error.errno in _NO_SPACE:
         return OutputError(
-            f"{path}: cannot be written ({reason}); free space there, or choose another folder", code="E_NOSPACE"
+            f"{path}: cannot be written ({reason}); free some space or choose another folder", code="E_NOSPACE"
         )
     return OutputError(f"{path}: cannot be written ({reason}); choose another folder")

@@ -57,6 +57,6 @@ def import_package(name: str, *, needed_by: str, extra: str) -> Any:
     except (ImportError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise BackendUnavailableError(
-            f"{needed_by} cannot load {package}, which is installed ({reason}); "
+            f"{needed_by} cannot load {package}, although it is installed ({reason}); "
             f"run: {pip_install(extra, '--force-reinstall')}"
         ) from error

@@ -10,7 +10,7 @@ _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NONBLOCK", "O_BINARY", "O_CLOEXEC", "O_NOCTTY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 
-COPY_THE_FOLDER = "copy the folder with: cp -rL, which follows links, and use the copy"
+COPY_THE_FOLDER = "copy the folder with: cp -rL (which follows links), and use the copy"
 """Advice for messages if a folder contains links instead of plain files, as model hub caches and container volumes
 do."""
 
@@ -37,7 +37,7 @@ def open_plain_file(path: str | os.PathLike[str], *, follow_links: bool = False)
         # On systems without O_NOFOLLOW (Windows), this is the only check for links.
         before = os.stat(path, follow_symlinks=follow_links)
     except ValueError as error:
-        raise NotAPlainFileError("has a character in its name that no file has") from error
+        raise NotAPlainFileError("has an invalid character in its name") from error
     _check_plain(before.st_mode)
     descriptor = os.open(path, _OPEN_FLAGS if follow_links else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
     try:
@@ -52,9 +52,9 @@ def _check_plain(mode: int) -> None:
     if stat.S_ISLNK(mode):
         raise NotAPlainFileError("is a symbolic link")
     if stat.S_ISDIR(mode):
-        raise NotAPlainFileError("is not a plain file but a folder")
+        raise NotAPlainFileError("is a folder, not a regular file")
     if not stat.S_ISREG(mode):
-        raise NotAPlainFileError("is not a plain file but a pipe or a device")
+        raise NotAPlainFileError("is a pipe or a device, not a regular file")
 
 
 def read_plain_file(path: Path, most: int, *, follow_links: bool = False) -> bytes:

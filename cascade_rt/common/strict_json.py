@@ -47,13 +47,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"holds {name}, which is not JSON")
+    raise ValueError(f"contains {name}, which is not JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"holds the number {text[:20]}, which is too large")
+        raise ValueError(f"contains the number {text[:20]}, which is too large")
     return number
 
 
@@ -82,4 +82,4 @@ def is_control(letter: str) -> bool:
 
 def _check_text(text: str) -> None:
     if any(map(is_control, text)):
-        raise ValueError(f"holds the text {text[:40]!r}, which has control characters")
+        raise ValueError(f"contains the text {text[:40]!r}, which has control characters")

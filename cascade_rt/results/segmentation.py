@@ -49,7 +49,7 @@ STATUS_SENTENCES: Mapping[Status, str] = {
     "tumor_only": "tumor found; this bundle does not look for the pancreas",
     "no_tumor_only": "no tumor found; this bundle does not look for the pancreas",
     "implausible_organ": "the pancreas found has an implausible volume",
-    "organ_touches_border": "the pancreas found touches the border of the scan, which may cut it off",
+    "organ_touches_border": "the pancreas found touches the border of the scan and may be cut off",
 }
 
 
@@ -147,10 +147,12 @@ class Segmentation:
         from cascade_rt.scans.volume import source_header
 
         if which not in {"mask", "organ_prob", "tumor_prob"}:
-            raise UsageError(f"which: there is no {which!r}; take mask, organ_prob or tumor_prob")
+            raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")
         array = getattr(self.on_grid(), which)
         if array is None and which == "tumor_prob" and not self.tumor_sought:
-            raise UsageError("which: there is no tumor_prob, for this bundle does not look for tumors; take organ_prob")
+            raise UsageError(
+                "which: tumor_prob does not exist, because this bundle does not look for tumors; use organ_prob"
+            )
         if array is None:
             raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
         header = source_header(self.volume.grid, array.dtype)

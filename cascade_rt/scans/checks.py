@@ -74,11 +74,11 @@ def check_content(
     doubt = _doubt_of_scale(sample, dense)
     if padded and doubt is None and not _is_share(sample < _AIR_BELOW_HU):
         # The background of an MR image may pass for soft tissue, but a CT of a body contains gas.
-        doubt = InputWarning("W_NOT_CT", "they hold no air, is it a CT?")
+        doubt = InputWarning("W_NOT_CT", "they contain no air, is it a CT?")
     if padded and doubt is not None:
-        sentence = f"many voxels are far below air, and the others doubtful ({doubt.message})"
+        sentence = f"many voxels are far below air, and the others are doubtful ({doubt.message})"
         raise RejectedFile(
-            "E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or insist with `assume_hu=True`"
+            "E_HU_RANGE", f"{sentence}; export the scan in Hounsfield units, or override with `assume_hu=True`"
         )
     return () if doubt is None else (doubt,)
 
@@ -87,11 +87,11 @@ def _check_body(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> N
     lowest, highest = seen
     if lowest == highest:
         raise RejectedFile(
-            "E_NO_BODY", f"there is no body in the scan, every voxel is {lowest:g}; export the right series"
+            "E_NO_BODY", f"there is no body in the scan: every voxel is {lowest:g}; export the right series"
         )
     if dense.size < _LEAST_BODY * sample.size:
         raise RejectedFile(
-            "E_NO_BODY", "there is no body in the scan, almost all voxels are air; export the right series"
+            "E_NO_BODY", "there is no body in the scan: almost all voxels are air; export the right series"
         )
 
 
@@ -101,28 +101,28 @@ def _check_scale(sample: _Sample, dense: _Sample, seen: tuple[float, float]) -> 
     bytes_alone = not _is_share((sample < 0) | (sample > _HIGHEST_8_BIT))
     if normalised or bytes_alone:
         values = f"its values, {seen[0]:.4g} to {seen[1]:.4g}"
-        sentence = f"{values}, are not Hounsfield units (already windowed or normalised, or attenuation?)"
-        raise RejectedFile("E_NOT_HU", f"{sentence}; export the original CT, or insist with `assume_hu=True`")
+        sentence = f"{values}, are not Hounsfield units (windowed, normalized or attenuation values?)"
+        raise RejectedFile("E_NOT_HU", f"{sentence}; export the original CT, or override with `assume_hu=True`")
 
 
 def _doubt_of_scale(sample: _Sample, dense: _Sample) -> InputWarning | None:
     low, high = (bound + _CT_OFFSET for bound in _SOFT_TISSUE_HU)
     if _share(dense, low, high) > _MOST_DENSE_BONE:
-        sentence = f"soft tissue is missing where it should lie; its values look like HU + {_CT_OFFSET}"
+        sentence = f"soft tissue is missing from its usual range; its values look like HU + {_CT_OFFSET}"
         return InputWarning("W_NOT_HU", f"{sentence}, try `hu_offset=-{_CT_OFFSET}`")
     if not _is_share(dense < _BELOW_WATER_HU):
-        return InputWarning("W_NOT_HU", "nothing in it is as light as fat; are these Hounsfield units?")
+        return InputWarning("W_NOT_HU", "it contains nothing as light as fat; are these Hounsfield units?")
     if not _is_share(dense > _SOFT_TISSUE_HU[1]):
-        return InputWarning("W_NOT_HU", "nothing in it is as dense as bone; are these Hounsfield units?")
+        return InputWarning("W_NOT_HU", "it contains nothing as dense as bone; are these Hounsfield units?")
     soft_tissue, organs = _share(dense, *_SOFT_TISSUE_HU), _share(dense, *_WATER_TO_ORGANS_HU)
     if soft_tissue >= _LEAST_SOFT_TISSUE and organs >= _LEAST_WATER_TO_ORGANS:
         return None
-    found = f"only {100 * soft_tissue:.0f} % of what is denser than air is soft tissue"
+    found = f"only {100 * soft_tissue:.0f} % of the voxels denser than air are soft tissue"
     if soft_tissue >= _LEAST_SOFT_TISSUE:
-        found = f"only {100 * organs:.0f} % of what is denser than air is as dense as water or organs"
+        found = f"only {100 * organs:.0f} % of the voxels denser than air are as dense as water or organs"
     if _is_share(sample < _AIR_BELOW_HU):
         return InputWarning("W_NOT_HU", f"{found}; are these Hounsfield units?")
-    return InputWarning("W_NOT_CT", f"it has no air, and {found}; is it a CT?")
+    return InputWarning("W_NOT_CT", f"it contains no air, and {found}; is it a CT?")
 
 
 def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
@@ -130,10 +130,10 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
     warnings = []
     z_mm, *pixel_mm = grid.spacing_mm
     if z_mm > _THICK_MM:
-        sentence = f"its slices are {z_mm:.3g} mm apart; small tumors lie between them"
+        sentence = f"its slices are {z_mm:.3g} mm apart; small tumors may be missed between them"
         warnings.append(InputWarning("W_THICK", sentence))
     if z_mm < _THIN_MM:
-        sentence = f"its slices are {z_mm:.3g} mm apart, closer than those of scanners; is the unit right?"
+        sentence = f"its slices are {z_mm:.3g} mm apart, closer than a scanner acquires; is the unit right?"
         warnings.append(InputWarning("W_SPACING", sentence))
     low, high = _PLAUSIBLE_PIXEL_MM
     if not (low <= min(pixel_mm) and max(pixel_mm) <= high):
@@ -141,8 +141,8 @@ def geometry_warnings(grid: CanonicalGrid) -> tuple[InputWarning, ...]:
         warnings.append(InputWarning("W_SPACING", sentence))
     turned = _degrees_turned(grid)
     if turned > _MOST_DEGREES_TURNED:
-        sentence = f"its slices are turned by {turned:.0f} degrees in their plane, which networks have not seen"
-        warnings.append(InputWarning("W_TURNED", f"{sentence}; resample it upright, or look at the mask with care"))
+        sentence = f"its slices are rotated by {turned:.0f} degrees in plane, unlike the training data"
+        warnings.append(InputWarning("W_TURNED", f"{sentence}; resample it upright or check the mask carefully"))
     _, rows, cols = grid.shape
     if min(rows, cols) < _SMALL_PIXELS:
         warnings.append(InputWarning("W_TOO_SMALL", f"its slices have {rows} x {cols} pixels; is it an axial CT?"))

@@ -146,7 +146,7 @@ def find_series(folder: str | os.PathLike[str]) -> Series:
         _check_alike(slices[0], entry)
     ordered = _without_duplicates(sorted(slices, key=lambda entry: entry.height_mm))
     if len(ordered) < 2:
-        raise InputError(f"{root}: the CT series has 1 slice; a scan has at least 2, copy the whole series")
+        raise InputError(f"{root}: the CT series has 1 slice, but a scan needs at least 2; copy the whole series")
     _check_drift(root, ordered)
     _check_spacing(root, ordered)
     return Series(root, tuple(ordered))
@@ -189,7 +189,7 @@ def _doubts_of_rescale(series: Series) -> tuple[InputWarning, ...]:
     lowest = min(entry.rescale[0] for entry in series.slices)
     if lowest > 0:
         return ()
-    sentence = f"its slope of {lowest:g} turns the stored numbers upside down; is it right?"
+    sentence = f"its slope of {lowest:g} inverts the stored values; is it right?"
     return (InputWarning("W_SLOPE", sentence),)
 
 
@@ -208,9 +208,9 @@ def _head(path: Path) -> bytes:
         with open_plain_file(path, follow_links=True) as file:
             return file.read(_HEAD_BYTES)
     except NotAPlainFileError as error:
-        raise InputError(f"{path}: {error}; remove it from the folder of the scan", code="E_NOT_A_FILE") from error
+        raise InputError(f"{path}: {error}; remove it from the scan folder", code="E_NOT_A_FILE") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from error
 
 
 def _starts_dicom(head: bytes) -> bool:
@@ -238,7 +238,7 @@ def _only_ct_series(root: Path) -> list[_Slice]:
             modality = _modality(path, header)
             of_series = str(header.get("SeriesInstanceUID") or "")
             if modality != "CT" or "LOCALIZER" in (header.get("ImageType") or ()):
-                others.add("localiser" if modality == "CT" else _MODALITIES.get(modality, "another modality"))
+                others.add("localizer" if modality == "CT" else _MODALITIES.get(modality, "another modality"))
                 if modality not in ("CT", "directory"):
                     of_others[of_series] = path
                 continue
@@ -246,22 +246,21 @@ def _only_ct_series(root: Path) -> list[_Slice]:
             series[of_series].append(_parse_slice(path, header))
     for strange in series.keys() & of_others.keys():
         raise InputError(
-            f"{of_others[strange]}: belongs to the CT series, and says that it is of another modality; "
-            "copy it again, or remove it"
+            f"{of_others[strange]}: belongs to the CT series but has another modality; copy it again or remove it"
         )
     if not series:
-        found = f"only {', '.join(sorted(others))}" if others else "no DICOM file"
-        raise InputError(f"{root}: holds no CT series, {found}; name the folder of one CT series")
+        found = f"only {', '.join(sorted(others))}" if others else "no DICOM files"
+        raise InputError(f"{root}: contains no CT series ({found}); choose the folder of one CT series")
     if len(series) > 1:
         # The folders are not named in the message, because they are often named after the patient.
         sizes = " and ".join(str(len(found)) for found in series.values())
-        raise InputError(f"{root}: holds {len(series)} CT series, of {sizes} slices; keep one of them there")
+        raise InputError(f"{root}: contains {len(series)} CT series (of {sizes} slices); keep only one")
     return next(iter(series.values()))
 
 
 def _dicom_files(root: Path) -> Iterator[Path]:
     if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder; check the path")
+        raise InputError(f"{root}: the folder does not exist; check the path")
     for content in walk_folder(root, raise_unreadable):
         heads = {content.path / name: b"" for name in content.files if not name.startswith(".")}
         for path in heads:
@@ -270,7 +269,7 @@ def _dicom_files(root: Path) -> Iterator[Path]:
         endings = {".dcm", *(_ending(path) for path in slices if path.name.upper() != "DICOMDIR")}
         for path, head in heads.items():
             if not _starts_dicom(head) and _ending(path) in endings and not _is_text(path, head):
-                raise InputError(f"{path}: is not a DICOM file (truncated copy?); copy it again, or remove it")
+                raise InputError(f"{path}: is not a DICOM file (truncated copy?); copy it again or remove it")
         yield from slices
 
 
@@ -292,18 +291,18 @@ def _modality(path: Path, header: Any) -> str:
         return str(header.Modality)
     if path.name.upper() == "DICOMDIR" or header.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
         return "directory"
-    raise InputError(f"{path}: does not say of which modality it is (truncated copy?); copy it again, or remove it")
+    raise InputError(f"{path}: has no modality (truncated copy?); copy it again or remove it")
 
 
 def _parse_slice(path: Path, header: Any) -> _Slice:
     """Parse the fields that place and scale the pixels. Raises InputError if any is missing or invalid."""
     for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"):
         if header.get(tag) in (None, ""):
-            raise InputError(f"{path}: has no {tag}, which places the slice; export the series again")
+            raise InputError(f"{path}: has no {tag}, needed to place the slice; export the series again")
     if header.get("RescaleSlope") is None or header.get("RescaleIntercept") is None:
-        raise InputError(f"{path}: has no rescale to Hounsfield units; export the original CT series")
+        raise InputError(f"{path}: has no rescale slope or intercept; export the original CT series")
     if int(header.get("NumberOfFrames") or 1) > 1 or int(header.get("SamplesPerPixel") or 1) > 1:
-        raise InputError(f"{path}: holds several frames or colours; convert it to .nii.gz with dcm2niix")
+        raise InputError(f"{path}: has several frames or color channels; convert it to .nii.gz with dcm2niix")
     x, y, z = (float(value) for value in header.ImagePositionPatient)
     orientation = np.array([float(value) for value in header.ImageOrientationPatient])
     row_mm, column_mm = (float(value) for value in header.PixelSpacing)
@@ -313,10 +312,10 @@ def _parse_slice(path: Path, header: Any) -> _Slice:
     if not np.allclose(products, (1, 1, 0), atol=_DIRECTION_TOLERANCE) or not np.isfinite(numbers).all():
         raise InputError(f"{path}: its directions are not perpendicular unit vectors; export the series again")
     if min(row_mm, column_mm) <= 0 or min(header.Rows, header.Columns) < 1:
-        raise InputError(f"{path}: its pixels have no size; export the series again")
+        raise InputError(f"{path}: its image or pixel size is not positive; export the series again")
     slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
-        raise InputError(f"{path}: its rescale makes no Hounsfield units; export the original CT series")
+        raise InputError(f"{path}: its rescale slope or intercept is invalid; export the original CT series")
     number = header.get("InstanceNumber")
     return _Slice(
         path=path,
@@ -359,7 +358,7 @@ def _without_duplicates(slices: Sequence[_Slice]) -> list[_Slice]:
             kept.append(entry)
         elif not np.array_equal(_read_hu(entry), _read_hu(kept[-1])):
             raise InputError(
-                f"{entry.path}: lies at the place of {kept[-1].path.name} and shows something else; "
+                f"{entry.path}: has the same position as {kept[-1].path.name} but another image; "
                 "keep one phase or reconstruction"
             )
     return kept
@@ -374,8 +373,8 @@ def _check_drift(root: Path, slices: Sequence[_Slice]) -> None:
     if drift.max() > max(_DRIFT_TOLERANCE * min(first.pixel_mm), math.hypot(_ROUNDING_MM, _ROUNDING_MM)):
         tilt = math.degrees(math.atan2(drift[-1], last.height_mm - first.height_mm))
         raise InputError(
-            f"{root}: slices are up to {drift.max():.1f} mm beside each other (gantry tilt of {tilt:.1f} degrees?); "
-            "convert the series with dcm2niix, which straightens it"
+            f"{root}: slices are up to {drift.max():.1f} mm out of line (gantry tilt of {tilt:.1f} degrees?); "
+            "convert the series with dcm2niix, which corrects it"
         )
 
 
@@ -394,8 +393,8 @@ def _check_spacing(root: Path, slices: Sequence[_Slice]) -> None:
     # 0.1 has no exact float representation.
     if (np.diff(places) < 1).any() or off.max() > max(_SPACING_TOLERANCE * spacing, rounding) + _FLOAT_MM:
         raise InputError(
-            f"{root}: slices lie {steps.min():.3g} to {steps.max():.3g} mm apart; "
-            "a scan needs one distance, resample it or use another reconstruction"
+            f"{root}: slices are unevenly spaced, {steps.min():.3g} to {steps.max():.3g} mm apart; "
+            "resample the scan or use another reconstruction"
         )
     missing = np.diff(places) - 1
     wrong = np.flatnonzero(missing)
@@ -415,7 +414,7 @@ def _read_hu(entry: _Slice) -> npt.NDArray[np.float64]:
     with _as_sentences(entry.path):
         stored = _read_dataset(entry.path).pixel_array
     if stored.shape != entry.shape:
-        raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, its header says {entry.shape}")
+        raise InputError(f"{entry.path}: has pixels of shape {stored.shape}, but its header says {entry.shape}")
     slope, intercept = entry.rescale
     hu: npt.NDArray[np.float64] = np.rint(stored * slope + intercept)
     return hu
@@ -438,7 +437,7 @@ def _check_codec(path: Path, header: Any) -> None:
 
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:
-        raise InputError(f"{path}: does not say how its pixels are stored; export the series again")
+        raise InputError(f"{path}: has no transfer syntax; export the series again")
     if not syntax.is_compressed or syntax.is_deflated:
         return
     try:

@@ -104,7 +104,7 @@ class CanonicalGrid:
 def check_same_grid(labels: CanonicalGrid, scan: CanonicalGrid, shown: str) -> None:
     """Raise InputError if labels, named `shown` in the message, do not lie on the grid of their scan."""
     if labels.shape != scan.shape:
-        sentence = f"{labels.shape} voxels, the scan has {scan.shape}; use the labels of this scan"
+        sentence = f"has shape {labels.shape}, but the scan has {scan.shape}; use the labels of this scan"
         raise InputError(f"{shown}: {sentence}", code="E_GRID")
     distance = corner_distance_mm(labels.affine, scan.affine, scan.shape)
     if distance > _GRID_TOLERANCE * min(scan.spacing_mm):

@@ -95,7 +95,7 @@ def check_pixels(name: str, affine: Array, own: PixelGrid, trained_mm: Range | N
     angle = degrees_from_axial(affine)
     if angle > LARGEST_ANGLE_DEG:
         raise InputError(
-            f"{name}: its slices lean {angle:.0f} degrees from axial, and the networks were trained on axial ones; "
+            f"{name}: its slices are tilted {angle:.0f} degrees from axial, but the networks expect axial slices; "
             "export the axial series",
             code="E_NOT_AXIAL",
         )
@@ -127,8 +127,8 @@ def resampled_warning(own_mm: tuple[float, float], working: PixelGrid, trained_m
     """Return the warning that a scan was resampled, with the pixel sizes before and after, and the reason."""
     return InputWarning(
         "W_RESAMPLED",
-        f"its pixels measure {_shown(own_mm)} mm and the networks were trained on {_shown_range(trained_mm)} mm; "
-        f"slices were resampled to {_shown(working.pixel_mm)} mm, and what was found in them back",
+        f"its pixels measure {_shown(own_mm)} mm, but the networks were trained on {_shown_range(trained_mm)} mm; "
+        f"slices were resampled to {_shown(working.pixel_mm)} mm, and the results back",
     )
 
 

@@ -31,13 +31,10 @@ class SearchOptions:
     """Look only at the box around the body, the same for all slices. The whole scan is read first."""
 
     def __post_init__(self) -> None:
-        check_argument("first_every", self.first_every, Integral, "a whole number")
+        check_argument("first_every", self.first_every, Integral, "an integer")
         check_argument("body_box", self.body_box, bool, "True or False")
         if self.first_every < 1:
-            sentence = (
-                f"first_every: {self.first_every} is too few; 1 looks at every slice, 2 at every second one first"
-            )
-            raise UsageError(sentence)
+            raise UsageError(f"first_every: must be at least 1, got {self.first_every}")
 
 
 WHOLE_SCAN = SearchOptions()

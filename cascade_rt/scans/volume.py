@@ -74,13 +74,13 @@ class Volume:
         check_argument("voxels", self.voxels, np.ndarray, "an array [z, row, col] of int16")
         check_argument("grid", self.grid, SourceGrid, "the SourceGrid of the scan")
         if self.voxels.dtype != np.int16:
-            raise UsageError(f"voxels: are {self.voxels.dtype}; pass int16, or use Volume.from_array")
+            raise UsageError(f"voxels: have dtype {self.voxels.dtype}; pass int16 or use Volume.from_array")
         expected = CanonicalGrid.of(self.grid)
         if self.voxels.shape != expected.shape:
-            found = f"{self.voxels.shape}, and its grid has {expected.shape}"
-            raise UsageError(f"voxels: the shape is {found}; make a volume of a part with Volume.from_array")
+            found = f"{self.voxels.shape}, but the grid has {expected.shape}"
+            raise UsageError(f"voxels: have shape {found}; make a partial volume with Volume.from_array")
         if np.shape(self.affine) != (4, 4) or not np.allclose(self.affine, expected.affine):
-            raise UsageError("affine: is not that of the grid; make a volume at another place with Volume.from_array")
+            raise UsageError("affine: does not match the grid; for another affine use Volume.from_array")
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
@@ -126,7 +126,7 @@ class Volume:
         Raises:
             InputError: The array or the affine cannot belong to a CT scan.
         """
-        check_argument("name", name, str, "a text")
+        check_argument("name", name, str, "a string")
         check_argument("scattered", scattered, bool, "True or False")
         with input_gate(name):
             values, matrix = _as_array(array), _as_affine(affine)
@@ -397,7 +397,7 @@ def write_mask(
     shown = str(as_path("path", path))
     _, suffix = split_suffix(shown)
     if not suffix:
-        raise OutputError(f"{shown}: a mask is written as NIfTI; let the name end in .nii or .nii.gz")
+        raise OutputError(f"{shown}: a mask is written as NIfTI; use a name that ends in .nii or .nii.gz")
     refuse_scan(shown, volume)
     slabs = mask_on_source_grid(mask, volume).T
 
@@ -465,13 +465,13 @@ def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
         values = np.asanyarray(array)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RejectedFile(
-            "E_ARRAY", f"numpy can make no array of {type(array).__name__} ({error}); {remedy}"
+            "E_ARRAY", f"numpy cannot make an array from {type(array).__name__} ({error}); {remedy}"
         ) from error
     if values.dtype.kind not in "biufc":
-        raise RejectedFile("E_ARRAY", f"{type(array).__name__} is no array of numbers; {remedy}")
+        raise RejectedFile("E_ARRAY", f"{type(array).__name__} is not an array of numbers; {remedy}")
     if isinstance(values, np.ma.MaskedArray):
         if values.mask.any():
-            raise RejectedFile("E_ARRAY", "some of its voxels are masked; fill them, as with array.filled(-1024)")
+            raise RejectedFile("E_ARRAY", "some voxels are masked; fill them, such as with array.filled(-1024)")
         values = values.data
     return np.asarray(values)
 
@@ -480,18 +480,18 @@ def _as_affine(affine: npt.ArrayLike) -> Affine:
     try:
         return np.array(affine, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        sentence = f"the affine is {type(affine).__name__}, of which numpy can make no matrix"
+        sentence = f"the affine of type {type(affine).__name__} is not a matrix of numbers"
         raise RejectedFile("E_AFFINE", f"{sentence}; pass a 4x4 matrix, such as image.affine") from error
 
 
 def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
     """Return the lengths of the first three axes. Further axes must have length 1."""
     if min(array.shape, default=0) < 1:
-        raise RejectedFile("E_DIMS", f"the image has no voxels, its shape is {array.shape}; take another array")
+        raise RejectedFile("E_DIMS", f"the image has no voxels (shape {array.shape}); pass another array")
     if array.ndim < 3 or any(side != 1 for side in array.shape[3:]):
-        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {array.shape}; take one 3D image")
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, but this image has shape {array.shape}; pass one 3D image")
     if array.dtype.kind not in "iuf":
-        raise RejectedFile("E_DTYPE", f"voxels must be integers or real numbers, not {array.dtype}; take int16")
+        raise RejectedFile("E_DTYPE", f"voxels must be integers or floats, not {array.dtype}; use int16")
     return array.shape[0], array.shape[1], array.shape[2]
 
 

@@ -42,7 +42,7 @@ def test_what_is_not_a_number_is_refused_on_both_ways() -> None:
         golden_bytes(golden)
     content = bytearray(golden_bytes(some_golden()))
     content[-4:] = np.float32(np.inf).tobytes()
-    with pytest.raises(ValueError, match="holds what is not a number"):
+    with pytest.raises(ValueError, match="contains NaN or infinity"):
         read_golden(bytes(content))
 
 

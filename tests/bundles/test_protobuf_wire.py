@@ -54,17 +54,17 @@ def test_garbage_is_read_within_its_bounds_or_refused(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
-        (b"\x0a\x05abc", "field 1 is cut off"),
-        (b"\x0d\x00\x00", "field 1 is cut off"),
-        (b"\x08", "a number is cut off"),
-        (b"\x08\xff", "a number is cut off"),
+        (b"\x0a\x05abc", "field 1 is truncated"),
+        (b"\x0d\x00\x00", "field 1 is truncated"),
+        (b"\x08", "a varint is truncated"),
+        (b"\x08\xff", "a varint is truncated"),
         (b"\x08" + b"\xff" * 10 + b"\x01", "longer than 10 bytes"),
         (b"\x08" + b"\xff" * 9 + b"\x7f", "more than 64 bits"),
-        (b"\x00\x01", "a field has the number 0"),
-        (varint(1 << 32) + b"\x01", "a field has the number 536870912"),
-        (b"\x0b\x0c", "field 1 has the wire type 3"),
-        (b"\x0f", "field 1 has the wire type 7"),
-        (b"\x0a" + varint((1 << 64) - 1), "field 1 is cut off"),
+        (b"\x00\x01", "field number 0 is invalid"),
+        (varint(1 << 32) + b"\x01", "field number 536870912 is invalid"),
+        (b"\x0b\x0c", "field 1 has invalid wire type 3"),
+        (b"\x0f", "field 1 has invalid wire type 7"),
+        (b"\x0a" + varint((1 << 64) - 1), "field 1 is truncated"),
     ],
 )
 def test_what_is_no_message_is_refused(message: bytes, complaint: str) -> None:

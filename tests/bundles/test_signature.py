@@ -53,13 +53,13 @@ def test_a_key_is_never_replaced(tmp_path: Path, keys: tuple[Path, Path], name: 
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(tmp_path / name, other / name)
-    with pytest.raises(OutputExistsError, match="a key is never replaced"):
+    with pytest.raises(OutputExistsError, match="keys are never replaced"):
         generate_key_pair(other / "key.pem", other / "key.pub.pem")
     assert [path.name for path in other.iterdir()] == [name]
 
 
 def test_a_bundle_without_signature_is_refused(bundle: Bundle, keys: tuple[Path, Path]) -> None:
-    refused(bundle.path, keys[1], "is not signed, and a signature was asked for")
+    refused(bundle.path, keys[1], "is not signed, but a signature is required")
 
 
 def test_a_signature_by_another_key_is_refused(signed: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_is_no_key_is_said_to_be_none(signed: Path, tmp_path: Path, content
     (tmp_path / "no.pem").write_bytes(content)
     with pytest.raises(UsageError, match=r"no\.pem: is not a public key"):
         read_bundle(signed, tmp_path / "no.pem")
-    with pytest.raises(UsageError, match=r"no\.pem: is not a private key"):
+    with pytest.raises(UsageError, match=r"no\.pem: is not an unencrypted private key"):
         sign_bundle(signed, tmp_path / "no.pem")
 
 

@@ -215,13 +215,13 @@ def test_a_result_that_is_there_is_replaced_where_asked_for(tmp_path: Path) -> N
 
 def test_one_file_for_both_results_is_refused(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "x", "--csv", tmp_path / "x")
-    assert (result.exit_code, "is named for two results" in result.stderr) == (2, True)
+    assert (result.exit_code, "is used for two results" in result.stderr) == (2, True)
 
 
 def test_one_file_for_both_results_is_refused_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "alias").symlink_to(tmp_path)
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "x", "--csv", tmp_path / "alias" / "x")
-    assert (result.exit_code, "is named for two results" in result.stderr) == (2, True)
+    assert (result.exit_code, "is used for two results" in result.stderr) == (2, True)
 
 
 def test_results_are_saved_before_they_are_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def test_a_case_that_fails_is_named_at_the_end_and_the_others_have_results(tmp_p
     result = evaluate(tmp_path, "-o", tmp_path / "report.json")
     assert result.exit_code == 3
     assert "1 of 3 cases failed" in result.stderr
-    assert "b.nii.gz: the file ends too early" in result.stderr
+    assert "b.nii.gz: the file is truncated" in result.stderr
     assert ["pancreas", "slices with it (2)", "1.000 ± 0.000", "1.000 ± 0.000", "1.000 ± 0.000"] in cells(result)
     assert len(json.loads((tmp_path / "report.json").read_text())["cases"]) == 2
 

@@ -126,13 +126,13 @@ def test_an_existing_file_is_replaced_if_asked_for(tmp_path: Path) -> None:
 
 def test_an_existing_file_is_refused_otherwise(tmp_path: Path) -> None:
     (tmp_path / "result").write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match="result: is already there"):
+    with pytest.raises(OutputExistsError, match="result: already exists"):
         atomic_write(tmp_path / "result", write_new, overwrite=False)
 
 
 def test_a_link_to_nowhere_counts_as_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "result").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputExistsError, match="result: is already there"):
+    with pytest.raises(OutputExistsError, match="result: already exists"):
         atomic_write(tmp_path / "result", write_new, overwrite=False)
 
 
@@ -142,7 +142,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_refused_as_the_result(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder; name a file"):
+    with pytest.raises(OutputError, match="is a folder; choose a file name"):
         atomic_write(tmp_path, write_new, overwrite=True)
 
 
@@ -258,6 +258,6 @@ def test_bytes_replace_an_existing_file_if_asked_for(tmp_path: Path) -> None:
 
 def test_bytes_do_not_replace_an_existing_file_otherwise(tmp_path: Path) -> None:
     (tmp_path / "result").write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match="result: is already there"):
+    with pytest.raises(OutputExistsError, match="result: already exists"):
         write_bytes(tmp_path / "result", b"new", overwrite=False)
     assert (tmp_path / "result").read_bytes() == b"old"

@@ -36,13 +36,13 @@ def test_a_link_exchanged_after_the_look_is_not_followed(tmp_path: Path, monkeyp
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(NotAPlainFileError, match="is not a plain file"):
+    with pytest.raises(NotAPlainFileError, match="not a regular file"):
         read_plain_file(tmp_path / "pipe", 100)
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "."])
 def test_devices_and_folders_are_not_read(path: str) -> None:
-    with pytest.raises(NotAPlainFileError, match="is not a plain file"):
+    with pytest.raises(NotAPlainFileError, match="not a regular file"):
         read_plain_file(Path(path), 100)
 
 

@@ -39,8 +39,8 @@ def test_garbage_is_refused_or_read(content: bytes) -> None:
     [
         (b'{"a": 1, "a": 2}', "has the key 'a' twice"),
         (b'{"files": {"a": 1, "a": 1}}', "has the key 'a' twice"),
-        (b'{"a": NaN}', "holds NaN"),
-        (b"[-Infinity]", "holds -Infinity"),
+        (b'{"a": NaN}', "contains NaN"),
+        (b"[-Infinity]", "contains -Infinity"),
         (b"[1e999]", "1e999, which is too large"),
         (b'["\\u001b[2J"]', "has control characters"),
         (b'{"\\u0007": 1}', "has control characters"),

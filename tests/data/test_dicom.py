@@ -108,7 +108,7 @@ def test_two_slices_at_one_place_are_refused(tmp_path: Path) -> None:
     slices = axial_slices(HU)
     write_series(tmp_path, slices)
     replace(slices[3], hu=slices[3].hu + 100).write(tmp_path / "phase2.dcm")
-    assert "phase2.dcm: lies at the place of 1-004.dcm and shows something else" in refusal(tmp_path)
+    assert "phase2.dcm: has the same position as 1-004.dcm but another image" in refusal(tmp_path)
 
 
 def test_a_missing_slice_is_named_by_its_neighbours(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_missing_slice_is_named_by_its_neighbours(tmp_path: Path) -> None:
 
 def test_slices_at_uneven_distances_are_refused(tmp_path: Path) -> None:
     slices = changed(axial_slices(HU), 2, position=(-30.0, -20.0, -394.4))
-    assert "slices lie 1.9 to 3.1 mm apart" in refusal(write_series(tmp_path, slices))
+    assert "slices are unevenly spaced, 1.9 to 3.1 mm apart" in refusal(write_series(tmp_path, slices))
 
 
 def test_spacing_that_differs_by_less_than_a_percent_is_taken(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_distances_that_grow_along_the_scan_are_refused(tmp_path: Path) -> None:
         replace(entry, position=(-30.0, -20.0, float(height)))
         for entry, height in zip(axial_slices(np.repeat(HU, 5, axis=0)), heights, strict=True)
     ]
-    assert "slices lie 2.5 to 2.6 mm apart" in refusal(write_series(tmp_path, slices))
+    assert "slices are unevenly spaced, 2.5 to 2.6 mm apart" in refusal(write_series(tmp_path, slices))
 
 
 def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
@@ -190,11 +190,11 @@ def test_a_tilted_gantry_is_refused_with_its_angle(tmp_path: Path) -> None:
 def test_two_series_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "arterial", axial_slices(HU))
     write_series(tmp_path / "venous", axial_slices(HU[:4], series="1.2.4"))
-    assert "holds 2 CT series, of 6 and 4 slices; keep one" in refusal(tmp_path)
+    assert "contains 2 CT series (of 6 and 4 slices); keep only one" in refusal(tmp_path)
 
 
 def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:
-    assert "holds no CT series, only MR" in refusal(write_series(tmp_path, axial_slices(HU, modality="MR")))
+    assert "contains no CT series (only MR)" in refusal(write_series(tmp_path, axial_slices(HU, modality="MR")))
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_mr_is_refused_by_its_name(tmp_path: Path) -> None:
         ({"spacing": (0.8, 0.9)}, "differs in pixel spacing"),
         ({"orientation": (0.8, 0.6, 0, -0.6, 0.8, 0)}, "differs in orientation"),
         ({"orientation": (1, 0, 0, 1, 0, 0)}, "not perpendicular unit vectors"),
-        ({"spacing": (0.0, 0.7)}, "its pixels have no size"),
+        ({"spacing": (0.0, 0.7)}, "its image or pixel size is not positive"),
         ({"changes": (("ImagePositionPatient", None),)}, "has no ImagePositionPatient"),
-        ({"changes": (("RescaleIntercept", None),)}, "has no rescale to Hounsfield units"),
-        ({"changes": (("NumberOfFrames", 3),)}, "holds several frames or colours"),
-        ({"changes": (("RescaleSlope", 0),)}, "its rescale makes no Hounsfield units"),
-        ({"changes": (("Modality", None),)}, "does not say of which modality it is"),
-        ({"changes": (("Modality", ""),)}, "does not say of which modality it is"),
-        ({"modality": "OT"}, "belongs to the CT series, and says that it is of another modality"),
+        ({"changes": (("RescaleIntercept", None),)}, "has no rescale slope or intercept"),
+        ({"changes": (("NumberOfFrames", 3),)}, "has several frames or color channels"),
+        ({"changes": (("RescaleSlope", 0),)}, "its rescale slope or intercept is invalid"),
+        ({"changes": (("Modality", None),)}, "has no modality"),
+        ({"changes": (("Modality", ""),)}, "has no modality"),
+        ({"modality": "OT"}, "belongs to the CT series but has another modality"),
         ({"changes": (("PixelData", b"\x00" * 20),)}, "is damaged or cannot be decoded"),
     ],
 )
@@ -262,7 +262,7 @@ def test_a_truncated_slice_without_an_ending_is_not_passed_over(tmp_path: Path, 
     last = tmp_path / "IM0006"
     last.write_bytes(last.read_bytes()[:length])
     assert "IM0006: " in (message := refusal(tmp_path))
-    assert "(truncated copy?); copy it again, or remove it" in message
+    assert "(truncated copy?); copy it again or remove it" in message
 
 
 def test_what_is_no_slice_by_its_name_or_content_is_passed_over(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_voxel_of_metal_is_clipped_as_in_nifti(tmp_path: Path) -> None:
 
 def test_numbers_that_are_no_hounsfield_units_are_refused_as_in_nifti(tmp_path: Path) -> None:
     slices = [replace(entry, changes=(("RescaleSlope", 1000),)) for entry in axial_slices(tissue())]
-    assert "voxels must lie within -32768 to 32767" in refusal(write_series(tmp_path, slices))
+    assert "voxels must be within -32768 to 32767" in refusal(write_series(tmp_path, slices))
 
 
 @pytest.mark.parametrize(
@@ -323,11 +323,11 @@ def test_one_slice_is_no_scan(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    assert "holds no CT series, no DICOM file" in refusal(tmp_path)
+    assert "contains no CT series (no DICOM files)" in refusal(tmp_path)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert "there is no such folder" in refusal(tmp_path / "nowhere")
+    assert "the folder does not exist" in refusal(tmp_path / "nowhere")
 
 
 def test_a_missing_decoder_is_named_before_any_pixel_is_read(tmp_path: Path) -> None:
@@ -372,12 +372,12 @@ def test_slices_in_linked_folders_are_of_the_scan(tmp_path: Path) -> None:
 def test_a_pipe_among_the_slices_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     write_series(tmp_path, axial_slices(HU))
     os.mkfifo(tmp_path / "1-007.dcm")
-    assert "1-007.dcm: is not a plain file but a pipe or a device" in refusal(tmp_path)
+    assert "1-007.dcm: is a pipe or a device, not a regular file" in refusal(tmp_path)
 
 
 def test_a_modality_that_is_none_is_not_quoted(tmp_path: Path) -> None:
     message = refusal(write_series(tmp_path, axial_slices(HU[:2], modality="DOE")))
-    assert message.endswith("holds no CT series, only another modality; name the folder of one CT series")
+    assert message.endswith("contains no CT series (only another modality); choose the folder of one CT series")
 
 
 def test_a_number_that_is_none_is_not_quoted(tmp_path: Path) -> None:

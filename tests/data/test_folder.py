@@ -198,7 +198,7 @@ def test_another_number_of_test_patients_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_pipe_is_no_list_of_cases_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.json")
-    with pytest.raises(UsageError, match="is not a plain file but a pipe or a device"):
+    with pytest.raises(UsageError, match="is a pipe or a device, not a regular file"):
         read_case_list(tmp_path / "list.json", "folder", ["a", "b"])
 
 

@@ -99,7 +99,7 @@ def test_an_empty_case_folder_is_seen_in_the_check(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path, [1])
     (data / "PANCREAS_0002").mkdir()
     write_nifti(labels / "label0002.nii.gz", anatomy()[1])
-    with pytest.raises(InputError, match="PANCREAS_0002: holds no CT series, no DICOM file"):
+    with pytest.raises(InputError, match=r"PANCREAS_0002: contains no CT series \(no DICOM files\)"):
         find_nih_cases(data, labels).cases[1].check()
 
 

@@ -316,7 +316,7 @@ def test_cases_of_earlier_versions_are_kept_and_it_is_said(data: Path, store: Pa
 def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store: Path) -> None:
     path = data / "labelsTr" / "pancreas_004.nii.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(7)))
-    expected = "case pancreas_004: its label file: something follows the image in the file; it is ignored"
+    expected = "case pancreas_004: its label file: the file has trailing data after the image; it is ignored"
     assert expected in prepare(data, store).warnings
 
 

@@ -25,7 +25,9 @@ def test_what_a_file_leaves_out_is_as_usual(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_pipe_is_no_file_of_limits_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "limits.toml")
-    with pytest.raises(UsageError, match=r"limits\.toml: cannot be read \(it is not a plain file but a pipe"):
+    with pytest.raises(
+        UsageError, match=r"limits\.toml: cannot be read \(it is a pipe or a device, not a regular file"
+    ):
         read_limits(tmp_path / "limits.toml")
 
 

@@ -57,6 +57,6 @@ def test_the_facts_are_those_of_the_plan_and_of_the_bundle(folder: Path, small: 
 
 def test_engines_that_are_there_are_kept_before_anything_is_compiled(folder: Path, small: Bundle) -> None:
     reasons: list[str] = []
-    with pytest.raises(OutputExistsError, match=r"stage1_fp32\.plan: is already there"):
+    with pytest.raises(OutputExistsError, match=r"stage1_fp32\.plan: already exists"):
         write_plans(small, folder, ADA, on_build=noted(reasons))
     assert reasons == []

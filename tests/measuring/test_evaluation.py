@@ -225,7 +225,7 @@ def test_a_case_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path)
     assert [case.name for case in evaluation.cases] == ["a", "c"]
     assert list(evaluation.failures) == ["b"]
-    assert "the file ends too early" in evaluation.failures["b"]
+    assert "the file is truncated" in evaluation.failures["b"]
 
 
 def test_a_cohort_whose_cases_all_fail_has_undefined_scores(tmp_path: Path) -> None:
@@ -259,7 +259,9 @@ def test_what_is_doubtful_about_a_label_file_is_among_the_warnings(tmp_path: Pat
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
     label = tmp_path / "labels" / "a.nii.gz"
     label.write_bytes(gzip.compress(gzip.decompress(label.read_bytes()) + bytes(7)))
-    assert "a: its label file: something follows the image in the file; it is ignored" in evaluated(tmp_path).warnings
+    assert (
+        "a: its label file: the file has trailing data after the image; it is ignored" in evaluated(tmp_path).warnings
+    )
 
 
 def test_what_is_doubtful_about_the_mask_is_among_the_warnings(tmp_path: Path) -> None:

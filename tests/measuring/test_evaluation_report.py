@@ -107,7 +107,7 @@ def test_failures_are_in_the_report(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN), "b": (ORGAN, ORGAN)})
     truncate(tmp_path / "images" / "b.nii.gz")
     (failure,) = evaluation_json(evaluated(tmp_path))["failures"]
-    assert (failure["case"], "ends too early" in failure["error"]) == ("b", True)
+    assert (failure["case"], "is truncated" in failure["error"]) == ("b", True)
 
 
 def test_files_are_written_where_every_case_failed(tmp_path: Path) -> None:

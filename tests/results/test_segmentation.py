@@ -283,7 +283,7 @@ def test_saved_report_keeps_letters_of_any_language(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
 def test_file_that_is_there_is_not_overwritten(tmp_path: Path, method: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match="is already there"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         getattr(segmentation(organ_mask()), method)(tmp_path / name)
     assert (tmp_path / name).read_bytes() == b"old"
 
@@ -360,7 +360,9 @@ def test_probabilities_are_an_image_of_real_numbers() -> None:
     np.testing.assert_array_equal(image.get_fdata(), -array)
 
 
-@pytest.mark.parametrize(("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "there is no")])
+@pytest.mark.parametrize(
+    ("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "does not exist")]
+)
 def test_what_is_not_there_is_no_image(which: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         segmentation(organ_mask()).to_nibabel(which)

@@ -152,7 +152,7 @@ def test_where_both_stages_look_for_the_pancreas_its_probability_is_what_the_mas
     assert kept.organ_prob is not None
     np.testing.assert_array_equal(kept.organ_prob >= 0.5, kept.mask == 1)
     assert kept.tumor_prob is None
-    with pytest.raises(UsageError, match="this bundle does not look for tumors; take organ_prob"):
+    with pytest.raises(UsageError, match="this bundle does not look for tumors; use organ_prob"):
         kept.to_nibabel("tumor_prob")
 
 

@@ -172,8 +172,8 @@ def test_what_was_done_stands_in_report_and_warnings(cascade: Cascade) -> None:
     found = cascade.run(blocks(1.1, 1.1))
     (warning,) = [warning for warning in found.warnings if warning.code == "W_RESAMPLED"]
     assert warning.message == (
-        "its pixels measure 1.1 x 1.1 mm and the networks were trained on 0.7 to 0.9 mm; "
-        "slices were resampled to 0.795 x 0.794 mm, and what was found in them back"
+        "its pixels measure 1.1 x 1.1 mm, but the networks were trained on 0.7 to 0.9 mm; "
+        "slices were resampled to 0.795 x 0.794 mm, and the results back"
     )
     report = found.to_json()
     assert report["geometry"]["working_grid"] == {

@@ -239,7 +239,7 @@ def test_slices_that_hardly_lean_are_axial(lean: float) -> None:
 
 @pytest.mark.parametrize("lean", [LARGEST_ANGLE_DEG + 1, -30.0, 44.0])
 def test_oblique_slices_are_refused_with_their_angle(lean: float) -> None:
-    with pytest.raises(InputError, match=f"scan: its slices lean {abs(lean):.0f} degrees from axial") as refused:
+    with pytest.raises(InputError, match=f"scan: its slices are tilted {abs(lean):.0f} degrees from axial") as refused:
         check(0.8, 0.8, lean)
     assert refused.value.code == "E_NOT_AXIAL"
 

@@ -44,7 +44,7 @@ def test_the_first_slices_are_there_before_the_file_is_read(tmp_path: Path) -> N
         np.testing.assert_array_equal(reader.volume.voxels[:4, :64], HU[:4])
         with path.open("r+b") as file:
             file.truncate(path.stat().st_size - 1)
-        with pytest.raises(InputError, match="the file ends too early"):
+        with pytest.raises(InputError, match="the file is truncated"):
             reader.finish()
 
 

@@ -113,7 +113,7 @@ def test_a_whole_search_is_recorded_as_one_and_warns_of_nothing() -> None:
 
 
 def test_fewer_than_every_slice_is_refused() -> None:
-    with pytest.raises(UsageError, match="first_every: 0 is too few; 1 looks at every slice"):
+    with pytest.raises(UsageError, match="first_every: must be at least 1, got 0"):
         SearchOptions(0)
 
 

@@ -210,7 +210,7 @@ def test_the_mask_of_an_array_is_nifti_2_only_where_a_side_is_too_long(length: i
 
 def test_an_existing_mask_is_kept(scan: Path, tmp_path: Path) -> None:
     (tmp_path / "mask.nii").write_bytes(b"old")
-    with pytest.raises(OutputExistsError, match=r"mask\.nii: is already there"):
+    with pytest.raises(OutputExistsError, match=r"mask\.nii: already exists"):
         write_mask(LABELS, read_volume(scan), tmp_path / "mask.nii")
 
 
@@ -232,7 +232,7 @@ def test_the_scan_itself_is_never_overwritten(link: str, scan: Path, tmp_path: P
 
 @pytest.mark.parametrize("name", ["mask", "mask.png", "mask.gz", "mask.nii.zip"])
 def test_another_ending_is_refused(name: str, scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"let the name end in \.nii or \.nii\.gz"):
+    with pytest.raises(OutputError, match=r"use a name that ends in \.nii or \.nii\.gz"):
         write_mask(LABELS, read_volume(scan), tmp_path / name)
 
 
@@ -255,13 +255,13 @@ def test_labels_may_be_scaled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (nifti(CUBE + 0.5), "labels must be whole numbers; is it a probability map"),
-        (nifti((CUBE + 256).astype("<i2")), "voxels must lie within 0 to 255, found 256 to 256; is it a label file"),
-        (nifti((CUBE - 1).astype("<i2")), "voxels must lie within 0 to 255, found -1 to 0; is it a label file"),
-        (nifti((LABELS.T - 0.4).astype("<f4")), "labels must be whole numbers; is it a probability map"),
-        (nifti(CUBE * 0 + 255.4), "labels must be whole numbers; is it a probability map"),
-        (nifti(LABELS.T, slope=-1, inter=2), "its slope of -1 turns the labels upside down; export it again"),
-        (nifti(LABELS.T[:, :, 1:]), r"\(3, 5, 6\) voxels, the scan has \(4, 5, 6\)"),
+        (nifti(CUBE + 0.5), "labels must be integers; is it a probability map"),
+        (nifti((CUBE + 256).astype("<i2")), "voxels must be within 0 to 255, found 256 to 256; is it a label file"),
+        (nifti((CUBE - 1).astype("<i2")), "voxels must be within 0 to 255, found -1 to 0; is it a label file"),
+        (nifti((LABELS.T - 0.4).astype("<f4")), "labels must be integers; is it a probability map"),
+        (nifti(CUBE * 0 + 255.4), "labels must be integers; is it a probability map"),
+        (nifti(LABELS.T, slope=-1, inter=2), "its slope of -1 inverts the labels; export it again"),
+        (nifti(LABELS.T[:, :, 1:]), r"has shape \(3, 5, 6\), but the scan has \(4, 5, 6\)"),
         (nifti(LABELS.T, LPS_AFFINE + 0.08 * np.eye(4, k=3)), "lies 0.* mm off the grid of the scan"),
     ],
     ids=[
@@ -304,9 +304,9 @@ def test_what_is_doubtful_about_a_label_file_is_said(tmp_path: Path) -> None:
 def test_labels_without_any_background_are_doubtful(tmp_path: Path) -> None:
     path = save(tmp_path / "labels.nii", nifti(LABELS.T, inter=1))
     (warning,) = read_labels(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE)).warnings
-    assert (warning.code, str(warning)) == ("W_LABELS", "none of its voxels is background, the lowest label is 1")
+    assert (warning.code, str(warning)) == ("W_LABELS", "no voxel is background; the lowest label is 1")
 
 
 def test_what_is_doubtful_about_a_mask_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_mask(save(tmp_path / "labels.nii", nifti(LABELS.T) + bytes(7)))
-    assert "labels.nii: something follows the image in the file" in caplog.text
+    assert "labels.nii: the file has trailing data after the image" in caplog.text

@@ -121,7 +121,7 @@ def test_an_int16_array_in_the_usual_orientation_is_not_copied() -> None:
     ("array", "affine", "message"),
     [
         (ANATOMY[0], LPS_AFFINE, "a scan has 3 axes"),
-        (ANATOMY.astype(bool), LPS_AFFINE, "must be integers or real numbers"),
+        (ANATOMY.astype(bool), LPS_AFFINE, "must be integers or floats"),
         (ANATOMY, np.eye(3), "must be a 4x4 matrix"),
     ],
     ids=["2D", "bool", "3x3 affine"],
@@ -233,12 +233,12 @@ def test_stored_values_become_hounsfield_units(
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"scan\.nii: there is no such file; check the path"):
+    with pytest.raises(InputError, match=r"scan\.nii: the file does not exist; check the path"):
         read_volume(tmp_path / "scan.nii")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="this is not a plain file but a folder; name one"):
+    with pytest.raises(InputError, match="is a folder, not a regular file; choose a"):
         read_volume(tmp_path)
 
 
@@ -282,7 +282,7 @@ def test_any_truncation_is_refused(scan: Path) -> None:
     content = scan.read_bytes()
     for length in range(2, len(content)):
         scan.write_bytes(content[:length])
-        with pytest.raises(InputError, match="the file ends too early"):
+        with pytest.raises(InputError, match="the file is truncated"):
             read_volume(scan)
 
 
@@ -298,13 +298,13 @@ def test_padding_is_named_with_its_value_and_how_often_it_stands_there(tmp_path:
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(voxels(padded_below_air(HU, -99999)))
     (warning,) = read_volume(path).warnings
-    assert warning.message == f"{6 * 40 * 10} voxels, of -99999, are far below air; they are taken for air"
+    assert warning.message == f"{6 * 40 * 10} voxels, down to -99999, are far below air; they are treated as air"
 
 
 def test_an_offset_beneath_padding_is_named_in_the_refusal(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(voxels(padded_below_air(HU + 1024, -99999)))
-    with pytest.raises(InputError, match=r"far below air, and the others doubtful .*try `hu_offset=-1024`"):
+    with pytest.raises(InputError, match=r"far below air, and the others are doubtful .*try `hu_offset=-1024`"):
         read_volume(path)
 
 
@@ -333,10 +333,10 @@ def test_the_geometry_of_an_array_is_judged_as_that_of_a_file(affine: Array, cod
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"voxels": ANATOMY[:2]}, r"the shape is \(2, 5, 6\), and its grid has \(4, 5, 6\); make a volume of a part"),
-        ({"voxels": ANATOMY.astype(np.float32)}, "voxels: are float32; pass int16"),
-        ({"voxels": ANATOMY.tolist()}, "voxels: is list; pass an array"),
-        ({"affine": np.eye(4)}, "affine: is not that of the grid"),
+        ({"voxels": ANATOMY[:2]}, r"have shape \(2, 5, 6\), but the grid has \(4, 5, 6\); make a partial volume"),
+        ({"voxels": ANATOMY.astype(np.float32)}, "voxels: have dtype float32; pass int16"),
+        ({"voxels": ANATOMY.tolist()}, "voxels: got list; pass an array"),
+        ({"affine": np.eye(4)}, "affine: does not match the grid"),
     ],
     ids=["part", "type", "list", "affine"],
 )

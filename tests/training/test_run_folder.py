@@ -19,7 +19,7 @@ def test_a_folder_that_is_not_there_yet_is_accepted_and_not_made(tmp_path: Path)
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/run"])
 def test_a_run_folder_that_is_or_lies_below_a_file_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(OutputError, match=r"notes.txt: is not a folder; choose another one"):
+    with pytest.raises(OutputError, match=r"notes.txt: is not a folder; choose another folder"):
         check_run_folder(tmp_path / name, resume=True)
 
 

@@ -139,7 +139,7 @@ class _Conversion:
     def _refusal(self, code: str, remedy: str) -> RejectedFile:
         limits = np.iinfo(self.target)
         found = f"{min(self.lowest, self._below):g} to {self.highest:g}"
-        return RejectedFile(code, f"voxels must lie within {limits.min} to {limits.max}, found {found}; {remedy}")
+        return RejectedFile(code, f"voxels must be within {limits.min} to {limits.max}, found {found}; {remedy}")
 
 
 class HuConversion(_Conversion):
@@ -172,8 +172,8 @@ class HuConversion(_Conversion):
         holes = self._enclosed > _MOST_ENCLOSED * self._voxels
         unfit = holes or self._voxels - odd < _LEAST_FINITE * self._voxels
         if unfit and self._not_finite > self._too_low:
-            share = f"{100 * self._not_finite / self._voxels:.0f} % of the voxels are not finite numbers"
-            where = ", many of them in the midst of others" if holes else ""
+            share = f"{100 * self._not_finite / self._voxels:.0f} % of the voxels are NaN or infinite"
+            where = ", many of them inside the scan" if holes else ""
             raise RejectedFile("E_NONFINITE", f"{share}{where}; export it again")
         is_one_number = self._too_low - self._at_below <= _MOST_CLIPPED * self._voxels
         if self._too_high > _MOST_CLIPPED * self._voxels or (self.padded and (unfit or not is_one_number)):
@@ -183,10 +183,10 @@ class HuConversion(_Conversion):
     def _warnings(self) -> tuple[InputWarning, ...]:
         warnings = []
         if self._not_finite:
-            sentence = f"{self._not_finite} voxels are not finite numbers; they are taken for air"
+            sentence = f"{self._not_finite} voxels are NaN or infinite; they are treated as air"
             warnings.append(InputWarning("W_NONFINITE", sentence))
         if self.padded:
-            sentence = f"{self._too_low} voxels, of {self._below:g}, are far below air; they are taken for air"
+            sentence = f"{self._too_low} voxels, down to {self._below:g}, are far below air; they are treated as air"
             warnings.append(InputWarning("W_PADDING", sentence))
         clipped = self._too_high + (0 if self.padded else self._too_low)
         if clipped:
@@ -209,16 +209,16 @@ class LabelConversion(_Conversion):
             RejectedFile: Voxels are not whole numbers from 0 to 255, or the slope is negative.
         """
         if self._slope < 0:
-            sentence = f"its slope of {self._slope:g} turns the labels upside down"
-            raise RejectedFile("E_LABELS", f"{sentence}; export it again without one")
+            sentence = f"its slope of {self._slope:g} inverts the labels"
+            raise RejectedFile("E_LABELS", f"{sentence}; export it again without a negative slope")
         if self._not_finite:
-            raise RejectedFile("E_NONFINITE", f"{self._not_finite} voxels are not finite numbers; export it again")
+            raise RejectedFile("E_NONFINITE", f"{self._not_finite} voxels are NaN or infinite; export it again")
         if self._too_low or self._too_high:
             raise self._refusal("E_LABELS", "is it a label file?")
         if self._fraction > _FRACTION:
-            raise RejectedFile("E_LABELS", "labels must be whole numbers; is it a probability map?")
+            raise RejectedFile("E_LABELS", "labels must be integers; is it a probability map?")
         if self.lowest > 0:
-            return (InputWarning("W_LABELS", f"none of its voxels is background, the lowest label is {self.lowest:g}"),)
+            return (InputWarning("W_LABELS", f"no voxel is background; the lowest label is {self.lowest:g}"),)
         return ()
 
 

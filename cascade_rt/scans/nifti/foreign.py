@@ -1,7 +1,7 @@
 """Identify a file that is not NIfTI from its first bytes, without quoting them."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x1f\x8b", "gzip inside gzip"),
+    (0, b"\x1f\x8b", "gzip within gzip"),
     (0, b"BZh", "compressed with bzip2"),
     (0, b"\xfd7zXZ", "compressed with xz"),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd"),
@@ -12,10 +12,10 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"ObjectType", "MetaImage"),
     (0, b"\x89HDF", "HDF5"),
     (0, b"\x93NUMPY", "a numpy array"),
-    (0, b"\x89PNG", "a PNG picture"),
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"\x89PNG", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"%PDF", "a PDF document"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS"),
+    (0, b"version https://git-lfs", "a Git LFS pointer"),
 )
 
 
@@ -28,7 +28,7 @@ def describe(start: bytes) -> str:
     if text[:1] == b"<":
         return "a web page or XML (a login page?)"
     if not any(start):
-        return "nothing but zeros"
+        return "all zeros"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         return "text"
-    return "something unknown"
+    return "unknown format"

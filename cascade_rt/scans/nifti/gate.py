@@ -13,13 +13,13 @@ from cascade_rt.errors import InputError
 
 _DAMAGED = ("E_CORRUPT", "its compressed data are damaged; copy it again")
 _REASONS: dict[type[Exception], tuple[str, str]] = {
-    EOFError: ("E_TRUNCATED", "the file ends too early; copy it again"),
+    EOFError: ("E_TRUNCATED", "the file is truncated; copy it again"),
     cast("type[Exception]", isal_zlib.error): _DAMAGED,
     zlib.error: _DAMAGED,
     gzip.BadGzipFile: _DAMAGED,
-    FileNotFoundError: ("E_NOT_FOUND", "there is no such file; check the path"),
-    OSError: ("E_READ", "the file cannot be read ({error}); check its permissions and its disk"),
-    MemoryError: ("E_TOO_LARGE", "the image does not fit into memory; crop it or use a larger machine"),
+    FileNotFoundError: ("E_NOT_FOUND", "the file does not exist; check the path"),
+    OSError: ("E_READ", "the file cannot be read ({error}); check its permissions and the disk"),
+    MemoryError: ("E_TOO_LARGE", "the image does not fit in memory; crop it or use a larger machine"),
 }
 
 

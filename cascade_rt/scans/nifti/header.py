@@ -44,11 +44,11 @@ _UNFIT_TYPES = {
     0: "of unknown type",
     1: "single bits",
     32: "complex numbers",
-    128: "colours",
+    128: "colors",
     1536: "of 128 bits",
     1792: "complex numbers",
     2048: "complex numbers",
-    2304: "colours",
+    2304: "colors",
 }
 _UNSCALED = (1.0, 0.0)
 # `eol_check` of NIfTI-2: the bytes that a text-mode copy would change, or zeros, as some programs leave it unset.
@@ -137,19 +137,19 @@ def _check_magic(fields: Nifti1Header) -> None:
     if magic != fields.single_magic:
         raise RejectedFile("E_MAGIC", "its NIfTI header is damaged (wrong magic); copy or export it again")
     if fields.sizeof_hdr == LONGEST_HEADER and fields["eol_check"].tolist() not in _LINE_ENDS:
-        raise RejectedFile("E_MAGIC", "it was copied as text, which changes its bytes; copy it again as binary")
+        raise RejectedFile(
+            "E_MAGIC", "it was copied in text mode, which changed its bytes; copy it again in binary mode"
+        )
 
 
 def _parse_type(fields: Nifti1Header, byte_order: Literal["<", ">"], warnings: list[InputWarning]) -> np.dtype[Any]:
     code = int(fields["datatype"])
     if code not in _TYPES:
         found = _UNFIT_TYPES.get(code, f"of unknown type {code}")
-        raise RejectedFile(
-            "E_DTYPE", f"its voxels are {found}; a CT scan has integers or real numbers, export it as int16"
-        )
+        raise RejectedFile("E_DTYPE", f"its voxels are {found}, not integers or floats; export it as int16")
     dtype = np.dtype(_TYPES[code]).newbyteorder(byte_order)
     if int(fields["bitpix"]) not in {0, 8 * dtype.itemsize}:
-        sentence = f"the header gives two sizes of a voxel; that of its type, {dtype.name}, is taken"
+        sentence = f"its header is inconsistent about the bits per voxel; its data type, {dtype.name}, is used"
         warnings.append(InputWarning("W_BITPIX", sentence))
     return dtype
 
@@ -161,18 +161,18 @@ def _parse_shape(
     axes = int(fields["dim"][0])
     sides = tuple(int(side) for side in fields["dim"][1 : axes + 1]) if 1 <= axes <= 7 else ()
     if not sides or min(sides) < 1:
-        raise RejectedFile("E_DIMS", "the image has no voxels, or a size that makes no sense; export it again")
+        raise RejectedFile("E_DIMS", "the image has no voxels or an invalid size; export it again")
     if len(sides) < 3:
-        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; save one 3D image")
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, but this image has shape {sides}; save one 3D image")
     volumes, volume = math.prod(sides[3:]), options.volume
     several_axes = sum(side > 1 for side in sides[3:]) > 1
     if several_axes or (volumes > 1 and volume is None):
-        remedy = "save one 3D image" if several_axes else "choose one of them with `volume`, or save one 3D image"
-        raise RejectedFile("E_NDIM", f"a scan has 3 axes, this image has the shape {sides}; {remedy}")
+        remedy = "save one 3D image" if several_axes else "choose one with `volume` or save one 3D image"
+        raise RejectedFile("E_NDIM", f"a scan has 3 axes, but this image has shape {sides}; {remedy}")
     if volume is not None and volume >= volumes:
-        raise RejectedFile("E_NDIM", f"there is no volume {volume}; the file has {volumes}, counted from 0")
+        raise RejectedFile("E_NDIM", f"volume {volume} does not exist; the file has {volumes}, counted from 0")
     if len(sides) > 3 and volumes == 1:
-        warnings.append(InputWarning("W_SQUEEZED", f"the image has {len(sides)} axes, those of length 1 are dropped"))
+        warnings.append(InputWarning("W_SQUEEZED", f"the image has {len(sides)} axes; those of length 1 are dropped"))
     return (sides[0], sides[1], sides[2]), volume or 0, volumes
 
 
@@ -180,11 +180,9 @@ def _parse_offset(fields: Nifti1Header, dtype: np.dtype[Any], warnings: list[Inp
     offset = float(fields["vox_offset"])
     first = fields.single_vox_offset
     if not (offset >= first and offset.is_integer() and (offset - first) % dtype.itemsize == 0):
-        raise RejectedFile(
-            "E_OFFSET", f"its header says that the voxels begin at byte {offset:g}, which cannot be; export it again"
-        )
+        raise RejectedFile("E_OFFSET", f"its header has an invalid voxel offset ({offset:g}); export it again")
     if offset % 16 != 0:
-        sentence = f"the voxels begin at byte {offset:g}, where other programs expect a multiple of 16"
+        sentence = f"the voxel offset is {offset:g}, but some programs expect a multiple of 16"
         warnings.append(InputWarning("W_OFFSET", sentence))
     return int(offset)
 
@@ -194,12 +192,12 @@ def _parse_scaling(fields: Nifti1Header, warnings: list[InputWarning]) -> tuple[
     if slope == 0 and intercept == 0:
         return _UNSCALED
     if slope == 0 or not math.isfinite(slope):
-        sentence = f"its slope of {slope:g} means nothing; the stored numbers are taken as they are"
+        sentence = f"its slope of {slope:g} is invalid; the stored values are used unscaled"
         warnings.append(InputWarning("W_SLOPE", sentence))
         return _UNSCALED
     if not math.isfinite(intercept):
-        raise RejectedFile("E_SLOPE", f"its intercept is {intercept:g}, which is no number; export it again")
+        raise RejectedFile("E_SLOPE", f"its intercept is not finite ({intercept:g}); export it again")
     if slope < 0:
-        sentence = f"its slope of {slope:g} turns the stored numbers upside down; is it right?"
+        sentence = f"its slope of {slope:g} inverts the stored values; is it right?"
         warnings.append(InputWarning("W_SLOPE", sentence))
     return slope, intercept

@@ -31,22 +31,22 @@ class ScanOptions:
 
     def __post_init__(self) -> None:
         if self.volume is not None:
-            check_argument("volume", self.volume, Integral, "a whole number or None")
+            check_argument("volume", self.volume, Integral, "an integer or None")
         if self.assume_orientation is not None:
-            check_argument("assume_orientation", self.assume_orientation, str, "three letters such as LPS or None")
+            check_argument("assume_orientation", self.assume_orientation, str, "three letters such as LPS, or None")
         for name in ("hu_offset", "max_voxels"):
-            check_argument(name, getattr(self, name), Integral, "a whole number")
+            check_argument(name, getattr(self, name), Integral, "an integer")
         for name in ("assume_hu", "strict", "scattered"):
             check_argument(name, getattr(self, name), bool, "True or False")
         if self.volume is not None and self.volume < 0:
-            raise UsageError(f"volume: {self.volume} is none; volumes are counted from 0")
+            raise UsageError(f"volume: must be at least 0, got {self.volume}")
         if self.max_voxels < 1:
-            raise UsageError(f"max_voxels: {self.max_voxels} is too few; allow at least 1")
+            raise UsageError(f"max_voxels: must be at least 1, got {self.max_voxels}")
         axes = self.assume_orientation
         if axes is not None and {frozenset(pair) & frozenset(axes) for pair in ("LR", "AP", "IS")} != {
             frozenset(letter) for letter in axes
         }:
-            raise UsageError(f"assume_orientation: {axes!r} is none; name three directions such as LPS or RAS")
+            raise UsageError(f"assume_orientation: {axes!r} is invalid; use three directions such as LPS or RAS")
 
 
 DEFAULT_SCAN_OPTIONS = ScanOptions()

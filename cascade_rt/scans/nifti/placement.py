@@ -46,9 +46,7 @@ def place(
     """
     sform_code, qform_code = int(fields["sform_code"]), int(fields["qform_code"])
     if sform_code not in _KNOWN_CODES or qform_code not in _KNOWN_CODES:
-        sentence = (
-            f"its header has the codes {sform_code} and {qform_code} for its orientation, which NIfTI does not know"
-        )
+        sentence = f"its sform code {sform_code} or its qform code {qform_code} is not defined by NIfTI"
         raise RejectedFile("E_ORIENT", f"{sentence}; export it again")
     spacing = np.array(fields["pixdim"][1:4], dtype=np.float64)
     if sform_code > 0:
@@ -104,15 +102,13 @@ def what_places(fields: Nifti1Header) -> Nifti1Header:
 def check_affine(affine: Affine) -> None:
     """Raise RejectedFile if a matrix cannot be the affine of a scan."""
     if affine.shape != (4, 4) or not (np.abs(affine) < 1e9).all():
-        raise RejectedFile("E_AFFINE", "the affine must be a 4x4 matrix of numbers that can be mm; export it again")
+        raise RejectedFile("E_AFFINE", "the affine must be a 4x4 matrix of plausible mm values; export it again")
     if affine[3].tolist() != [0, 0, 0, 1]:
         raise RejectedFile("E_AFFINE", "the last row of an affine must be 0, 0, 0, 1; is it transposed?")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     determinant = abs(np.linalg.det(affine[:3, :3]))
     if lengths.min() < 1e-9 or determinant < 1e-6 * lengths.prod():
-        raise RejectedFile(
-            "E_AFFINE", "the affine is singular, two axes run alike or one has no length; export it again"
-        )
+        raise RejectedFile("E_AFFINE", "the affine is singular (axes are parallel or have no length); export it again")
 
 
 def shear_degrees(affine: Affine) -> float:
@@ -133,7 +129,7 @@ def _qform(fields: Nifti1Header) -> Affine:
     squares = b * b + c * c + d * d
     handedness = float(fields["pixdim"][0])
     if not squares <= 1 + _QUATERNION_ROUNDING:
-        raise RejectedFile("E_AFFINE", "its qform is no rotation; export it again")
+        raise RejectedFile("E_AFFINE", "its qform is not a rotation; export it again")
     a = math.sqrt(max(0.0, 1 - squares))
     rotation = np.array(
         [
@@ -170,12 +166,10 @@ def _assumed(
     if axes is None:
         raise RejectedFile(
             "E_ORIENT",
-            "the file does not say how its axes lie in the patient (no qform, no sform): left and right cannot be "
-            "told apart; export it again, or say it with `assume_orientation`, such as LPS",
+            "the file does not state its orientation (no qform, no sform), so left and right cannot be told apart; "
+            "export it again or set `assume_orientation`, such as LPS",
         )
-    warnings.append(
-        InputWarning("W_ORIENT", f"the file does not say how its axes lie in the patient; {axes} is assumed")
-    )
+    warnings.append(InputWarning("W_ORIENT", f"the file does not state its orientation; {axes} is assumed"))
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, direction in enumerate(axes):
@@ -187,18 +181,18 @@ def _assumed(
 
 def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
     if not (np.isfinite(spacing) & (spacing != 0)).all():
-        raise RejectedFile("E_SPACING", f"its header says that voxels measure {_shown(spacing)}; export it again")
+        raise RejectedFile("E_SPACING", f"its header gives an invalid voxel size, {_shown(spacing)}; export it again")
 
 
 def _warn_of_spacing(spacing: npt.NDArray[np.float64], affine: Affine, warnings: list[InputWarning]) -> None:
     if not (np.isfinite(spacing) & (spacing > 0)).all():
         sentence = (
-            f"its header says that voxels measure {_shown(spacing)}; the sign is ignored, and the sform taken where "
-            "there is one"
+            f"its header gives an invalid voxel size, {_shown(spacing)}; the sign is ignored, and the sform is used if "
+            "present"
         )
     elif _is_other_spacing(spacing, affine):
         taken = _shown(np.linalg.norm(affine[:3, :3], axis=0))
-        sentence = f"its header says that voxels measure {_shown(spacing)}, and its sform {taken}; the sform is taken"
+        sentence = f"its header gives a voxel size of {_shown(spacing)}, but its sform {taken}; the sform is used"
     else:
         return
     warnings.append(InputWarning("W_SPACING", sentence))
@@ -208,9 +202,9 @@ def _warn_of_handedness(fields: Nifti1Header, warnings: list[InputWarning]) -> N
     handedness = float(fields["pixdim"][0])
     if handedness not in {-1.0, 0.0, 1.0}:
         # As in nibabel. The reference implementation treats any negative value as -1.
-        sentence = f"its header has {handedness:g} where 1 or -1 says which way its slices run; 1 is taken"
+        sentence = f"its header gives {handedness:g} instead of 1 or -1 as the slice direction (qfac); 1 is used"
         if handedness < 0:
-            sentence += ", while some programs take -1, which turns the slices around"
+            sentence += ", but some programs use -1, which reverses the slices"
         warnings.append(InputWarning("W_QFAC", sentence))
 
 
@@ -228,16 +222,16 @@ def _unit_mm(fields: Nifti1Header, affine: Affine, warnings: list[InputWarning])
     """Return the length of the header's spatial unit in mm."""
     code = int(fields["xyzt_units"]) & _SPATIAL_UNIT
     if code not in _MM_PER_UNIT:
-        warnings.append(InputWarning("W_UNITS", "the file does not name the unit of its spacing; mm are assumed"))
+        warnings.append(InputWarning("W_UNITS", "the file does not give the unit of its spacing; mm is assumed"))
         return 1.0
     factor = _MM_PER_UNIT[code]
     spacing = np.linalg.norm(affine[:3, :3], axis=0) * factor
     low, high = _PLAUSIBLE_MM
     if factor != 1 and not (low <= spacing.min() and spacing.max() <= high):
         shown = " x ".join(f"{side:.3g}" for side in spacing)
-        unit = "metres" if code == 1 else "micrometres"
+        unit = "meters" if code == 1 else "micrometers"
         raise RejectedFile(
-            "E_UNITS", f"its spacing, said to be in {unit}, would be {shown} mm; set the right unit in its header"
+            "E_UNITS", f"its spacing, given in {unit}, would be {shown} mm; correct the unit in its header"
         )
     return factor
 
@@ -252,15 +246,15 @@ def _compare_forms(
     """Warn if the qform, which other programs use, places the scan differently from the sform used here."""
     qform = _sensible_qform(fields)
     if qform is None:
-        warnings.append(InputWarning("W_FORM_DISAGREE", "its qform makes no sense; the sform is taken"))
+        warnings.append(InputWarning("W_FORM_DISAGREE", "its qform is invalid; the sform is used"))
         return
     qform[:3] *= _MM_PER_UNIT.get(int(fields["xyzt_units"]) & _SPATIAL_UNIT, 1.0)
     distance = corner_distance_mm(affine, qform, shape)
     if distance > _DISAGREEMENT * np.linalg.norm(affine[:3, :3], axis=0).min():
-        sentence = f"its qform and its sform place it up to {distance:.3g} mm apart"
+        sentence = f"its qform and sform place it up to {distance:.3g} mm apart"
         if options.strict and distance > _DISAGREEMENT_MM:
-            raise RejectedFile("E_FORM_DISAGREE", f"{sentence}; make them agree, or leave out `strict`")
-        warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is taken, and both go into the mask"))
+            raise RejectedFile("E_FORM_DISAGREE", f"{sentence}; make them agree or omit `strict`")
+        warnings.append(InputWarning("W_FORM_DISAGREE", f"{sentence}; the sform is used, and the mask keeps both"))
 
 
 def corner_distance_mm(first: Affine, second: Affine, shape: tuple[int, ...]) -> float:

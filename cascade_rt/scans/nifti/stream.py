@@ -89,11 +89,13 @@ class NiftiStream:
         self._skip_to(self.header.end)
         trailing = self._count_trailing()
         if trailing > _TRAILING_BYTES:
-            sentence = f"more than {_size(_TRAILING_BYTES)} follow the image, so that its header cannot be right"
+            sentence = (
+                f"more than {_size(_TRAILING_BYTES)} of trailing data follow the image, so its header must be wrong"
+            )
             raise RejectedFile("E_TRAILING", f"{sentence}; export it again")
         warnings = [*self.header.warnings, *self._extension_warnings()]
         if trailing:
-            warnings.append(InputWarning("W_TRAILING", "something follows the image in the file; it is ignored"))
+            warnings.append(InputWarning("W_TRAILING", "the file has trailing data after the image; it is ignored"))
         return tuple(warnings)
 
     def record(self) -> FileRecord:
@@ -103,17 +105,17 @@ class NiftiStream:
     def _read_header(self) -> bytes:
         start = self._read_up_to(_SHORTEST_HEADER)
         if not start:
-            raise RejectedFile("E_EMPTY", "the compressed file holds nothing; copy it again")
+            raise RejectedFile("E_EMPTY", "the compressed file is empty; copy it again")
         try:
             length = header_length(start)
         except RejectedFile as refusal:
             if refusal.code == "E_NOT_NIFTI" and self._path.lower().endswith(".gz") and not self._compressed:
-                sentence = f"the file is named .gz and is not compressed with gzip ({describe(start)})"
+                sentence = f"the file is named .gz but is not compressed with gzip ({describe(start)})"
                 raise RejectedFile("E_NOT_GZIP", f"{sentence}; copy the scan again") from None
             raise
         block = start + self._read_up_to(length - len(start))
         if len(block) < length:
-            raise RejectedFile("E_TRUNCATED", "the file ends too early, inside its header; copy it again")
+            raise RejectedFile("E_TRUNCATED", "the file is truncated inside its header; copy it again")
         return block
 
     def _check_size(self, options: ScanOptions) -> None:
@@ -121,13 +123,13 @@ class NiftiStream:
         header = self.header
         voxels = header.volume_bytes // header.dtype.itemsize
         if voxels > options.max_voxels:
-            sentence = f"the image has {voxels:,} voxels, {options.max_voxels:,} are allowed"
-            raise RejectedFile("E_TOO_LARGE", f"{sentence}; crop it, or allow more with `max_voxels`")
+            sentence = f"the image has {voxels:,} voxels, but only {options.max_voxels:,} are allowed"
+            raise RejectedFile("E_TOO_LARGE", f"{sentence}; crop it or allow more with `max_voxels`")
         most = self._size * _LARGEST_DEFLATE_RATIO if self._compressed else self._size
         if header.image_offset > most:
-            raise RejectedFile("E_OFFSET", "its voxels begin behind the end of the file; copy or export it again")
+            raise RejectedFile("E_OFFSET", "its voxel offset is past the end of the file; copy or export it again")
         if header.end > most and self._compressed:
-            sentence = f"its header promises {_size(header.end)}, which {_size(self._size)} of gzip cannot hold"
+            sentence = f"its header claims {_size(header.end)}, more than {_size(self._size)} of gzip can hold"
             raise RejectedFile("E_SIZE_LIE", f"{sentence}; copy or export it again")
         if header.end > most:
             raise self._truncated(self._size)
@@ -169,14 +171,14 @@ class NiftiStream:
         suffix = split_suffix(self._path)[1].lower()
         if suffix == (".nii" if self._compressed else ".nii.gz"):
             how = "compressed" if self._compressed else "not compressed"
-            return [InputWarning("W_EXT_MISMATCH", f"the file is named {suffix} and is {how}; it is read all the same")]
+            return [InputWarning("W_EXT_MISMATCH", f"the file is named {suffix} but is {how}; it is read anyway")]
         return []
 
     def _truncated(self, present: int) -> RejectedFile:
         expected, found = _size(self.header.end), _size(present)
         if expected == found:
             expected, found = f"{self.header.end:,} bytes", f"{present:,} bytes"
-        sentence = f"the file ends too early ({expected} expected, {found} present)"
+        sentence = f"the file is truncated ({expected} expected, {found} found)"
         return RejectedFile("E_TRUNCATED", f"{sentence}; copy it again")
 
 
@@ -185,7 +187,7 @@ def _open_hashed(path: str) -> HashedFile:
     try:
         return HashedFile(path)
     except NotAPlainFileError as error:
-        raise RejectedFile("E_NOT_A_FILE", f"this {error}; name one .nii or .nii.gz file") from None
+        raise RejectedFile("E_NOT_A_FILE", f"{error}; choose a .nii or .nii.gz file") from None
 
 
 def _size(count: int) -> str:

@@ -34,7 +34,7 @@ def test_every_backend_is_among_all_arms() -> None:
         ("onnxruntime:", "there is no precision ''"),
         ("", "there is no backend ''"),
         ("pytorch+z-search=x", "there is no option 'z-search=x'; choose from z-search=K, body-box"),
-        ("pytorch+z-search=0", "0 is too few; 1 looks at every slice"),
+        ("pytorch+z-search=0", "first_every: must be at least 1, got 0"),
         ("pytorch,pytorch", "'pytorch' is named twice"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_read_is_a_failure_and_the_rest_is_done(
     assert {case: error.code for case, error in summary.failures.items()} == {"closed/": "E_READ"}
     assert summary.done == 1
     (entry,) = (each for each in read_journal(journal_path(tmp_path / "out")) if each.status == "failed")
-    told = "the folder cannot be read (Permission denied); check its permissions, or remove it"
+    told = "the folder cannot be read (Permission denied); check its permissions or remove it"
     assert entry.message == f"closed/: {told}"
 
 
