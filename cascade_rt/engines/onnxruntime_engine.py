@@ -150,8 +150,7 @@ class OnnxRuntimeGpuEngine:
         except failures as error:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(
-                f"{self._stage} failed on {self._info.device} ({reason}); "
-                "free its memory, or take `backend=onnxruntime`"
+                f"{self._stage} failed on {self._info.device} ({reason}); free its memory, or use `backend=onnxruntime`"
             ) from error
         named = dict(zip(self._output_names, outputs, strict=True))
         check_outputs(self._graph, self._stage, inputs, named)
@@ -176,4 +175,4 @@ def _check_names(session: Any, stage: Stage, path: BundleFile) -> None:
         names = [tensor.name for tensor in found]
         if names != [tensor.name for tensor in expected]:
             shown = ascii(names)[:_LONGEST_NAMES]
-            raise BundleError(f"{path}: is not a graph of {stage}, its tensors are {shown}; export the bundle again")
+            raise BundleError(f"{path}: is not a {stage} graph, its tensors are {shown}; export the bundle again")

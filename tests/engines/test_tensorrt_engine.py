@@ -85,6 +85,6 @@ def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
 @pytest.mark.usefixtures("gpu")
 def test_without_a_source_of_plans_it_is_unavailable_in_one_sentence() -> None:
     with pytest.raises(
-        BackendUnavailableError, match=r"has no fp32 engine of stage1 of bundle 'phantom_bundle' .*, or take"
+        BackendUnavailableError, match=r"has no fp32 engine for stage1 of bundle 'phantom_bundle' .*, or choose"
     ):
         open_engines(read_bundle(embedded_bundle_path("phantom")), "tensorrt", "fp32")

@@ -142,5 +142,5 @@ def test_full_memory_is_one_sentence_and_leaves_no_context(session: TensorRtSess
 
 @pytest.mark.usefixtures("gpu")
 def test_a_plan_of_another_version_is_refused_with_the_reason() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"11.4 refuses the engine \(version tag does not match\)"):
+    with pytest.raises(BackendUnavailableError, match=r"11.4 rejects the engine \(version tag does not match\)"):
         TensorRtSession(b"another plan")
