@@ -191,7 +191,7 @@ def test_a_split_of_ones_own_is_refused_where_it_tears_a_patient_apart(tmp_path:
 
 def test_another_number_of_test_patients_is_refused(tmp_path: Path) -> None:
     prepared(tmp_path, SplitRequest("folder", 0.2, test_cases=1, patients=r"p\d"))
-    with pytest.raises(UsageError, match="not one of 2 test patients"):
+    with pytest.raises(UsageError, match="does not match 2 test patients"):
         prepared(tmp_path, SplitRequest("folder", 0.2, test_cases=2, patients=r"p\d"))
 
 

@@ -205,7 +205,7 @@ def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path
 def test_labels_that_mean_something_else_are_a_problem(tmp_path: Path, labels: dict[str, object]) -> None:
     msd_tree(tmp_path, listed=False)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    assert only_problem(tmp_path).startswith("dataset.json says that the label 1 is ")
+    assert only_problem(tmp_path).startswith("dataset.json says that label 1 is ")
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_two_flips_that_fit_alike_are_warned_of() -> None:
     hu[::-1][label > 0] = hu[label > 0]
     fit, (warning,) = choose_flip(hu, label)
     assert fit.flip in ("none", "z")
-    assert f"fit almost equally well; took {fit.flip!r}" in warning
+    assert f"fit almost equally well; used {fit.flip!r}" in warning
 
 
 def test_a_label_on_no_soft_tissue_is_refused() -> None:

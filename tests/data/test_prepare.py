@@ -193,7 +193,7 @@ def test_seed_and_number_of_test_cases_can_be_chosen(data: Path, store: Path) ->
     ("request_", "what"),
     [
         (SplitRequest("msd", msd.TEST_SHARE, seed=1), "does not match seed 1"),
-        (SplitRequest("msd", msd.TEST_SHARE, test_cases=2), "not one of 2 test cases"),
+        (SplitRequest("msd", msd.TEST_SHARE, test_cases=2), "does not match 2 test cases"),
         (SplitRequest("nih", nih.TEST_SHARE), "contains cases of 'msd'"),
     ],
 )
@@ -242,7 +242,7 @@ def test_a_case_is_not_kept_where_its_file_is_another_one(data: Path, store: Pat
     prepare(data, store)
     rewrite(data / folder / "pancreas_004.nii.gz")
     with pytest.raises(
-        UsageError, match=rf"^case pancreas_004: was made with another {what} than pancreas_004.nii.gz "
+        UsageError, match=rf"^case pancreas_004: was made with a different {what} from pancreas_004.nii.gz "
     ):
         prepare(data, store)
 
@@ -277,7 +277,7 @@ def test_a_dicom_series_that_changed_is_noticed(tmp_path: Path, store: Path) -> 
     assert prepare_cases(find_nih_cases(data, labels), store, request).converted == []
     shutil.rmtree(data / "PANCREAS_0002")
     write_series(data / "PANCREAS_0002", axial_slices(anatomy(7)[0]))
-    with pytest.raises(UsageError, match="case PANCREAS_0002: was made with another image than PANCREAS_0002"):
+    with pytest.raises(UsageError, match="case PANCREAS_0002: was made with a different image from PANCREAS_0002"):
         prepare_cases(find_nih_cases(data, labels), store, request)
 
 
@@ -310,7 +310,9 @@ def test_cases_of_earlier_versions_are_kept_and_it_is_said(data: Path, store: Pa
     path.write_text(json.dumps(facts))
     done = prepare(data, store)
     assert done.kept == NAMES
-    assert any("1 cases of the store were kept without a look" in warning for warning in done.warnings)
+    assert any(
+        "1 cases of the store were kept without checking their source files" in warning for warning in done.warnings
+    )
 
 
 def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store: Path) -> None:
