@@ -142,7 +142,7 @@ def test_what_was_stored_is_found(cache: EngineCache, entry: Path) -> None:
 
 
 def test_an_empty_cache_says_that_nothing_was_compiled_yet(cache: EngineCache) -> None:
-    assert "no engine for stage1 was compiled yet" in reason(cache)
+    assert "no engine for stage1 has been compiled" in reason(cache)
 
 
 def test_every_field_of_the_key_is_tried() -> None:

@@ -65,7 +65,7 @@ def test_closed_it_refuses_to_run(open_stage2: Callable[[], TensorRtEngine]) -> 
 
 
 def test_an_engine_of_another_stage_is_refused_and_leaves_no_memory(gpu: FakeGpu, a_gpu: Gpu) -> None:
-    with pytest.raises(BackendUnavailableError, match="is not one of stage1, its tensors are"):
+    with pytest.raises(BackendUnavailableError, match="is not for stage1, its tensors are"):
         TensorRtEngine(Plan(b"a plan", "fp32"), "stage1", a_gpu)
     assert gpu.memory == {}
 

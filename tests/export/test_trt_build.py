@@ -125,7 +125,7 @@ def test_an_engine_for_every_gpu_it_knows_needs_no_option(half: Path) -> None:
 
 def test_an_operator_that_tensorrt_has_not_is_named_with_its_node(tmp_path: Path) -> None:
     graph = of_stage(model([node("Frobnicate", "x", "y")], {}, rank=4))
-    with pytest.raises(EngineBuildError, match=r"odd\.onnx with tensorrt_rtx: node 'y' \(Frobnicate\) is refused: "):
+    with pytest.raises(EngineBuildError, match=r"odd\.onnx with tensorrt_rtx: node 'y' \(Frobnicate\) is rejected: "):
         build(saved(tmp_path / "odd.onnx", graph))
 
 
@@ -246,7 +246,7 @@ def cached(half: Path, tmp_path: Path) -> Callable[[], tuple[bytes, list[str]]]:
 
 def test_an_engine_is_compiled_once(cached: Callable[[], tuple[bytes, list[str]]]) -> None:
     first, reasons = cached()
-    assert "no engine for stage1 was compiled yet" in reasons[0]
+    assert "no engine for stage1 has been compiled" in reasons[0]
     assert cached() == (first, [])
 
 
