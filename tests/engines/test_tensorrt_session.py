@@ -117,7 +117,7 @@ def test_a_profile_that_is_not_used_reserves_no_memory(session: TensorRtSession,
 
 def test_a_shape_that_no_profile_takes_is_refused_with_the_ranges_of_all(session: TensorRtSession) -> None:
     ranges = r"'image' from \[1, 1, 2, 2\] to \[4, 1, 8, 8\], or 'image' from \[1, 1, 2, 2\] to \[1, 1, 16, 16\]"
-    with pytest.raises(OutsideProfileError, match=rf"takes {ranges}, got 'image' in shape \[1, 1, 17, 17\]; build"):
+    with pytest.raises(OutsideProfileError, match=rf"accepts {ranges}, got 'image' in shape \[1, 1, 17, 17\]; build"):
         session.run(image(17))
 
 
