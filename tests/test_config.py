@@ -277,7 +277,7 @@ def test_value_in_the_place_of_a_table_is_refused(tmp_path: Path, text: str, tab
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read .*name an existing TOML file"):
+    with pytest.raises(UsageError, match=r"nowhere\.toml: cannot be read .*choose an existing TOML file"):
         load_config(tmp_path / "nowhere.toml")
 
 
@@ -363,7 +363,7 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
         ("train.boundary_weight = -0.4", r"train\.boundary_weight must not be negative, got -0\.4"),
         (
             "train.boundary_classes = 2\ntrain.boundary_frame = false",
-            r"train\.boundary_frame must be true where train\.boundary_classes is 2: .*, got False",
+            r"train\.boundary_frame must be true when train\.boundary_classes is 2: .*, got False",
         ),
         ("train.output_weights = [1, 1, 1, -2]", r"train\.output_weights must not be negative"),
         (
@@ -396,8 +396,8 @@ def test_value_of_another_type_is_refused(tmp_path: Path, text: str, message: st
         ("cascade.pixel_mm = [1e-300, 1.0]", r"cascade\.pixel_mm must be two numbers between 0\.001 and 1000 mm"),
         ("cascade.window_hu = [-1e308, 1e308]", WINDOW_RULE),
         (f"train.seed = {1 << 70}", r"train\.seed must lie between 0 and"),
-        ("train.epochs = [0, 0, 0]", r"train\.epochs must be 0 or more each, and not all 0"),
-        ("train.epochs = [-1, 2, 2]", r"train\.epochs must be 0 or more each, and not all 0"),
+        ("train.epochs = [0, 0, 0]", r"train\.epochs must not be negative, and not all 0"),
+        ("train.epochs = [-1, 2, 2]", r"train\.epochs must not be negative, and not all 0"),
         ("train.learning_rate = 0", r"train\.learning_rate must be positive, got 0\.0"),
         ("train.learning_rate = nan", r"train\.learning_rate must be positive, got nan"),
         ("train.batch_size = 0", r"train\.batch_size must be positive, got 0"),

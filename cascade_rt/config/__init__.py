@@ -169,15 +169,15 @@ class CascadeConfig:
             _require_range(f"cascade.{name}", getattr(self, name))
         _require(
             self.stage1 != "none" or not self.saliency,
-            "cascade.saliency must be false where cascade.stage1 is none: there is no organ to weigh the image by",
+            "cascade.saliency must be false when cascade.stage1 is none: there is no organ to weight the image by",
             self.saliency,
         )
         least = self.least_island_ml
         _require(isfinite(least) and least >= 0, "cascade.least_island_ml must not be negative", least)
         _require(
             self.finds_organ or (self.islands == "all" and not least),
-            "cascade.islands must be all, and cascade.least_island_ml 0, where the organ is not looked for: tumors are"
-            " no pieces of one thing",
+            "cascade.islands must be all, and cascade.least_island_ml 0, when no organ is segmented: tumors are not"
+            " parts of one object",
             (self.islands, least),
         )
 
@@ -287,7 +287,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _require(
             min(self.epochs) >= 0 and sum(self.epochs) > 0,
-            "train.epochs must be 0 or more each, and not all 0",
+            "train.epochs must not be negative, and not all 0",
             self.epochs,
         )
         _require(self.batch_size > 0, "train.batch_size must be positive", self.batch_size)
@@ -311,12 +311,12 @@ class TrainConfig:
             _require(0 <= value <= 1, f"train.{name} must lie between 0 and 1", value)
         _require(
             self.stage2_weight > 0 or self.train_stage1,
-            "train.stage2_weight must be positive where train.train_stage1 is false: nothing would be trained",
+            "train.stage2_weight must be positive when train.train_stage1 is false: nothing would be trained",
             self.stage2_weight,
         )
         _require(
             self.boundary_frame or self.boundary_classes == 3,
-            "train.boundary_frame must be true where train.boundary_classes is 2: without the frame two classes share"
+            "train.boundary_frame must be true when train.boundary_classes is 2: without the frame, two classes share"
             " their whole boundary, whatever their shape",
             self.boundary_frame,
         )
@@ -359,7 +359,7 @@ def load_config(
             and a network are given.
     """
     if variant is not None and network is not None:
-        raise UsageError("a variant is one of the cascade, a network stands on its own; ask for one of them")
+        raise UsageError("a variant changes the cascade, a network replaces it; choose one of them")
     documents = [_read_document(_FOLDER / f"{preset}.toml")]
     if variant is not None:
         documents.append(_read_document(_FOLDER / f"{variant}.toml"))
@@ -392,9 +392,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_plain_file(path, _MOST_BYTES, follow_links=True).decode("utf-8-sig"))
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); name an existing TOML file") from error
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); choose an existing TOML file") from error
     except NotAPlainFileError as error:
-        raise UsageError(f"{path}: cannot be read (it {error}); name an existing TOML file") from error
+        raise UsageError(f"{path}: cannot be read (it {error}); choose an existing TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: is not a TOML file ({error})") from error
 
@@ -441,7 +441,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], where: str, *, co
             raise UsageError(f"unknown key {where}.{key}{hint}")
     missing = [key for key in known if key not in values]
     if complete and missing:
-        raise UsageError(f"{where} misses the keys {', '.join(missing)}")
+        raise UsageError(f"{where} is missing the keys {', '.join(missing)}")
     return cls(**{key: _typed(hints[key], value, f"{where}.{key}", complete) for key, value in values.items()})
 
 

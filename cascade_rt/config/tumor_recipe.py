@@ -77,7 +77,7 @@ class TumorRecipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"train.tumor_recipe.{name} must lie between 0 and 1, got {getattr(self, name)!r}")
         if self.equal_share + self.brighter_share > 1:
-            raise UsageError("train.tumor_recipe: equal_share and brighter_share together must not be above 1")
+            raise UsageError("train.tumor_recipe: equal_share + brighter_share must not exceed 1")
         for name in _RANGES:
             low, high = getattr(self, name)
             if not (isfinite(low) and isfinite(high) and low <= high):

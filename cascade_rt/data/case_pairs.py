@@ -32,9 +32,9 @@ class LabelValues:
     def __post_init__(self) -> None:
         named = (*self.organ, *self.tumor)
         if not self.organ or min(named) < 1 or max(named) > 255:
-            raise UsageError(f"labels of pancreas and tumor must be numbers from 1 to 255, got {named}")
+            raise UsageError(f"pancreas and tumor labels must be numbers from 1 to 255, got {named}")
         if len(set(named)) != len(named):
-            raise UsageError(f"a label cannot mean two things, got pancreas {self.organ} and tumor {self.tumor}")
+            raise UsageError(f"labels must not repeat, got pancreas {self.organ} and tumor {self.tumor}")
 
     def translate(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Map the values of a label file to 0 background, 1 pancreas, 2 tumor. The shape is unchanged."""
@@ -146,8 +146,8 @@ def read_truth(pair: CasePair, like: Volume | CanonicalGrid) -> LabelImage:
     highest = labels.voxels.max()
     if highest > TUMOR_LABEL:
         raise InputError(
-            f"{pair.label}: holds the label {highest}; "
-            "labels are 0 (background), 1 (pancreas) and 2 (tumor); name others with `organ` and `tumor`"
+            f"{pair.label}: contains label {highest}; "
+            "labels are 0 (background), 1 (pancreas) and 2 (tumor); map others with `organ` and `tumor`"
         )
     return labels
 
@@ -162,14 +162,14 @@ def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Pa
     if label.any() and not translated.any():
         found = ", ".join(str(value) for value in np.unique(label) if value)
         raise InputError(
-            f"{path}: holds the labels {found}, none of which was named; name that of the pancreas with `organ`"
+            f"{path}: contains labels {found}, none of them selected; choose the pancreas label with `organ`"
         )
     return translated
 
 
 def _nifti_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; name the one that holds the .nii or .nii.gz files")
+        raise InputError(f"{folder}: is not a folder; choose the one with the .nii or .nii.gz files")
     files: dict[str, Path] = {}
     try:
         paths = sorted(folder.iterdir())
@@ -181,10 +181,10 @@ def _nifti_files(folder: Path) -> dict[str, Path]:
         if path.name.startswith(".") or not suffix:
             continue
         if name in files:
-            raise InputError(f"{files[name]} and {path}: both are {name}; remove one of them")
+            raise InputError(f"{files[name]} and {path}: both are case {name}; remove one of them")
         files[name] = path
     if not files:
-        raise InputError(f"{folder}: holds no .nii or .nii.gz file; name another folder")
+        raise InputError(f"{folder}: contains no .nii or .nii.gz files; choose another folder")
     return files
 
 

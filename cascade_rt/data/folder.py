@@ -85,7 +85,7 @@ def _doubts_of(unnamed: Sequence[int]) -> tuple[str, ...]:
         return ()
     values = ", ".join(map(str, unnamed))
     what = f"its label {values} touches" if len(unnamed) == 1 else f"its labels {values} touch"
-    return (f"{what} the pancreas and becomes background; name with `organ` or `tumor` what belongs to it",)
+    return (f"{what} the pancreas and becomes background; keep what belongs to it with `organ` or `tumor`",)
 
 
 def find_folder_cases(

@@ -68,7 +68,7 @@ def differences(source: Mapping[str, Any], settings: Mapping[str, Any], inputs: 
     for what, path in inputs.items():
         record = recorded.get(what)
         if isinstance(record, dict) and not _is_same(record, path):
-            found.append(f"another {what} than {path.name}")
+            found.append(f"a different {what} from {path.name}")
     return found
 
 
@@ -94,7 +94,7 @@ def _content(path: Path) -> str:
             return file_sha256(path)
         hashes = sorted(file_sha256(file) for file in _files(path) if is_dicom(file))
     except NotAPlainFileError as error:
-        raise InputError(f"{path}: {error}; name a plain file", code="E_NOT_A_FILE") from error
+        raise InputError(f"{path}: {error}; choose a plain file", code="E_NOT_A_FILE") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     return hashlib.sha256("".join(hashes).encode()).hexdigest()

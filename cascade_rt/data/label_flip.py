@@ -80,8 +80,8 @@ def choose_flip(
     if not plausible:
         means = ", ".join(f"{fit.flip} {fit.mean_hu:.0f}" for fit in fits)
         raise InputError(
-            f"however it is flipped, its label does not lie on soft tissue (mean HU: {means}); "
-            "use the label of this scan, or choose with `label_flip`"
+            f"no flip places its label on soft tissue (mean HU: {means}); "
+            "use the label of this scan, or choose a flip with `label_flip`"
         )
     return plausible[0], _doubts(plausible)
 
@@ -121,11 +121,11 @@ def _doubts(fits: Sequence[FlipFit]) -> tuple[str, ...]:
     if best.std_hu > LARGEST_STD_HU or best.edge < _SMALLEST_EDGE or not best.plausible:
         doubts.append(
             f"label flip {best.flip!r}: {best.mean_hu:.0f} +- {best.std_hu:.0f} HU inside, {best.edge:.1f} times that "
-            "deviation around it; that hardly is a pancreas, look at it before training"
+            "deviation just outside; this is unlikely to be a pancreas, inspect it before training"
         )
     if len(fits) > 1 and best.edge < _CLEARLY_BETTER * fits[1].edge:
         doubts.append(
             f"label flips {best.flip!r} and {fits[1].flip!r} fit almost equally well; "
-            f"took {best.flip!r}, look at it before training"
+            f"used {best.flip!r}, inspect it before training"
         )
     return tuple(doubts)

@@ -66,9 +66,7 @@ class MsdCase:
         unknown = unknown[unknown > TUMOR_LABEL]
         if unknown.size:
             values = ", ".join(map(str, unknown))
-            raise InputError(
-                f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas, 2 tumor"
-            )
+            raise InputError(f"{self.label}: contains unknown values {values}; use 0 background, 1 pancreas, 2 tumor")
         source = {"image": self.image.name, "label": self.label.name, "affine": volume.affine.tolist()}
         return SourceCase(volume, labels.voxels, source, of_label(labels))
 
@@ -87,7 +85,7 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
     root = _find_root(data)
     label_folder = root / _LABELS if labels is None else labels
     if not label_folder.is_dir():
-        raise InputError(f"{label_folder}: there is no such folder; name that of the labels with `labels`")
+        raise InputError(f"{label_folder}: no such folder; choose the label folder with `labels`")
     label_files = nifti_by_stem(label_folder.iterdir())
     image_files: dict[str, list[Path]] = {}
     for stem, paths in nifti_by_stem((root / _IMAGES).iterdir()).items():
@@ -102,7 +100,7 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
         listed_names, label_of = [name for name, _ in listed], dict(listed)
     names = sorted(label_of)
     if not names:
-        raise InputError(f"{root}: holds no cases; download the data set again")
+        raise InputError(f"{root}: contains no cases; download the data set again")
     if image_files.keys() - names:
         notes.append(f"{root}: {len(image_files.keys() - names)} scans are not in {_LIST} and are left out")
     problems = [
@@ -125,13 +123,13 @@ def find_msd_cases(data: Path, labels: Path | None = None, reading: ScanOptions 
 
 def _find_root(data: Path) -> Path:
     if not data.is_dir():
-        raise InputError(f"{data}: there is no such folder; check the path")
+        raise InputError(f"{data}: no such folder; check the path")
     roots = [folder for folder in (data, *sorted(data.iterdir())) if (folder / _IMAGES).is_dir()]
     if roots[:1] == [data]:
         return data
     if len(roots) != 1:
         found = f"{len(roots)} folders with {_IMAGES}" if roots else f"no {_IMAGES}"
-        raise InputError(f"{data}: holds {found}; name the folder that holds {_IMAGES} and {_LABELS}")
+        raise InputError(f"{data}: contains {found}; choose the folder with {_IMAGES} and {_LABELS}")
     return roots[0]
 
 
@@ -143,7 +141,7 @@ def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
         # Windows editors may put a byte order mark in front.
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(document, dict):
-            raise TypeError("it is no object")
+            raise TypeError("not an object")
     except (OSError, ValueError, TypeError, RecursionError) as error:
         notes.append(_unread(path, error))
         return {}
@@ -151,13 +149,13 @@ def _read_document(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _unread(path: Path, error: Exception) -> str:
-    return f"{path}: cannot be read ({error}); scans and labels were paired by their names"
+    return f"{path}: cannot be read ({error}); scans and labels were paired by name"
 
 
 def _folder_problems(document: Mapping[str, Any], folders: Sequence[str]) -> list[str]:
     """Reject cases listed in a folder other than the one read, where a file of the same name may be a different one."""
     return [
-        f"{_LIST} lists {entry[key]}, and files are read from {folder}; move it there, or mend the list"
+        f"{_LIST} lists {entry[key]}, but files are read from {folder}; move it there, or correct the list"
         for entry in document["training"]
         for key, folder in zip(("image", "label"), folders, strict=False)
         if PureWindowsPath(entry.get(key, "")).parent.name not in ("", folder)
@@ -176,7 +174,7 @@ def _label_problems(document: Mapping[str, Any]) -> list[str]:
         meaning = meanings.get(str(number))
         if isinstance(meaning, str) and bool(_TUMOR_NAME.search(meaning)) != is_tumor:
             return [
-                f"{_LIST} says that the label {number} is {meaning!r}; a label has 1 pancreas, 2 tumor: "
+                f"{_LIST} says that label {number} is {meaning!r}, not {'tumor' if is_tumor else 'pancreas'}; "
                 "prepare it with `dataset=folder`, `organ` and `tumor`"
             ]
     return []
@@ -197,7 +195,7 @@ def _listed_name(image: str) -> str:
     """Return the case name of a listed scan. Its path may use Linux or Windows separators."""
     stem = nifti_stem(PureWindowsPath(image).name)
     if stem is None:
-        raise ValueError(f"{image!r} is no name of a NIfTI file")
+        raise ValueError(f"{image!r} is not a NIfTI file name")
     return stem.removesuffix(_CHANNEL)
 
 

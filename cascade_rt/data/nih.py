@@ -59,7 +59,7 @@ class NihCase:
     def check(self) -> None:
         """Check that label and scan have the same shape. Raises UsageError if NIfTI options are given for DICOM."""
         if self.scan.is_dir() and replace(self.reading, assume_hu=False) != DEFAULT_SCAN_OPTIONS:
-            raise UsageError(f"{self.scan}: is DICOM, which says how it is read; such options are for NIfTI files")
+            raise UsageError(f"{self.scan}: is DICOM, which takes no reading options; drop the options for NIfTI files")
         scan = find_series(self.scan).grid if self.scan.is_dir() else read_grid(self.scan, self.reading)
         _check_shape(read_label_grid(self.label, scan).shape, scan.shape, self.label)
 
@@ -71,7 +71,7 @@ class NihCase:
         _check_shape(label.shape, volume.voxels.shape, self.label)
         if label.max() > ORGAN_LABEL:
             values = ", ".join(str(value) for value in np.unique(label) if value > ORGAN_LABEL)
-            raise InputError(f"{self.label}: holds the unknown values {values}; a label has 0 background, 1 pancreas")
+            raise InputError(f"{self.label}: contains unknown values {values}; use 0 background, 1 pancreas")
         fit, warnings = choose_flip(volume.voxels, label, self.label_flip)
         facts = asdict(fit)
         source = {
@@ -105,14 +105,14 @@ def find_nih_cases(
     """
     for folder in (data, labels):
         if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder}: there is no such folder; check the path")
+            raise InputError(f"{folder}: no such folder; check the path")
     label_files = _find_labels(data if labels is None else labels)
     if not label_files:
-        raise InputError(f"{labels or data}: holds no labels (label0001.nii.gz ...); name their folder with `labels`")
+        raise InputError(f"{labels or data}: contains no labels (label0001.nii.gz ...); set their folder with `labels`")
     scans, problems = _find_scans(data, labels)
     if not scans and not problems:
         raise InputError(
-            f"{data}: holds no scans; they are DICOM files in folders PANCREAS_0001 ..., or PANCREAS_0001.nii.gz ..."
+            f"{data}: contains no scans; provide DICOM files in folders PANCREAS_0001 ..., or PANCREAS_0001.nii.gz ..."
         )
     cases = []
     for number in sorted(scans):
@@ -148,7 +148,7 @@ def _find_scans(root: Path, labels: Path | None) -> tuple[dict[int, list[Path]],
                 scan = _only_nifti(path) or path
                 found[int(match[1])].append(scan)
                 if _number(scan) not in (None, int(match[1])):
-                    problems.append(f"{scan}: is in the folder of case {match[1]}, and its name has another number")
+                    problems.append(f"{scan}: is in the folder of case {match[1]}, but its name has a different number")
             if match or name.startswith(".") or (labels is not None and path.samefile(labels)):
                 content.folders.remove(name)
         for name in content.files:
@@ -157,7 +157,7 @@ def _find_scans(root: Path, labels: Path | None) -> tuple[dict[int, list[Path]],
             if number is not None:
                 found[number].append(path)
             elif _is_scan(path):
-                sentence = "its name does not say which case it is; name it as PANCREAS_0001.nii.gz, or remove it"
+                sentence = "its name does not identify its case; rename it like PANCREAS_0001.nii.gz, or remove it"
                 problems.append(f"{path}: {sentence}")
     return found, problems
 
@@ -195,6 +195,6 @@ def _problem(number: int, scans: list[Path], labels: list[Path]) -> str | None:
 def _check_shape(label: tuple[int, ...], scan: tuple[int, ...], path: Path) -> None:
     if label != scan:
         raise InputError(
-            f"{path}: {label} voxels along z, row and column, the scan has {scan}; "
+            f"{path}: {label} voxels (z, row, column), but the scan has {scan}; "
             "use the label of this scan, and copy the whole series"
         )

@@ -159,7 +159,7 @@ def prepare_cases(
             failures += _convert(case, store, done)
         on_case(case.name)
     if failures:
-        head = f"{len(failures)} of {len(listing.cases)} cases were not converted; mend or remove them and run it again"
+        head = f"{len(failures)} of {len(listing.cases)} cases were not converted; fix or remove them and run it again"
         raise PartialFailureError(_listed(head, failures))
     done.warnings.extend(_doubles(listing, store, done.split))
     if not has_split(store):
@@ -176,7 +176,7 @@ def _doubles(listing: Listing, store: Path, split: Split) -> list[str]:
         if image is None or (other := first.setdefault(image, case.name)) == case.name:
             continue
         is_torn = (case.name in split.test) != (other in split.test)
-        where = ", one to train on and one for the test" if is_torn else ""
+        where = ", one in training and one in test" if is_torn else ""
         doubts.append(f"cases {other} and {case.name} have the same scan{where}; remove one of them")
     return doubts
 
@@ -200,11 +200,11 @@ def _check_all(
     if problems:
         raise InputError(_listed("nothing was converted", problems))
     if others:
-        remedy = f"prepare into another store, or delete the folders of these cases from {store} to convert them anew"
+        remedy = f"prepare into another store, or delete the folders of these cases from {store} to convert them again"
         raise UsageError(_listed(f"nothing was converted; {remedy}", others))
     if not unrecorded:
         return finished, []
-    sentence = "kept without a look at the files they were made from, which an earlier version did not record"
+    sentence = "kept without checking their source files, which an earlier version did not record"
     return finished, [f"{unrecorded} cases of the store were {sentence}"]
 
 
@@ -229,8 +229,8 @@ def _plan_split(listing: Listing, store: Path, request: SplitRequest) -> Split:
     for what, agrees in agreements.items():
         if not agrees:
             raise UsageError(
-                f"{store / FILE_NAME}: is a split into {split}, not one of {what}; "
-                "delete it to draw another one, but test no model on cases it was trained on"
+                f"{store / FILE_NAME}: contains the split {split}, which does not match {what}; "
+                "delete it to draw another, but never test a model on cases it was trained on"
             )
     check_patients(split, patients, str(store / FILE_NAME))
     return split

@@ -67,9 +67,9 @@ class SliceSampler:
             background += [SliceRef(index, int(z)) for z in np.flatnonzero((peak == 0) & ~wanted)]
             tumor += [SliceRef(index, int(z)) for z in np.flatnonzero(wanted & (peak >= TUMOR_LABEL))]
         if not foreground:
-            raise InputError(f"the cases hold no slice with {config.slices}; check their labels, or train.slices")
+            raise InputError(f"the cases contain no slice with {config.slices}; check their labels, or train.slices")
         if config.tumor_share and not tumor:
-            raise InputError("the cases hold no slice with tumor; check their labels, or set train.tumor_share to 0")
+            raise InputError("the cases contain no slice with tumor; check their labels, or set train.tumor_share to 0")
         return cls(cases, config, margin, tuple(foreground), tuple(background), tuple(tumor))
 
     @property

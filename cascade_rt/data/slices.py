@@ -171,7 +171,7 @@ def _parse_facts(document: Any) -> _Facts:
     """Parse the contents of case.json, raising if anything does not have the expected structure."""
     z, row, col = (float(side) for side in document["spacing_mm"])
     if not all(0 < side < math.inf for side in (z, row, col)):
-        raise ValueError("spacing_mm: is no size of a voxel")
+        raise ValueError("spacing_mm: is not a voxel size")
     source, arrays = (document.get(part, {}) for part in ("source", "arrays"))
     if not isinstance(source, dict) or not isinstance(arrays, dict):
         raise TypeError("source and arrays must be objects")
@@ -190,5 +190,5 @@ def _open_array(path: Path, facts: _Facts) -> npt.NDArray[Any]:
         raise InputError(f"{path}: cannot be read; delete its folder and prepare it again") from error
     record = facts.arrays.get(path.name)
     if record is not None and (array.shape, str(array.dtype)) != (record.shape, record.dtype):
-        raise InputError(f"{path}: is not the array that was written; delete its folder and prepare it again")
+        raise InputError(f"{path}: has changed since it was written; delete its folder and prepare it again")
     return array

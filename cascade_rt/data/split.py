@@ -63,7 +63,7 @@ def draw_split(dataset: str, names: Sequence[str], test_cases: int, seed: int, p
         what = "cases" if patients is None else "patients"
         raise UsageError(
             f"{test_cases} of {len(members)} {what} cannot be test {what}; "
-            "a split needs at least one case to train on and one for the test"
+            "a split needs at least one training and one test case"
         )
     drawn = sorted(members, key=lambda patient: hashlib.sha256(f"{seed} {patient}".encode()).hexdigest())
     train, test = (
@@ -92,14 +92,14 @@ def read_case_list(path: Path, dataset: str, names: Sequence[str]) -> Split:
         split = _parse({**lists, "dataset": dataset, "seed": None})
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise UsageError(
-            f'{path}: is no list of cases ({error}); write {{"train": [names], "test": [names]}}'
+            f'{path}: is not a list of cases ({error}); write {{"train": [names], "test": [names]}}'
         ) from error
     listed = {*split.train, *split.test}
-    problems = (("has no place for", sorted({*names} - listed)), ("names unknown cases", sorted(listed - {*names})))
+    problems = (("does not list", sorted({*names} - listed)), ("lists unknown cases", sorted(listed - {*names})))
     for what, wrong in problems:
         if wrong:
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-            raise UsageError(f"{path}: {what} {', '.join(wrong[:3])}{more}; a case has the name of its label file")
+            raise UsageError(f"{path}: {what} {', '.join(wrong[:3])}{more}; cases are named after their label files")
     return split
 
 
@@ -119,8 +119,8 @@ def check_patients(split: Split, patients: str | None, shown: str) -> None:
         patient = _patient_of(name, patients)
         if patient in trained:
             raise UsageError(
-                f"{shown}: patient {patient} is in both parts of the split, with the cases {trained[patient]} (train) "
-                f"and {name} (test); make a split that keeps patients whole, and test no model on cases of a patient "
+                f"{shown}: patient {patient} is in both parts of the split, with cases {trained[patient]} (train) "
+                f"and {name} (test); keep each patient in one part, and never test a model on a patient "
                 "it was trained on"
             )
 
@@ -131,9 +131,9 @@ def _patient_of(name: str, patients: str | None) -> str:
     try:
         match = re.match(patients, name)
     except re.error as error:
-        raise UsageError(f"{patients!r} is no regular expression ({error})") from error
+        raise UsageError(f"{patients!r} is not a regular expression ({error})") from error
     if not match or not match[0]:
-        raise UsageError(f"{patients!r} does not match the name of case {name}; which patient is it of?")
+        raise UsageError(f"{patients!r} does not match case name {name}; use a pattern that matches every name")
     return match[0]
 
 
@@ -161,7 +161,7 @@ def read_split(store: Path, dataset: str) -> Split:
     """
     if not has_split(store):
         raise UsageError(
-            f"{store}: is no prepared store (it has no {FILE_NAME}); "
+            f"{store}: is not a prepared store (no {FILE_NAME}); "
             f"run: cascade-rt prepare --dataset {dataset} DATA -o STORE, and train on STORE"
         )
     try:
@@ -171,21 +171,21 @@ def read_split(store: Path, dataset: str) -> Split:
             f"{store / FILE_NAME}: cannot be read ({error}); delete it and prepare the store again"
         ) from error
     if split.dataset != dataset:
-        raise UsageError(f"{store}: holds cases of {split.dataset!r}; name them with `dataset={split.dataset}`")
+        raise UsageError(f"{store}: contains cases of {split.dataset!r}; use `dataset={split.dataset}`")
     return split
 
 
 def _parse(document: Any) -> Split:
     seed, patients = document["seed"], document.get("patients")
     if seed is not None and (type(seed) is not int or seed < 0):
-        raise ValueError("seed is no whole number from 0")
+        raise ValueError("seed is not a non-negative integer")
     if not isinstance(patients, str | None) or not isinstance(document["dataset"], str):
-        raise TypeError("dataset and patients must be texts")
+        raise TypeError("dataset and patients must be strings")
     train, test = (tuple(_parse_names(document[part])) for part in ("train", "test"))
     split = Split(document["dataset"], seed, train, test, patients)
     names = (*split.train, *split.test)
     if len(set(names)) != len(names):
-        raise ValueError("a case is named twice")
+        raise ValueError("a case is listed twice")
     if not split.train or not split.test:
         raise ValueError("a part is empty")
     return split
@@ -194,8 +194,8 @@ def _parse(document: Any) -> Split:
 def _parse_names(names: Any) -> list[str]:
     """Check a list of case names. They are also folder names in the store, so no path separators are allowed."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("a part is no list of names")
+        raise TypeError("a part is not a list of names")
     for name in names:
         if name in ("", ".", "..") or Path(name).name != name:
-            raise ValueError(f"{name!r} is no name of a case")
+            raise ValueError(f"{name!r} is not a case name")
     return names

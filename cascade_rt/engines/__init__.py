@@ -83,7 +83,7 @@ class Engines:
         raise another_process()
 
     def __deepcopy__(self, _: object) -> NoReturn:
-        raise UsageError("open engines cannot be copied; share them, threads take turns, or open the bundle again")
+        raise UsageError("open engines cannot be copied; share them (threads take turns), or open the bundle again")
 
     def close(self) -> None:
         """Free both engines once no thread is running them. Does nothing in a process that did not open them."""

@@ -146,7 +146,7 @@ def check_outputs(what: str, stage: Stage, inputs: Mapping[str, Tensor], outputs
         shape = tuple(lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape)
         if found.dtype != np.dtype(spec.dtype) or found.shape != shape:
             raise BundleError(
-                f"{what}: returns {spec.name} as {found.dtype} {list(found.shape)}, where {stage} has {spec.dtype} "
+                f"{what}: returns {spec.name} as {found.dtype} {list(found.shape)}, but {stage} needs {spec.dtype} "
                 f"{list(shape)}; export the bundle again",
                 code="E_GRAPH",
             )

@@ -92,7 +92,7 @@ def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> D
 
 def _try(trial: Trial, gpu: Gpu | None) -> Finding:
     if trial.needs_gpu and gpu is None:
-        return Finding(trial.name, works=False, text="needs an NVIDIA GPU, and there is none")
+        return Finding(trial.name, works=False, text="needs an NVIDIA GPU, but none was found")
     try:
         return Finding(trial.name, works=True, text=trial.run())
     except CascadeError as error:

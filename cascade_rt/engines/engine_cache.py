@@ -177,13 +177,13 @@ class EngineCache:
             status = self.folder.stat()
         except OSError as error:
             raise OutputError(
-                f"{self.folder}: cannot hold compiled engines ({error.strerror}); "
-                f"name another folder in {CACHE_VARIABLE}"
+                f"{self.folder}: cannot store compiled engines ({error.strerror}); "
+                f"choose another folder with {CACHE_VARIABLE}"
             ) from error
         if doubt := _doubt(status):
             raise OutputError(
-                f"{self.folder}: {doubt}, so compiled engines are not kept there; run: chmod go-w {self.folder}, "
-                f"or name a folder of your own in {CACHE_VARIABLE}"
+                f"{self.folder}: {doubt}, so compiled engines are not stored there; run: chmod go-w {self.folder}, "
+                f"or choose a private folder with {CACHE_VARIABLE}"
             )
 
     def load(self, key: EngineKey) -> CachedEngine | Miss:
@@ -197,14 +197,14 @@ class EngineCache:
             facts = json.loads(_read_trusted(entry / FACTS_NAME, MAX_FACTS_BYTES))
             plan = _read_trusted(entry / PLAN_NAME)
         except FileNotFoundError:
-            return Miss(f"no engine for {key.stage} was compiled yet on this machine with these versions and options")
+            return Miss(f"no engine for {key.stage} has been compiled on this machine with these versions and options")
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             return Miss(f"{entry}: the compiled engine is not used ({reason})")
         if not isinstance(facts, dict) or facts.get("key") != key.to_json():
-            return Miss(f"{entry}: the compiled engine is not used (it was made for something else)")
+            return Miss(f"{entry}: the compiled engine is not used (it was built for something else)")
         if facts.get("plan_sha256") != hashlib.sha256(plan).hexdigest():
-            return Miss(f"{entry}: the compiled engine is not used (it is not the one that was written)")
+            return Miss(f"{entry}: the compiled engine is not used (it has changed since it was written)")
         return CachedEngine(plan, facts.get("facts", {}))
 
     def store(self, key: EngineKey, plan: bytes, facts: Mapping[str, Any]) -> None:
@@ -271,8 +271,8 @@ class EngineCache:
 
     def _not_kept(self, error: OSError) -> OutputError:
         return OutputError(
-            f"{self.folder}: a compiled engine cannot be kept ({error.strerror}); "
-            f"name another folder in {CACHE_VARIABLE}"
+            f"{self.folder}: cannot store a compiled engine ({error.strerror}); "
+            f"choose another folder with {CACHE_VARIABLE}"
         )
 
 
@@ -308,7 +308,7 @@ def _wait_for_lock(descriptor: int, what: str, folder: Path) -> None:
                 waited = time.monotonic() - start
                 if waited - said >= _SECONDS_BETWEEN_LINES:
                     said = waited
-                    sentence = "waiting for another process, which compiles %s into %s (%.0f s so far)"
+                    sentence = "waiting for another process to compile %s into %s (%.0f s so far)"
                     _log.info(sentence, what, folder, waited)
                 time.sleep(_SECONDS_BETWEEN_TRIES)
             else:

@@ -68,7 +68,7 @@ def require_gpu(backend: str) -> Gpu:
         return find_gpu()
     except BackendUnavailableError as error:
         raise BackendUnavailableError(
-            f"backend {backend!r} needs an NVIDIA GPU, and {error}; take another `backend`, or auto"
+            f"backend {backend!r} needs an NVIDIA GPU, but {error}; choose another `backend`, or auto"
         ) from None
 
 
@@ -84,7 +84,7 @@ def _call(driver: Any, function: str, *arguments: object) -> None:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(status, ctypes.byref(text))
         meaning = (text.value or b"unknown error").decode(errors="replace")
-        raise BackendUnavailableError(f"the NVIDIA driver offers none ({function}: CUDA error {status}, {meaning})")
+        raise BackendUnavailableError(f"the NVIDIA driver reports none ({function}: CUDA error {status}, {meaning})")
 
 
 def _driver_version(load: Load) -> str:

@@ -122,7 +122,7 @@ class OnnxRuntimeGpuEngine:
         except failures as error:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(
-                f"{self.stage} failed on {self.info.device} ({reason}); free its memory, or take `backend=onnxruntime`"
+                f"{self.stage} failed on {self.info.device} ({reason}); free its memory, or use `backend=onnxruntime`"
             ) from error
         named = dict(zip(self._output_names, outputs, strict=True))
         check_outputs(self._graph, self.stage, inputs, named)
@@ -147,4 +147,4 @@ def _check_names(session: Any, stage: Stage, path: BundleFile) -> None:
         names = [tensor.name for tensor in found]
         if names != [tensor.name for tensor in expected]:
             shown = ascii(names)[:_LONGEST_NAMES]
-            raise BundleError(f"{path}: is not a graph of {stage}, its tensors are {shown}; export the bundle again")
+            raise BundleError(f"{path}: is not a {stage} graph, its tensors are {shown}; export the bundle again")

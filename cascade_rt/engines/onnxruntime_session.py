@@ -193,7 +193,7 @@ def _start(onnxruntime: Any, graph: bytes, what: str, provider: Provider, compla
     finally:
         onnxruntime.set_default_logger_severity(_WARNINGS)
     if session.get_providers()[0] != provider.name:
-        raise _not_started(provider, complaint or "it fell back to the CPU without a reason")
+        raise _not_started(provider, complaint or "it fell back to the CPU without giving a reason")
     return session
 
 

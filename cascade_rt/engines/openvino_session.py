@@ -58,11 +58,11 @@ def openvino_core() -> Any:
 @cache
 def _make_core() -> Any:
     try:
-        with named_out_of_memory("its start", "openvino", RuntimeError):
+        with named_out_of_memory("startup", "openvino", RuntimeError):
             return import_openvino().Core()
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        raise BackendUnavailableError(f"backend 'openvino' does not start ({reason}); take another") from error
+        raise BackendUnavailableError(f"backend 'openvino' does not start ({reason}); choose another") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,8 @@ def _require_bf16(core: Any) -> None:
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         name = core.get_property("CPU", "FULL_DEVICE_NAME")
         raise BackendUnavailableError(
-            f"backend 'openvino' computes in bf16 where the processor has AVX512-BF16 or AMX, and this one ({name}) "
-            "has neither; take `precision=fp32`"
+            f"backend 'openvino' needs AVX512-BF16 or AMX for bf16, but this processor ({name}) "
+            "has neither; use `precision=fp32`"
         )
 
 
@@ -207,7 +207,7 @@ def _check_precision(model: Any, what: str, precision: OpenVinoPrecision) -> Non
     shares = convolution_shares(model)
     if set(shares) - {_HINTS[precision]}:
         raise EngineBuildError(
-            f"{what}: OpenVINO was asked for {precision}, and computes its convolutions in {dict(shares)}; "
+            f"{what}: OpenVINO was asked for {precision} but computes convolutions in {dict(shares)}; "
             f"run: {pip_install('openvino', '--upgrade')}"
         )
 

@@ -43,5 +43,5 @@ def named_out_of_memory(what: str, backend: str, *kinds: type[Exception]) -> Ite
         if not is_out_of_memory(error):
             raise
         raise EngineOutOfMemoryError(
-            f"{what} on {backend} ran out of memory; free some, or take a smaller scan or another `backend`"
+            f"{what} on {backend} ran out of memory; free some, or use a smaller scan or another `backend`"
         ) from error

@@ -39,6 +39,6 @@ class PlanSource(Protocol):
 def no_plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
     """Raise BackendUnavailableError: the default source, which has no plans."""
     raise BackendUnavailableError(
-        f"backend 'tensorrt' has no {precision} engine of {stage} of bundle {bundle.manifest.name!r} for this "
-        f"GPU, and nothing was given that builds one; run: {pip_install('export')}, or take another backend"
+        f"backend 'tensorrt' has no {precision} engine for {stage} of bundle {bundle.manifest.name!r} on this "
+        f"GPU, and no builder was given; run: {pip_install('export')}, or choose another backend"
     )

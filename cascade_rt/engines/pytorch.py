@@ -85,7 +85,7 @@ def _named_failures(what: str, device: torch.device) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0]
         raise BackendUnavailableError(
-            f"{what} failed with PyTorch on the GPU ({reason}); take another `backend`"
+            f"{what} failed with PyTorch on the GPU ({reason}); choose another `backend`"
         ) from error
 
 
@@ -95,8 +95,8 @@ def _refuse_after_fork() -> None:
     _ran_in = _ran_in or os.getpid()
     if _ran_in != os.getpid():
         raise BackendUnavailableError(
-            "PyTorch has computed in the process that this one was forked from, and cannot here; start processes "
-            "with the method spawn, or take another `backend`"
+            "PyTorch ran before this process was forked, and cannot run here; start processes "
+            "with the method spawn, or choose another `backend`"
         )
 
 

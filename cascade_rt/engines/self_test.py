@@ -38,8 +38,8 @@ def self_test(engine: StageEngine, golden: Golden) -> None:
         found = compare(expected.astype(np.float64), outputs[name]) if same_shape else _ANOTHER_SHAPE
         if found.missed(SELF_TEST_LIMITS[info.precision]):
             raise EngineError(
-                f"{engine.stage} in {info.precision} on {info.backend} {info.version} ({info.device}) does not compute "
-                f"what was exported: {name} of the golden case differs by {found.max_error:.2g}, "
-                f"{found.mean_error:.2g} on average; take another `backend`, and run: cascade-rt doctor",
+                f"{engine.stage} in {info.precision} on {info.backend} {info.version} ({info.device}) does not "
+                f"reproduce the exported model: {name} of the golden case differs by {found.max_error:.2g}, "
+                f"{found.mean_error:.2g} on average; choose another `backend`, and run: cascade-rt doctor",
                 code="E_SELF_TEST",
             )

@@ -56,24 +56,24 @@ def check_sums(sums: Array) -> None:
     """Raise EngineError if the result is wrong. It should be 9 inside, 6 along the edges and 4 in the corners."""
     side = np.array([2, *[3] * (SIDE - 2), 2], dtype=np.float32)
     if not np.array_equal(sums, np.outer(side, side)[None, None]):
-        raise EngineError("it computes a convolution wrongly; do not use it, and install it again")
+        raise EngineError("it computes a convolution incorrectly; do not use it, reinstall it")
 
 
 def _openvino() -> str:
-    (model,) = open_parts(GRAPH_PATH.read_bytes(), "the graph of the doctor", [Part(("image",), ("sums",), "fp32")])
+    (model,) = open_parts(GRAPH_PATH.read_bytes(), "the doctor's graph", [Part(("image",), ("sums",), "fp32")])
     check_sums(model({"image": image()})["sums"])
     return "on the CPU"
 
 
 def _onnxruntime_cpu() -> str:
-    session = open_cpu_session(GRAPH_PATH.read_bytes(), "the graph of the doctor")
+    session = open_cpu_session(GRAPH_PATH.read_bytes(), "the doctor's graph")
     check_sums(session.run(["sums"], {"image": image()})[0])
     return "on the CPU"
 
 
 def _onnxruntime_gpu(name: str, provider: Provider) -> str:
     gpu = require_gpu(name)
-    session = open_gpu_session(GRAPH_PATH.read_bytes(), "the graph of the doctor", provider, name)
+    session = open_gpu_session(GRAPH_PATH.read_bytes(), "the doctor's graph", provider, name)
     errors: Any = import_package("onnxruntime.capi.onnxruntime_pybind11_state", backend=name, extra="gpu")
     try:
         (sums,) = run_bound(session, {"image": image()}, ["sums"], "cuda")

@@ -103,7 +103,7 @@ def check_finite(engine: StageEngine, outputs: Mapping[str, Array]) -> None:
         low, high = float(array.min()), float(array.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise EngineError(
-                f"{engine.stage} on {engine.info.backend} returned values that are not numbers in {name!r}; {_REMEDY}",
+                f"{engine.stage} on {engine.info.backend} returned NaN or infinity in {name!r}; {_REMEDY}",
                 code="E_NONFINITE_OUTPUT",
             )
         if name != "salient" and not (low >= -ROUNDING and high <= 1 + ROUNDING):

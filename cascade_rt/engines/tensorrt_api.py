@@ -226,8 +226,8 @@ def import_tensorrt(flavour: Flavour) -> TensorRT:
     oldest = _OLDEST[flavour]
     if tuple(int(part) for part in package.__version__.split(".")[:2]) < oldest:
         raise BackendUnavailableError(
-            f"backend {flavour!r} needs version {oldest[0]}.{oldest[1]} or later, {package.__version__} is installed; "
-            f"run: {pip_install(_EXTRAS[flavour], '--upgrade')}"
+            f"backend {flavour!r} needs version {oldest[0]}.{oldest[1]} or later, "
+            f"but {package.__version__} is installed; run: {pip_install(_EXTRAS[flavour], '--upgrade')}"
         )
     return package
 

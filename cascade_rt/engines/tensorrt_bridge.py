@@ -97,7 +97,7 @@ class DeviceBridge:
             mask = self._masks.read(probs)
             self._images.give_back(probs)
         if mask.max() == NOT_A_PROBABILITY:
-            raise not_a_probability(engine, name, "values that are no probabilities")
+            raise not_a_probability(engine, name, "values that are not probabilities")
         return outputs, mask.astype(np.bool_)
 
     def _take(self, count: int, rows: int, cols: int) -> tuple[DeviceImage, ...]:

@@ -124,5 +124,5 @@ def _check_names(session: TensorRtSession, stage: Stage) -> None:
     found = (sorted(session.inputs), sorted(session.outputs))
     if found != (sorted(each.name for each in spec.inputs), sorted(each.name for each in spec.outputs)):
         raise BackendUnavailableError(
-            f"the TensorRT engine is not one of {stage}, its tensors are {found}; build it again"
+            f"the TensorRT engine is not for {stage}, its tensors are {found}; build it again"
         )

@@ -69,7 +69,7 @@ def choose_profile(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> 
     )
     given = " and ".join(f"{name!r} in shape {list(shape)}" for name, shape in shapes.items())
     raise OutsideProfileError(
-        f"this TensorRT engine takes {ranges}, got {given}; build the engine for it, or take another `backend`"
+        f"this TensorRT engine accepts {ranges}, got {given}; build it for that, or choose another `backend`"
     )
 
 
@@ -197,7 +197,7 @@ class TensorRtSession:
         except self.cuda.Error as error:
             kind = EngineOutOfMemoryError if is_out_of_memory(error) else BackendUnavailableError
             raise kind(
-                f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or take another `backend`"
+                f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or choose another `backend`"
             ) from error
         finally:
             self._context.pop()
@@ -251,7 +251,7 @@ class _Loaded:
         """
         if answer is None or answer is False:
             if is_out_of_memory(RuntimeError(self.log.last_error)):
-                raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; take another `backend`")
+                raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; choose another `backend`")
             raise EngineError(f"TensorRT cannot {what} ({self.log.last_error})")
         return answer
 
@@ -263,7 +263,7 @@ class _ShapeSlot:
         self._gpu = gpu
         self._context = _new_context(gpu, profile)
         for name, shape in shapes.items():
-            gpu.done(self._context.set_input_shape(name, shape), f"take {name!r} in shape {list(shape)}")
+            gpu.done(self._context.set_input_shape(name, shape), f"accept {name!r} in shape {list(shape)}")
         self._host: dict[str, Array] = {}
         self._device: dict[str, Any] = {}
         for name in (*gpu.inputs, *gpu.outputs):
@@ -337,7 +337,7 @@ def _load(tensorrt: Any, cuda: Any, plan: bytes) -> _Loaded:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendUnavailableError(
-            f"TensorRT {tensorrt.__version__} refuses the engine ({log.last_error}), which was built for another "
+            f"TensorRT {tensorrt.__version__} rejects the engine ({log.last_error}), which was built for another "
             "version or GPU, or is damaged; build it again"
         )
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -372,7 +372,7 @@ def _shape_range(engine: ICudaEngine, name: str, profile: int) -> ShapeRange:
 def _new_context(gpu: _Loaded, profile: int) -> IExecutionContext:
     """Return a context with a profile selected and a workspace assigned."""
     strategy = gpu.tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
-    context: IExecutionContext = gpu.done(gpu.engine.create_execution_context(strategy), "make an execution context")
+    context: IExecutionContext = gpu.done(gpu.engine.create_execution_context(strategy), "create an execution context")
     chosen = context.set_optimization_profile_async(profile, gpu.stream.handle)
     gpu.done(chosen, f"choose its shape profile {profile}")
     gpu.stream.synchronize()

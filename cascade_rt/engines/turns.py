@@ -41,6 +41,6 @@ class Turns:
 def another_process() -> UsageError:
     """Return the error to raise when engines are used outside the process that opened them."""
     return UsageError(
-        "these engines were opened in another process, and work in no other; open the bundle in each process",
+        "these engines were opened in another process and work only there; open the bundle in each process",
         code="E_OTHER_PROCESS",
     )

@@ -60,4 +60,4 @@ def fill_weights(model: CascadeModel, weights: Mapping[str, Tensor], source: str
 
 
 def _other_network(source: str) -> BundleError:
-    return BundleError(f"{source}: holds the weights of another network than its config says; export the bundle again")
+    return BundleError(f"{source}: its weights do not match its config; export the bundle again")

@@ -78,19 +78,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     path = path / FILE_NAME if path.is_dir() else path
     _log.info("reading %s", path)
     if not path.is_file():
-        raise BundleError(f"{path}: no such checkpoint; name a run folder or its {FILE_NAME}")
+        raise BundleError(f"{path}: no such checkpoint; choose a run folder or its {FILE_NAME}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
     except SafetensorError as error:
-        raise BundleError(f"{path}: is not a safetensors file ({error}); name the checkpoint of a run") from error
+        raise BundleError(f"{path}: is not a safetensors file ({error}); choose the checkpoint of a run") from error
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error}); check its permissions") from error
     except MemoryError as error:
-        raise BundleError(f"{path}: does not fit into memory; name another checkpoint", code="E_TOO_LARGE") from error
+        raise BundleError(f"{path}: does not fit in memory; choose another checkpoint", code="E_TOO_LARGE") from error
     if metadata.get("format") != FORMAT:
-        raise BundleError(f"{path}: is not a training checkpoint of this version of cascade-rt; name the run folder")
+        raise BundleError(f"{path}: is not a training checkpoint of this version of cascade-rt; choose a run folder")
     try:
         progress = json.loads(metadata["progress"])
         return Checkpoint(

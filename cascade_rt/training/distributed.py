@@ -109,7 +109,7 @@ def join_workers() -> Iterator[Workers]:
     if on_gpu:
         number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if number >= gpus:
-            raise UsageError(f"this machine has too few GPUs for so many processes; start at most {gpus} on it")
+            raise UsageError(f"this machine has too few GPUs for these processes; start at most {gpus}")
         torch.cuda.set_device(number)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     yield Workers(dist.get_rank(), dist.get_world_size())

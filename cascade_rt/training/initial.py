@@ -31,7 +31,7 @@ def join_stages(stage1: Checkpoint, stage2: Checkpoint) -> Checkpoint:
         UsageError: The runs have different cascades.
     """
     if _shared(stage1.cascade) != _shared(stage2.cascade):
-        raise UsageError("stage 1 and stage 2 are from runs of different cascades; train both with one [cascade]")
+        raise UsageError("stage 1 and stage 2 come from runs of different cascades; train both with the same [cascade]")
     taken = {name: tensor for name, tensor in stage2.model.items() if name.startswith("stage2.")}
     return replace(
         stage1,
@@ -60,4 +60,4 @@ def _checkpoint_of(bundle: Bundle) -> Checkpoint:
             history=tuple(training.get("history", ())),
         )
     except (KeyError, UsageError) as error:
-        raise BundleError(f"{bundle.path}: does not say how it was trained ({error}); name a run folder") from error
+        raise BundleError(f"{bundle.path}: does not record its training ({error}); choose a run folder") from error

@@ -173,10 +173,10 @@ def _starting_point(run: Path, fresh: Checkpoint, *, writes_logs: bool) -> Check
         return fresh
     found = _with_spacing_of(fresh, load_checkpoint(run))
     if (found.cascade, found.train) != (fresh.cascade, fresh.train):
-        raise UsageError(f"{run}: was trained with another configuration; resume with that one, or name another folder")
+        raise UsageError(f"{run}: was trained with another configuration; resume with that, or choose another folder")
     if found.data != fresh.data:
-        told = f"was trained on other data ({found.data}, not {fresh.data})"
-        raise UsageError(f"{run}: {told}; resume with those, or name another folder")
+        told = f"was trained on different data ({found.data}, not {fresh.data})"
+        raise UsageError(f"{run}: {told}; resume with those, or choose another folder")
     if found.history and writes_logs:
         rewrite_logs(found, run)
     return found
@@ -202,7 +202,7 @@ def _first_model(checkpoint: Checkpoint, initial: Checkpoint | None) -> CascadeM
     if initial is not None:
         fill_weights(model, _starting_weights(model, initial, checkpoint.train), "the checkpoint to start from")
     if checkpoint.epochs_done:
-        fill_weights(model, checkpoint.model, "the checkpoint to go on from")
+        fill_weights(model, checkpoint.model, "the checkpoint to resume from")
     _compile(model, checkpoint.train)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -212,10 +212,10 @@ def _starting_weights(model: CascadeModel, initial: Checkpoint, config: TrainCon
     """Return the weights to start from: all of `initial`, or with `partial_init` those that fit the model."""
     learned = fitting(initial.model, model)
     if config.partial_init and not learned:
-        raise BundleError("the checkpoint to start from: none of its weights fits this network; train from random ones")
+        raise BundleError("the checkpoint to start from: none of its weights fit this network; train from random ones")
     if not config.partial_init and not learned.keys() == initial.model.keys() == model.state_dict().keys():
         raise BundleError(
-            "the checkpoint to start from: holds the weights of another network; train.partial_init takes what fits"
+            "the checkpoint to start from: holds the weights of another network; load what fits with train.partial_init"
         )
     return {**model.state_dict(), **learned}
 

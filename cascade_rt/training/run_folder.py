@@ -35,7 +35,7 @@ def check_run_folder(run: Path, *, resume: bool) -> None:
     """
     check_folder(run)
     if not resume and (run / FILE_NAME).exists():
-        raise OutputExistsError(f"{run}: holds a training run; continue it with `resume`, or name another folder")
+        raise OutputExistsError(f"{run}: contains a training run; continue it with `resume`, or choose another folder")
 
 
 def save_epoch(checkpoint: Checkpoint, run: Path) -> None:

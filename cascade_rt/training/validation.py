@@ -51,8 +51,8 @@ def validate(model: CascadeModel, cases: Sequence[Case]) -> dict[str, float]:
         counts = [_count(_segment(engines, model.config, case), case.label) for case in cases]
     except EngineError as error:
         raise EngineError(
-            "the training has diverged: its networks return values that are not numbers; "
-            "train anew with a lower train.learning_rate"
+            "the training has diverged: the networks return NaN or infinity; "
+            "train again with a lower train.learning_rate"
         ) from error
     finally:
         model.train(was_training)

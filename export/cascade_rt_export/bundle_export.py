@@ -45,7 +45,7 @@ SYNTHETIC_TUMORS_INTENDED_USE = (
 )
 PHANTOM_INTENDED_USE = "Demonstration only: trained on synthetic phantoms, not for clinical use."
 
-_OTHER_TERMS = "`calibration` takes scans of your own, `limits` allows more"
+_OTHER_TERMS = "use your own scans with `calibration`, allow more with `limits`"
 
 _log = logging.getLogger("cascade_rt.export")
 
@@ -141,7 +141,7 @@ def _write_graphs(
     save_weights(model, path / WEIGHTS_NAME)
     write_golden(model, path, synthetic=is_synthetic(checkpoint.data))
     if graphs_of is not None and graphs_of.manifest.parity.get("versions") == _versions()["versions"]:
-        on_step(f"taking the graphs of {graphs_of.manifest.name}, which these versions exported")
+        on_step(f"reusing the graphs of {graphs_of.manifest.name}, exported with these versions")
         for stage in STAGES:
             (path / graph_name(stage)).write_bytes(graphs_of.graph(stage).read_bytes())
     else:
@@ -234,7 +234,7 @@ def _prove(
     try:
         judge(found, limits, f"{manifest.name} in {precision} on onnxruntime")
     except ParityError as error:
-        without = ", `half=False` exports float32 alone" if precision == "fp16" else ""
+        without = ", export only float32 with `half=False`" if precision == "fp16" else ""
         raise ParityError(f"{error}; {_OTHER_TERMS}{without}") from None
     gate = {**manifest.parity.get("gate", {}), precision: {**found.to_json(), "limits": asdict(limits)}}
     return replace(manifest, parity={**manifest.parity, "gate": gate})
@@ -244,9 +244,9 @@ def _check_target(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not path.is_dir() or path.is_symlink() or not is_bundle_only(path):
-        raise OutputExistsError(f"{path}: is there and is not just a bundle; name another folder")
+        raise OutputExistsError(f"{path}: already exists and is not just a bundle; choose another folder")
     if not overwrite:
-        raise OutputExistsError(f"{path}: is there already; replace it with `overwrite`, or name another folder")
+        raise OutputExistsError(f"{path}: already exists; replace it with `overwrite`, or choose another folder")
 
 
 def _training_record(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_
         chosen = _thinned(np.arange(len(scan.voxels)), SLICES_PER_SCAN)
         scans.append(_slices_of(path.name, scan.voxels, chosen, scan.spacing_mm[1:]))
     if not scans:
-        raise InputError("there is no scan to calibrate on; name at least one")
+        raise InputError("no scans to calibrate on; pass at least one")
     return Calibration(f"scans {', '.join(scan.name for scan in scans)}", tuple(scans))
 
 

@@ -24,9 +24,9 @@ def float_tensors(graph: ModelProto) -> frozenset[str]:
     """
     names = [node.name for node in graph.graph.node]
     if "" in names or len(set(names)) < len(names):
-        raise BundleError("the graph has nodes without a name of their own; export it again")
+        raise BundleError("the graph has nodes without a unique name; export it again")
     if graph.functions or any(attribute.HasField("g") for node in graph.graph.node for attribute in node.attribute):
-        raise BundleError("the graph has subgraphs or functions, which half precision does not reach; inline them")
+        raise BundleError("the graph has subgraphs or functions, which half precision does not support; inline them")
     types = _element_types(onnx.shape_inference.infer_shapes(graph, strict_mode=True).graph)
     for node in graph.graph.node:
         for name in filter(None, node.output):

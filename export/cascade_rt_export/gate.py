@@ -127,7 +127,7 @@ def run_gate(
         ill, found_ill = _slices_with_tumor(expected), _slices_with_tumor(found)
         appeared += tuple(map(scan.slice_name, sorted(found_ill - ill)))
         vanished += tuple(map(scan.slice_name, sorted(ill - found_ill)))
-    on_step("comparing the places of a batch")
+    on_step("comparing the slots of a batch")
     return GateResult(
         engine=asdict(candidate.stage1.info),
         calibration=calibration.source,
@@ -168,7 +168,7 @@ def judge(found: GateResult, limits: Limits, what: str) -> None:
     for stage, found_slots in found.slots.items():
         if found_slots.missed(Limits(max_error=limits.slot_error)):
             raise ParityError(
-                f"{what}: {stage} answers the same input differently in different places of a batch, by "
+                f"{what}: {stage} returns different outputs for one input at different batch positions, by "
                 f"{found_slots.max_error:.2g}; do not use this engine, report its version"
             )
 

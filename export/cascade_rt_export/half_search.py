@@ -51,7 +51,7 @@ def smallest_kept(
     search = _Search(graph, kept, holds, most_trials)
     if not search.holds_without(frozenset()):
         raise ParityError(
-            "half precision fails its trial with all planned nodes in float32 too; deploy the float32 graph"
+            "half precision fails its trial even with all planned nodes in float32; deploy the float32 graph"
         )
     dropped = search.droppable(_groups(kept), frozenset())
     return tuple(node for node in kept if node.name not in dropped)
@@ -78,7 +78,7 @@ def same_masks(
     feeds = [dict(entry) for entry in inputs]
     expected = _run(graph, feeds, output)
     if not any((prob >= MASK_THRESHOLD).any() for prob in expected):
-        raise InputError("the float32 graph finds nothing in the inputs; give some in which it does")
+        raise InputError("the float32 graph finds nothing in the inputs; pass some in which it does")
 
     def holds(half: ModelProto) -> bool:
         pairs = zip(expected, _run(rounding_graph(half), feeds, output), strict=True)

@@ -245,7 +245,7 @@ class _Build:
             memory = builder.build_serialized_network(network, config)
         watch.reraise()
         if watch.cancelled:
-            raise EngineBuildError(f"{self.what}: the build was given up as asked; there is no engine")
+            raise EngineBuildError(f"{self.what}: the build was canceled; there is no engine")
         plan = bytes(self._made(memory, "the engine cannot be built"))
         return plan, self._end_timings(config) if cache else b""
 
@@ -254,31 +254,31 @@ class _Build:
         if self.flavour == "tensorrt_rtx" and self.log.layers:
             # An engine built ahead of time is for another machine, and without a driver no engine can be opened.
             return layers_from_log(self.log.layers), "build log"
-        runtime = self._made(self.trt.Runtime(self.log.logger), "there is no runtime to open the engine with")
+        runtime = self._made(self.trt.Runtime(self.log.logger), "cannot create a runtime")
         engine = self._made(runtime.deserialize_cuda_engine(plan), "the engine cannot be opened")
         inspector = self._made(engine.create_engine_inspector(), "the engine cannot be inspected")
         return layers_from_json(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)), "inspector"
 
     def _builder(self) -> Builder:
         try:
-            return self._made(self.trt.Builder(self.log.logger), "there is no builder")
+            return self._made(self.trt.Builder(self.log.logger), "cannot create a builder")
         except TypeError as error:
             # The bindings raise this when the library returns null, for example without a driver.
-            raise self._failure("there is no builder; does nvidia-smi run?") from error
+            raise self._failure("cannot create a builder; does nvidia-smi run?") from error
 
     def _network(self, builder: Builder, content: bytes) -> tuple[INetworkDefinition, OnnxParser]:
         strongly_typed = self.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-        network = self._made(builder.create_network(1 << int(strongly_typed)), "there is no network")
+        network = self._made(builder.create_network(1 << int(strongly_typed)), "cannot create a network")
         if not network.get_flag(strongly_typed):
             raise self._failure("the network is not strongly typed, so its precision would not be that of the graph")
-        parser = self._made(self.trt.OnnxParser(network, self.log.logger), "there is no parser")
+        parser = self._made(self.trt.OnnxParser(network, self.log.logger), "cannot create a parser")
         if not parser.parse(content):
             raise EngineBuildError(f"{self.what}: {_parser_errors(parser) or self.log.last_error}; export it again")
         return network, parser
 
     def _config(self, builder: Builder, stage: Stage, profiles: tuple[ShapeProfile, ...]) -> IBuilderConfig:
         trt = self.trt
-        config = self._made(builder.create_builder_config(), "there is no builder config")
+        config = self._made(builder.create_builder_config(), "cannot create a builder config")
         # TF32 is on by default and would round the inputs of float32 convolutions to 10 bits.
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -303,14 +303,14 @@ class _Build:
             raise self._failure(f"cannot build for compute capability {compute_capability}")
 
     def _add_profile(self, builder: Builder, config: IBuilderConfig, stage: Stage, shapes: ShapeProfile) -> None:
-        profile = self._made(builder.create_optimization_profile(), "there is no profile")
+        profile = self._made(builder.create_optimization_profile(), "cannot create a profile")
         for tensor in STAGE_SPECS[stage].inputs:
             try:
                 profile.set_shape(tensor.name, shapes.smallest, shapes.usual, shapes.largest)
             except ValueError as error:
                 raise self._failure(f"a profile {shapes} cannot be set") from error
         if config.add_optimization_profile(profile) < 0:
-            raise self._failure(f"takes no images from {shapes.smallest} to {shapes.largest}")
+            raise self._failure(f"does not accept images from {shapes.smallest} to {shapes.largest}")
 
     def _start_timings(self, config: IBuilderConfig, timings: bytes) -> bool:
         """Give the builder an earlier timing cache, or an empty one if it is from other versions.
@@ -319,16 +319,16 @@ class _Build:
         """
         if self.flavour == "tensorrt_rtx":
             return False
-        cache = self._made(config.create_timing_cache(timings), "there is no timing cache")
+        cache = self._made(config.create_timing_cache(timings), "cannot create a timing cache")
         if not config.set_timing_cache(cache, False):
-            cache = self._made(config.create_timing_cache(b""), "there is no timing cache")
+            cache = self._made(config.create_timing_cache(b""), "cannot create a timing cache")
             if not config.set_timing_cache(cache, False):
-                raise self._failure("the timing cache is refused")
+                raise self._failure("the timing cache is rejected")
         return True
 
     def _end_timings(self, config: IBuilderConfig) -> bytes:
-        cache = self._made(config.get_timing_cache(), "the timing cache is gone")
-        return bytes(self._made(cache.serialize(), "the timing cache cannot be kept"))
+        cache = self._made(config.get_timing_cache(), "the timing cache is missing")
+        return bytes(self._made(cache.serialize(), "the timing cache cannot be saved"))
 
     def _made(self, thing: Made | None, problem: str) -> Made:
         """Return an object, or raise if TensorRT returned None."""
@@ -342,9 +342,9 @@ class _Build:
 
 def _check_options(flavour: Flavour, options: BuildOptions) -> None:
     if flavour == "tensorrt" and options.compute_capability is not None:
-        raise UsageError("tensorrt builds for the GPU that is there; a compute capability is for tensorrt_rtx")
+        raise UsageError("tensorrt builds for the installed GPU; use a compute capability only with tensorrt_rtx")
     if not 0 <= options.optimization_level <= 5:
-        raise UsageError(f"the optimisation level must be from 0 to 5, got {options.optimization_level}")
+        raise UsageError(f"the optimization level must be from 0 to 5, got {options.optimization_level}")
     if options.workspace_bytes is not None and options.workspace_bytes <= 0:
         raise UsageError(f"the workspace must be positive, got {options.workspace_bytes}")
 
@@ -353,14 +353,14 @@ def _read_graph(path: Path | BundleFile) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EngineBuildError(f"{path}: cannot be read ({error.strerror}); name an ONNX graph of a bundle") from error
+        raise EngineBuildError(f"{path}: cannot be read ({error.strerror}); use an ONNX graph of a bundle") from error
 
 
 def _parser_errors(parser: OnnxParser) -> str:
     """Return a sentence that lists the nodes that the parser refused."""
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     return "; ".join(
-        f"node {error.node_name()!r} ({error.node_operator()}) is refused: {' '.join(error.desc().split())}"
+        f"node {error.node_name()!r} ({error.node_operator()}) is rejected: {' '.join(error.desc().split())}"
         for error in errors
     )
 

@@ -54,9 +54,9 @@ def layers_from_json(text: str) -> list[EngineLayer]:
     try:
         layers = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineBuildError(f"the engine inspector told nothing that can be read: {text[:80]!r}") from error
+        raise EngineBuildError(f"the engine inspector returned unreadable output: {text[:80]!r}") from error
     if not layers or not all(isinstance(layer, dict) for layer in layers):
-        raise EngineBuildError("the engine tells no more than the names of its layers; build it again, in detail")
+        raise EngineBuildError("the engine lists only the names of its layers; build it with detailed profiling")
     return [_layer_of(layer) for layer in layers]
 
 

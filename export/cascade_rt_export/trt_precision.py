@@ -69,7 +69,7 @@ def work_shares(layers: Iterable[EngineLayer], convolutions: Mapping[str, Convol
     types = {name: _type_of(name, convolution, layers) for name, convolution in convolutions.items()}
     total = sum(convolution.work for convolution in convolutions.values())
     if total == 0:
-        raise EngineBuildError("the graph has no convolutions whose precision could be shown")
+        raise EngineBuildError("the graph has no convolutions whose precision could be verified")
 
     def share(wanted: WorkType) -> float:
         return sum(convolutions[name].work for name, kind in types.items() if kind == wanted) / total
@@ -122,8 +122,8 @@ def check_precision(shares: WorkShares, precision: Precision, what: str) -> None
         found, wrong, kind, others = shares.single, 1 - shares.single - shares.unproven, "float32", shares.not_single
     if found < LEAST_HALF_SHARE or wrong > _ROUNDING:
         raise EngineBuildError(
-            f"{what}: {found:.2%} of the convolution work is in {kind}, which is not enough for {precision} "
-            f"(not: {_some(others)}); was the {precision} graph given?"
+            f"{what}: {found:.2%} of the convolution work is in {kind}, too little for {precision} "
+            f"(not: {_some(others)}); was the {precision} graph used?"
         )
 
 

@@ -70,11 +70,11 @@ def observe_ranges(graph: ModelProto, inputs: Iterable[Mapping[str, Array]]) -> 
         numbers = np.asarray(session.run(None, dict(feeds)), dtype=np.float64).reshape(len(_EXTREMES), len(names))
         for name, (largest, nonzero, subnormal, strange) in zip(names, numbers.T.tolist(), strict=True):
             if strange:
-                raise BundleError(f"tensor {name!r} holds what is not a number; look at the input and at the weights")
+                raise BundleError(f"tensor {name!r} contains NaN or infinity; check the input and the weights")
             seen = ValueRange(largest, int(nonzero), int(subnormal))
             found[name] = found[name] | seen if name in found else seen
     if not found:
-        raise InputError("no input to observe the graph on; give at least one")
+        raise InputError("no input to observe the graph on; pass at least one")
     return found
 
 

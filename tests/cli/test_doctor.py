@@ -21,7 +21,7 @@ def test_it_says_what_works_what_does_not_and_what_auto_takes() -> None:
     result = doctor()
     assert result.exit_code == 0
     assert "onnxruntime          works: on the CPU" in result.stdout
-    assert "tensorrt             no: needs an NVIDIA GPU, and there is none" in result.stdout
+    assert "tensorrt             no: needs an NVIDIA GPU, but none was found" in result.stdout
     assert "NVIDIA GPU           none: this machine has no NVIDIA driver" in result.stdout
     assert "openvino             works: on the CPU" in result.stdout
     assert "--backend auto takes openvino" in result.stdout

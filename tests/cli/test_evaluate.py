@@ -243,7 +243,7 @@ def test_files_without_a_partner_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_label_that_cannot_be_used_is_refused_before_any_scan_is_segmented(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR | {"z": (ORGAN, 3 * ORGAN)}), "-o", tmp_path / "report.json")
-    assert (result.exit_code, result.stdout, "holds the label 3" in result.stderr) == (4, "", True)
+    assert (result.exit_code, result.stdout, "contains label 3" in result.stderr) == (4, "", True)
     assert not (tmp_path / "report.json").exists()
 
 
@@ -305,7 +305,7 @@ def test_labels_of_which_none_was_named_are_refused(tmp_path: Path) -> None:
     root = other_numbers(save_cohort(tmp_path, SOME_TUMOR))
     result = evaluate(root, "--organ", 7)
     assert result.exit_code == 4
-    assert "none of which was named" in result.output
+    assert "none of them selected" in result.output
 
 
 def test_a_label_that_cannot_be_used_is_named_without_its_folder(tmp_path: Path) -> None:
@@ -313,5 +313,5 @@ def test_a_label_that_cannot_be_used_is_named_without_its_folder(tmp_path: Path)
     root = save_cohort(ward, {"odd": (ORGAN, 3 * ORGAN)})
     result = evaluate(root)
     assert result.exit_code == 4
-    assert "odd.nii.gz: holds the label 3" in result.output
+    assert "odd.nii.gz: contains label 3" in result.output
     assert "1970" not in result.output

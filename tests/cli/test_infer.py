@@ -139,8 +139,8 @@ def test_a_backend_for_gpus_without_a_driver_is_refused_in_one_sentence(
     result = infer(scan, "--bundle", bundle.path, "-o", tmp_path / "out", "--backend", backend)
     assert (result.exit_code, result.stdout) == (7, "")
     assert result.stderr.strip().splitlines() == [
-        f"cascade-rt: error[E_BACKEND]: backend '{backend}' needs an NVIDIA GPU, and this machine has no NVIDIA driver "
-        "(no no_such_driver.so); take another --backend, or auto"
+        f"cascade-rt: error[E_BACKEND]: backend '{backend}' needs an NVIDIA GPU, but this machine has no NVIDIA driver "
+        "(no no_such_driver.so); choose another --backend, or auto"
     ]
     assert not (tmp_path / "out").exists()
 

@@ -17,10 +17,10 @@ ROOT = Path(__file__).parents[2]
     [
         ("allow more with `max_voxels`", "allow more with --max-voxels"),
         ("insist with `assume_hu=True`", "insist with --assume-hu"),
-        ("take `backend=onnxruntime`", "take --backend onnxruntime"),
+        ("use `backend=onnxruntime`", "use --backend onnxruntime"),
         ("try `hu_offset=-1024`", "try --hu-offset -1024"),
         ("choose another `output`", "choose another -o"),
-        ("`half=False` exports float32 alone", "--no-fp16 exports float32 alone"),
+        ("export only float32 with `half=False`", "export only float32 with --no-fp16"),
         ("the file `scan`.nii is missing", "the file `scan`.nii is missing"),
     ],
 )

@@ -157,7 +157,7 @@ def test_how_a_dicom_series_is_read_is_not_to_be_chosen(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path)
     command = ("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store", "--hu-offset", 7)
     result = cascade_rt(*command)
-    assert (result.exit_code, "is DICOM, which says how it is read" in result.stderr) == (2, True)
+    assert (result.exit_code, "is DICOM, which takes no reading options" in result.stderr) == (2, True)
 
 
 def test_a_bad_case_is_one_sentence_with_the_code_of_bad_input(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_run_is_not_resumed_on_as_many_other_patients(tmp_path: Path) -> None:
     result = cascade_rt(*command, second, "--resume")
 
     assert result.exit_code == 2
-    assert "was trained on other data" in result.output
+    assert "was trained on different data" in result.output
 
 
 def test_a_resumed_run_without_a_checkpoint_says_that_it_starts_anew(tmp_path: Path) -> None:

@@ -52,4 +52,4 @@ def test_an_answer_that_is_no_number_in_a_batch_is_shown_and_fails(
     result = verify(bundle, scan, "--precision", "fp32")
     assert result.exit_code == 5
     assert "largest difference between places nan" in result.stdout
-    assert "stage1 answers the same input differently" in result.stderr
+    assert "stage1 returns different outputs for one input" in result.stderr

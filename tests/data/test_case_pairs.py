@@ -63,9 +63,9 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
         (["a_0001.nii"], ["a.nii"], "images without a label: a_0001; labels without an image: a;"),
         ([f"{n}.nii" for n in range(8)], ["0.nii"], "images without a label: 1, 2, 3, 4, 5 and 2 more;"),
         (["a.nii", "a_0000.nii"], ["a.nii"], r"a\.nii and .*a_0000\.nii both belong to .*a\.nii; remove one of them"),
-        (["a.nii", "a.nii.gz"], ["a.nii"], r"a\.nii and .*a\.nii\.gz: both are a; remove one of them"),
-        ([], ["a.nii"], r"images: holds no \.nii or \.nii\.gz file"),
-        (["a.nii"], ["._a.nii"], r"labels: holds no \.nii or \.nii\.gz file"),
+        (["a.nii", "a.nii.gz"], ["a.nii"], r"a\.nii and .*a\.nii\.gz: both are case a; remove one of them"),
+        ([], ["a.nii"], r"images: contains no \.nii or \.nii\.gz file"),
+        (["a.nii"], ["._a.nii"], r"labels: contains no \.nii or \.nii\.gz file"),
     ],
 )
 def test_what_cannot_be_paired_is_named(images: list[str], labels: list[str], message: str, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_each_pair_checked_is_announced(tmp_path: Path) -> None:
 
 def test_a_label_beyond_2_is_refused(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"odd": (ORGAN, 3 * ORGAN)})
-    with pytest.raises(InputError, match=r"odd\.nii\.gz: holds the label 3; labels are 0 \(background\), 1"):
+    with pytest.raises(InputError, match=r"odd\.nii\.gz: contains label 3; labels are 0 \(background\), 1"):
         check_pairs(pairs_of(tmp_path))
 
 

@@ -64,7 +64,7 @@ def test_with_a_broken_dataset_json_names_are_paired_and_it_is_said(tmp_path: Pa
     msd_tree(tmp_path)
     (tmp_path / "dataset.json").write_text(content)
     assert names(tmp_path) == NAMES
-    assert "scans and labels were paired by their names" in find_msd_cases(tmp_path).notes[0]
+    assert "scans and labels were paired by name" in find_msd_cases(tmp_path).notes[0]
 
 
 @pytest.mark.parametrize("written", [".\\imagesTr\\{}.nii.gz", "imagesTr\\{}.nii.gz", "imagesTr/{}.nii.gz"])
@@ -109,21 +109,21 @@ def test_a_case_listed_twice_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no imagesTr; name the folder that holds imagesTr and labelsTr"):
+    with pytest.raises(InputError, match="contains no imagesTr; choose the folder with imagesTr and labelsTr"):
         find_msd_cases(tmp_path)
 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
-    with pytest.raises(InputError, match="holds no cases; download the data set again"):
+    with pytest.raises(InputError, match="contains no cases; download the data set again"):
         find_msd_cases(tmp_path)
 
 
 def test_labels_may_be_elsewhere(tmp_path: Path) -> None:
     msd_tree(tmp_path / "task")
     (tmp_path / "task" / "labelsTr").rename(tmp_path / "mine")
-    with pytest.raises(InputError, match="name that of the labels with `labels`"):
+    with pytest.raises(InputError, match="choose the label folder with `labels`"):
         find_msd_cases(tmp_path / "task")
     assert len(find_msd_cases(tmp_path / "task", tmp_path / "mine").cases) == 3
 
@@ -157,7 +157,7 @@ def test_unknown_label_values_are_named(tmp_path: Path) -> None:
     label = anatomy()[1]
     label[4, 4, 4:6] = (3, 17)
     write_nifti(tmp_path / "labelsTr" / "pancreas_004.nii.gz", label)
-    with pytest.raises(InputError, match="holds the unknown values 3, 17; a label has 0 background, 1 pancreas, 2"):
+    with pytest.raises(InputError, match="contains unknown values 3, 17; use 0 background, 1 pancreas, 2"):
         find_msd_cases(tmp_path).cases[1].read()
 
 
@@ -205,7 +205,7 @@ def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path
 def test_labels_that_mean_something_else_are_a_problem(tmp_path: Path, labels: dict[str, object]) -> None:
     msd_tree(tmp_path, listed=False)
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-    assert only_problem(tmp_path).startswith("dataset.json says that the label 1 is ")
+    assert only_problem(tmp_path).startswith("dataset.json says that label 1 is ")
 
 
 @pytest.mark.parametrize(
@@ -225,4 +225,4 @@ def test_a_file_that_is_listed_in_another_folder_is_a_problem(tmp_path: Path, ke
     entry = {"image": f"./imagesTr/{NAMES[0]}.nii.gz", "label": f"./labelsTr/{NAMES[0]}.nii.gz"}
     entry[key] = f"./corrected/{NAMES[0]}.nii.gz"
     (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry]}))
-    assert only_problem(tmp_path).startswith(f"dataset.json lists {entry[key]}, and files are read from {folder}")
+    assert only_problem(tmp_path).startswith(f"dataset.json lists {entry[key]}, but files are read from {folder}")

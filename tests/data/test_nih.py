@@ -67,14 +67,14 @@ def test_a_scan_without_label_is_a_problem(tmp_path: Path) -> None:
 def test_a_scan_whose_name_has_other_digits_is_a_problem(tmp_path: Path, name: str) -> None:
     data, labels = nih_tree(tmp_path)
     write_nifti(data / name, anatomy()[0])
-    assert f"{name}: its name does not say which case it is; name it as PANCREAS_0001" in only_problem(data, labels)
+    assert f"{name}: its name does not identify its case; rename it like PANCREAS_0001" in only_problem(data, labels)
 
 
 def test_a_scan_in_the_folder_of_another_case_is_a_problem(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path, [1, 2])
     shutil.rmtree(data / "PANCREAS_0002")
     write_nifti(data / "PANCREAS_0002" / "PANCREAS_0001.nii.gz", anatomy()[0])
-    assert "is in the folder of case 0002, and its name has another number" in only_problem(data, labels)
+    assert "is in the folder of case 0002, but its name has a different number" in only_problem(data, labels)
 
 
 def test_a_label_without_scan_is_left_out_and_it_is_said(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_lost_last_slice_shows_in_the_label(tmp_path: Path) -> None:
 def test_tumors_are_unknown_values(tmp_path: Path) -> None:
     data, labels = nih_tree(tmp_path)
     write_nifti(labels / "label0002.nii.gz", anatomy(tumor=True)[1])
-    with pytest.raises(InputError, match="holds the unknown values 2; a label has 0 background, 1 pancreas"):
+    with pytest.raises(InputError, match="contains unknown values 2; use 0 background, 1 pancreas"):
         find_nih_cases(data, labels).cases[1].read()
 
 
@@ -130,19 +130,19 @@ def test_tumors_are_unknown_values(tmp_path: Path) -> None:
 def test_a_missing_folder_is_refused(tmp_path: Path, missing: str) -> None:
     data, labels = nih_tree(tmp_path)
     folders = {"data": data, "labels": labels} | {missing: tmp_path / "nowhere"}
-    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
         find_nih_cases(folders["data"], folders["labels"])
 
 
 def test_a_folder_without_labels_points_to_the_option(tmp_path: Path) -> None:
     data, _ = nih_tree(tmp_path)
-    with pytest.raises(InputError, match=r"holds no labels .*; name their folder with `labels`"):
+    with pytest.raises(InputError, match=r"contains no labels .*; set their folder with `labels`"):
         find_nih_cases(data)
 
 
 def test_a_folder_without_scans_says_how_scans_look(tmp_path: Path) -> None:
     _, labels = nih_tree(tmp_path)
-    with pytest.raises(InputError, match="holds no scans; they are DICOM files in folders PANCREAS_0001"):
+    with pytest.raises(InputError, match="contains no scans; provide DICOM files in folders PANCREAS_0001"):
         find_nih_cases(labels)
 
 
@@ -166,13 +166,13 @@ def test_a_flip_that_is_asked_for_is_applied_and_doubted_aloud() -> None:
     hu, label = anatomy()
     fit, warnings = choose_flip(hu, label, "z")
     assert fit.flip == "z"
-    assert "that hardly is a pancreas, look at it before training" in warnings[0]
+    assert "this is unlikely to be a pancreas, inspect it before training" in warnings[0]
 
 
 def test_a_best_flip_that_is_no_pancreas_is_warned_of() -> None:
     hu, label = anatomy()
     hu[label > 0] += np.random.default_rng(1).normal(0, 90, np.count_nonzero(label)).astype(np.int16)
-    assert "look at it before training" in choose_flip(hu, label)[1][0]
+    assert "inspect it before training" in choose_flip(hu, label)[1][0]
 
 
 def test_two_flips_that_fit_alike_are_warned_of() -> None:
@@ -180,11 +180,11 @@ def test_two_flips_that_fit_alike_are_warned_of() -> None:
     hu[::-1][label > 0] = hu[label > 0]
     fit, (warning,) = choose_flip(hu, label)
     assert fit.flip in ("none", "z")
-    assert f"fit almost equally well; took {fit.flip!r}" in warning
+    assert f"fit almost equally well; used {fit.flip!r}" in warning
 
 
 def test_a_label_on_no_soft_tissue_is_refused() -> None:
-    with pytest.raises(InputError, match="however it is flipped, its label does not lie on soft tissue"):
+    with pytest.raises(InputError, match="no flip places its label on soft tissue"):
         choose_flip(np.full(SHAPE, -800, dtype=np.int16), anatomy()[1])
 
 

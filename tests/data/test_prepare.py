@@ -169,9 +169,9 @@ def test_of_many_problems_the_first_ten_are_told(tmp_path: Path, store: Path) ->
 
 def test_unknown_label_values_fail_their_case_and_no_other(data: Path, store: Path) -> None:
     write_nifti(data / "labelsTr" / "pancreas_004.nii.gz", anatomy()[1] * 5)
-    with pytest.raises(PartialFailureError, match=r"case pancreas_004: .*holds the unknown values 5") as caught:
+    with pytest.raises(PartialFailureError, match=r"case pancreas_004: .*contains unknown values 5") as caught:
         prepare(data, store)
-    assert "1 of 3 cases were not converted; mend or remove them and run it again" in str(caught.value)
+    assert "1 of 3 cases were not converted; fix or remove them and run it again" in str(caught.value)
     assert [name for name in NAMES if has_case(store, name)] == ["pancreas_001", "pancreas_005"]
     assert not (store / "split.json").exists()
 
@@ -192,9 +192,9 @@ def test_seed_and_number_of_test_cases_can_be_chosen(data: Path, store: Path) ->
 @pytest.mark.parametrize(
     ("request_", "what"),
     [
-        (SplitRequest("msd", msd.TEST_SHARE, seed=1), "not one of seed 1"),
-        (SplitRequest("msd", msd.TEST_SHARE, test_cases=2), "not one of 2 test cases"),
-        (SplitRequest("nih", nih.TEST_SHARE), "holds cases of 'msd'"),
+        (SplitRequest("msd", msd.TEST_SHARE, seed=1), "does not match seed 1"),
+        (SplitRequest("msd", msd.TEST_SHARE, test_cases=2), "does not match 2 test cases"),
+        (SplitRequest("nih", nih.TEST_SHARE), "contains cases of 'msd'"),
     ],
 )
 def test_a_split_that_is_there_is_not_drawn_anew(data: Path, store: Path, request_: SplitRequest, what: str) -> None:
@@ -207,7 +207,7 @@ def test_a_split_of_other_cases_is_noticed_before_converting(data: Path, store: 
     prepare(data, store)
     msd_tree(data, [6], listed=False)
     (data / "dataset.json").unlink()
-    with pytest.raises(UsageError, match="not one of these cases; delete it to draw another one"):
+    with pytest.raises(UsageError, match="does not match these cases; delete it to draw another, but"):
         prepare(data, store)
     assert not has_case(store, "pancreas_006")
 
@@ -242,7 +242,7 @@ def test_a_case_is_not_kept_where_its_file_is_another_one(data: Path, store: Pat
     prepare(data, store)
     rewrite(data / folder / "pancreas_004.nii.gz")
     with pytest.raises(
-        UsageError, match=rf"^case pancreas_004: was made with another {what} than pancreas_004.nii.gz "
+        UsageError, match=rf"^case pancreas_004: was made with a different {what} from pancreas_004.nii.gz "
     ):
         prepare(data, store)
 
@@ -277,7 +277,7 @@ def test_a_dicom_series_that_changed_is_noticed(tmp_path: Path, store: Path) -> 
     assert prepare_cases(find_nih_cases(data, labels), store, request).converted == []
     shutil.rmtree(data / "PANCREAS_0002")
     write_series(data / "PANCREAS_0002", axial_slices(anatomy(7)[0]))
-    with pytest.raises(UsageError, match="case PANCREAS_0002: was made with another image than PANCREAS_0002"):
+    with pytest.raises(UsageError, match="case PANCREAS_0002: was made with a different image from PANCREAS_0002"):
         prepare_cases(find_nih_cases(data, labels), store, request)
 
 
@@ -310,7 +310,9 @@ def test_cases_of_earlier_versions_are_kept_and_it_is_said(data: Path, store: Pa
     path.write_text(json.dumps(facts))
     done = prepare(data, store)
     assert done.kept == NAMES
-    assert any("1 cases of the store were kept without a look" in warning for warning in done.warnings)
+    assert any(
+        "1 cases of the store were kept without checking their source files" in warning for warning in done.warnings
+    )
 
 
 def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store: Path) -> None:
@@ -327,4 +329,4 @@ def test_a_scan_that_is_there_twice_is_told(data: Path, store: Path) -> None:
     expected = "cases pancreas_001 and pancreas_005 have the same scan"
     torn = ("pancreas_001" in done.split.test) != ("pancreas_005" in done.split.test)
     (told,) = (warning for warning in done.warnings if warning.startswith(expected))
-    assert ("one to train on and one for the test" in told) is torn
+    assert ("one in training and one in test" in told) is torn

@@ -66,7 +66,7 @@ def test_the_number_of_batches_is_what_an_epoch_yields() -> None:
 
 
 def test_cases_without_the_slices_asked_for_are_refused() -> None:
-    with pytest.raises(InputError, match="hold no slice with tumor"):
+    with pytest.raises(InputError, match="contain no slice with tumor"):
         SliceSampler.over([case("bbo")], CONFIG)
 
 

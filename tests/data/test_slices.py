@@ -56,9 +56,7 @@ def test_image_and_label_of_different_shape_are_refused(tmp_path: Path) -> None:
 def test_an_array_of_another_kind_than_was_written_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     add_case(tmp_path)
     np.save(tmp_path / "case" / "label.npy", array)
-    with pytest.raises(
-        InputError, match=r"label.npy: is not the array that was written; delete its folder and prepare"
-    ):
+    with pytest.raises(InputError, match=r"label.npy: has changed since it was written; delete its folder and prepare"):
         open_cases(tmp_path, ["case"])
 
 

@@ -49,14 +49,14 @@ def test_a_split_is_never_replaced(tmp_path: Path) -> None:
 
 def test_an_unprepared_folder_points_to_prepare(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"is no prepared store .* run: cascade-rt prepare --dataset nih DATA -o STORE"
+        UsageError, match=r"is not a prepared store .* run: cascade-rt prepare --dataset nih DATA -o STORE"
     ):
         read_split(tmp_path, "nih")
 
 
 def test_a_store_of_another_data_set_says_which(tmp_path: Path) -> None:
     write_split(tmp_path, Split("msd", 0, ("a",), ("b",)))
-    with pytest.raises(UsageError, match="holds cases of 'msd'; name them with `dataset=msd`"):
+    with pytest.raises(UsageError, match="contains cases of 'msd'; use `dataset=msd`"):
         read_split(tmp_path, "nih")
 
 
@@ -67,7 +67,7 @@ def test_a_store_of_another_data_set_says_which(tmp_path: Path) -> None:
         *({"train": "cd"}, {"train": ["../../a"]}, {"train": [{}]}, {"patients": 3}, {"dataset": 3}),
     ],
     ids=[
-        *("twice", "empty", "seed", "yes for a seed", "seed below 0", "no list"),
+        *("twice", "empty", "seed", "yes for a seed", "seed below 0", "not a list"),
         *("text", "another folder", "no text", "patients", "dataset"),
     ],
 )

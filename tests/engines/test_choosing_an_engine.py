@@ -74,7 +74,7 @@ def test_a_backend_that_needs_a_gpu_says_so_before_it_asks_for_packages(
 ) -> None:
     hide(monkeypatch, "onnxruntime", "tensorrt", "pycuda")
     with pytest.raises(
-        BackendUnavailableError, match=f"backend '{backend}' needs an NVIDIA GPU, and this machine has no"
+        BackendUnavailableError, match=f"backend '{backend}' needs an NVIDIA GPU, but this machine has no"
     ):
         open_engines(bundle, backend)
 
@@ -106,7 +106,7 @@ def test_an_engine_that_computes_wrongly_is_never_passed_over(monkeypatch: pytes
         return FakeEngine(stage, lambda _: {name: 1 - array for name, array in golden[stage].outputs.items()})
 
     monkeypatch.setattr("cascade_rt.engines.open_engine", open_wrong)
-    with pytest.raises(EngineError, match="does not compute what was exported"):
+    with pytest.raises(EngineError, match="does not reproduce the exported model"):
         open_engines(bundle)
 
 

@@ -56,11 +56,11 @@ def test_a_bug_of_ours_is_not_hidden() -> None:
 def test_without_a_gpu_nothing_that_needs_one_is_tried() -> None:
     trials = [replace(trial, run=fail(AssertionError("tried"))) if trial.needs_gpu else trial for trial in TRIALS]
     findings = {finding.name: finding for finding in examine(trials=trials).libraries}
-    assert findings["tensorrt"] == Finding("tensorrt", False, "needs an NVIDIA GPU, and there is none")
+    assert findings["tensorrt"] == Finding("tensorrt", False, "needs an NVIDIA GPU, but none was found")
 
 
 def test_a_library_that_computes_wrongly_does_not_pass() -> None:
-    with pytest.raises(EngineError, match="computes a convolution wrongly"):
+    with pytest.raises(EngineError, match="computes a convolution incorrectly"):
         check_sums(np.full((1, 1, 8, 8), 9, np.float32))
 
 

@@ -115,7 +115,7 @@ def test_who_waits_for_another_process_says_so_again_and_again(
             lines = [said.get(timeout=60).getMessage() for _ in range(3)]
         waiting.result(timeout=60)
     what = "the engine for stage1 in fp16 on NVIDIA H200"
-    expected = f"waiting for another process, which compiles {what} into {cache.folder}"
+    expected = f"waiting for another process to compile {what} into {cache.folder}"
     assert [line.partition(" (")[0] for line in lines] == [expected] * 3
 
 
@@ -142,7 +142,7 @@ def test_what_was_stored_is_found(cache: EngineCache, entry: Path) -> None:
 
 
 def test_an_empty_cache_says_that_nothing_was_compiled_yet(cache: EngineCache) -> None:
-    assert "no engine for stage1 was compiled yet" in reason(cache)
+    assert "no engine for stage1 has been compiled" in reason(cache)
 
 
 def test_every_field_of_the_key_is_tried() -> None:
@@ -157,7 +157,7 @@ def test_an_engine_made_for_anything_else_is_not_found(cache: EngineCache, entry
 def test_an_entry_renamed_to_another_key_is_not_used(cache: EngineCache, entry: Path) -> None:
     other = replace(KEY, version="11.3.0.99")
     entry.rename(cache.folder / other.digest)
-    assert "made for something else" in reason(cache, other)
+    assert "built for something else" in reason(cache, other)
 
 
 @settings(max_examples=20)
@@ -168,7 +168,7 @@ def test_a_changed_plan_is_not_used(tmp_path_factory: pytest.TempPathFactory, po
     changed = bytearray(PLAN)
     changed[position] ^= change
     (cache.folder / KEY.digest / PLAN_NAME).write_bytes(changed)
-    assert "not the one that was written" in reason(cache)
+    assert "it has changed since it was written" in reason(cache)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null", b"{}", b"[" * 100_000])
@@ -253,7 +253,7 @@ def test_facts_can_be_read_without_cascade_rt(entry: Path) -> None:
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
     tmp_path.chmod(mode)
-    with pytest.raises(OutputError, match="can be written by other users, so compiled engines are not kept there"):
+    with pytest.raises(OutputError, match="can be written by other users, so compiled engines are not stored there"):
         EngineCache(tmp_path)
 
 
@@ -266,7 +266,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_a_file_in_place_of_the_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "engines").touch()
-    with pytest.raises(OutputError, match=f"name another folder in {CACHE_VARIABLE}"):
+    with pytest.raises(OutputError, match=f"choose another folder with {CACHE_VARIABLE}"):
         EngineCache(tmp_path / "engines")
 
 

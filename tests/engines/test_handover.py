@@ -154,7 +154,7 @@ def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_i
     stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
     cascade = on_gpu()
     cascade = Cascade(cascade.bundle, replace(cascade.engines, stage1=stage1))
-    with pytest.raises(EngineError, match="stage2 on tensorrt returned values that are not numbers in 'tumor_prob'"):
+    with pytest.raises(EngineError, match="stage2 on tensorrt returned NaN or infinity in 'tumor_prob'"):
         cascade.run(scan(6, 96, 128))
     stage1.close()
 

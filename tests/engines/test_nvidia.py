@@ -74,7 +74,9 @@ def test_a_driver_without_a_gpu_is_one_sentence_with_its_reason() -> None:
 
 def test_the_backend_that_needs_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", no_library)
-    with pytest.raises(BackendUnavailableError, match=r"backend 'tensorrt' needs an NVIDIA GPU, and .*; take another"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"backend 'tensorrt' needs an NVIDIA GPU, but .*; choose another"
+    ):
         require_gpu("tensorrt")
 
 

@@ -66,7 +66,7 @@ def test_a_model_in_another_precision_than_asked_for_is_refused(
     monkeypatch.setattr(
         "cascade_rt.engines.openvino_session._settings", lambda *_: {"INFERENCE_PRECISION_HINT": "bf16"}
     )
-    with pytest.raises(EngineBuildError, match=r"asked for fp32, and computes its convolutions in \{'bf16': 1.0\}"):
+    with pytest.raises(EngineBuildError, match=r"asked for fp32 but computes convolutions in \{'bf16': 1.0\}"):
         open_stage(bundle, "stage1", "fp32")
 
 
@@ -78,7 +78,9 @@ def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
             return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
 
     monkeypatch.setattr(openvino_session, "openvino_core", OldProcessor)
-    with pytest.raises(BackendUnavailableError, match=r"computes in bf16 where .* has neither; take `precision=fp32`"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"needs AVX512-BF16 or AMX for bf16, .* has neither; use `precision=fp32`"
+    ):
         open_stage(bundle, "stage1", "bf16")
 
 

@@ -1,4 +1,4 @@
-"""An engine that does not compute what was exported is refused before the first scan."""
+"""An engine that does not reproduce the exported model is refused before the first scan."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ def at_one_pixel(error: float) -> Array:
     ],
 )
 def test_outputs_too_far_from_those_of_pytorch_are_refused(bundle: Bundle, error: Array, precision: str) -> None:
-    with pytest.raises(EngineError, match="does not compute what was exported: tumor_prob") as caught:
+    with pytest.raises(EngineError, match="does not reproduce the exported model: tumor_prob") as caught:
         self_test(_Engine(bundle, error, precision), bundle.read_golden()["stage2"])
     assert caught.value.code == "E_SELF_TEST"
 
@@ -75,7 +75,7 @@ def test_an_engine_that_mixes_the_images_of_a_batch_is_refused(mix: Callable[...
 
     golden = Golden({"hu": image}, probability({"hu": image}))
     self_test(FakeEngine("stage1", probability), golden)
-    with pytest.raises(EngineError, match="does not compute what was exported: organ_prob"):
+    with pytest.raises(EngineError, match="does not reproduce the exported model: organ_prob"):
         self_test(FakeEngine("stage1", mixed), golden)
 
 
@@ -93,7 +93,7 @@ def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle:
     weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.5).tobytes()
     onnx.save(graph, path / "stage2_fp32.onnx")
     write_manifest(path, replace(bundle.manifest, files=record_files(path)))
-    with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* take another `backend`") as caught:
+    with pytest.raises(EngineError, match=r"stage2 in fp32 on onnxruntime .* choose another `backend`") as caught:
         open_cascade(path, "onnxruntime")
     assert (caught.value.code, caught.value.exit_code) == ("E_SELF_TEST", 7)
 

@@ -65,7 +65,7 @@ def test_closed_it_refuses_to_run(open_stage2: Callable[[], TensorRtEngine]) -> 
 
 
 def test_an_engine_of_another_stage_is_refused_and_leaves_no_memory(gpu: FakeGpu, a_gpu: Gpu) -> None:
-    with pytest.raises(BackendUnavailableError, match="is not one of stage1, its tensors are"):
+    with pytest.raises(BackendUnavailableError, match="is not for stage1, its tensors are"):
         TensorRtEngine(Plan(b"a plan", "fp32"), "stage1", a_gpu)
     assert gpu.memory == {}
 
@@ -85,6 +85,6 @@ def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
 @pytest.mark.usefixtures("gpu")
 def test_without_a_source_of_plans_it_is_unavailable_in_one_sentence() -> None:
     with pytest.raises(
-        BackendUnavailableError, match=r"has no fp32 engine of stage1 of bundle 'phantom_bundle' .*, or take"
+        BackendUnavailableError, match=r"has no fp32 engine for stage1 of bundle 'phantom_bundle' .*, or choose"
     ):
         open_engines(read_bundle(embedded_bundle_path("phantom")), "tensorrt", "fp32")

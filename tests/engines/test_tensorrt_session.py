@@ -117,7 +117,7 @@ def test_a_profile_that_is_not_used_reserves_no_memory(session: TensorRtSession,
 
 def test_a_shape_that_no_profile_takes_is_refused_with_the_ranges_of_all(session: TensorRtSession) -> None:
     ranges = r"'image' from \[1, 1, 2, 2\] to \[4, 1, 8, 8\], or 'image' from \[1, 1, 2, 2\] to \[1, 1, 16, 16\]"
-    with pytest.raises(OutsideProfileError, match=rf"takes {ranges}, got 'image' in shape \[1, 1, 17, 17\]; build"):
+    with pytest.raises(OutsideProfileError, match=rf"accepts {ranges}, got 'image' in shape \[1, 1, 17, 17\]; build"):
         session.run(image(17))
 
 
@@ -142,5 +142,5 @@ def test_full_memory_is_one_sentence_and_leaves_no_context(session: TensorRtSess
 
 @pytest.mark.usefixtures("gpu")
 def test_a_plan_of_another_version_is_refused_with_the_reason() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"11.4 refuses the engine \(version tag does not match\)"):
+    with pytest.raises(BackendUnavailableError, match=r"11.4 rejects the engine \(version tag does not match\)"):
         TensorRtSession(b"another plan")

@@ -105,7 +105,7 @@ def test_a_difference_that_is_no_number_fails(bundle: Bundle, monkeypatch: pytes
 
 
 def test_a_bundle_that_is_there_is_not_overwritten_unasked(checkpoint: Checkpoint, bundle: Bundle) -> None:
-    with pytest.raises(OutputExistsError, match="is there already; replace it with `overwrite`"):
+    with pytest.raises(OutputExistsError, match="already exists; replace it with `overwrite`"):
         export_bundle(checkpoint, bundle.path)
 
 
@@ -114,7 +114,7 @@ def test_a_bundle_with_something_else_in_it_is_never_replaced(
 ) -> None:
     folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="is there and is not just a bundle"):
+    with pytest.raises(OutputExistsError, match="already exists and is not just a bundle"):
         export_bundle(checkpoint, folder, overwrite=True)
 
 
@@ -184,7 +184,7 @@ def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
 def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on(
     checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
-    with pytest.raises(ParityError, match=r"`calibration` .*, `limits` .*, `half=False` exports float32 alone"):
+    with pytest.raises(ParityError, match=r"`calibration`, .* `limits`, export only float32 with `half=False`"):
         export_bundle(
             checkpoint,
             tmp_path / "bundle",
@@ -248,7 +248,7 @@ def test_a_bundle_that_cannot_be_replaced_is_still_there(
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError, match="is there and is not just a bundle"):
+    with pytest.raises(OutputExistsError, match="already exists and is not just a bundle"):
         export_bundle(checkpoint, tmp_path, overwrite=True)
 
 

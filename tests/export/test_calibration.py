@@ -47,7 +47,7 @@ def test_a_slice_is_called_by_its_place_in_the_scan(scan: Path) -> None:
 
 
 def test_without_scans_there_is_nothing_to_calibrate_on() -> None:
-    with pytest.raises(InputError, match="there is no scan to calibrate on"):
+    with pytest.raises(InputError, match="no scans to calibrate on"):
         scan_calibration([])
 
 

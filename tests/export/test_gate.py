@@ -72,7 +72,7 @@ def test_a_missing_tumor_is_named_by_slice_and_stage() -> None:
 def test_an_engine_that_returns_nan_is_caught() -> None:
     reference = stages()
     spoilt = changed(reference.stage2, lambda out: {name: out[name] * np.float32("nan") for name in out})
-    with pytest.raises(ParityError, match=r"scan\.nii\.gz: stage2 on fake returned values that are not numbers"):
+    with pytest.raises(ParityError, match=r"scan\.nii\.gz: stage2 on fake returned NaN or infinity"):
         measured(Engines(reference.stage1, spoilt))
 
 
@@ -102,7 +102,9 @@ def test_rows_that_leak_into_each_other_are_caught() -> None:
     reference = stages()
     found = measured(Engines(reference.stage1, changed(reference.stage2, leak)))
     found = replace(found, tumor=found.organ)
-    with pytest.raises(ParityError, match="stage2 answers the same input differently in different places of a batch"):
+    with pytest.raises(
+        ParityError, match="stage2 returns different outputs for one input at different batch positions"
+    ):
         judge(found, LIMIT, "it")
 
 
@@ -120,7 +122,7 @@ def test_an_engine_whose_rows_do_not_meet_has_no_slot_error(engine: StageEngine)
 
 def test_a_slot_error_that_is_no_number_fails() -> None:
     found = replace(measured(stages()), slots={"stage1": Agreement(1, max_error=float("nan"))})
-    with pytest.raises(ParityError, match="stage1 answers the same input differently"):
+    with pytest.raises(ParityError, match="stage1 returns different outputs for one input"):
         judge(found, LIMIT, "it")
 
 

@@ -116,7 +116,7 @@ def test_a_node_that_is_not_in_the_graph_cannot_be_kept() -> None:
 def test_nodes_without_names_are_refused() -> None:
     graph = convolutions([1], shrink=1)
     graph.graph.node[0].name = ""
-    with pytest.raises(BundleError, match="without a name"):
+    with pytest.raises(BundleError, match="without a unique name"):
         to_half(graph, ())
 
 

@@ -108,7 +108,7 @@ def test_a_float32_graph_under_the_label_fp16_is_refused(single: Path) -> None:
 
 
 def test_a_half_precision_graph_under_the_label_fp32_is_refused(half: Path) -> None:
-    with pytest.raises(EngineBuildError, match="not enough for fp32"):
+    with pytest.raises(EngineBuildError, match="too little for fp32"):
         build(half, "fp32")
 
 
@@ -125,7 +125,7 @@ def test_an_engine_for_every_gpu_it_knows_needs_no_option(half: Path) -> None:
 
 def test_an_operator_that_tensorrt_has_not_is_named_with_its_node(tmp_path: Path) -> None:
     graph = of_stage(model([node("Frobnicate", "x", "y")], {}, rank=4))
-    with pytest.raises(EngineBuildError, match=r"odd\.onnx with tensorrt_rtx: node 'y' \(Frobnicate\) is refused: "):
+    with pytest.raises(EngineBuildError, match=r"odd\.onnx with tensorrt_rtx: node 'y' \(Frobnicate\) is rejected: "):
         build(saved(tmp_path / "odd.onnx", graph))
 
 
@@ -163,7 +163,7 @@ def test_options_that_make_no_sense_are_refused(single: Path, options: BuildOpti
 
 
 def test_tensorrt_itself_builds_for_no_gpu_but_its_own(single: Path) -> None:
-    with pytest.raises(UsageError, match="a compute capability is for tensorrt_rtx"):
+    with pytest.raises(UsageError, match="use a compute capability only with tensorrt_rtx"):
         build(single, flavour="tensorrt")
 
 
@@ -180,7 +180,7 @@ def test_progress_counts_the_steps_of_each_phase(single: Path) -> None:
 
 
 def test_a_build_that_is_given_up_is_an_error_that_says_so(single: Path) -> None:
-    with pytest.raises(EngineBuildError, match="given up as asked"):
+    with pytest.raises(EngineBuildError, match="the build was canceled"):
         build(single, on_progress=lambda _: False)
 
 
@@ -246,7 +246,7 @@ def cached(half: Path, tmp_path: Path) -> Callable[[], tuple[bytes, list[str]]]:
 
 def test_an_engine_is_compiled_once(cached: Callable[[], tuple[bytes, list[str]]]) -> None:
     first, reasons = cached()
-    assert "no engine for stage1 was compiled yet" in reasons[0]
+    assert "no engine for stage1 has been compiled" in reasons[0]
     assert cached() == (first, [])
 
 
@@ -258,7 +258,7 @@ def test_a_damaged_engine_is_compiled_again_with_a_word_why(
     path.write_bytes(b"damaged")
     _, reasons = cached()
     assert len(reasons) == 1
-    assert "not the one that was written" in reasons[0]
+    assert "it has changed since it was written" in reasons[0]
     assert cached()[1] == []
 
 

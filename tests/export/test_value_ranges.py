@@ -60,13 +60,13 @@ def test_inputs_are_taken_one_by_one() -> None:
 
 
 def test_no_input_is_refused() -> None:
-    with pytest.raises(InputError, match="give at least one"):
+    with pytest.raises(InputError, match="pass at least one"):
         observe_ranges(scaling(1), [])
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_what_is_not_a_number_is_refused(value: float) -> None:
-    with pytest.raises(BundleError, match="not a number"):
+    with pytest.raises(BundleError, match="contains NaN or infinity"):
         observe_ranges(scaling(1), [feeds(1, value, 2)])
 
 

@@ -83,12 +83,12 @@ def test_without_a_stage_1_the_whole_slice_is_the_region_and_the_image_stays_pla
 
 
 def test_a_saliency_without_a_stage_1_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"saliency must be false where cascade\.stage1 is none"):
+    with pytest.raises(UsageError, match=r"saliency must be false when cascade\.stage1 is none"):
         replace(load_config()[0], stage1="none")
 
 
 def test_a_variant_and_a_network_are_not_asked_for_together() -> None:
-    with pytest.raises(UsageError, match="ask for one of them"):
+    with pytest.raises(UsageError, match="choose one of them"):
         load_config(variant="m", network="unet")
 
 

@@ -115,7 +115,7 @@ def test_no_island_was_larger_than_the_largest(mask: Labels) -> None:
 
 
 def test_a_bundle_that_does_not_look_for_the_organ_keeps_all_lesions() -> None:
-    with pytest.raises(UsageError, match="where the organ is not looked for: tumors are no pieces of one thing"):
+    with pytest.raises(UsageError, match="when no organ is segmented: tumors are not parts of one object"):
         CascadeConfig(stage1="none", saliency=False, islands="largest")
 
 

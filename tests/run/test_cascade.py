@@ -190,7 +190,7 @@ def test_a_value_that_is_no_number_is_an_error_that_names_the_stage(stage: str) 
         }
 
     engines = replace(cascade.engines, **{stage: FakeEngine(good.stage, spoil)})  # type: ignore[arg-type]
-    with pytest.raises(EngineError, match=f"{stage} on fake returned values that are not numbers"):
+    with pytest.raises(EngineError, match=f"{stage} on fake returned NaN or infinity"):
         Cascade(cascade.bundle, engines).run(scan())
 
 

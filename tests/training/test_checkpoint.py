@@ -52,7 +52,7 @@ def test_an_optimiser_restored_steps_like_the_one_saved(kind: type[torch.optim.O
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no such checkpoint; name a run folder"):
+    with pytest.raises(BundleError, match="no such checkpoint; choose a run folder"):
         load_checkpoint(tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_a_checkpoint_without_readable_progress_is_refused(tmp_path: Path, progr
 
 
 def test_a_checkpoint_of_another_network_is_refused(checkpoint: Checkpoint) -> None:
-    with pytest.raises(BundleError, match="holds the weights of another network"):
+    with pytest.raises(BundleError, match="its weights do not match its config"):
         replace(checkpoint, cascade=CascadeConfig(base_width=16)).build_model()
 
 
@@ -96,5 +96,5 @@ def test_a_checkpoint_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
 
 def test_safetensors_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.ones(2)}, tmp_path / FILE_NAME)
-    with pytest.raises(BundleError, match=r"is not a training checkpoint of this version .*; name the run folder"):
+    with pytest.raises(BundleError, match=r"is not a training checkpoint of this version .*; choose a run folder"):
         load_checkpoint(tmp_path)

@@ -171,7 +171,7 @@ def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.Monke
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    with pytest.raises(UsageError, match="too few GPUs for so many processes; start at most 2"), join_workers():
+    with pytest.raises(UsageError, match="too few GPUs for these processes; start at most 2"), join_workers():
         pass
 
 

@@ -115,7 +115,7 @@ def test_a_partial_start_takes_what_fits_of_another_network_and_leaves_the_rest_
 
 def test_a_start_from_another_network_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
-    with pytest.raises(BundleError, match=r"weights of another network; train\.partial_init"):
+    with pytest.raises(BundleError, match=r"weights of another network; load what fits with train\.partial_init"):
         train(
             [disc_case()],
             tmp_path / "second",
@@ -130,13 +130,13 @@ def test_a_partial_start_from_a_network_with_nothing_in_common_is_refused(tmp_pa
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
     stranger = replace(first, model={"weight": torch.zeros(1)})
     config = replace(CONFIG, partial_init=True)
-    with pytest.raises(BundleError, match="none of its weights fits"):
+    with pytest.raises(BundleError, match="none of its weights fit"):
         train([disc_case()], tmp_path / "second", CASCADE, config, data="discs", initial=stranger)
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     losses(tmp_path, replace(CONFIG, epochs=(1, 0, 0)))
-    with pytest.raises(OutputExistsError, match="holds a training run; continue it with `resume`"):
+    with pytest.raises(OutputExistsError, match="contains a training run; continue it with `resume`"):
         losses(tmp_path)
 
 

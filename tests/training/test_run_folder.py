@@ -35,7 +35,7 @@ def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypa
 def test_a_run_that_is_there_is_accepted_for_resuming_only(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).touch()
     check_run_folder(tmp_path, resume=True)
-    with pytest.raises(OutputExistsError, match="holds a training run; continue it with `resume`"):
+    with pytest.raises(OutputExistsError, match="contains a training run; continue it with `resume`"):
         check_run_folder(tmp_path, resume=False)
 
 

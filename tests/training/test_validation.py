@@ -138,7 +138,7 @@ def test_the_best_epoch_has_the_highest_mean_dice_and_is_the_first_of_equals(
 def test_a_run_says_how_many_cases_were_held_out_and_is_not_resumed_with_others(tmp_path: Path) -> None:
     checkpoint = training(tmp_path, replace(CONFIG, epochs=(1, 0, 0)), 2)
     assert checkpoint.data == "squares, cases held out for validation: 2"
-    with pytest.raises(UsageError, match="was trained on other data"):
+    with pytest.raises(UsageError, match="was trained on different data"):
         training(tmp_path, replace(CONFIG, epochs=(1, 0, 0)), 1, resume=True)
 
 
