@@ -207,7 +207,7 @@ def _cohort_folder(output: Path | None) -> Path:
     if output is None:
         raise UsageError("a cohort has many results; name a folder for them with -o")
     if split_suffix(output.name)[1] and not output.is_dir():
-        raise UsageError(f"{output}: is one file for many scans; name a folder")
+        raise UsageError(f"{output}: is one file for several scans; choose a folder")
     return output
 
 

@@ -138,8 +138,8 @@ class Worker:
         code = self._process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         return EngineError(
-            f"{self.name}: its process ended with {how}; what it printed last says why, and signal 9 is often lack of "
-            "memory"
+            f"{self.name}: its process ended with {how}; see its last output for the reason (signal 9 often means "
+            "out of memory)"
         )
 
 

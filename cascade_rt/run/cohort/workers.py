@@ -148,7 +148,7 @@ class _Worker:
         self.case = None
         return TaskResult(
             error=WorkerError(
-                f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise `timeout`",
+                f"{name}made no progress for {timeout:g} s and was stopped; if the machine is busy, raise `timeout`",
                 code="E_TIMEOUT",
             )
         )
@@ -182,9 +182,9 @@ class _Worker:
         self._kill()
         self.case = None
         if not was_open or case is None:
-            raise WorkerError(f"a worker {how} while it opened its engines; see what it says without `workers`")
+            raise WorkerError(f"a worker {how} while opening its engines; run without `workers` to see why")
         return TaskResult(
-            error=WorkerError(f"{case.scan}: the process that worked on it {how}; try it alone, without `workers`"),
+            error=WorkerError(f"{case.scan}: its worker process {how}; try it alone, without `workers`"),
             is_transient=True,
         )
 
@@ -216,9 +216,9 @@ def _interrupts_ignored() -> Iterator[None]:
 
 def _how_it_ended(exit_code: int | None) -> str:
     if exit_code is None or exit_code >= 0:
-        return f"ended with {exit_code}"
+        return f"ended with exit code {exit_code}"
     if -exit_code == signal.SIGKILL:
-        return "was killed, as the system does when memory is short"
+        return "was killed, perhaps because memory ran out"
     return f"crashed ({signal.Signals(-exit_code).name})"
 
 
