@@ -38,30 +38,28 @@ if TYPE_CHECKING:
     default=Path("out/demo"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the files go; those of an earlier demo are replaced.",
+    help="Output folder; files of an earlier demo are replaced.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Another seed is another phantom."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Seed of the phantom.")
 @shape_option
 @click.option(
     "--bundle",
     type=BUNDLE,
     metavar="BUNDLE",
-    help="Segment both with this bundle, as of infer. Default: the patients with the one that infer takes, the phantom "
-    "with the one trained on phantoms.",
+    help="Segment both with this bundle, as in infer. Default: the default of infer for the patients, and the bundle "
+    "trained on phantoms for the phantom.",
 )
 @backend_option
 def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | None, backend: BackendChoice) -> None:
     """Segment slices of real patients, then a synthetic scan with a tumor, and draw what was found.
 
-    The six slices come with the package, each of another patient, with the outline that an expert drew of the pancreas
-    (NIH Pancreas-CT, CC BY 3.0). The phantom is made, with its true label. No embedded bundle was trained on these
-    slices, nor on phantoms of seeds from 10000 on.
+    The six slices come with the package, each from a different patient, with an expert's outline of the pancreas (NIH
+    Pancreas-CT, CC BY 3.0). The phantom is generated together with its true label. No embedded bundle was trained on
+    these slices, or on phantoms with seeds of 10000 and above.
 
-    FOLDER then holds patient.nii.gz and phantom.nii.gz, of both the _label.nii.gz, and as from infer the mask
-    _seg.nii.gz, the report _seg.json and the picture _seg.png. The patients' slices are no whole scan: of them
-    volumes mean nothing, and infer needs --assume-hu, for what lies below 0 HU was lost before they came here.
+    FOLDER then holds patient.nii.gz and phantom.nii.gz, and for each its _label.nii.gz and, as from infer, the mask
+    _seg.nii.gz, the report _seg.json and the picture _seg.png. The patients' slices are not a whole scan: their volumes
+    are meaningless, and infer needs --assume-hu for them, because the source has lost all values below 0 HU.
     """
     from cascade_rt.run.case import Case
 
@@ -85,13 +83,13 @@ def _show_patient(case: "Case", bundle: Path, backend: BackendChoice) -> None:
     truth = read_mask(label)
     segmentation = _segment(replace(case, picture=None), len(truth), bundle, backend, demo_patient.READING)
     if case.picture is not None:
-        note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
+        note = f"{demo_patient.SOURCE}; pixel size assumed to be 0.8 mm"
         save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
     scores = [dice(found > 0, drawn) for found, drawn in zip(segmentation.mask, truth, strict=True)]
     by_slice = ", ".join(f"{score:.2f}" for score in scores)
-    found = f"Dice with what an expert drew: {by_slice}; mean {np.mean(scores):.2f}"
+    found = f"Dice against an expert's outlines: {by_slice}; mean {np.mean(scores):.2f}"
     origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
-    console.print(f"{printable(shown(case.scan))}: {len(truth)} slices of as many patients, far apart", style="bold")
+    console.print(f"{printable(shown(case.scan))}: {len(truth)} slices, each from a different patient", style="bold")
     print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
     print_intended_use(console, segmentation.provenance["bundle"])
 

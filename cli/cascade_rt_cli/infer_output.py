@@ -69,7 +69,7 @@ class ScanOutput:
         """Print what became of a scan. The error of the only scan is left for the end of the command."""
         if outcome.error is not None:
             if self._overwrite and os.path.lexists(outcome.case.mask):
-                print_note(f"{shown(outcome.case.mask)}: is still that of an earlier run")
+                print_note(f"{shown(outcome.case.mask)}: is still from an earlier run")
             if len(self._cases) == 1:
                 return
         if is_json():
@@ -191,7 +191,7 @@ def _raise_failures(summary: Summary, cases: Sequence[Case]) -> None:
         raise PartialFailureError(headline)
     lines = [_message(case, summary.failures[case.name]) for case in failed[:_MOST_SHOWN]]
     more = len(failed) - _MOST_SHOWN
-    lines += [f"and {more} more, see the journal"] if more > 0 else []
+    lines += [f"and {more} more; see the journal"] if more > 0 else []
     raise PartialFailureError("\n  ".join([headline, *lines]))
 
 

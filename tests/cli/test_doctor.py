@@ -24,7 +24,7 @@ def test_it_says_what_works_what_does_not_and_what_auto_takes() -> None:
     assert "tensorrt             no: needs an NVIDIA GPU, and there is none" in result.stdout
     assert "NVIDIA GPU           none: this machine has no NVIDIA driver" in result.stdout
     assert "openvino             works: on the CPU" in result.stdout
-    assert "--backend auto takes openvino" in result.stdout
+    assert "--backend auto uses openvino" in result.stdout
 
 
 @pytest.mark.usefixtures("no_gpu")
