@@ -50,7 +50,7 @@ def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, fo
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     result = infer("--log-format", form)
-    sentence = "out: nothing keeps other runs out on this file system; see to it that there is none"
+    sentence = "out: cannot be locked on this file system; make sure that no other run writes to it"
     told = json.loads(result.stderr)["message"] if form == "json" else result.stderr
     assert (result.exit_code, sentence in told) == (0, True)
 
