@@ -141,7 +141,7 @@ class CohortOutput:
             print_event("summary", total=total, done=summary.done, skipped=summary.skipped, failed=failed)
         else:
             codes = Counter(error.code for error in summary.failures.values())
-            rows = [("segmented", str(summary.done)), ("done before", str(summary.skipped))]
+            rows = [("segmented", str(summary.done)), ("already done", str(summary.skipped))]
             rows += [("failed", f"{count} with {code}") for code, count in codes.most_common()]
             self._console.print(f"{len(self._cases)} scans", style="bold")
             print_rows(self._console, [*rows, ("journal", shown(self._journal))], indent=2)
