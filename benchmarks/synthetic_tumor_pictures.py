@@ -26,15 +26,17 @@ _SIDE = 260
 @click.command()
 @click.argument("folder", type=PATH)
 @click.argument("picture", type=PATH)
-@click.option("--cases", default="1-50", show_default=True, metavar="NUMBERS", help="Which patients of FOLDER.")
-@click.option("--count", type=click.IntRange(1), default=6, show_default=True, help="How many tumors, one a patient.")
+@click.option("--cases", default="1-50", show_default=True, metavar="NUMBERS", help="Patients of FOLDER to use.")
+@click.option(
+    "--count", type=click.IntRange(1), default=6, show_default=True, help="Number of tumors, one per patient."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True)
 @click.pass_context
 def main(
     context: click.Context, folder: Path, picture: Path, cases: str, count: int, seed: int, overwrite: bool
 ) -> None:
-    """Draw tumors made in the labelled slices of FOLDER, in its images and labels, as PICTURE."""
+    """Draw synthetic tumors in the labelled slices of FOLDER (subfolders images and labels) as PICTURE."""
     try:
         check_file(picture, overwrite=overwrite)
         random = np.random.default_rng(seed)

@@ -59,15 +59,15 @@ class Made:
 @click.command()
 @click.argument("bundle", type=PATH)
 @click.argument("folder", type=PATH)
-@click.option("--cases", default=TEST_PATIENTS, show_default=True, metavar="NUMBERS", help="Which patients of FOLDER.")
+@click.option("--cases", default=TEST_PATIENTS, show_default=True, metavar="NUMBERS", help="Patients of FOLDER to use.")
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the tumors and of the bootstrap.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the tumors and the bootstrap.")
 @click.option("-o", "--output", type=PATH, help="JSON lines.")
 @click.pass_context
 def main(
     context: click.Context, bundle: Path, folder: Path, cases: str, backend: Backend, seed: int, output: Path | None
 ) -> None:
-    """Measure BUNDLE on synthetic tumors in the labelled slices of FOLDER, in its images and labels."""
+    """Measure BUNDLE on synthetic tumors in the labelled slices of FOLDER (subfolders images and labels)."""
     try:
         if output is not None:
             check_file(output, overwrite=True)
@@ -106,7 +106,7 @@ def read_tumor_bundle(path: Path) -> Bundle:
     """
     bundle = read_bundle(path)
     if bundle.manifest.config.target != "tumor":
-        raise UsageError(f"{path}: looks for the pancreas alone; name a bundle whose second stage finds tumors")
+        raise UsageError(f"{path}: finds only the pancreas; choose a bundle whose second stage finds tumors")
     return bundle
 
 

@@ -75,9 +75,9 @@ def widen(model: CascadeModel, base_width: int) -> CascadeModel:
     """
     config = model.config
     if base_width % config.base_width:
-        raise UsageError(f"base width {base_width} is no multiple of {config.base_width}; choose one that is")
+        raise UsageError(f"base width {base_width} is not a multiple of {config.base_width}; choose one that is")
     if config.norm == "group":
-        raise UsageError("group normalisation cannot be widened: its groups would be others")
+        raise UsageError("group normalization cannot be widened, because its groups would change")
     wide = CascadeModel(replace(config, base_width=base_width))
     modules = dict(model.named_modules())
     for name, module in wide.named_modules():
@@ -103,7 +103,7 @@ def _widened(tensor: Tensor, shape: torch.Size, inputs_axis: int | None) -> Tens
     for axis, length in enumerate(shape):
         copies, rest = divmod(length, tensor.shape[axis])
         if rest:
-            raise UsageError(f"{length} channels are no multiple of {tensor.shape[axis]}; choose another base width")
+            raise UsageError(f"{length} channels are not a multiple of {tensor.shape[axis]}; choose another base width")
         if copies > 1:
             tensor = tensor.repeat_interleave(copies, dim=axis)
             if axis == inputs_axis:

@@ -52,11 +52,13 @@ class Options:
     "--bundle",
     type=PATH,
     default=embedded_bundle_path("phantom"),
-    help="For the gate. Default: the embedded one of phantoms.",
+    help="Bundle for the gate. Default: the embedded bundle phantom.",
 )
 @click.option("--parts", type=click.Choice(PARTS), multiple=True, default=PARTS, help="Default: all.")
 @click.option("--arms", type=click.Choice(ARM_NAMES), multiple=True, default=ARM_NAMES, help="Default: all.")
-@click.option("--base-width", type=click.IntRange(8), default=64, show_default=True, help="Of the timed networks.")
+@click.option(
+    "--base-width", type=click.IntRange(8), default=64, show_default=True, help="Width of the timed networks."
+)
 @click.option("--batches", type=click.IntRange(1), multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=Turns().rounds, show_default=True)
 @click.option(
@@ -64,9 +66,9 @@ class Options:
     type=click.FloatRange(0, min_open=True),
     default=Turns().seconds,
     show_default=True,
-    help="Of one turn of an arm.",
+    help="Length of one turn of an arm.",
 )
-@click.option("--commit", help="Where the folder is no checkout. Default: git is asked.")
+@click.option("--commit", help="Commit to record, if the folder is not a checkout. Default: asks git.")
 @click.option("-o", "--output", type=PATH, default=DEFAULT_OUTPUT, help="Default: benchmarks/results/gpu.jsonl.")
 @click.pass_context
 def main(
@@ -81,7 +83,7 @@ def main(
     commit: str | None,
     output: Path,
 ) -> None:
-    """Measure engines and networks on the NVIDIA GPU of this machine; options of lists may be given several times."""
+    """Measure engines and networks on the NVIDIA GPU of this machine; list options may be given several times."""
     options = Options(bundle, parts, arms, base_width, batches, Turns(rounds, seconds))
     try:
         lines = Lines(output, describe_machine(require_cuda(), commit))
@@ -103,7 +105,7 @@ def require_cuda() -> Gpu:
     try:
         gpu = find_gpu()
     except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"this measures an NVIDIA GPU, and {error}") from None
+        raise BackendUnavailableError(f"this benchmark needs an NVIDIA GPU, and {error}") from None
     if not torch.cuda.is_available():
         raise BackendUnavailableError(f"PyTorch {torch.__version__} does not find the GPU; install one built for CUDA")
     return gpu

@@ -68,7 +68,7 @@ class Network:
         """
         if (stage, precision) not in self.graphs:
             reason = self.reasons.get((stage, precision), "it was not exported")
-            raise BundleError(f"there is no {precision} graph of {stage}: {reason}")
+            raise BundleError(f"no {precision} graph of {stage}: {reason}")
         return self.graphs[stage, precision]
 
     def describe_graph(self, stage: Stage, precision: Precision) -> dict[str, Any]:

@@ -51,22 +51,26 @@ class Plan:
 
 @click.command()
 @click.argument("bundle", type=PATH)
-@click.option("--slices", type=PATH, metavar="FOLDER", help="Stacks of scattered slices, in its images and labels.")
 @click.option(
-    "--cases", default=TEST_PATIENTS, show_default=True, metavar="NUMBERS", help="Which patients of --slices; or all."
+    "--slices", type=PATH, metavar="FOLDER", help="Stacks of scattered slices (subfolders images and labels)."
 )
-@click.option("--scans", nargs=2, type=PATH, metavar="IMAGES LABELS", help="Whole scans; may be one folder twice.")
-@click.option("--scan-cases", default="all", show_default=True, metavar="NUMBERS", help="Which patients of --scans.")
-@click.option("--organ", type=click.IntRange(1, 255), help="Pancreas in the labels of --scans. Default: any but 0.")
+@click.option(
+    "--cases", default=TEST_PATIENTS, show_default=True, metavar="NUMBERS", help="Patients of --slices to use, or all."
+)
+@click.option("--scans", nargs=2, type=PATH, metavar="IMAGES LABELS", help="Whole scans; both may be the same folder.")
+@click.option("--scan-cases", default="all", show_default=True, metavar="NUMBERS", help="Patients of --scans to use.")
+@click.option(
+    "--organ", type=click.IntRange(1, 255), help="Label value of the pancreas in --scans. Default: any but 0."
+)
 @click.option("--without-organ", is_flag=True, help="Also measure the parts of the scans above and below the pancreas.")
 @click.option("--negatives", type=PATH, metavar="NPZ", help="Slices without pancreas.")
 @click.option("--backends", default="onnxruntime", show_default=True, help="The first is scored, all are compared.")
 @click.option("--precisions", default="fp32", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
-@click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Of the bootstrap.")
-@click.option("--pictures", type=PATH, metavar="FOLDER", help="Draw every patient, and the worst.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--resamples", type=click.IntRange(100), default=2000, show_default=True, help="Bootstrap resamples.")
+@click.option("--pictures", type=PATH, metavar="FOLDER", help="Draw every patient, and a sheet of the worst.")
 @click.option("-o", "--output", type=PATH, help="JSON lines.")
-@click.option("--append", is_flag=True, help="Keep the lines that are there.")
+@click.option("--append", is_flag=True, help="Keep existing lines.")
 @click.pass_context
 def main(
     context: click.Context,
@@ -94,9 +98,9 @@ def main(
     try:
         chosen = [*_slices(slices, cases), *_scans(scans, scan_cases, organ)]
         if not chosen and negatives is None:
-            raise UsageError("there is nothing to measure; name --slices, --scans or --negatives")
+            raise UsageError("nothing to measure; pass --slices, --scans or --negatives")
         if without_organ and scans is None:
-            raise UsageError("--without-organ cuts whole scans; name some with --scans")
+            raise UsageError("--without-organ needs whole scans; pass some with --scans")
         if output is not None:
             check_file(output, overwrite=True)
         arms = arm_names(backends, precisions)

@@ -80,7 +80,9 @@ def find_scans(images: Path, labels: Path, organ: int | None) -> list[Case]:
     alone = [f"{IMAGE_PREFIX}{rest}" for rest in named.keys() - partners.keys()]
     alone += [f"{LABEL_PREFIX}{rest}" for rest in partners.keys() - named.keys()]
     if alone:
-        raise InputError(f"{images}, {labels}: without a partner: {', '.join(sorted(alone))}; add or remove it")
+        raise InputError(
+            f"{images}, {labels}: unpaired: {', '.join(sorted(alone))}; add the missing files or remove these"
+        )
     return [Case(f"{IMAGE_PREFIX}{rest}", "scans", named[rest], partners[rest], organ) for rest in sorted(named)]
 
 
@@ -96,7 +98,7 @@ def choose_cases(cases: Sequence[Case], numbers: str | None) -> list[Case]:
     chosen = [case for case in cases if case.number in wanted]
     if not chosen:
         there = ", ".join(case.name for case in cases)
-        raise UsageError(f"cases {numbers!r}: there is none of them; there are {there}")
+        raise UsageError(f"cases {numbers!r}: no such cases; there are {there}")
     return chosen
 
 
@@ -113,7 +115,7 @@ def read_patient(case: Case) -> Patient:
     truth = labels > 0 if case.organ is None else labels == case.organ
     if not truth.any():
         wanted = "no label but 0" if case.organ is None else f"no label {case.organ}"
-        raise InputError(f"{case.label}: holds {wanted}; name the label of the pancreas with --organ")
+        raise InputError(f"{case.label}: holds {wanted}; pass the label value of the pancreas with --organ")
     return Patient(case, volume, truth)
 
 
@@ -151,7 +153,7 @@ def read_negatives(path: Path) -> Volume:
         with np.load(path) as arrays:
             image = np.asarray(arrays["image"])
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: is no .npz with an array 'image' ({error}); name another file") from error
+        raise InputError(f"{path}: is not an .npz with an array 'image' ({error}); choose another file") from error
     affine = np.diag([-NOMINAL_PIXEL_MM, -NOMINAL_PIXEL_MM, 1.0, 1.0])
     return Volume.from_array(image.astype(np.int16).T, affine, name=path.stem)
 
@@ -159,7 +161,7 @@ def read_negatives(path: Path) -> Volume:
 def _nifti_files(folder: Path, prefix: str) -> dict[str, Path]:
     """For each .nii or .nii.gz file whose name begins with a prefix, the rest of its name and its path."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; name the one that holds the .nii or .nii.gz files")
+        raise InputError(f"{folder}: is not a folder; choose the one with the .nii or .nii.gz files")
     found = {}
     for path in sorted(folder.iterdir()):
         name, suffix = split_suffix(path.name)
@@ -172,6 +174,6 @@ def _numbers(text: str) -> Iterator[int]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
-            raise UsageError(f"cases {text!r}: {part.strip()!r} is no number or range; write such as 51-62 or 5,9")
+            raise UsageError(f"cases {text!r}: {part.strip()!r} is not a number or range; use the form 51-62 or 5,9")
         first = int(match[1])
         yield from range(first, int(match[2] or first) + 1)

@@ -30,10 +30,10 @@ def arm_names(backends: str, precisions: str) -> list[str]:
     names = []
     for backend in _split(backends):
         if backend not in BACKENDS:
-            raise UsageError(f"there is no backend {backend!r}; choose from {', '.join(BACKENDS)}")
+            raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
         names += [f"{backend}:{precision}" for precision in _split(precisions)]
     if not names:
-        raise UsageError("name at least one backend and one precision")
+        raise UsageError("choose at least one backend and one precision")
     return names if len(names) == 1 or REFERENCE in names else [*names, REFERENCE]
 
 
@@ -50,7 +50,7 @@ def open_arms(
     """
     cascades: dict[str, Cascade] = {}
     left_out: dict[str, str] = {}
-    failure: CascadeError = UsageError("no engine was named")
+    failure: CascadeError = UsageError("no engine was given")
     for name in names:
         backend, _, precision = name.partition(":")
         say(f"opening {name}")

@@ -25,7 +25,7 @@ class Gallery:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise OutputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
+                raise OutputError(f"{folder}: cannot be created ({error.strerror}); choose another folder") from error
 
     def add(self, patient: Patient, found: Mask) -> None:
         """Draw a patient with the mask that is scored, `[z, row, col]`."""

@@ -36,7 +36,7 @@ DEFAULT_OUTPUT = Path(__file__).parents[1] / "results" / "peers.jsonl"
     type=PATH,
     multiple=True,
     default=(embedded_bundle_path("phantom"),),
-    help="May be given several times. Default: the embedded one of phantoms.",
+    help="May be given several times. Default: the embedded bundle phantom.",
 )
 @click.option(
     "--peers",
@@ -44,26 +44,26 @@ DEFAULT_OUTPUT = Path(__file__).parents[1] / "results" / "peers.jsonl"
     default=",".join(peer.name for peer in PEERS if not peer.on_request),
     show_default=True,
     metavar="NAMES",
-    help=f"With commas between, of: {', '.join(peer.name for peer in PEERS)}. {PLAIN} is always among them.",
+    help=f"Separated by commas, from: {', '.join(peer.name for peer in PEERS)}. {PLAIN} is always included.",
 )
 @click.option(
     "--backends",
     metavar="ARMS",
-    help="Our own arms, as of cascade-rt benchmark. Default: all that run here; of fp16 on a CPU none.",
+    help="Our own arms, as in cascade-rt benchmark. Default: all that run here, except fp16 on a CPU.",
 )
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option(
-    "--warm-up", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds, beside a first scan."
+    "--warm-up", type=click.FloatRange(0), default=0.0, show_default=True, help="Seconds, in addition to a first scan."
 )
 @click.option("--limit/--no-limit", default=True, show_default=True, help="Measure what the processor can do.")
 @click.option(
     "--memory", "tall", type=PATH, metavar="SCAN", help="Measure peak memory on this scan, such as tall_1000."
 )
 @click.option(
-    "--folder", type=click.IntRange(0), default=0, help="Measure a folder of so many copies of the first scan."
+    "--folder", type=click.IntRange(0), default=0, help="Measure a folder of this many copies of the first scan."
 )
 @click.option("-o", "--output", type=PATH, default=DEFAULT_OUTPUT, help="Default: benchmarks/results/peers.jsonl.")
-@click.option("--append", is_flag=True, help="Keep the lines that are there.")
+@click.option("--append", is_flag=True, help="Keep existing lines.")
 @click.pass_context
 def main(
     context: click.Context,
@@ -80,7 +80,7 @@ def main(
     output: Path,
     append: bool,
 ) -> None:
-    """Measure whole scans, from file to file, beside what users would pick instead."""
+    """Compare whole scans, from file to file, with what users would use instead."""
 
     def say(text: str) -> None:
         click.echo(f"{text} ...", err=True)
@@ -90,7 +90,7 @@ def main(
             make_scans(scan_folder, say)
             return
         if not scans:
-            raise UsageError("name a scan to measure on; --make-scans DIR writes some")
+            raise UsageError("no scan to measure on; pass one, or write some with --make-scans DIR")
         check_file(output, overwrite=True)
         ours = our_arms() if backends is None else parse_arms(backends)
         options = Options(scans, choose_peers(peer_names), ours, Schedule(rounds, warm_up), limit, tall, folder)
@@ -110,7 +110,7 @@ def choose_peers(names: str) -> tuple[Peer, ...]:
     by_name, wanted = {peer.name: peer for peer in PEERS}, [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in by_name:
-            raise UsageError(f"there is no peer {name!r}; choose from {', '.join(by_name)}")
+            raise UsageError(f"unknown peer {name!r}; choose from {', '.join(by_name)}")
     return tuple(by_name[name] for name in dict.fromkeys([PLAIN, *wanted]))
 
 

@@ -25,7 +25,9 @@ def open_bundle(path: Path) -> Bundle:
     bundle = read_bundle(path)
     config = bundle.manifest.config
     if config.stage1 == "none" or config.target != "tumor" or not config.saliency or config.crop.empty_policy != "skip":
-        raise UsageError(f"{path}: the peers compute the whole cascade with saliency, skipping slices without pancreas")
+        raise UsageError(
+            f"{path}: the peers only compute the whole cascade with saliency, skipping slices without pancreas"
+        )
     return bundle
 
 
@@ -52,7 +54,7 @@ def check_sides(slices: npt.NDArray[Any], config: CropConfig) -> None:
     """Refuse slices that would have to be padded, which the scripts leave out."""
     rows, cols = slices.shape[1:]
     if rows % config.grid or cols % config.grid or min(rows, cols) < config.min_side:
-        raise UsageError(f"the peers take slices whose sides are multiples of {config.grid}, got {rows} x {cols}")
+        raise UsageError(f"the peers need slices whose sides are multiples of {config.grid}, got {rows} x {cols}")
 
 
 def find_crop(prob: npt.NDArray[np.float32], config: CropConfig) -> Place | None:

@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, help="JSON lines; default: benchmarks/results/reproduce_DATA.jsonl"
     )
-    parser.add_argument("--store", type=Path, help="a store of cascade-rt prepare; default: phantoms")
+    parser.add_argument("--store", type=Path, help="a store made by cascade-rt prepare; default: phantoms")
     parser.add_argument("--preset", choices=PRESETS, default="practical")
     parser.add_argument(
         "--base-width", type=int, help=f"default: {PHANTOM_WIDTH} on phantoms, otherwise {PAPER_WIDTH} as in the paper"
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--export", action="store_true", help="also compare ONNX Runtime with PyTorch on the test slices"
     )
-    parser.add_argument("--print", action="store_true", dest="only_print", help="train nothing")
+    parser.add_argument("--print", action="store_true", dest="only_print", help="print results without training")
     options = parser.parse_args()
 
     table = TABLES[options.table]

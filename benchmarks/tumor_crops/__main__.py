@@ -41,10 +41,10 @@ Say = Callable[[str], None]
     "--healthy",
     type=PATH,
     metavar="FOLDER",
-    help=f"Labelled slices of healthy patients, in its images and labels; {TEST_PATIENTS} are taken.",
+    help=f"Labelled slices of healthy patients (subfolders images and labels); {TEST_PATIENTS} are used.",
 )
 @click.option("--backend", default="onnxruntime", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of bootstrap, noise and tumors made.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of bootstrap, noise and synthetic tumors.")
 @click.option("-o", "--output", type=PATH, help="JSON lines.")
 @click.pass_context
 def main(

@@ -64,7 +64,7 @@ def read_crops(path: Path) -> list[Crop]:
     crops = [crop for crop in crops if min(crop.hu.shape) >= LEAST_SIDE]
     if not crops:
         raise InputError(
-            f"{path}: holds no crops; they are named pancreas_416_slice_70.png or PANCREAS_0051_slice_100.png"
+            f"{path}: contains no crops; they must be named pancreas_416_slice_70.png or PANCREAS_0051_slice_100.png"
         )
     return crops
 

@@ -40,6 +40,6 @@ def _score(placed: Placed, engines: Engines, config: CascadeConfig) -> float:
     inside[placed.box] = True
     box = plan_mask_box(inside, config.crop)
     if box is None:
-        raise ValueError("a crop has at least one pixel")
+        raise ValueError("a crop must have at least one pixel")
     found = engines.stage2.run({"salient": cut(salient, box)[None]})["tumor_prob"][0, 0]
     return float(found[cut(inside, box)].max())

@@ -83,7 +83,7 @@ class ChildProcess:
         if code is None or code >= 0:
             return f"ended with exit code {code}"
         if -code == signal.SIGKILL:
-            return "was killed, as the system does when memory is short"
+            return "was killed, perhaps because memory ran out"
         return f"crashed ({signal.Signals(-code).name})"
 
 

@@ -131,7 +131,7 @@ class Cascade:
         with self.engines.turns.take():
             # Checked only now, because the cascade may be closed while another thread has its turn.
             if self._is_closed:
-                raise UsageError("the cascade is closed and runs no more; open the bundle again")
+                raise UsageError("the cascade is closed; open the bundle again")
             yield
 
     def _conclude(self, run: ScanRun, volume: "Volume", engines: Engines) -> Segmentation:
@@ -216,17 +216,17 @@ def open_cascade(
     check_function("plans", plans, "a function of bundle, stage and precision")
     for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
         if given not in get_args(choice):
-            raise UsageError(f"{name}: there is no {given!r}; take one of {', '.join(get_args(choice))}")
+            raise UsageError(f"{name}: unknown value {given!r}; choose from {', '.join(get_args(choice))}")
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
-        raise BundleError(f"{opened.path}: is not the bundle with the hash {sha256}; was it replaced? start again")
+        raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")
     return Cascade(opened, open_engines(opened, backend, precision, plans), EngineRequest(backend, precision, plans))
 
 
 def _check_source(scan: object) -> None:
     if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
-        remedy = "read a file with read_volume(path), or take an array with Volume.from_array(array, affine)"
-        raise UsageError(f"scan: run segments a Volume, not {type(scan).__name__}; {remedy}")
+        remedy = "read a file with read_volume(path), or wrap an array with Volume.from_array(array, affine)"
+        raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}")
 
 
 def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:
@@ -259,14 +259,14 @@ def _resampling(volume: "Volume", working: PixelGrid | None, config: CascadeConf
 
 def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
     """Return warnings about what a search of less than the whole scan may have missed."""
-    may_differ = "the mask may differ from that of a whole search"
+    may_differ = "the mask may differ from that of a full search"
     doubts = []
     if search.slices_left_out:
-        left_out = f"{search.slices_left_out} of {slices} slices were left out of the search for the pancreas"
-        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as asked for; {may_differ}"))
+        left_out = f"{search.slices_left_out} of {slices} slices were skipped in the search for the pancreas"
+        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as requested; {may_differ}"))
     if search.body_box is not None:
-        confined = "the pancreas was searched for in a box around the body"
-        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as asked for; {may_differ}"))
+        confined = "the search for the pancreas was limited to a box around the body"
+        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as requested; {may_differ}"))
     return doubts
 
 
@@ -274,14 +274,14 @@ def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputW
     """Return warnings about islands that were all dropped, and about lesions apart from the pancreas."""
     doubts = []
     if islands.nothing_left:
-        dropped = f"all that was found, {islands.ml_dropped:.2f} ml, was dropped"
-        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: its pieces are smaller than {islands.least_ml:g} ml"))
+        dropped = f"everything found ({islands.ml_dropped:.2f} ml) was dropped"
+        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: all pieces are smaller than {islands.least_ml:g} ml"))
     # One warning for all of them: a mask full of speckle has thousands.
     apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
     if apart:
         first = apart[0]
         place = f"{first.volume_ml:.2f} ml in slices {first.first_slice} to {first.last_slice}"
-        told = f"the lesion of {place} lies" if len(apart) == 1 else f"{len(apart)} lesions lie"
+        told = f"the lesion of {place} does" if len(apart) == 1 else f"{len(apart)} lesions do"
         largest = "" if len(apart) == 1 else f", the largest of {place}"
-        doubts.append(InputWarning("W_LESION_APART", f"{told} apart from the pancreas that was found{largest}"))
+        doubts.append(InputWarning("W_LESION_APART", f"{told} not touch the segmented pancreas{largest}"))
     return doubts

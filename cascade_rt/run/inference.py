@@ -40,7 +40,7 @@ class RunOptions:
         check_argument("reading", self.reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
         check_argument("search", self.search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
         if self.reading.scattered and self.search.first_every > 1:
-            rule = "goes by neighbours of slices, and with `scattered` there are none"
+            rule = "relies on adjacent slices, and with `scattered` there are none"
             raise UsageError(f"`first_every` {rule}; leave it out")
 
 

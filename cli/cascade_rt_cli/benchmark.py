@@ -32,16 +32,16 @@ _WIDEST = 1000
 @click.option(
     "--backends",
     metavar="ARMS",
-    help="What is measured, with commas between: backends, each with or without :precision, such as "
-    "onnxruntime,pytorch:fp32. Without a precision the backend takes its usual one. Behind it +z-search=4 or +body-box "
-    "leave parts of the scan out, as in infer; the table shows what that costs. Default: all that run here.",
+    help="Backends to measure, separated by commas, each with an optional :precision, such as "
+    "onnxruntime,pytorch:fp32. Append +z-search=4 or +body-box to search only part of the scan, as in infer; the table "
+    "shows what that costs. Default: all that run here.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="In each round every arm segments every scan once. 90th percentiles need 10 runs, 99th 100.",
+    help="Each arm segments every scan once per round. 90th percentiles need 10 runs, 99th 100.",
 )
 @click.option(
     "--warm-up",
@@ -49,10 +49,10 @@ _WIDEST = 1000
     default=3.0,
     show_default=True,
     metavar="SECONDS",
-    help="Each arm runs at least this long, and each scan once, before anything counts.",
+    help="Each arm runs at least this long, and each scan once, before timing starts.",
 )
 @click.option("-o", "--output", type=PATH, metavar="JSONL", help="Write every arm and every run to this file.")
-@click.option("--chart", type=PATH, metavar="PNG", help="Draw the steps of each arm to this file.")
+@click.option("--chart", type=PATH, metavar="PNG", help="Plot the steps of each arm in this file.")
 @scan_options
 @bundle_option
 @overwrite_option
@@ -69,13 +69,13 @@ def benchmark(
 ) -> None:
     """Time whole scans, from file to file, on several engines side by side.
 
-    Each arm (a backend in a precision) has a process of its own and segments SCAN as infer does, into a folder that is
-    removed afterwards. First each starts cold and gets warm; then all take turns, A B A B, so that whatever slows the
-    machine down for a while meets all of them. Nothing else should run on the machine.
+    Each arm (a backend in a precision) runs in a separate process and segments SCAN as infer does, into a temporary
+    folder. First each arm starts cold and warms up; then all take turns, A B A B, so that a temporary slowdown of the
+    machine affects all of them. Nothing else should run on the machine.
 
-    The table has the percentiles of the time of a scan, slices per second and peak memory, and beside them the Dice of
-    the masks with those of PyTorch in float32: speed that changes masks is no speed. Below it stand how many times as
-    fast each arm is as the first one, with its 95 % interval, the cold start, and the time of each step.
+    The table shows percentiles of the time per scan, slices per second and peak memory, and the Dice of the masks
+    against PyTorch in float32, because speed that changes masks is worthless. Below it are the time of each step, the
+    speed-up of each arm over the first, with its 95 % interval, and the cold start.
 
     \b
     Examples:
@@ -222,15 +222,15 @@ def _notes(measurement: "Measurement") -> Iterator[tuple[str, str]]:
 
     runs = len(measurement.arms[0].runs)
     slices = sum(scan.slices for scan in measurement.scans)
-    scans = f"{len(measurement.scans)} scan{'s' if len(measurement.scans) > 1 else ''} of {slices} slices in all"
+    scans = f"{len(measurement.scans)} scan{'s' if len(measurement.scans) > 1 else ''} with {slices} slices in total"
     yield "runs", f"{runs} of each arm, {scans}"
     missing = [f"p{percent} needs {fewest}" for percent, fewest in FEWEST_RUNS.items() if runs < fewest]
     if missing:
         slowest = ", ".join(f"{arm.name} {arm.spread.slowest:.2f} s" for arm in measurement.arms)
-        yield "", f"too few for some percentiles ({', '.join(missing)}); the slowest run: {slowest}"
-    yield "masks", f"Dice and voxels that differ, compared with {measurement.reference}"
+        yield "", f"too few for some percentiles ({', '.join(missing)}); slowest run: {slowest}"
+    yield "masks", f"Dice and differing voxels, compared with {measurement.reference}"
     if measurement.no_reference:
-        yield "", f"and not with PyTorch: {measurement.no_reference}"
+        yield "", f"not compared with PyTorch: {measurement.no_reference}"
     for index, reason in enumerate(dict.fromkeys(measurement.left_out.values())):
         yield "" if index else "left out", reason
 

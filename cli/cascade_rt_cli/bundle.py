@@ -15,10 +15,10 @@ from cascade_rt_cli.options import BUNDLE, PATH
 
 @click.group()
 def bundle() -> None:
-    """Check a bundle, sign it, make keys to sign with.
+    """Verify and sign bundles, and make signing keys.
 
-    A bundle's hashes tell that nothing in it has changed; they do not tell who made it. A signature does, for those who
-    got the public key in another way than the bundle.
+    A bundle's hashes show that nothing in it has changed, but not who made it. A signature shows who made it, if
+    the public key did not come with the bundle.
 
     \b
     Examples:
@@ -32,49 +32,49 @@ def bundle() -> None:
 @bundle.command()
 @click.argument("key", type=PATH, metavar="KEY.pem")
 def keygen(key: Path) -> None:
-    """Make an Ed25519 key pair: KEY.pem, for you alone (mode 0600), and KEY.pub.pem, for everybody."""
+    """Make an Ed25519 key pair: KEY.pem, to keep secret (mode 0600), and KEY.pub.pem, to share."""
     from cascade_rt.bundles.signature import generate_key_pair
 
     public_key = key.with_name(f"{key.stem}.pub.pem")
     generate_key_pair(key, public_key)
     click.echo(f"{printable(shown(key))}: keep it secret")
-    click.echo(f"{printable(shown(public_key))}: give it to who runs the bundle")
+    click.echo(f"{printable(shown(public_key))}: give it to whoever runs the bundle")
 
 
 @bundle.command()
 @click.argument("bundle_path", type=PATH, metavar="BUNDLE")
 @click.option("--key", type=PATH, required=True, metavar="KEY.pem", help="Ed25519 private key, without a password.")
 def sign(bundle_path: Path, key: Path) -> None:
-    """Check all of BUNDLE, and sign its manifest: the signature is manifest.json.sig beside it."""
+    """Check BUNDLE and sign its manifest; the signature is manifest.json.sig beside it."""
     signed = sign_bundle(bundle_path, key)
     click.echo(f"{printable(shown(bundle_path))}: signed, sha256 {signed.sha256}")
 
 
 @bundle.command()
 @click.argument("bundle_path", type=BUNDLE, metavar="BUNDLE")
-@click.option("--public-key", type=PATH, metavar="PUB.pem", help="Key whose owner must have signed it.")
+@click.option("--public-key", type=PATH, metavar="PUB.pem", help="Public key of the required signer.")
 def verify(bundle_path: Path, public_key: Path | None) -> None:
-    """Check the signature of BUNDLE, the hash of each file, and what its graphs hold; run nothing.
+    """Check the signature of BUNDLE, the hash of each file, and the contents of its graphs, without running them.
 
-    The exit code is 5 where it is refused.
+    The exit code is 5 if the bundle is refused.
     """
     opened = read_bundle(bundle_path, public_key)
     click.echo(
         f"{printable(shown(bundle_path))}: {len(opened.manifest.files)} files as exported, sha256 {opened.sha256}"
     )
     click.echo(
-        "signature: not asked for" if public_key is None else f"signature: by the key {printable(public_key.name)}"
+        "signature: not checked" if public_key is None else f"signature: by the key {printable(public_key.name)}"
     )
 
 
 @click.command()
 @click.argument("bundle", required=False, type=BUNDLE)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-@click.option("--report-schema", is_flag=True, help="Print the JSON Schema of the reports of `infer` instead.")
+@click.option("--report-schema", is_flag=True, help="Print the JSON Schema of `infer` reports instead.")
 def inspect(bundle: Path | None, as_json: bool, report_schema: bool) -> None:
     """Check the files of BUNDLE and show what it is: training, networks, measured parity, intended use.
 
-    BUNDLE may be patients or phantom, the embedded ones. Without it the one is shown that `infer` uses by default.
+    BUNDLE may be an embedded one, patients or phantom. Default: the one that `infer` uses.
     """
     if report_schema:
         from cascade_rt.results.segmentation import report_schema_path
@@ -131,7 +131,7 @@ def _half_rows(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for stage, planned in manifest.half_precision.items():
         nodes = sum(len(rule["nodes"]) for rule in planned["kept"])
         share = planned["half_share_of_convolutions"]
-        work = "no convolutions" if share is None else f"{share:.0%} of the work of convolutions"
+        work = "no convolutions" if share is None else f"{share:.0%} of convolution work"
         dropped = planned.get("dropped_by_search")
         searched = "" if dropped is None else f", {dropped} more were found not to need it"
         yield "half", f"{stage}: {work}, {nodes} nodes kept in float32{searched}"
@@ -145,8 +145,8 @@ def _gate_summary(found: Mapping[str, Any]) -> str:
     errors = ", ".join(f"{found[name]['max_error']:.1g}" for name in ("organ", "tumor"))
     moved, changed = len(found["boxes_moved"]), len(found["tumors_appeared"]) + len(found["tumors_vanished"])
     return (
-        f"Dice {dice}; largest error {errors}; of {found['slices']} slices {moved} with another box, "
-        f"{changed} with a tumor in one of both only"
+        f"Dice {dice}; largest error {errors}; of {found['slices']} slices, {moved} with a different box, "
+        f"{changed} with a tumor in only one of the two"
     )
 
 

@@ -38,11 +38,9 @@ if TYPE_CHECKING:
     default=Path("out/demo"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the files go; those of an earlier demo are replaced.",
+    help="Output folder; files of an earlier demo are replaced.",
 )
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Another seed is another phantom."
-)
+@click.option("--seed", type=click.IntRange(min=0), default=10_001, show_default=True, help="Seed of the phantom.")
 @shape_option
 @click.option(
     "--bundle",
@@ -89,12 +87,12 @@ def _show_patient(case: "Case", bundle: Path, backend: BackendChoice) -> None:
     truth = Truth(read_mask(label))
     segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
     if case.picture is not None:
-        note = f"{demo_patient.SOURCE}; pixels are taken to measure 0.8 mm"
+        note = f"{demo_patient.SOURCE}; pixel size assumed to be 0.8 mm"
         save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
-    found = f"Dice with what an expert drew: {_scores_text(truth.dice(segmentation.mask))}"
+    found = f"Dice against an expert's outlines: {_scores_text(truth.dice(segmentation.mask))}"
     origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
     console.print(
-        f"{printable(shown(case.scan))}: {len(truth.label)} slices of as many patients, far apart", style="bold"
+        f"{printable(shown(case.scan))}: {len(truth.label)} slices, each from a different patient", style="bold"
     )
     print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
     print_intended_use(console, segmentation.provenance["bundle"])
@@ -114,7 +112,7 @@ def _show_tumors(case: "Case", seed: int, bundle: Path, backend: BackendChoice) 
     if case.picture is not None:
         note = f"{demo_patient.SOURCE}, changed: the tumors are synthetic"
         save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
-    found = f"Dice with the synthetic ones: {_scores_text(truth.dice(segmentation.mask))}"
+    found = f"Dice against the synthetic tumors: {_scores_text(truth.dice(segmentation.mask))}"
     console.print(f"{printable(shown(case.scan))}: the same slices, each with a synthetic tumor", style="bold")
     print_rows(console, [("tumors", found), *run_rows(case, segmentation.to_json())], indent=2)
     print_intended_use(console, segmentation.provenance["bundle"])

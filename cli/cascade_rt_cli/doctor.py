@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def doctor(as_json: bool) -> None:
-    """Run every engine on a small graph and on the embedded bundle; say what works, and how to mend what does not.
+    """Run every engine on a small graph and on the embedded bundle; show what works, and how to fix what does not.
 
-    Ends with 0 where at least one engine runs the embedded bundle, else with 7.
+    The exit code is 0 if at least one engine runs the embedded bundle, otherwise 7.
     """
     from cascade_rt.engines.doctor import examine
 
@@ -47,7 +47,7 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         console.print(title, style="bold")
         for name, text in rows:
             console.print(f"  {name:<21}{printable(text)}")
-    console.print(f"--backend auto takes {diagnosis.best or 'nothing: no backend runs here'}", style="bold")
+    console.print(f"--backend auto uses {diagnosis.best or 'nothing: no backend runs here'}", style="bold")
 
 
 def _versions(diagnosis: "Diagnosis") -> Iterator[tuple[str, str]]:
@@ -66,4 +66,4 @@ def _findings(findings: "Iterable[Finding]") -> Iterator[tuple[str, str]]:
     for finding in findings:
         yield finding.name, f"{'works' if finding.works else 'no'}: {finding.text}"
         if finding.fix:
-            yield "", f"mend it: {finding.fix}"
+            yield "", f"to fix it: {finding.fix}"

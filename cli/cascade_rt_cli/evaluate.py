@@ -49,24 +49,21 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
     type=click.IntRange(1, 255),
     multiple=True,
     metavar="VALUE",
-    help="Number of the pancreas in the labels; may be given several times. All that is not named is background.",
+    help="Label value of the pancreas; may be given several times. Unlisted values are background.",
 )
-@click.option(
-    "--tumor", type=click.IntRange(1, 255), multiple=True, metavar="VALUE", help="Number of the tumor in the labels."
-)
+@click.option("--tumor", type=click.IntRange(1, 255), multiple=True, metavar="VALUE", help="Label value of the tumor.")
 @click.option(
     "--slices",
     type=click.Choice(SAMPLE_SETS),
     default="positive",
     show_default=True,
-    help="Slices and cases that the printed means are over: those with the target in the label, or all. "
-    "The report holds both.",
+    help="Slices and cases in the printed means: those with the target in the label, or all. The report holds both.",
 )
 @click.option(
-    "--baseline", type=click.Choice(BACKENDS), help="Also run this engine in fp32 and print how far both agree."
+    "--baseline", type=click.Choice(BACKENDS), help="Also run this engine in fp32 and print how closely the two agree."
 )
 @click.option("-o", "--output", type=PATH, metavar="JSON", help="Write everything to this file.")
-@click.option("--csv", "table", type=PATH, metavar="CSV", help="Write a row for each case to this file.")
+@click.option("--csv", "table", type=PATH, metavar="CSV", help="Write one row per case to this file.")
 @scan_options
 @bundle_option
 @backend_option
@@ -89,9 +86,9 @@ def evaluate(
 ) -> None:
     """Segment scans whose true labels are known, and score the masks.
 
-    A scan and its label have the same name; nnU-Net's _0000 behind the name of a scan is understood. Labels are 0
-    (background), 1 (pancreas) and 2 (tumor), or what --organ and --tumor say. All labels are checked before the first
-    scan is segmented.
+    A scan and its label must have the same name; nnU-Net's suffix _0000 of scans is ignored. Labels are 0 (background),
+    1 (pancreas) and 2 (tumor), unless --organ and --tumor say otherwise. All labels are checked before the first scan
+    is segmented.
 
     \b
     Example:
@@ -130,7 +127,7 @@ def _engines_compared(cascade: "Cascade", reference: "Cascade | None", baseline:
     """Say what is compared with what. Raises UsageError if it is one and the same engine."""
     engine = cascade.engines.stage1.info
     if reference is not None and reference.engines.stage1.info == engine:
-        raise UsageError(f"the baseline is the engine itself ({baseline}); name another with --backend")
+        raise UsageError(f"the baseline is the engine itself ({baseline}); choose another with --backend")
     against = "" if baseline is None else f", against {baseline} in fp32"
     return f"bundle {cascade.bundle.manifest.name} on {engine.backend} {engine.device} in {engine.precision}{against}"
 
@@ -198,19 +195,19 @@ def _score_rows(scores: "TargetScores", chosen: SampleSet) -> Iterator[tuple[str
 
 def _findings(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
     missed = ", ".join(f"{_NAMES[target]} {evaluation.scores(target).slices_missed}" for target in evaluation.targets)
-    yield "missed", f"slices with the target in which nothing of it was found: {missed}"
+    yield "missed", f"slices with the target in which none of it was found: {missed}"
     if "tumor" not in evaluation.targets:
         return
     found, crop = evaluation.detection(), evaluation.crop()
     yield "detected", f"tumor in {found.detected} of {found.tumor_cases} cases that have one"
     if found.free_cases:
         alarms = f"tumor in {found.false_alarms} of {found.free_cases} cases that have none"
-        yield "false", f"{alarms}, {found.false_ml:.2f} ml in all"
+        yield "false", f"{alarms}, {found.false_ml:.2f} ml in total"
     if crop.voxels:
         yield (
             "crops",
-            f"hold {100 * crop.recall:.2f} % of the true tumor; "
-            f"nothing of it in {crop.slices_outside} of {crop.slices} slices",
+            f"contain {100 * crop.recall:.2f} % of the true tumor; "
+            f"none of it in {crop.slices_outside} of {crop.slices} slices",
         )
 
 
@@ -223,7 +220,7 @@ def _left_out(evaluation: "Evaluation", chosen: SampleSet) -> Iterator[tuple[str
 
 def _undefined(name: str, unit: str, means: Scores) -> Iterator[tuple[str, str]]:
     if means.both_empty:
-        yield "empty", f"{name}: {means.both_empty} {unit} where nothing is and nothing was found count as Dice 1"
+        yield "empty", f"{name}: {means.both_empty} {unit} without it, in which none was found, count as Dice 1"
     for metric, average in (("SEN", means.sensitivity), ("SPE", means.specificity)):
         if average.undefined:
             yield "left out", f"{name}: {average.undefined} {unit} in which {metric} is undefined"
@@ -237,7 +234,7 @@ def _differences(evaluation: "Evaluation") -> Iterator[tuple[str, str]]:
         yield "baseline", f"{_NAMES[target]}: {_difference_text(difference)}"
     masks = comparison.agreement
     share = f"{masks.per_100_000:.2f} in 100,000"
-    yield "", f"{masks.different:,} of {masks.voxels:,} voxels have another label ({share})"
+    yield "", f"{masks.different:,} of {masks.voxels:,} voxels have a different label ({share})"
 
 
 def _difference_text(difference: "PairedDifference") -> str:

@@ -29,49 +29,49 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("checkpoint", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, metavar="BUNDLE", help="Folder of the bundle.")
-@click.option("--name", help="What the bundle is called in reports. Default: the name of its folder.")
+@click.option("--name", help="Name of the bundle in reports. Default: the name of its folder.")
 @click.option(
     "--fp16/--no-fp16",
     "half",
     default=None,
-    help="Add graphs in half precision; fail where they miss their limits.  [default: add them where they do not]",
+    help="Add graphs in half precision; fail if they exceed their limits.  [default: add them unless they do]",
 )
 @click.option(
     "--search",
     is_flag=True,
-    help="Keep in float32 only those planned nodes without which the masks change; tries up to 32 graphs a stage.",
+    help="Keep in float32 only the planned nodes that the masks depend on; tries up to 32 graphs per stage.",
 )
 @calibrate_option
 @limits_option
 @click.option(
     "--engine",
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-    help="Compile engines too: of TensorRT for the GPU of this machine, into its cache; of TensorRT-RTX for GPUs that "
-    "need not be here, into the folder BUNDLE.tensorrt-rtx.",
+    help="Also compile engines: TensorRT for the GPU of this machine, into its cache; TensorRT-RTX for any supported "
+    "GPU, into the folder BUNDLE.tensorrt-rtx.",
 )
 @click.option(
     "--compute-capability",
     metavar="X.Y",
-    help="GPU to compile for, such as 8.9; with tensorrt-rtx only.  [default: all that it knows]",
+    help="GPU to compile for, such as 8.9; only with tensorrt-rtx.  [default: all that it supports]",
 )
 @click.option(
     "--corner-grid",
     type=click.IntRange(min=1),
     metavar="PIXELS",
-    help="Corners of crops on multiples of this, a divisor of the grid of their sides.  [default: as trained]",
+    help="Align crop corners to multiples of this, a divisor of the grid of their sides.  [default: as trained]",
 )
 @click.option(
     "--islands",
     type=click.Choice(["all", "largest"]),
-    help="Which pieces of a mask the bundle keeps, pancreas and tumor together.  [default: as trained]",
+    help="Pieces of a mask to keep, pancreas and tumor together.  [default: as trained]",
 )
 @click.option(
     "--least-island-ml",
     type=FiniteFloat(min=0),
     metavar="ML",
-    help="Pieces of less than this are dropped, but at the ends of a scan.  [default: as trained]",
+    help="Drop pieces smaller than this, except at the ends of a scan.  [default: as trained]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the bundle, and the engines, that are there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle and its engines.")
 @scan_options
 @needs_extra("export")
 def export(
@@ -92,13 +92,12 @@ def export(
 ) -> None:
     """Export a trained cascade to a bundle: ONNX graphs in float32 and half precision, the weights, a manifest.
 
-    CHECKPOINT is the folder of a run, of which the last epoch is taken, one checkpoint, such as its best.safetensors,
-    or a bundle, to export it again with this version, or with other --islands or another --corner-grid; the float32
-    graphs of a bundle that these versions exported are taken as they are. Each graph is run beside PyTorch on inputs it
-    has never seen, and the whole cascade on slices of the scans to calibrate on. If a probability of float32 differs by
-    more than 1e-4, or its masks have a Dice below 0.999 with those of PyTorch, nothing is written and the exit code is
-    5. If the masks of half precision do, the bundle is written without it, with a warning; --fp16 makes that an error
-    too.
+    CHECKPOINT is the folder of a run, whose last epoch is used, a single checkpoint, such as its best.safetensors, or a
+    bundle, to export it again with this version or with different --islands or --corner-grid; float32 graphs that were
+    exported by the same versions are reused. Each graph is compared with PyTorch on unseen inputs, and the whole
+    cascade on slices of the calibration scans. If a float32 probability differs by more than 1e-4, or the float32 masks
+    have a Dice below 0.999 with those of PyTorch, nothing is written and the exit code is 5. If the half-precision
+    masks do, the bundle is written without half precision, with a warning; --fp16 makes that an error too.
 
     \b
     Examples:
@@ -115,7 +114,7 @@ def export(
     _check_engine(engine, compute_capability)
     trained = _load(checkpoint, corner_grid, islands, least_island_ml)
     calibration = scan_calibration(scans, reading) if scans else None
-    print_note(f"exporting what was trained on {trained.data}, {trained.epochs_done} epochs")
+    print_note(f"exporting a cascade trained on {trained.data}, {trained.epochs_done} epochs")
     with spinner() as say:
         bundle = export_bundle(
             trained,
@@ -154,7 +153,7 @@ def _print_exported(bundle: Bundle) -> None:
     print_bundle(bundle)
     left_out = bundle.manifest.parity.get("half_precision_left_out")
     if left_out is not None:
-        print_note(f"cascade-rt: warning: the bundle holds float32 alone, half precision was left out: {left_out}")
+        print_note(f"cascade-rt: warning: the bundle has float32 only; half precision was left out: {left_out}")
 
 
 def _check_engine(engine: EngineChoice | None, compute_capability: str | None) -> None:
@@ -165,7 +164,7 @@ def _check_engine(engine: EngineChoice | None, compute_capability: str | None) -
         BackendUnavailableError: The package, or for TensorRT the GPU, is missing.
     """
     if compute_capability is not None and engine != "tensorrt-rtx":
-        raise UsageError("--compute-capability is for --engine tensorrt-rtx; TensorRT builds for the GPU that is there")
+        raise UsageError("--compute-capability needs --engine tensorrt-rtx; TensorRT builds for this machine's GPU")
     if engine == "tensorrt":
         require_gpu("tensorrt")
         import_tensorrt("tensorrt")
@@ -199,7 +198,7 @@ def _rows(folder: Path, facts: Iterable["EngineFacts"]) -> Iterator[tuple[str, s
         shares = found.shares
         yield (
             "engine",
-            f"{found.stage} in {found.precision}: {shares.half:.0%} of the work of convolutions in half precision, "
-            f"{shares.single:.0%} in float32, as the {found.proven_by} of TensorRT-RTX {found.version} says",
+            f"{found.stage} in {found.precision}: {shares.half:.0%} of convolution work in half precision, "
+            f"{shares.single:.0%} in float32, according to the {found.proven_by} of TensorRT-RTX {found.version}",
         )
     yield "engines", shown(folder)

@@ -65,12 +65,12 @@ def _findings(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         where = f"in {slices['with_organ']} of {slices['total']} slices"
         yield "pancreas", f"{volume_text(volumes['pancreas'])}{with_tumor}, {where}"
     if volumes["tumor"] is None:
-        yield "tumor", "not looked for: this bundle finds the pancreas"
+        yield "tumor", "not looked for: this bundle finds only the pancreas"
     else:
         yield "tumor", f"{volume_text(volumes['tumor'])} in {slices['with_tumor']} slices"
     for lesion in lesions[:_MOST_LESIONS]:
         score = "" if lesion["score"] is None else f", score {lesion['score']:.2f}"
-        size = f"{lesion['volume_ml']:.2f} ml, as large as a ball of {lesion['diameter_mm']:.0f} mm"
+        size = f"{lesion['volume_ml']:.2f} ml, as large as a sphere of {lesion['diameter_mm']:.0f} mm"
         yield "", f"lesion of {size}{score}"
     if len(lesions) > _MOST_LESIONS:
         yield "", f"and {len(lesions) - _MOST_LESIONS} smaller"

@@ -41,28 +41,26 @@ if TYPE_CHECKING:
 
 
 _COHORT_OPTIONS = (
-    click.option(
-        "--resume", is_flag=True, help="Go on where an earlier run into OUT ended; what is done is not repeated."
-    ),
+    click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),
     click.option(
         "--verify",
         is_flag=True,
-        help="With --resume: compare all scans and results by their bytes, not by size and time of change.",
+        help="With --resume: compare all scans and results by content, not by size and modification time.",
     ),
     click.option(
-        "--shard", metavar="I/N", help="Compute only part I, from 0, of N; the parts can run at once, on many machines."
+        "--shard", metavar="I/N", help="Compute only part I, from 0, of N; parts can run at once, on several machines."
     ),
     click.option(
         "--workers",
         type=click.IntRange(min=1),
         metavar="K",
-        help="Compute in K processes, which may crash or hang without harm to the others. Default: in this one.",
+        help="Compute in K processes; if one crashes or hangs, the others continue. Default: in this process.",
     ),
     click.option(
         "--timeout",
         type=FiniteFloat(min=0, min_open=True),
         metavar="SECONDS",
-        help="With --workers: give a scan up that makes no progress for so long. Default: 600.",
+        help="With --workers: give up on a scan that makes no progress for this long. Default: 600.",
     ),
 )
 
@@ -90,9 +88,9 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
         from cascade_rt.run.cohort.cases import Shard
 
         if verify and not resume:
-            raise UsageError("--verify: is about what an earlier run did; add --resume")
+            raise UsageError("--verify checks the results of an earlier run; add --resume")
         if timeout is not None and workers is None:
-            raise UsageError("--timeout: nothing can end a scan that hangs in this very process; add --workers 1")
+            raise UsageError("--timeout cannot stop a scan that hangs in this process; add --workers 1")
         part = Shard.parse(shard) if shard else None
         command(**others, how=CohortOptions(resume, verify, part, workers, timeout))
 
@@ -110,7 +108,7 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="OUT",
     help="A mask file (.nii, .nii.gz) for one scan, or a folder. Default: the current folder.",
 )
-@click.option("--preview", is_flag=True, help="Also draw the most telling slice with outlines, <name>_seg.png.")
+@click.option("--preview", is_flag=True, help="Also draw the most informative slice with outlines, as <name>_seg.png.")
 @bundle_option
 @signature_option
 @backend_option
@@ -120,10 +118,10 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.IntRange(min=1),
     default=1,
     metavar="K",
-    help="Look for the pancreas in every K-th slice first, then only around those that hold it. May change the mask.",
+    help="Search every K-th slice for the pancreas first, then only around those that contain it. May change the mask.",
 )
 @click.option(
-    "--body-box", is_flag=True, help="Look for the pancreas in a box around the body only. May change the mask."
+    "--body-box", is_flag=True, help="Search for the pancreas only in a box around the body. May change the mask."
 )
 @overwrite_option
 @scan_options
@@ -148,10 +146,10 @@ def infer(
     For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumor),
     and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
-    Of a FOLDER all scans in it are taken, however deep; a LIST.txt has the path of a scan on each line, and comments on
-    lines that begin with #. OUT then mirrors their folders, and OUT/journal.jsonl says what became of each scan. One
-    bad scan does not stop the others: the command ends with 3 and names those that failed. Stopped, killed, or with new
-    scans in the folder, it goes on with --resume.
+    A FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on lines that
+    begin with #. OUT then mirrors their folders, and OUT/journal.jsonl records the outcome of each scan. One bad scan
+    does not stop the others: the exit code is 3 and those that failed are listed. After a run was stopped or killed, or
+    when the folder has new scans, continue with --resume.
 
     \b
     Examples:
@@ -162,7 +160,7 @@ def infer(
       cascade-rt infer list.txt -o masks --log-format json
 
     \b
-    A Slurm array of 16 jobs (#SBATCH --array=0-15), each of which may be submitted again as it is:
+    A Slurm array of 16 jobs (#SBATCH --array=0-15), each of which may be resubmitted unchanged:
       cascade-rt infer scans -o masks --resume --shard $SLURM_ARRAY_TASK_ID/16
     """  # noqa: D301
     from cascade_rt.run.cascade import open_cascade
@@ -205,9 +203,9 @@ def _plan(
 
 def _cohort_folder(output: Path | None) -> Path:
     if output is None:
-        raise UsageError("a cohort has many results; name a folder for them with -o")
+        raise UsageError("a cohort has many results; choose a folder for them with -o")
     if split_suffix(output.name)[1] and not output.is_dir():
-        raise UsageError(f"{output}: is one file for many scans; name a folder")
+        raise UsageError(f"{output}: is one file for several scans; choose a folder")
     return output
 
 
@@ -224,7 +222,7 @@ def _journal(
     probe_folder(folder)
     with Journal(folder, how.part) as journal:
         if not journal.is_locked:
-            warn(f"{shown(folder)}: nothing keeps other runs out on this file system; see to it that there is none")
+            warn(f"{shown(folder)}: cannot be locked on this file system; make sure that no other run writes to it")
         yield ResumeState(folder, journal, settings, resume=how.resume, overwrite=overwrite, verify=how.verify)
 
 

@@ -69,7 +69,7 @@ class ScanOutput:
         """Print what became of a scan. The error of the only scan is left for the end of the command."""
         if outcome.error is not None:
             if self._overwrite and os.path.lexists(outcome.case.mask):
-                print_note(f"{shown(outcome.case.mask)}: is still that of an earlier run")
+                print_note(f"{shown(outcome.case.mask)}: is still from an earlier run")
             if len(self._cases) == 1:
                 return
         if is_json():
@@ -141,7 +141,7 @@ class CohortOutput:
             print_event("summary", total=total, done=summary.done, skipped=summary.skipped, failed=failed)
         else:
             codes = Counter(error.code for error in summary.failures.values())
-            rows = [("segmented", str(summary.done)), ("done before", str(summary.skipped))]
+            rows = [("segmented", str(summary.done)), ("already done", str(summary.skipped))]
             rows += [("failed", f"{count} with {code}") for code, count in codes.most_common()]
             self._console.print(f"{len(self._cases)} scans", style="bold")
             print_rows(self._console, [*rows, ("journal", shown(self._journal))], indent=2)
@@ -167,7 +167,7 @@ def warn(message: str) -> None:
 def warn_left_out(folder: Path, what: str) -> None:
     """Warn that images in a folder are not read."""
     if not is_quiet():
-        warn(f"{shown(folder)}: not read, for only .nii and .nii.gz are: {what}")
+        warn(f"{shown(folder)}: skipped, because only .nii and .nii.gz are read: {what}")
 
 
 def _print_event(outcome: Outcome) -> None:
@@ -191,7 +191,7 @@ def _raise_failures(summary: Summary, cases: Sequence[Case]) -> None:
         raise PartialFailureError(headline)
     lines = [_message(case, summary.failures[case.name]) for case in failed[:_MOST_SHOWN]]
     more = len(failed) - _MOST_SHOWN
-    lines += [f"and {more} more, see the journal"] if more > 0 else []
+    lines += [f"and {more} more; see the journal"] if more > 0 else []
     raise PartialFailureError("\n  ".join([headline, *lines]))
 
 

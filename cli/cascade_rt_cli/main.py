@@ -78,8 +78,8 @@ def _terminate(number: int, _: object) -> None:
 @click.option(
     "--log-paths",
     is_flag=True,
-    help="Print paths in full. By default nothing is printed of folders outside the working folder, for they often are "
-    "named after patients.",
+    help="Print paths in full. By default, folders outside the working folder are hidden, because they are often named "
+    "after patients.",
 )
 def main(log_paths: bool) -> None:
     """Find the pancreas and its tumors in abdominal CT, with two networks in a cascade.
@@ -88,7 +88,7 @@ def main(log_paths: bool) -> None:
     Start here:
       cascade-rt demo                     slices of patients and a synthetic scan, segmented, with pictures
       cascade-rt infer scan.nii.gz        a mask and a report beside it
-      cascade-rt doctor                   what runs on this machine, and how to mend what does not
+      cascade-rt doctor                   what runs on this machine, and how to fix what does not
 
     \b
     Train your own:
@@ -99,8 +99,8 @@ def main(log_paths: bool) -> None:
       cascade-rt infer scan.nii.gz --bundle bundles/first
       cascade-rt evaluate --images scans --labels labels --bundle bundles/first
 
-    Exit codes: 0 done, 1 a bug of ours, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output not
-    writable, 7 engine or device unavailable or wrong, 8 output exists, 130 interrupted, 143 terminated.
+    Exit codes: 0 success, 1 internal bug, 2 wrong usage, 3 some scans failed, 4 bad input, 5 bundle refused, 6 output
+    not writable, 7 engine or device unavailable or wrong, 8 output exists, 130 interrupted, 143 terminated.
     """  # noqa: D301  \b is click's mark for lines that are not wrapped
 
 

@@ -32,7 +32,7 @@ class FiniteFloat(click.FloatRange):
         """Parse a number, or fail with a click usage error if it is not a finite number in the range."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is not a number that can be counted to.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
@@ -45,8 +45,8 @@ bundle_option = click.option(
     "--bundle",
     type=BUNDLE,
     metavar="BUNDLE",
-    help="Folder of the bundle to run, or the name of an embedded one: patients or phantom. A bundle in a folder of "
-    "that name here goes first. Default: patients; not for clinical use.",
+    help="Folder of the bundle to run, or the name of an embedded one: patients or phantom. A local folder of that "
+    "name takes precedence. Default: patients; not for clinical use.",
 )
 signature_option = click.option(
     "--require-signature",
@@ -60,14 +60,14 @@ backend_option = click.option(
     type=click.Choice(["auto", *BACKENDS]),
     default="auto",
     show_default=True,
-    help="Library that computes. auto: the best that runs here; the output says which, and why not a better one.",
+    help="Library that runs the networks. auto: the best that runs here; the output says which, and why no better one.",
 )
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", *ENGINE_PRECISIONS]),
     default="auto",
     show_default=True,
-    help="Type the networks compute in. auto: on a GPU fp16, on a CPU fp32; bf16: faster there, and near fp32.",
+    help="Numeric precision. auto: fp16 on a GPU, fp32 on a CPU; bf16 is faster on a CPU, and close to fp32.",
 )
 calibrate_option = click.option(
     "--calibrate",
@@ -75,15 +75,15 @@ calibrate_option = click.option(
     type=PATH,
     multiple=True,
     metavar="SCAN",
-    help="A scan to plan half precision on and compare on; may be given several times. Default: slices of the package.",
+    help="A scan to plan half precision and compare on; may be given several times. Default: slices in the package.",
 )
 limits_option = click.option(
     "--limits",
     type=PATH,
     metavar="TOML",
-    help="File with other limits: tables [fp32], [fp16] and [bf16] of max_error, mean_error, least_dice, slot_error.",
+    help="File with limits: tables [fp32], [fp16] and [bf16] with max_error, mean_error, least_dice, slot_error.",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace results that are already there.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing results.")
 shape_option = click.option(
     "--shape",
     type=click.IntRange(min=16),
@@ -96,24 +96,24 @@ shape_option = click.option(
 scattered_option = click.option(
     "--scattered",
     is_flag=True,
-    help="The slices of a scan are no neighbours: nothing is judged across them, and no islands are dropped.",
+    help="The slices of a scan are not adjacent: nothing is judged across them, and no islands are dropped.",
 )
 _LARGEST_OFFSET = 1 << 16
 """Largest possible offset of 16-bit values, in HU."""
 _SCAN_OPTIONS = (
-    click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Which volume of a 4D file, from 0."),
+    click.option("--volume", type=click.IntRange(min=0), metavar="K", help="Volume of a 4D file to use, from 0."),
     click.option(
         "--assume-orientation",
         metavar="AXES",
-        help="Where the axes of a file that does not say it run to, such as LPS: to left, posterior, superior.",
+        help="Axis directions of a file that does not state them, such as LPS: to left, posterior, superior.",
     ),
-    click.option("--assume-hu", is_flag=True, help="Take the values for Hounsfield units, whatever they look like."),
+    click.option("--assume-hu", is_flag=True, help="Treat the values as Hounsfield units, whatever they look like."),
     click.option(
         "--hu-offset",
         type=click.IntRange(-_LARGEST_OFFSET, _LARGEST_OFFSET),
         default=0,
         metavar="HU",
-        help="Added to every value, such as -1024.",
+        help="Add this to every value, such as -1024.",
     ),
     click.option(
         "--max-voxels",
@@ -123,7 +123,7 @@ _SCAN_OPTIONS = (
         metavar="N",
         help="Refuse larger scans.",
     ),
-    click.option("--strict", is_flag=True, help="Refuse files whose qform and sform are more than 5 mm apart."),
+    click.option("--strict", is_flag=True, help="Refuse files whose qform and sform differ by more than 5 mm."),
     scattered_option,
 )
 

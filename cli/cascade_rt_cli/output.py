@@ -49,7 +49,7 @@ def _ask_verbose(context: click.Context, _: click.Parameter, value: bool) -> Non
 
 def _check(context: click.Context) -> None:
     if context.meta.get(_QUIET) and context.meta.get(_VERBOSE):
-        raise click.UsageError("-v and -q contradict each other; leave one of them out")
+        raise click.UsageError("-v and -q contradict each other; omit one of them")
 
 
 def with_verbosity(command: click.Command) -> click.Command:
@@ -120,7 +120,7 @@ log_format_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_remember,
-    help="json: a JSON object on each line, with the codes of errors; results on stdout, errors on stderr.",
+    help="json: one JSON object per line, with error codes; results on stdout, errors on stderr.",
 )
 
 

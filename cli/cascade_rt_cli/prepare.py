@@ -25,51 +25,51 @@ if TYPE_CHECKING:
     "--dataset",
     type=click.Choice(DATASETS),
     required=True,
-    help="msd: Task07_Pancreas, as downloaded or with the names of nnU-Net. nih: Pancreas-CT, DICOM or NIfTI. "
-    "folder: scans and labels of your own.",
+    help="msd: Task07_Pancreas, as downloaded or with nnU-Net names. nih: Pancreas-CT, DICOM or NIfTI. folder: "
+    "your own scans and labels.",
 )
 @click.option("--images", type=PATH, metavar="DIR", help="folder: where the scans are (.nii, .nii.gz).")
 @click.option(
-    "--labels", type=PATH, metavar="DIR", help="Folder of the labels; msd, nih: only where they are not in DATA."
+    "--labels", type=PATH, metavar="DIR", help="Folder of the labels; msd, nih: only if they are not in DATA."
 )
 @click.option(
     "--organ",
     type=click.IntRange(1, 255),
     multiple=True,
     metavar="VALUE",
-    help="folder: number of the pancreas in the labels; may be given several times.  [default: 1]",
+    help="folder: label value of the pancreas; may be given several times.  [default: 1]",
 )
 @click.option(
     "--tumor",
     type=click.IntRange(1, 255),
     multiple=True,
     metavar="VALUE",
-    help="folder: number of the tumor in the labels.  [default: there are none]",
+    help="folder: label value of the tumor.  [default: none]",
 )
 @click.option(
     "--label-flip",
     type=click.Choice(FLIP_CHOICES),
     default="auto",
     show_default=True,
-    help="nih: along which axes labels are turned round. auto: so that outlines run along edges.",
+    help="nih: axes along which to flip the labels. auto: so that outlines follow edges.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the split.  [default: 0]")
 @click.option(
     "--test-cases",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cases kept for the test.  [default: as in the paper, 65 of 281 or 20 of 82; of a folder, a fifth]",
+    help="Number of test cases.  [default: as in the paper, 65 of 281 or 20 of 82; for folder, a fifth]",
 )
 @click.option(
     "--patients",
     metavar="REGEX",
-    help="What in the beginning of a case's name is its patient; patients stay whole, and --test-cases counts them.",
+    help="Start of a case name that identifies the patient; patients are not split, and --test-cases counts them.",
 )
 @click.option(
     "--split",
     type=PATH,
     metavar="JSON",
-    help='A split of your own, {"train": [names], "test": [names]}; nothing is drawn.',
+    help='Use this split, {"train": [names], "test": [names]}, instead of drawing one.',
 )
 @click.option("--verify", is_flag=True, help="Check the hashes of finished cases; convert damaged ones again.")
 @scan_options
@@ -91,9 +91,9 @@ def prepare(
 ) -> None:
     """Convert a data set into STORE, once, and split it by case into training and test.
 
-    DATA is the folder of msd or nih; scans of your own are named with --images and --labels, a scan and its label by
-    the same name. All cases are checked before the first is converted. Stopped and run again, it goes on where it was.
-    The split is in STORE/split.json, and every later command reads it. A store takes 3 bytes a voxel, 0.8 MB a slice.
+    DATA is the folder of msd or nih; pass your own scans with --images and --labels, where a scan and its label have
+    the same name. All cases are checked before the first is converted. If stopped, it continues when run again. The
+    split is in STORE/split.json, and every later command reads it. A store takes 3 bytes per voxel, 0.8 MB per slice.
 
     \b
     Examples:
@@ -135,18 +135,18 @@ def _find_cases(
 
     if dataset == "folder":
         if images is None or labels is None or data is not None:
-            raise UsageError("name the scans with --images and their labels with --labels: a folder has no DATA")
+            raise UsageError("--dataset folder takes no DATA; pass the scans and labels with --images and --labels")
         organ, tumor = values
         meaning = LabelValues(organ or LabelValues().organ, tumor)
         return find_folder_cases(images, labels, meaning, reading), TEST_SHARE
     if data is None:
-        raise UsageError(f"name the folder of the data set: cascade-rt prepare --dataset {dataset} DATA -o STORE")
+        raise UsageError(f"DATA is missing; run: cascade-rt prepare --dataset {dataset} DATA -o STORE")
     if images is not None or any(values):
         raise UsageError(f"--images, --organ and --tumor are for folder, not {dataset}")
     if dataset == "nih":
         return nih.find_nih_cases(data, labels, label_flip, reading), nih.TEST_SHARE
     if label_flip not in ("auto", "none"):
-        raise UsageError("--label-flip is for nih; labels of msd lie as their headers say")
+        raise UsageError("--label-flip is for nih; omit it, because msd labels are oriented by their headers")
     return msd.find_msd_cases(data, labels, reading), msd.TEST_SHARE
 
 
@@ -176,6 +176,6 @@ def _print_summary(done: "Preparation", dataset: Dataset, store: Path, warnings:
     ]
     if done.flips:
         flips = ", ".join(f"{flip} ({count})" for flip, count in done.flips.most_common())
-        rows.append(("flips", f"labels turned along: {flips}"))
+        rows.append(("flips", f"labels flipped along: {flips}"))
     print_rows(console, [*rows, *(("warning", warning) for warning in warnings)])
     console.print(f"next: cascade-rt train --dataset {dataset} {typed(store, 'STORE')} -o RUN")

@@ -51,7 +51,7 @@ def lasting_streams() -> Iterator[None]:
         lost = _lost(output)
         if lost is not None and lost.errno != errno.EPIPE and not end.code:
             reason = f"standard output cannot be written ({lost.strerror})"
-            print(f"cascade-rt: {reason}: what was computed is there, what was printed is not", file=errors)
+            print(f"cascade-rt: {reason}; the results were saved, but the printed output is incomplete", file=errors)
             raise SystemExit(OutputError.exit_code) from None
         raise
     finally:

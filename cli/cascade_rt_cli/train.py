@@ -28,14 +28,14 @@ from cascade_rt_cli.options import PATH, shape_option
     type=click.Choice(["phantom", *DATASETS]),
     default="phantom",
     show_default=True,
-    help="Kind of data. phantom: synthetic scans, made here. The others: a store of `cascade-rt prepare`.",
+    help="Kind of data. phantom: synthetic scans, made here. The others: a store from `cascade-rt prepare`.",
 )
 @click.option(
     "--preset",
     type=click.Choice(PRESETS),
     default="practical",
     show_default=True,
-    help="Numbers of the training: the paper's, those with the loss weights of the authors' code, or ones that learn "
+    help="Training settings: the paper's, the paper's with the loss weights of the authors' code, or ones that learn "
     "within hours on a small machine.",
 )
 @click.option(
@@ -46,16 +46,16 @@ from cascade_rt_cli.options import PATH, shape_option
 @click.option(
     "--network",
     type=click.Choice(COMPARATORS),
-    help="A network of Table 1 on whole slices, in place of the cascade.",
+    help="A network of Table 1 on whole slices, instead of the cascade.",
 )
 @click.option("--config", type=PATH, metavar="TOML", help="File that overrides the preset ([cascade], [train]).")
 @click.option(
-    "--base-width", type=click.IntRange(min=8), help="Channels of the first block; 64 is the paper's.  [default: 64]"
+    "--base-width", type=click.IntRange(min=8), help="Channels of the first block; the paper uses 64.  [default: 64]"
 )
 @click.option("--epochs", type=int, nargs=3, metavar="S I J", help="Epochs of the three steps.")
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights and order.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the weights and the order.  [default: 0]")
 @click.option("--cases", type=click.IntRange(min=1), default=40, show_default=True, help="Number of phantoms.")
-@click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first one.")
+@click.option("--first-case", type=click.IntRange(min=0), default=0, show_default=True, help="First phantom seed.")
 @shape_option
 @click.option(
     "--validate",
@@ -63,16 +63,16 @@ from cascade_rt_cli.options import PATH, shape_option
     default=0,
     show_default=True,
     metavar="N",
-    help="Hold the last N training cases out, and measure Dice on them after each epoch.",
+    help="Hold out the last N training cases, and measure Dice on them after each epoch.",
 )
 @click.option("--init", type=PATH, metavar="START", help="Start from the weights of this run or bundle.")
 @click.option(
     "--init-stage2",
     type=PATH,
     metavar="START",
-    help="Take stage 2 from this run or bundle, and all else from --init: after step S in two runs, one a stage.",
+    help="Take stage 2 from this run or bundle, and the rest from --init: after step S in two runs, one per stage.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the last epoch of RUN.")
+@click.option("--resume", is_flag=True, help="Continue from the last epoch of RUN.")
 @needs_extra("train")
 def train(
     data: Path | None,
@@ -95,11 +95,11 @@ def train(
 ) -> None:
     """Train the cascade: step S (stages apart), I (saliency on), J (jointly, on predicted boxes).
 
-    DATA is the store that `cascade-rt prepare` made, of which the training cases are used. Of phantoms it is the folder
-    in which they are kept, and those missing are made there; default: RUN/cases. A checkpoint is written after each
-    epoch; a run that was stopped goes on with --resume and ends in the same weights. With --validate, the checkpoint of
-    the epoch with the highest Dice is kept as well, as RUN/best.safetensors. Started by torchrun, it trains on several
-    GPUs, each of which takes its share of every batch.
+    DATA is a store made by `cascade-rt prepare`, whose training cases are used. For phantoms it is the folder that
+    holds them, and missing ones are generated there; default: RUN/cases. A checkpoint is written after each epoch; a
+    run that was stopped continues with --resume and ends with the same weights. With --validate, the checkpoint of the
+    epoch with the highest Dice is kept too, as RUN/best.safetensors. Started by torchrun, it trains on several GPUs,
+    each of which gets its share of every batch.
 
     \b
     Examples:
@@ -115,7 +115,7 @@ def train(
     from cascade_rt_cli.train_run import Plan, train_on_phantoms, train_on_store
 
     if init_stage2 is not None and init is None:
-        raise click.UsageError("--init-stage2 needs --init, which names where stage 1 comes from")
+        raise click.UsageError("--init-stage2 needs --init; add it to say where stage 1 comes from")
     cascade_config, train_config = load_config(config, preset, variant=variant, network=network)
     if base_width is not None:
         cascade_config = replace(cascade_config, base_width=base_width)

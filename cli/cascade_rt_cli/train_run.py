@@ -62,8 +62,8 @@ def train_on_phantoms(store: Path, seeds: Sequence[int], shape: tuple[int, int, 
     """
     if (store / SPLIT_NAME).exists():
         raise UsageError(
-            f"{store}: is a store that cascade-rt prepare has made; say what it holds: cascade-rt train --dataset"
-            " msd|nih|folder STORE"
+            f"{store}: is a store made by cascade-rt prepare; say what it holds: cascade-rt train --dataset "
+            "msd|nih|folder STORE"
         )
     with plan.workers.first_before_others(), progress_bar(shown=plan.workers.is_first) as bars:
         making = bars.add_task("phantoms", total=len(seeds))
@@ -81,8 +81,8 @@ def train_on_store(dataset: Dataset, store: Path | None, plan: Plan) -> None:
     """
     if store is None:
         raise UsageError(
-            f"name the store to train on: cascade-rt train --dataset {dataset} STORE; "
-            f"cascade-rt prepare --dataset {dataset} DATA -o STORE makes it"
+            f"the store to train on is missing; run: cascade-rt train --dataset {dataset} STORE; "
+            f"make it with: cascade-rt prepare --dataset {dataset} DATA -o STORE"
         )
     split = read_split(store, dataset)
     cases = open_cases(store, split.train)
@@ -115,7 +115,7 @@ def _train(cases: Sequence[Case], data: str, plan: Plan) -> None:
     if first:
         print_note(f"training on {data}")
         if plan.resume and not (plan.run / CHECKPOINT_NAME).is_file():
-            print_note(f"{shown(plan.run)}: holds no checkpoint to go on from; the training starts from the beginning")
+            print_note(f"{shown(plan.run)}: has no checkpoint to resume from; training starts from the beginning")
     with _saying_how_to_go_on(plan), progress_bar(shown=first) as bars:
         bar = bars.add_task("training", total=None)
 
@@ -150,7 +150,7 @@ def _print_next(console: Console, folder: Path, checkpoint: Checkpoint) -> None:
     best = best_epoch(checkpoint.history)
     if best is not None:
         file = Path(run) / BEST_NAME
-        console.print(f"best on validation: epoch {best}; to take it: cascade-rt export {file} -o BUNDLE")
+        console.print(f"best on validation: epoch {best}; to use it: cascade-rt export {file} -o BUNDLE")
 
 
 @contextmanager
@@ -161,8 +161,8 @@ def _saying_how_to_go_on(plan: Plan) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         if plan.workers.is_first:
             kept = (plan.run / CHECKPOINT_NAME).is_file()
-            words = "the same command with --resume goes on after its last epoch" if kept else "no epoch was done yet"
-            print_note(f"{shown(plan.run)}: the training was stopped; {words}")
+            words = "to continue, run the same command with --resume" if kept else "no epoch was finished"
+            print_note(f"{shown(plan.run)}: training was stopped; {words}")
         raise
 
 

@@ -35,7 +35,7 @@ _MAPS = {
 @click.command()
 @click.argument("bundle", required=False, type=BUNDLE)
 @calibrate_option
-@click.option("--json", "as_json", is_flag=True, help="Print what was measured as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @limits_option
 @backend_option
 @precision_option
@@ -50,11 +50,11 @@ def verify(
     precision: PrecisionChoice,
     reading: ScanOptions,
 ) -> None:
-    """Compare an engine with PyTorch on slices of scans, on this machine, and fail where they differ.
+    """Compare an engine with PyTorch on slices of scans, on this machine, and fail if they differ.
 
-    Measured are the probabilities, the masks of each stage and of both together, boxes that move, tumors that appear
-    or vanish, and whether an answer depends on its place in a batch. The exit code is 5 where a limit is missed; the
-    message names the slice. BUNDLE may be patients or phantom, the embedded ones; without it the default is compared.
+    It measures the probabilities, the masks of each stage and of both together, boxes that move, tumors that appear or
+    vanish, and whether a result depends on its position in a batch. The exit code is 5 if a limit is exceeded; the
+    message names the slice. BUNDLE may be an embedded one, patients or phantom. Default: the one that infer uses.
 
     \b
     Examples:
@@ -96,10 +96,10 @@ def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"({each['worst_slice']}), mean {each['mean_error']:.1e}",
         )
     for key, name in (
-        ("boxes_moved", "another box"),
+        ("boxes_moved", "different box"),
         ("tumors_appeared", "new tumor"),
         ("tumors_vanished", "no tumor"),
     ):
         yield name, f"{len(found[key])} slices" + (f": {', '.join(found[key])}" if found[key] else "")
     for stage, error in found["slot_errors"].items():
-        yield f"batch of {stage}", f"largest difference between places {math.nan if error is None else error:.1e}"
+        yield f"batch of {stage}", f"largest difference between positions {math.nan if error is None else error:.1e}"

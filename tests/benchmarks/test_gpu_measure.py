@@ -105,7 +105,7 @@ def command(*arguments: str) -> Result:
 def test_without_a_gpu_it_is_one_sentence_and_exit_code_7(tmp_path: Path) -> None:
     result = command("-o", str(tmp_path / "gpu.jsonl"))
     assert result.exit_code == 7
-    assert result.stderr.startswith("Error: this measures an NVIDIA GPU, and this machine has no NVIDIA driver")
+    assert result.stderr.startswith("Error: this benchmark needs an NVIDIA GPU, and this machine has no NVIDIA driver")
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -229,16 +229,16 @@ def test_scans_are_paired_as_btcv_names_them_in_one_folder(tmp_path: Path) -> No
         ("img0021", "label0021.nii.gz", 6),
     ]
     assert [case.name for case in choose_cases(cases, "1-10")] == ["img0005"]
-    with pytest.raises(UsageError, match="cases '7': there is none of them; there are img0005, img0021"):
+    with pytest.raises(UsageError, match="cases '7': no such cases; there are img0005, img0021"):
         choose_cases(cases, "7")
-    with pytest.raises(UsageError, match="'five' is no number or range"):
+    with pytest.raises(UsageError, match="'five' is not a number or range"):
         choose_cases(cases, "five")
 
 
 def test_a_scan_without_labels_is_refused(tmp_path: Path) -> None:
     for name in ("img0005", "label0005", "img0021"):
         (tmp_path / f"{name}.nii.gz").touch()
-    with pytest.raises(InputError, match="without a partner: img0021; add or remove it"):
+    with pytest.raises(InputError, match="unpaired: img0021; add the missing files or remove these"):
         find_scans(tmp_path, tmp_path, 6)
 
 
@@ -256,7 +256,7 @@ def test_a_label_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     image, label = tmp_path / "img0001.nii.gz", tmp_path / "label0001.nii.gz"
     write_pair(image, label, hu, np.ones((3, 64, 64), np.uint8))
     assert read_patient(Case("img0001", "scans", image, label)).truth.all()
-    with pytest.raises(InputError, match="holds no label 6; name the label of the pancreas with --organ"):
+    with pytest.raises(InputError, match="holds no label 6; pass the label value of the pancreas with --organ"):
         read_patient(Case("img0001", "scans", image, label, 6))
 
 
@@ -266,7 +266,7 @@ def test_negatives_are_read_upright(tmp_path: Path) -> None:
     volume = read_negatives(tmp_path / "none.npz")
     assert np.array_equal(volume.voxels, image)
     np.savez(tmp_path / "other.npz", picture=image)
-    with pytest.raises(InputError, match=r"is no \.npz with an array 'image'"):
+    with pytest.raises(InputError, match=r"is not an \.npz with an array 'image'"):
         read_negatives(tmp_path / "other.npz")
 
 
@@ -276,7 +276,7 @@ def test_negatives_are_read_upright(tmp_path: Path) -> None:
 def test_arms_are_each_backend_in_each_precision_and_the_reference() -> None:
     assert arm_names("onnxruntime", "fp32") == ["onnxruntime:fp32"]
     assert arm_names("onnxruntime", "fp32,fp16") == ["onnxruntime:fp32", "onnxruntime:fp16", "pytorch:fp32"]
-    with pytest.raises(UsageError, match="there is no backend 'torch'"):
+    with pytest.raises(UsageError, match="unknown backend 'torch'"):
         arm_names("torch", "fp32")
 
 
@@ -368,4 +368,4 @@ def test_a_measurement_from_files_to_table(tmp_path: Path) -> None:
 def test_nothing_to_measure_is_an_error() -> None:
     result = run(default_bundle_path())
     assert result.exit_code == UsageError.exit_code
-    assert "there is nothing to measure; name --slices, --scans or --negatives" in result.output
+    assert "nothing to measure; pass --slices, --scans or --negatives" in result.output

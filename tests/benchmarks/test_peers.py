@@ -133,7 +133,7 @@ def test_our_arms_leave_out_what_is_not_there_for_speed() -> None:
 
 def test_an_unknown_peer_is_refused_with_the_choices(tmp_path: Path) -> None:
     result = peer_arguments("scan.nii.gz", "--peers", "caffe", "-o", tmp_path / "peers.jsonl")
-    assert (result.exit_code, "there is no peer 'caffe'; choose from plain" in result.stderr) == (2, True)
+    assert (result.exit_code, "unknown peer 'caffe'; choose from plain" in result.stderr) == (2, True)
 
 
 def test_without_a_scan_it_says_how_to_make_one() -> None:

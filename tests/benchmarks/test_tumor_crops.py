@@ -117,7 +117,7 @@ def test_crops_of_healthy_patients_are_told_by_their_name(tmp_path: Path) -> Non
 
 
 def test_a_zip_without_crops_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no crops"):
+    with pytest.raises(InputError, match="contains no crops"):
         read_crops(write_zip(tmp_path / "other.zip", {"picture.png": np.zeros((10, 10), dtype=np.uint8)}))
 
 
@@ -178,4 +178,4 @@ def test_a_bundle_that_looks_for_the_pancreas_alone_is_refused(tmp_path: Path) -
     result = CliRunner().invoke(main, [str(embedded_bundle_path("patients")), str(crops)])
 
     assert result.exit_code == 2
-    assert "looks for the pancreas alone" in result.output
+    assert "finds only the pancreas" in result.output

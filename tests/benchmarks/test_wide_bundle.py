@@ -42,7 +42,7 @@ def test_the_wide_network_has_the_work_of_its_width() -> None:
 
 
 def test_a_width_that_is_no_multiple_is_refused() -> None:
-    with pytest.raises(UsageError, match="12 is no multiple of 8"):
+    with pytest.raises(UsageError, match="12 is not a multiple of 8"):
         widen(lively_model(), 12)
 
 

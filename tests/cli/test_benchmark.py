@@ -116,7 +116,7 @@ def test_nothing_is_left_beside_the_scan(measured: tuple[Result, Path]) -> None:
 
 def test_an_arm_that_is_not_known_is_refused_with_the_choices() -> None:
     result = benchmark("scan.nii.gz", "--backends", "caffe")
-    assert (result.exit_code, "there is no backend 'caffe'; choose from" in result.stderr) == (2, True)
+    assert (result.exit_code, "unknown backend 'caffe'; choose from" in result.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("no_gpu")

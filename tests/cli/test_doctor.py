@@ -24,7 +24,7 @@ def test_it_says_what_works_what_does_not_and_what_auto_takes() -> None:
     assert "tensorrt             no: needs an NVIDIA GPU, but none was found" in result.stdout
     assert "NVIDIA GPU           none: this machine has no NVIDIA driver" in result.stdout
     assert "openvino             works: on the CPU" in result.stdout
-    assert "--backend auto takes openvino" in result.stdout
+    assert "--backend auto uses openvino" in result.stdout
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -43,7 +43,7 @@ def test_where_nothing_runs_the_bundle_it_ends_with_7_and_says_what_to_install(
     hide(monkeypatch, "openvino", "onnxruntime", "torch")
     result = doctor()
     assert result.exit_code == 7
-    assert "mend it: pip install 'onnxruntime>=1.27'" in result.stdout
+    assert "to fix it: pip install 'onnxruntime>=1.27'" in result.stdout
     assert "no engine runs the embedded bundle here" in result.stderr
 
 
@@ -55,4 +55,4 @@ def test_a_broken_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(str(tmp_path))
     result = doctor()
     assert "tensorrt-rtx         no: it is installed but broken: libnobody_has.so.1" in result.stdout
-    assert "mend it: pip install --force-reinstall 'tensorrt-rtx-cu13>=1.7'" in result.stdout
+    assert "to fix it: pip install --force-reinstall 'tensorrt-rtx-cu13>=1.7'" in result.stdout

@@ -109,15 +109,15 @@ def test_the_table_has_three_rows_for_each_target(tmp_path: Path) -> None:
 def test_over_all_slices_the_means_show_false_alarms(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "--slices", "all")
     assert ["tumor", "all slices (12)", "0.917 ± 0.289", "1.000", "0.999 ± 0.005"] in cells(result)
-    assert "empty      tumor: 10 slices where nothing is and nothing was found count as Dice 1" in result.stdout
+    assert "empty      tumor: 10 slices without it, in which none was found, count as Dice 1" in result.stdout
     assert "left out   tumor: 11 slices in which SEN is undefined" in result.stdout
 
 
 def test_the_findings_are_told_in_sentences(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR))
     assert "detected   tumor in 1 of 1 cases that have one" in result.stdout
-    assert "false      tumor in 1 of 2 cases that have none, 0.00 ml in all" in result.stdout
-    assert "crops      hold 100.00 % of the true tumor; nothing of it in 0 of 1 slices" in result.stdout
+    assert "false      tumor in 1 of 2 cases that have none, 0.00 ml in total" in result.stdout
+    assert "crops      contain 100.00 % of the true tumor; none of it in 0 of 1 slices" in result.stdout
 
 
 def test_labels_without_tumors_are_said_to_have_none(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_baseline_is_compared_case_by_case(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, cases), "--backend", "onnxruntime", "--baseline", "pytorch")
     sentence = "Dice engine minus baseline -0.50000 (95 % interval -1.00000 to +0.00000) over 2 cases, worst y -1.00000"
     assert f"baseline   tumor: {sentence}" in result.stdout
-    assert "1 of 512 voxels have another label (195.31 in 100,000)" in result.stdout
+    assert "1 of 512 voxels have a different label (195.31 in 100,000)" in result.stdout
     assert "baseline   pytorch 1 on cpu, fp32" in result.stdout
 
 

@@ -122,7 +122,7 @@ def test_a_mask_that_was_to_be_replaced_and_is_not_is_named(scan: Path, tmp_path
     infer(scan, "-o", tmp_path / "out")
     scan.write_bytes(b"")
     result = infer(scan, "-o", tmp_path / "out", "--overwrite")
-    assert "scan_seg.nii.gz: is still that of an earlier run" in result.stderr
+    assert "scan_seg.nii.gz: is still from an earlier run" in result.stderr
 
 
 def test_codes_are_in_the_json_as_well(tmp_path: Path) -> None:

@@ -25,4 +25,4 @@ def test_tensorrt_without_a_gpu_is_refused(tmp_path: Path) -> None:
 def test_a_compute_capability_is_for_tensorrt_rtx(tmp_path: Path, options: tuple[str, ...]) -> None:
     result = export(tmp_path, "--compute-capability", "8.9", *options)
     assert result.exit_code == 2
-    assert "--compute-capability is for --engine tensorrt-rtx" in result.stderr
+    assert "--compute-capability needs --engine tensorrt-rtx" in result.stderr

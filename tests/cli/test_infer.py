@@ -63,7 +63,10 @@ def test_several_scans_go_to_a_folder(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_several_scans_into_one_file_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     result = infer("a.nii.gz", "b.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.nii.gz")
-    assert (result.exit_code, "mask.nii.gz: is one file for many scans; name a folder" in result.stderr) == (2, True)
+    assert (result.exit_code, "mask.nii.gz: is one file for several scans; choose a folder" in result.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_two_scans_of_one_name_are_refused_before_any_work(bundle: Bundle, tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_a_result_never_overwrites_another_scan(bundle: Bundle, tmp_path: Path) 
 
 def test_a_mask_of_another_format_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     result = infer("scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.mha")
-    assert (result.exit_code, "a mask is written as NIfTI" in result.stderr) == (2, True)
+    assert (result.exit_code, "masks are written as NIfTI" in result.stderr) == (2, True)
 
 
 def test_a_report_that_cannot_be_written_takes_the_mask_with_it(

@@ -50,12 +50,12 @@ def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, fo
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     result = infer("--log-format", form)
-    sentence = "out: nothing keeps other runs out on this file system; see to it that there is none"
+    sentence = "out: cannot be locked on this file system; make sure that no other run writes to it"
     told = json.loads(result.stderr)["message"] if form == "json" else result.stderr
     assert (result.exit_code, sentence in told) == (0, True)
 
 
 def test_what_is_not_read_beside_the_scans_is_told_in_one_line() -> None:
     Path("in", "other.mha").touch()
-    assert "cascade-rt: warning: in: not read, for only .nii and .nii.gz are: 1 file .mha\n" in infer().stderr
+    assert "cascade-rt: warning: in: skipped, because only .nii and .nii.gz are read: 1 .mha file\n" in infer().stderr
     assert "not read" not in infer("--overwrite", "-q").stderr

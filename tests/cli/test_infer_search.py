@@ -20,7 +20,7 @@ def test_both_options_reach_the_search_and_its_report(tmp_path: Path) -> None:
     search = json.loads((tmp_path / "scan_seg.json").read_text())["search"]
     assert (result.exit_code, search["first_every"]) == (0, 2)
     assert search["body_box"] == {"row": 0, "col": 0, "height": 96, "width": 96}
-    assert "the mask may differ from that of a whole search" in result.stdout
+    assert "the mask may differ from that of a full search" in result.stdout
 
 
 def test_slices_that_are_no_neighbours_are_reported_as_such(tmp_path: Path) -> None:
@@ -35,4 +35,4 @@ def test_slices_that_are_no_neighbours_are_reported_as_such(tmp_path: Path) -> N
 def test_a_search_by_neighbours_is_refused_where_there_are_none(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["infer", str(tmp_path / "scan.nii.gz"), "--scattered", "--z-search", "2"])
     assert result.exit_code == 2
-    assert "--z-search goes by neighbours of slices, and with --scattered there are none" in result.stderr
+    assert "--z-search relies on adjacent slices, and with --scattered there are none" in result.stderr

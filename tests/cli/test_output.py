@@ -127,4 +127,4 @@ def test_a_training_that_is_terminated_says_how_it_goes_on(tmp_path: Path) -> No
         process.stdout.read()
         said = process.stderr.read()
     assert process.returncode == 143
-    assert "run: the training was stopped; the same command with --resume goes on after its last epoch" in said
+    assert "run: training was stopped; to continue, run the same command with --resume" in said

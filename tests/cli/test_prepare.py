@@ -34,7 +34,7 @@ def nih_store(tmp_path: Path) -> Path:
     data, labels = nih_tree(tmp_path)
     result = cascade_rt("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store")
     assert result.exit_code == 0, result.output
-    assert "labels turned along: y (3)" in result.output
+    assert "labels flipped along: y (3)" in result.output
     return tmp_path / "store"
 
 
@@ -114,7 +114,7 @@ def test_training_on_an_unprepared_folder_points_to_prepare(tmp_path: Path) -> N
 def test_training_without_a_store_asks_for_it(tmp_path: Path) -> None:
     result = cascade_rt("train", "--dataset", "nih", "-o", tmp_path / "run")
     assert result.exit_code == 2
-    assert "name the store to train on" in result.output
+    assert "the store to train on is missing" in result.output
 
 
 def test_a_flip_is_refused_for_msd(tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_where_labels_have_tumors_stage_2_looks_for_them(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--dataset", "folder", "--images", "a"), "name the scans with --images and their labels with --labels"),
-        (("--dataset", "folder", "data", "--images", "a", "--labels", "b"), "a folder has no DATA"),
-        (("--dataset", "msd"), "name the folder of the data set"),
+        (("--dataset", "folder", "--images", "a"), "pass the scans and labels with --images and --labels"),
+        (("--dataset", "folder", "data", "--images", "a", "--labels", "b"), "--dataset folder takes no DATA"),
+        (("--dataset", "msd"), "DATA is missing; run: cascade-rt prepare"),
         (("--dataset", "nih", "data", "--organ", 6), "are for folder, not nih"),
         (("--dataset", "msd", "data", "--tumor", 2), "are for folder, not msd"),
     ],

@@ -51,8 +51,8 @@ def test_a_full_disk_behind_standard_output_is_told_and_is_code_6(tmp_path: Path
     done = run_in_shell(tmp_path, '"$PYTHON" program.py > /dev/full')
     assert done.returncode == 6
     assert done.stderr == (
-        "cascade-rt: standard output cannot be written (No space left on device): what was computed is there, "
-        "what was printed is not\n"
+        "cascade-rt: standard output cannot be written (No space left on device); the results were saved, "
+        "but the printed output is incomplete\n"
     )
     assert (tmp_path / "result").read_text() == "whole"
 

@@ -43,7 +43,7 @@ def test_a_resumed_run_without_a_checkpoint_says_that_it_starts_anew(tmp_path: P
     result = cascade_rt("train", "--dataset", "nih", store, "-o", tmp_path / "run", *SMALL, "--resume")
 
     assert result.exit_code == 0, result.output
-    assert "holds no checkpoint to go on from" in result.output
+    assert "has no checkpoint to resume from" in result.output
 
 
 def test_where_no_case_has_a_tumor_training_says_what_stage_2_learns(tmp_path: Path) -> None:

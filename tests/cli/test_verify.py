@@ -51,5 +51,5 @@ def test_an_answer_that_is_no_number_in_a_batch_is_shown_and_fails(
     monkeypatch.setattr("cascade_rt_export.gate.compare_slots", lambda _: Agreement(1, max_error=math.nan))
     result = verify(bundle, scan, "--precision", "fp32")
     assert result.exit_code == 5
-    assert "largest difference between places nan" in result.stdout
+    assert "largest difference between positions nan" in result.stdout
     assert "stage1 returns different outputs for one input" in result.stderr

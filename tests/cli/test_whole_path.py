@@ -131,7 +131,7 @@ def test_demo_leaves_scans_labels_masks_reports_and_pictures(demo: Result, folde
 
 
 def test_demo_prints_the_dice_of_each_patient_and_where_they_come_from(demo: Result) -> None:
-    assert re.search(r"Dice with what an expert drew: (\d\.\d\d, ){5}\d\.\d\d; mean \d\.\d\d\n", demo.stdout)
+    assert re.search(r"Dice against an expert's outlines: (\d\.\d\d, ){5}\d\.\d\d; mean \d\.\d\d\n", demo.stdout)
     assert "NIH Pancreas-CT (Roth et al.), CC BY 3.0, see " in demo.stdout
 
 

@@ -156,14 +156,14 @@ def test_the_mask_of_a_scan_is_what_is_kept_and_so_are_its_measurements(mask: La
 
 
 def test_a_lesion_apart_from_the_pancreas_is_a_warning(mask: Labels) -> None:
-    sentence = "the lesion of 0.01 ml in slices 3 to 3 lies apart from the pancreas that was found"
+    sentence = "the lesion of 0.01 ml in slices 3 to 3 does not touch the segmented pancreas"
     assert told(segmented(mask)) == {"W_LESION_APART": sentence}
 
 
 def test_several_lesions_apart_are_one_warning(mask: Labels) -> None:
     mask[5, 11, 0] = 2
     assert told(segmented(mask))["W_LESION_APART"] == (
-        "2 lesions lie apart from the pancreas that was found, the largest of 0.01 ml in slices 3 to 3"
+        "2 lesions do not touch the segmented pancreas, the largest of 0.01 ml in slices 3 to 3"
     )
 
 
@@ -181,7 +181,7 @@ def test_a_scan_of_which_nothing_is_kept_holds_no_organ_and_says_so(mask: Labels
     mask[6] = 0
     found = segmented(mask, least_island_ml=2.0)
     assert (found.status, np.count_nonzero(found.mask)) == ("no_organ", 0)
-    sentence = "all that was found, 0.04 ml, was dropped: its pieces are smaller than 2 ml"
+    sentence = "everything found (0.04 ml) was dropped: all pieces are smaller than 2 ml"
     assert told(found) == {"W_NOTHING_KEPT": sentence}
 
 

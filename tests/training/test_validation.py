@@ -165,7 +165,7 @@ def test_train_prints_the_dice_of_each_epoch_and_names_the_best_checkpoint_last(
     assert result.exit_code == 0, result.output
     first, _, last = result.stdout.splitlines()
     assert "organ Dice 0." in first
-    assert last == f"best on validation: epoch 1; to take it: cascade-rt export {Path('RUN', BEST_NAME)} -o BUNDLE"
+    assert last == f"best on validation: epoch 1; to use it: cascade-rt export {Path('RUN', BEST_NAME)} -o BUNDLE"
     best = load_checkpoint(tmp_path / "run" / BEST_NAME)
     assert best.data.endswith("16 x 64 x 64 voxels, cases held out for validation: 1")
 

@@ -37,7 +37,7 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
     arms = tuple(_parse_arm(part.strip()) for part in text.split(","))
     for arm in arms:
         if arms.count(arm) > 1:
-            raise UsageError(f"arm {arm.name!r} is named twice; name it once")
+            raise UsageError(f"arm {arm.name!r} is listed twice; list it once")
     return arms
 
 
@@ -50,11 +50,9 @@ def _parse_arm(text: str) -> Arm:
     engine, *options = text.split("+")
     backend, colon, precision = engine.partition(":")
     if backend not in BACKENDS:
-        raise UsageError(f"arm {text!r}: there is no backend {backend!r}; choose from {', '.join(BACKENDS)}")
+        raise UsageError(f"arm {text!r}: unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if colon and precision not in PRECISION_CHOICES:
-        raise UsageError(
-            f"arm {text!r}: there is no precision {precision!r}; choose from {', '.join(PRECISION_CHOICES)}"
-        )
+        raise UsageError(f"arm {text!r}: unknown precision {precision!r}; choose from {', '.join(PRECISION_CHOICES)}")
     return Arm(backend, cast(PrecisionChoice, precision) if colon else "auto", _parse_search(text, options))
 
 
@@ -67,5 +65,5 @@ def _parse_search(text: str, options: list[str]) -> SearchOptions:
         elif option == "body-box":
             search = replace(search, body_box=True)
         else:
-            raise UsageError(f"arm {text!r}: there is no option {option!r}; choose from z-search=K, body-box")
+            raise UsageError(f"arm {text!r}: unknown option {option!r}; choose from z-search=K, body-box")
     return search

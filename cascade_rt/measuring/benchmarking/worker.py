@@ -122,7 +122,7 @@ class Worker:
         try:
             yield
         except ChildEndedError as error:
-            raise EngineError(f"{self.name}: its process {error}; what it printed last says why") from error
+            raise EngineError(f"{self.name}: its process {error}; see its last output for the reason") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,8 @@ class Shard:
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
             raise UsageError(f"shard {shown}: is not of the form i/n; write 0/16 for the first of sixteen parts")
         if not int(index) < int(count):
-            last = f"of {int(count)} the last is {int(count) - 1}/{int(count)}" if int(count) else "0/1 is all of them"
-            raise UsageError(f"shard {text}: parts are counted from 0; {last}")
+            last = f"the last of {int(count)} is {int(count) - 1}/{int(count)}" if int(count) else "0/1 is the whole"
+            raise UsageError(f"shard {text}: parts are numbered from 0; {last}")
         return cls(int(index), int(count))
 
     def has(self, name: str) -> bool:
@@ -111,8 +111,8 @@ def plan_cases(
     for name, scan, refusal in _named_scans(sources, folder, on_left_out):
         if name in cases:
             raise UsageError(
-                f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; name one of them otherwise, "
-                "or segment them apart"
+                f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; rename one of them, "
+                "or segment them separately"
             )
         parent, _, stem = name.rpartition("/")
         case = Case.in_folder(scan, folder / parent, stem, pictures=pictures, refusal=refusal)
@@ -127,9 +127,9 @@ def _is_mask_file(sources: Sequence[Path], output: Path) -> bool:
     is_nifti = bool(split_suffix(output.name)[1])
     is_one_scan = len(sources) == 1 and not holds_many(sources[0])
     if is_nifti and not is_one_scan:
-        raise UsageError(f"{output}: is one file for many scans; name a folder")
+        raise UsageError(f"{output}: is one file for several scans; choose a folder")
     if is_one_scan and not is_nifti and output.suffix.lower() in _FOREIGN_SUFFIXES:
-        raise UsageError(f"{output}: a mask is written as NIfTI; let the name end in .nii.gz, or name a folder")
+        raise UsageError(f"{output}: masks are written as NIfTI; choose a name ending in .nii.gz, or a folder")
     return is_nifti
 
 
@@ -164,7 +164,7 @@ def holds_many(source: Path) -> bool:
 
 def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
     if os.path.realpath(output) == os.path.realpath(root):
-        raise UsageError(f"{output}: results would lie among the scans; choose another `output`")
+        raise UsageError(f"{output}: results would be mixed with the scans; choose another `output`")
     skipped, found, refused = os.path.realpath(output), False, []
 
     def refuse(error: OSError) -> None:
@@ -184,8 +184,8 @@ def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
             yield (scan.relative_to(root).parent / name).as_posix(), scan, refusal
     yield from refused
     if not found and not refused:
-        advice = "name the folder of the scans, and convert DICOM first, with dcm2niix"
-        raise UsageError(f"{root}: has no .nii or .nii.gz in it; {advice}")
+        advice = "pass the folder of the scans, and convert DICOM with dcm2niix first"
+        raise UsageError(f"{root}: contains no .nii or .nii.gz files; {advice}")
 
 
 def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
@@ -196,20 +196,20 @@ def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
             yield _stem(file), path, None
         # A broken link: it may have pointed to a folder of scans.
         elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):
-            sentence = "is a link to what is not there; make it be there, or remove the link"
+            sentence = "is a broken link; restore its target or remove the link"
             yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
 
 
 def _in_list(path: Path) -> Iterator[_Found]:
     scans = [line for line in _lines(path) if line and not _is_comment(line, path.parent)]
     if not scans:
-        raise UsageError(f"{path}: names no scan; write the path of one on each line")
+        raise UsageError(f"{path}: lists no scans; write one path per line")
     for number, scan in enumerate(scans, start=1):
         # A path that leaves the folder of the list would place its results outside the output folder.
         inside = not Path(scan).is_absolute() and ".." not in Path(scan).parts
         name = _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name)
         if "\0" in scan or PurePosixPath(name).name in ("", ".."):
-            sentence = "is no path of a file; write one path on each line, in UTF-8 or UTF-16"
+            sentence = "is not a file path; write one path per line, in UTF-8 or UTF-16"
             yield f"{path.name}:{number}", path, InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
         else:
             yield name, path.parent / scan, None
@@ -223,7 +223,7 @@ def _lines(path: Path) -> list[str]:
     try:
         content = read_plain_file(path, _LONGEST_LIST, follow_links=True)
     except NotAPlainFileError as error:
-        raise InputError(f"{path}: the list {error}; name a text file", code="E_NOT_A_FILE") from error
+        raise InputError(f"{path}: the list {error}; use a text file", code="E_NOT_A_FILE") from error
     except OSError as error:
         raise InputError(f"{path}: the list cannot be read ({error.strerror}); check the path") from error
     encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), None)
@@ -231,7 +231,9 @@ def _lines(path: Path) -> list[str]:
         # File names need not be valid UTF-8.
         text = content.decode(encoding) if encoding else content.decode("utf-8-sig", errors="surrogateescape")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: begins as a list in {encoding} and does not go on so; save it in UTF-8") from error
+        raise InputError(
+            f"{path}: has a {encoding} byte order mark, but is not valid {encoding}; save it as UTF-8"
+        ) from error
     return [line.strip() for line in re.split(r"\r\n|\n|\r", text)]
 
 

@@ -72,9 +72,9 @@ class Entry:
         values = json.loads(line)
         known = set(cls.__dataclass_fields__)
         if not isinstance(values, dict) or not isinstance(values.get("case"), str):
-            raise ValueError("names no case")
+            raise ValueError("has no case name")
         if values.get("status") not in get_args(Status) or not values.keys() <= known:
-            raise ValueError("is of an unknown kind")
+            raise ValueError("has an unknown status or key")
         entry = cls(**values)
         entry._check()
         return entry
@@ -83,12 +83,12 @@ class Entry:
         texts = (self.time, self.input_sha256, self.found, self.code, self.message)
         hashes = self.outputs.values() if isinstance(self.outputs, dict) else () if self.outputs is None else (0,)
         if not all(text is None or isinstance(text, str) for text in (*texts, *hashes)):
-            raise ValueError("has a text that is none")
+            raise ValueError("has an invalid text")
         stamps = self.output_stamps.values() if isinstance(self.output_stamps, dict) else (self.output_stamps,)
         if not all(each is None or _is_stamp(each) for each in (self.input_stamp, *stamps)):
-            raise ValueError("has a size or time that is none")
+            raise ValueError("has an invalid size or time")
         if type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
-            raise ValueError("has a number that is none")
+            raise ValueError("has an invalid number")
 
 
 def _is_stamp(value: object) -> bool:
@@ -181,8 +181,8 @@ class Journal:
             is_there = False
         if is_there and self._size <= status.st_size <= self._longest:
             return
-        what = "cut or written to by others" if is_there else "removed or exchanged"
-        sentence = f"was {what} while it was written; leave the folder alone, and start again with `resume`"
+        what = "truncated or written to by others" if is_there else "removed or replaced"
+        sentence = f"was {what} during the run; leave the folder alone, and continue with `resume`"
         raise OutputError(f"{self.path}: {sentence}", code="E_JOURNAL")
 
 
@@ -228,8 +228,9 @@ def _read(path: Path) -> tuple[list[Entry], int]:
         with open_plain_file(path, follow_links=True) as file:
             content = file.read()
     except NotAPlainFileError as error:
-        sentence = "where the journal of a run is to be; remove it"
-        raise OutputError(f"{path}: {error}, {sentence}", code="E_JOURNAL") from error
+        raise OutputError(
+            f"{path}: {error}, but the journal of the run belongs there; remove it", code="E_JOURNAL"
+        ) from error
     except OSError as error:
         raise write_error(path, error) from error
     entries: list[Entry] = []
@@ -237,7 +238,7 @@ def _read(path: Path) -> tuple[list[Entry], int]:
     for number, line in enumerate(lines := content.splitlines(keepends=True), start=1):
         try:
             if not line.endswith(b"\n"):
-                raise ValueError("is cut off")
+                raise ValueError("is truncated")
             entries.append(Entry.from_line(line))
         except (ValueError, TypeError, RecursionError) as error:
             if number == len(lines):

@@ -37,8 +37,8 @@ class LeftOut:
 
     def __str__(self) -> str:
         """Return the counts as one phrase, empty if there are none."""
-        counts = [f"{_plural(count, 'file')} {ending}" for ending, count in sorted(self._files.items())]
-        counts += [f"{_plural(self._dicom_folders, 'folder')} of DICOM"] if self._dicom_folders else []
+        counts = [_plural(count, f"{ending} file") for ending, count in sorted(self._files.items())]
+        counts += [_plural(self._dicom_folders, "DICOM folder")] if self._dicom_folders else []
         return ", ".join(counts)
 
 

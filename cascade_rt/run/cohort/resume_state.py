@@ -129,14 +129,12 @@ class ResumeState:
         self._journal.check()
         gone = [path for path in self._written if not os.path.lexists(path)]
         if gone:
-            raise OutputError(
-                f"{_and_more(gone)}: written by this run and removed by somebody since; compute again with `resume`"
-            )
+            raise OutputError(f"{_and_more(gone)}: written by this run, but since removed; compute again with `resume`")
         changed = [
             path for path, written in self._written.items() if not _is(path, written.record.sha256, written.stamp)
         ]
         if changed:
-            sentence = "written by this run and changed by somebody since; if that was not meant, remove it"
+            sentence = "written by this run, but since changed; if that was not intended, remove it"
             raise OutputError(f"{_and_more(changed)}: {sentence} and compute again with `resume`", code="E_CHANGED")
 
     def _refuse(self, case: Case, error: CascadeError) -> Outcome:
@@ -183,11 +181,11 @@ class ResumeState:
     def _not_ours(self, path: Path, entry: Entry | None) -> CascadeError:
         if entry is not None and entry.status == "done":
             return OutputExistsError(
-                f"{path}: was changed since it was written; keep it elsewhere, or replace it with `overwrite`",
+                f"{path}: has changed since it was written; move it elsewhere, or replace it with `overwrite`",
                 code="E_CHANGED",
             )
-        hint = "" if self._resume else ", go on where an earlier run ended with `resume`"
-        return OutputExistsError(f"{path}: is there already; replace it with `overwrite`{hint}")
+        hint = "" if self._resume else ", or continue the earlier run with `resume`"
+        return OutputExistsError(f"{path}: already exists; replace it with `overwrite`{hint}")
 
     def _clear(self, begun: "_Begun") -> None:
         # Anything that cannot be removed now is removed by the next run, which finds it in the journal.

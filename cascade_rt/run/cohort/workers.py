@@ -144,7 +144,7 @@ class _Worker:
         self.case = None
         return TaskResult(
             error=WorkerError(
-                f"{name}made no progress for {timeout:g} s and was given up; is the machine too busy? raise `timeout`",
+                f"{name}made no progress for {timeout:g} s and was stopped; if the machine is busy, raise `timeout`",
                 code="E_TIMEOUT",
             )
         )
@@ -166,9 +166,9 @@ class _Worker:
         self.end()
         self.case = None
         if not was_open or case is None:
-            raise WorkerError(f"a worker {how} while it opened its engines; see what it says without `workers`")
+            raise WorkerError(f"a worker {how} while opening its engines; run without `workers` to see why")
         return TaskResult(
-            error=WorkerError(f"{case.scan}: the process that worked on it {how}; try it alone, without `workers`"),
+            error=WorkerError(f"{case.scan}: its worker process {how}; try it alone, without `workers`"),
             is_transient=True,
         )
 

@@ -29,13 +29,13 @@ def test_every_backend_is_among_all_arms() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("onnx", "there is no backend 'onnx'; choose from"),
-        ("onnxruntime:int4", "there is no precision 'int4'; choose from"),
-        ("onnxruntime:", "there is no precision ''"),
-        ("", "there is no backend ''"),
-        ("pytorch+z-search=x", "there is no option 'z-search=x'; choose from z-search=K, body-box"),
+        ("onnx", "unknown backend 'onnx'; choose from"),
+        ("onnxruntime:int4", "unknown precision 'int4'; choose from"),
+        ("onnxruntime:", "unknown precision ''"),
+        ("", "unknown backend ''"),
+        ("pytorch+z-search=x", "unknown option 'z-search=x'; choose from z-search=K, body-box"),
         ("pytorch+z-search=0", "first_every: must be at least 1, got 0"),
-        ("pytorch,pytorch", "'pytorch' is named twice"),
+        ("pytorch,pytorch", "'pytorch' is listed twice"),
     ],
 )
 def test_what_is_no_arm_is_refused_with_the_choices(text: str, said: str) -> None:

@@ -50,13 +50,13 @@ def test_results_inside_the_folder_of_scans_are_no_scans(tmp_path: Path) -> None
 
 def test_results_among_the_scans_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.nii.gz")
-    with pytest.raises(UsageError, match="results would lie among the scans"):
+    with pytest.raises(UsageError, match="results would be mixed with the scans"):
         plan_cases([tmp_path], tmp_path)
 
 
 def test_a_folder_without_scans_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="name the folder of the scans"):
+    with pytest.raises(UsageError, match="pass the folder of the scans"):
         plan_cases([tmp_path / "empty"], tmp_path / "out")
 
 
@@ -86,7 +86,7 @@ def test_images_in_other_formats_are_counted_in_one_phrase(tmp_path: Path) -> No
     root = tmp_path / "in"
     for name in ("a.nii", "b.mha", "s1/c.MHA", "d.img", "d.hdr", "e.nii.bz2", "f.nii.gz.part", ".g.mha", "notes.txt"):
         touch(root / name)
-    expected = "1 file .hdr, 1 file .img, 2 files .mha, 1 file .nii.bz2, 1 file .nii.gz.part"
+    expected = "1 .hdr file, 1 .img file, 2 .mha files, 1 .nii.bz2 file, 1 .nii.gz.part file"
     assert left_out(root) == [(root, expected)]
 
 
@@ -96,7 +96,7 @@ def test_folders_of_dicom_beside_scans_are_counted(tmp_path: Path, name: str) ->
     touch(root / "a.nii")
     for folder in ("p1", "p2"):
         touch(root / folder / name).write_bytes(bytes(128) + b"DICM")
-    assert left_out(root) == [(root, "2 folders of DICOM")]
+    assert left_out(root) == [(root, "2 DICOM folders")]
 
 
 def test_where_nothing_is_left_out_nothing_is_told(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_results_of_a_list_never_leave_their_folder(tmp_path: Path, line: str) -
 @pytest.mark.parametrize("content", ["", "# nothing\n\n"])
 def test_an_empty_list_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "list.txt").write_text(content)
-    with pytest.raises(UsageError, match="names no scan"):
+    with pytest.raises(UsageError, match="lists no scans"):
         plan_cases([tmp_path / "list.txt"], tmp_path / "out")
 
 
@@ -168,8 +168,8 @@ def test_which_part_a_case_is_of_does_not_change_when_others_come(tmp_path: Path
         ("a/2", "is not of the form"),
         ("-1/2", "not of the form"),
         ("2/2", "from 0"),
-        ("0/0", "from 0; 0/1 is all of them"),
-        ("3/2", "of 2 the last is 1/2"),
+        ("0/0", "from 0; 0/1 is the whole"),
+        ("3/2", "the last of 2 is 1/2"),
         (f"0/{'9' * 5000}", "shard 0/999"),
     ],
 )

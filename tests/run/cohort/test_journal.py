@@ -59,7 +59,7 @@ def test_a_last_line_of_zeros_is_ignored(tmp_path: Path) -> None:
 def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
     path = written(tmp_path, STARTED, DONE)
     path.write_bytes(b"{}\n" + path.read_bytes())
-    with pytest.raises(OutputError, match="line 1 names no case; move the journal away") as caught:
+    with pytest.raises(OutputError, match="line 1 has no case name; move the journal away") as caught:
         written(tmp_path)
     assert caught.value.code == "E_JOURNAL"
 
@@ -103,7 +103,7 @@ def test_a_journal_that_others_write_to_is_not_gone_on_with(tmp_path: Path, cont
     with Journal(tmp_path) as journal:
         journal.append(STARTED)
         journal.path.write_bytes(content)
-        with pytest.raises(OutputError, match="was cut or written to by others") as caught:
+        with pytest.raises(OutputError, match="was truncated or written to by others") as caught:
             journal.append(DONE)
     assert caught.value.code == "E_JOURNAL"
 
@@ -211,7 +211,7 @@ def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
     with Journal(tmp_path) as journal:
         journal.append(STARTED)
         change(journal.path)
-        with pytest.raises(OutputError, match="was removed or exchanged") as caught:
+        with pytest.raises(OutputError, match="was removed or replaced") as caught:
             journal.append(DONE)
     assert caught.value.code == "E_JOURNAL"
 

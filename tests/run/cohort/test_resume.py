@@ -217,7 +217,7 @@ def test_what_somebody_removes_during_a_run_is_noticed(
             (output / name).unlink()
 
     monkeypatch.setattr(Journal, "append", append_and_remove)
-    with pytest.raises(OutputError, match=f"{name}.* (removed by somebody since|was removed or exchanged)"):
+    with pytest.raises(OutputError, match=f"{name}.* (since removed|was removed or replaced)"):
         run(scans, output)
 
 
@@ -235,7 +235,7 @@ def test_a_result_that_somebody_changes_during_a_run_is_noticed(
             mask.write_bytes(b"another")
 
     monkeypatch.setattr(Journal, "append", append_and_change)
-    with pytest.raises(OutputError, match=r"case00_seg\.nii\.gz: written by this run and changed by some") as caught:
+    with pytest.raises(OutputError, match=r"case00_seg\.nii\.gz: written by this run, but since changed") as caught:
         run(scans, output)
     assert caught.value.code == "E_CHANGED"
 

@@ -120,7 +120,7 @@ def test_engines_that_cannot_be_opened_end_the_run(scans: Path, output: Path) ->
 
 
 def test_a_crash_while_engines_are_opened_ends_the_run(scans: Path, output: Path) -> None:
-    with pytest.raises(WorkerError, match="while it opened its engines"):
+    with pytest.raises(WorkerError, match="while opening its engines"):
         run(scans, output, run_in_workers(open_and_die, 1))
 
 
