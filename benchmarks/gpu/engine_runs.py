@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks.gpu.clock import Run
 from benchmarks.gpu.network import Network, Task
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import STAGE_SPECS, Precision, Stage
 from cascade_rt.engines.onnxruntime_session import CUDA, open_gpu_session
-from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.tensorrt_api import tensorrt_log
 from cascade_rt.engines.tensorrt_engine import batch_parts
 from cascade_rt.errors import BackendUnavailableError, EngineError
@@ -78,7 +78,7 @@ def open_tensorrt(network: Network, task: Task, *, precision: Precision = "fp32"
         precision: Which graph.
         recorded: As a CUDA graph, which is how the engine `tensorrt` runs.
     """
-    trt = import_package("tensorrt", backend="tensorrt", extra="gpu")
+    trt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
     log = tensorrt_log("tensorrt")
     runtime = trt.Runtime(log.logger)
     engine = runtime.deserialize_cuda_engine(_plan(network, task.stage, precision))

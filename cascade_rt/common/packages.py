@@ -33,6 +33,11 @@ def pip_install(extra: str, *options: str) -> str:
     return shlex.join(["pip", "install", *options, *PACKAGES_OF[extra]])
 
 
+def backend_named(name: str) -> str:
+    """Return how messages name a backend that needs a package."""
+    return f"backend {name!r}"
+
+
 def import_package(name: str, *, needed_by: str, extra: str) -> Any:
     """Import an optional package or one of its modules.
 

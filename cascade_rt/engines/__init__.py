@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, cast, get_args
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
 from cascade_rt.engines.base import StageEngine
 from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
 from cascade_rt.engines.out_of_memory import named_out_of_memory
-from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.engines.splitting import SplittingEngine
@@ -166,7 +166,7 @@ def open_engine(
 
         return OnnxRuntimeEngine(bundle, stage, precision)
     for package in ("torch", "safetensors"):
-        import_package(package, backend=backend, extra="train")
+        import_package(package, needed_by=backend_named(backend), extra="train")
     from cascade_rt.engines.pytorch import PyTorchEngine
 
     return PyTorchEngine.of_bundle(bundle, stage)

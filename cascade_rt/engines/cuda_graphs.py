@@ -7,7 +7,7 @@ here has run on a GPU yet.
 from collections.abc import Callable
 from typing import Any
 
-from cascade_rt.engines.packages import import_package
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
 
 
@@ -78,7 +78,7 @@ def open_recorder(stream_handle: int, refusals: tuple[type[Exception], ...]) -> 
         refusals: Exceptions, besides EngineError, that enqueueing raises if the work cannot be captured.
     """
     try:
-        driver = import_package("cuda.bindings.driver", backend="tensorrt", extra="gpu")
+        driver = import_package("cuda.bindings.driver", needed_by=backend_named("tensorrt"), extra="gpu")
     except BackendUnavailableError:
         return None
     return GraphRecorder(driver, stream_handle, refusals)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines.nvidia import Gpu
@@ -338,22 +339,18 @@ def _read_trusted(path: Path, most: int = sys.maxsize - 1) -> bytes:
         OSError: The file cannot be read.
         ValueError: It is not a regular file, another user could have written it, or it is larger than `most` bytes.
     """
-    descriptor = os.open(path, _OPEN_FLAGS)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path.name} is not a file")
+    try:
+        file = open_plain_file(path)
+    except NotAPlainFileError as error:
+        raise ValueError(f"{path.name} {error}") from error
+    with file:
+        status = os.fstat(file.fileno())
         if doubt := _doubt(status):
             raise ValueError(f"{path.name} {doubt}")
         if status.st_size > most:
             raise ValueError(f"{path.name} is larger than {most} bytes")
         return file.read()
 
-
-# Do not follow symbolic links or block on pipes. Windows has neither flag, but translates newlines without O_BINARY.
-_OPEN_FLAGS = os.O_RDONLY
-for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
-    _OPEN_FLAGS |= getattr(os, _flag, 0)
 
 _LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
 

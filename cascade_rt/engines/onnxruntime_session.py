@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from cascade_rt.common.packages import pip_install
+from cascade_rt.common.packages import backend_named, import_package, pip_install
 from cascade_rt.common.processors import available_cpus
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.out_of_memory import named_out_of_memory
-from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError
 
 _FATAL_ONLY, _WARNINGS = 4, 2
@@ -73,7 +72,7 @@ def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any
         EngineOutOfMemoryError: Memory ran out.
         BundleError: The graph cannot be read.
     """
-    onnxruntime = import_package("onnxruntime", backend="onnxruntime", extra="cpu")
+    onnxruntime = import_package("onnxruntime", needed_by=backend_named("onnxruntime"), extra="cpu")
     options = _options(onnxruntime)
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -118,14 +117,14 @@ def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) 
             start or leaves nodes to the CPU.
         BundleError: The graph cannot be read.
     """
-    onnxruntime = import_package("onnxruntime", backend=backend, extra="gpu")
+    onnxruntime = import_package("onnxruntime", needed_by=backend_named(backend), extra="gpu")
     if provider.name not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
             f"backend {backend!r} needs {provider.name}, which the installed ONNX Runtime was built without; "
             f"run: pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('gpu')}"
         )
     if provider.package is not None:
-        import_package(provider.package, backend=backend, extra="gpu")
+        import_package(provider.package, needed_by=backend_named(backend), extra="gpu")
     complaint = _load_cuda_libraries(onnxruntime)
     session = _start(onnxruntime, graph, what, provider, complaint)
     check_placement(session, what, backend)

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from cascade_rt.common.packages import pip_install
+from cascade_rt.common.packages import backend_named, import_package, pip_install
 from cascade_rt.common.processors import available_cpus
 from cascade_rt.engines.out_of_memory import named_out_of_memory
-from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, BundleError, EngineBuildError
 
 OpenVinoPrecision = Literal["fp32", "bf16"]
@@ -38,7 +37,7 @@ def import_openvino() -> Any:
         BackendUnavailableError: The package is not installed or cannot be loaded.
     """
     with _once, _telemetry_missing():
-        return import_package("openvino", backend="openvino", extra="openvino")
+        return import_package("openvino", needed_by=backend_named("openvino"), extra="openvino")
 
 
 def openvino_core() -> Any:

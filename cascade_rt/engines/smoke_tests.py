@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade_rt.common.packages import pip_install
+from cascade_rt.common.packages import backend_named, import_package, pip_install
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import (
@@ -22,7 +22,6 @@ from cascade_rt.engines.onnxruntime_session import (
     run_bound,
 )
 from cascade_rt.engines.openvino_session import Part, open_parts
-from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import BackendUnavailableError, EngineError
 
 SIDE = 8
@@ -74,7 +73,9 @@ def _onnxruntime_cpu() -> str:
 def _onnxruntime_gpu(name: str, provider: Provider) -> str:
     gpu = require_gpu(name)
     session = open_gpu_session(GRAPH_PATH.read_bytes(), "the doctor's graph", provider, name)
-    errors: Any = import_package("onnxruntime.capi.onnxruntime_pybind11_state", backend=name, extra="gpu")
+    errors: Any = import_package(
+        "onnxruntime.capi.onnxruntime_pybind11_state", needed_by=backend_named(name), extra="gpu"
+    )
     try:
         (sums,) = run_bound(session, {"image": image()}, ["sums"], "cuda")
     except (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError) as error:
@@ -86,8 +87,8 @@ def _onnxruntime_gpu(name: str, provider: Provider) -> str:
 
 def _tensorrt() -> str:
     gpu = require_gpu("tensorrt")
-    tensorrt = import_package("tensorrt", backend="tensorrt", extra="gpu")
-    import_package("pycuda.driver", backend="tensorrt", extra="gpu")
+    tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
+    import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="gpu")
     from cascade_rt.engines.tensorrt_build import build_plan
     from cascade_rt.engines.tensorrt_session import TensorRtSession
 
@@ -116,7 +117,7 @@ def _tensorrt_rtx() -> str:
 
 
 def _pytorch(device: str) -> str:
-    import_package("torch", backend="pytorch", extra="train")
+    import_package("torch", needed_by=backend_named("pytorch"), extra="train")
     import torch
 
     name = "the CPU"

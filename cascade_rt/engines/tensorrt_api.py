@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol, cast
 
-from cascade_rt.common.packages import pip_install
-from cascade_rt.engines.packages import import_package
+from cascade_rt.common.packages import backend_named, import_package, pip_install
 from cascade_rt.errors import BackendUnavailableError
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
@@ -217,7 +216,7 @@ def import_tensorrt(flavour: Flavour) -> TensorRT:
         BackendUnavailableError: The package is not installed, its libraries cannot be loaded, or it is too old.
     """
     try:
-        package = cast(TensorRT, import_package(flavour, backend=flavour, extra=_EXTRAS[flavour]))
+        package = cast(TensorRT, import_package(flavour, needed_by=backend_named(flavour), extra=_EXTRAS[flavour]))
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"backend {flavour!r} is installed but its libraries cannot be loaded ({error}); run: "

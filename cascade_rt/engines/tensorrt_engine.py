@@ -9,11 +9,11 @@ from typing import Self
 import numpy as np
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import GPU_BATCH, STAGE_SPECS, Precision, Stage
 from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import Gpu, require_gpu
-from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.plans import Plan, PlanSource
 from cascade_rt.engines.tensorrt_session import TensorRtSession
 from cascade_rt.errors import BackendUnavailableError
@@ -48,7 +48,7 @@ class TensorRtEngine:
         """
         gpu = require_gpu("tensorrt")
         for package in ("tensorrt", "pycuda.driver"):
-            import_package(package, backend="tensorrt", extra="gpu")
+            import_package(package, needed_by=backend_named("tensorrt"), extra="gpu")
         return cls(plans(bundle, stage, precision), stage, gpu)
 
     @property

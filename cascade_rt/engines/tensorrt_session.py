@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.engines.base import Array
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.lru_cache import LruCache
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.out_of_memory import is_out_of_memory
-from cascade_rt.engines.packages import import_package
 from cascade_rt.engines.shape_profiles import lies_between
 from cascade_rt.engines.tensorrt_api import ICudaEngine, IExecutionContext, Runtime, TensorRTLog, tensorrt_log
 from cascade_rt.errors import BackendUnavailableError, EngineError, EngineOutOfMemoryError, OutsideProfileError
@@ -92,8 +92,8 @@ class TensorRtSession:
             BackendUnavailableError: There is no GPU, a package is missing, or TensorRT rejects the plan.
         """
         require_gpu("tensorrt")
-        self._tensorrt = import_package("tensorrt", backend="tensorrt", extra="gpu")
-        self.cuda: Any = import_package("pycuda.driver", backend="tensorrt", extra="gpu")
+        self._tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
+        self.cuda: Any = import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="gpu")
         """The module `pycuda.driver`."""
         self.cuda.init()
         self._context = self.cuda.Device(0).retain_primary_context()

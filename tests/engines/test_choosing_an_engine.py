@@ -3,11 +3,11 @@
 import pytest
 
 from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import EnginePrecision, Stage
 from cascade_rt.engines import BACKENDS, GPU_BACKENDS, Backend, BackendChoice, open_engines
 from cascade_rt.engines.base import EngineInfo, StageEngine
 from cascade_rt.engines.fake import FakeEngine
-from cascade_rt.engines.packages import import_package
 from cascade_rt.errors import (
     BackendUnavailableError,
     EngineBuildError,
@@ -159,7 +159,7 @@ def test_a_package_whose_shared_library_does_not_load_is_one_sentence(
     (folder / "unloadable_engine.py").write_text("import ctypes\nctypes.CDLL('libnobody_has.so.1')\n")
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(BackendUnavailableError, match=r"cannot load unloadable_engine, .*libnobody_has.*; run: pip"):
-        import_package("unloadable_engine", backend="broken", extra="cpu")
+        import_package("unloadable_engine", needed_by=backend_named("broken"), extra="cpu")
 
 
 def test_a_package_that_is_there_but_broken_keeps_its_own_error(
@@ -169,7 +169,7 @@ def test_a_package_that_is_there_but_broken_keeps_its_own_error(
     (folder / "broken_engine.py").write_text("import a_package_nobody_has\n")
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):
-        import_package("broken_engine", backend="broken", extra="broken")
+        import_package("broken_engine", needed_by=backend_named("broken"), extra="broken")
 
 
 def test_half_precision_is_taken_where_it_is_asked_for(bundle: Bundle) -> None:

@@ -113,8 +113,8 @@ class Worker:
         with self._ended_as_engine_error():
             while isinstance(answer := self._process.receive(), Logged):
                 pass
-        if isinstance(answer, _Failure):
-            raise answer.kind(answer.message, code=answer.code)
+        if isinstance(answer, CascadeError):
+            raise answer
         return answer
 
     @contextmanager
@@ -125,21 +125,12 @@ class Worker:
             raise EngineError(f"{self.name}: its process {error}; see its last output for the reason") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A CascadeError in a form that passes to the parent process."""
-
-    kind: type[CascadeError]
-    message: str
-    code: str
-
-
 def _serve(receive: Receive, send: Send, open_runner: OpenRunner) -> None:
     """Answer requests until the other end is closed. Any other error is a bug and ends the process with a traceback."""
     try:
         runner = open_runner()
     except CascadeError as error:
-        send(_Failure(type(error), str(error), error.code))
+        send(error)
         return
     send(dict(runner.description))
     while True:
@@ -150,10 +141,10 @@ def _serve(receive: Receive, send: Send, open_runner: OpenRunner) -> None:
         send(peak_memory_bytes() if question is None else _run(runner, *question))
 
 
-def _run(runner: Runner, scan: Path, mask: Path) -> Run | _Failure:
+def _run(runner: Runner, scan: Path, mask: Path) -> Run | CascadeError:
     start = time.perf_counter()
     try:
         steps = runner.run(scan, mask)
     except CascadeError as error:
-        return _Failure(type(error), str(error), error.code)
+        return error
     return Run(time.perf_counter() - start, dict(steps))
