@@ -53,8 +53,8 @@ class Agreement:
 
     @property
     def per_100_000(self) -> float:
-        """Differing values per 100,000."""
-        return 1e5 * self.different / self.voxels
+        """Differing values per 100,000; NaN if nothing was compared."""
+        return 1e5 * self.different / self.voxels if self.voxels else math.nan
 
     @property
     def dice(self) -> dict[str, float | None]:

@@ -24,13 +24,8 @@ class FileState:
     """A file as it was when it was hashed, from which a later look can tell without reading whether it has changed."""
 
     record: FileRecord
-    modified_ns: int
-    """Time of its last change, in ns since the epoch."""
-
-    @property
-    def stamp(self) -> list[int]:
-        """Size in bytes and time of change, as plain values (see `stamp`)."""
-        return [self.record.bytes, self.modified_ns]
+    stamp: list[int]
+    """See `stamp`."""
 
 
 class HashedFile(io.RawIOBase):
@@ -79,19 +74,27 @@ class HashedFile(io.RawIOBase):
 
 
 def stamp(path: str | os.PathLike[str]) -> list[int] | None:
-    """Return the size in bytes and the time of change in ns of a file, or None if there is none or no way to it."""
+    """Return what changes whenever a file is written or replaced, or None if there is no file or no way to it.
+
+    Returns:
+        Size in bytes, modification time in ns, time of the last change of the inode in ns, and inode number. The
+        modification time alone can be set by anybody: archives and images give many files the same one.
+    """
     try:
-        status = os.stat(path)
+        return _stamp_of(os.stat(path))
     except (OSError, ValueError):
         return None
-    return [status.st_size, status.st_mtime_ns]
+
+
+def _stamp_of(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def file_state(path: str | os.PathLike[str]) -> FileState:
-    """Hash a file and note its time of change. Raises like `HashedFile`."""
+    """Hash a file and note its stamp. Raises like `HashedFile`."""
     with HashedFile(path) as file:
-        modified_ns = os.fstat(file.fileno()).st_mtime_ns
-        return FileState(file.record(), modified_ns)
+        found = _stamp_of(os.fstat(file.fileno()))
+        return FileState(file.record(), found)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

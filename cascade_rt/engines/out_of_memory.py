@@ -1,4 +1,4 @@
-"""Distinguish out-of-memory errors from other failures of an engine."""
+"""Distinguish out-of-memory errors from other failures of an engine. What follows from one is in `fallbacks.py`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -96,35 +96,40 @@ class Cascade:
 
         Raises:
             EngineOutOfMemoryError: There is not enough memory for a single image.
-            InputError: Reading fails, the slices are larger than the networks accept, or they cannot be resampled to
-                the pixels of the training data (see `cascade_rt.scans.pixel_grid.check_pixels`).
+            InputError: Reading fails, the slices are larger than the networks accept, or cannot be resampled for them.
             EngineError: An engine returned an invalid value, such as NaN.
             UsageError: An argument has the wrong type, or the cascade is closed or was opened in another process.
         """
         _check_source(scan)
-        check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
-        check_function("on_open", on_open, "a function of the scan")
-        check_function("on_slices", on_slices, "a function of a number of slices")
-        check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
-        stopwatch = Stopwatch()
+        _check_arguments(keep_probabilities, on_open, on_slices, search)
         with self._turn(), closing(attempts(self.bundle, self.engines, self._fallbacks)) as engines_to_try:
+            stopwatch = Stopwatch()
             with stopwatch.step("load"):
                 voxels = scan.voxels
             on_open(scan)
-            pixels = check_grid(scan, self._config)
+            pixels, on_new_slices = check_grid(scan, self._config), _counted_once(on_slices)
             for engines in engines_to_try:
                 run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, keep_probabilities, stopwatch)
                 try:
                     run.segment(
-                        voxels, wait_for=scan.wait_for, head_first=scan.head_first, on_slices=on_slices, search=search
+                        voxels,
+                        wait_for=scan.wait_for,
+                        head_first=scan.head_first,
+                        on_slices=on_new_slices(),
+                        search=search,
                     )
                 except EngineOutOfMemoryError as error:
-                    shortage = error
+                    # The traceback refers to the mask and the buffers, which the next attempt needs the room of.
+                    shortage = error.with_traceback(None)
+                    del run
                     continue
                 with stopwatch.step("load"):
                     volume = scan.finish()
                 return self._conclude(run, volume, engines)
-            raise shortage
+            try:
+                raise shortage
+            finally:
+                del shortage
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -192,6 +197,7 @@ def open_cascade(
     public_key: str | os.PathLike[str] | None = None,
     *,
     sha256: str | None = None,
+    falls_back: bool = True,
 ) -> Cascade:
     """Open a bundle, ready to segment scans.
 
@@ -203,6 +209,8 @@ def open_cascade(
         plans: Where the backend `tensorrt` gets its engines from.
         public_key: A PEM file. A bundle not signed with the matching private key is refused.
         sha256: The hash that the bundle must have, in hexadecimal; None accepts any.
+        falls_back: Whether a scan that runs out of memory is tried again in smaller batches or on another backend, for
+            which the backend must be `auto`. Measurements of one engine must not.
 
     Raises:
         BundleError: The bundle is refused, has another hash, or has no graphs of this precision.
@@ -220,13 +228,40 @@ def open_cascade(
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
         raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")
-    return Cascade(opened, open_engines(opened, backend, precision, plans), EngineRequest(backend, precision, plans))
+    request = EngineRequest(backend, precision, plans) if falls_back else None
+    return Cascade(opened, open_engines(opened, backend, precision, plans), request)
+
+
+def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[int], None]]:
+    """Return what begins an attempt: a callback that reports only slices beyond the most finished by any before."""
+    most = 0
+
+    def begin() -> Callable[[int], None]:
+        finished = 0
+
+        def report(count: int) -> None:
+            nonlocal finished, most
+            finished += count
+            if finished > most:
+                on_slices(finished - most)
+                most = finished
+
+        return report
+
+    return begin
 
 
 def _check_source(scan: object) -> None:
     if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
         remedy = "read a file with read_volume(path), or wrap an array with Volume.from_array(array, affine)"
         raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}")
+
+
+def _check_arguments(keep_probabilities: object, on_open: object, on_slices: object, search: object) -> None:
+    check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
+    check_function("on_open", on_open, "a function of the scan")
+    check_function("on_slices", on_slices, "a function of a number of slices")
+    check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
 
 
 def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:

@@ -54,6 +54,19 @@ def shown_progress(progress: Progress, *, shown: bool = True) -> Iterator[Progre
 
 
 @contextmanager
+def paused(progress: Progress) -> Iterator[None]:
+    """Take a progress bar off the terminal while results are printed, which would otherwise start behind it."""
+    if progress.disable:
+        yield
+        return
+    progress.stop()
+    try:
+        yield
+    finally:
+        progress.start()
+
+
+@contextmanager
 def spinner() -> Iterator[Callable[[str], None]]:
     """Show the current step in a spinner on a terminal, or as one line per step in a pipe."""
     console = Console(stderr=True, highlight=False, quiet=is_quiet())

@@ -103,8 +103,10 @@ def evaluate(
     pairs = pair_cases(images, labels, values)
     check_files((output, table), _files(pairs), overwrite=overwrite)
     with (
-        open_cascade(bundle, backend, precision, plans) as cascade,
-        nullcontext() if baseline is None else open_cascade(bundle, baseline, "fp32", plans) as reference,
+        open_cascade(bundle, backend, precision, plans, falls_back=False) as cascade,
+        nullcontext()
+        if baseline is None
+        else open_cascade(bundle, baseline, "fp32", plans, falls_back=False) as reference,
     ):
         print_note(f"evaluating {len(pairs)} cases, {_engines_compared(cascade, reference, baseline)}")
         evaluation = _evaluate(pairs, cascade, reference, reading)

@@ -29,7 +29,7 @@ from cascade_rt.run.cohort.cases import Shard
 from cascade_rt.run.cohort.journal import journal_path
 from cascade_rt.run.cohort.outcome import Outcome
 from cascade_rt.run.cohort.run import Summary
-from cascade_rt_cli.console import print_rows, progress_bar, results_console, shown_progress
+from cascade_rt_cli.console import paused, print_rows, progress_bar, results_console, shown_progress
 from cascade_rt_cli.findings import findings_line, print_findings, print_intended_use
 from cascade_rt_cli.messages import printable, shown, shown_message
 from cascade_rt_cli.output import is_json, is_quiet, print_event, print_note
@@ -72,18 +72,19 @@ class ScanOutput:
                 print_note(f"{shown(outcome.case.mask)}: is still from an earlier run")
             if len(self._cases) == 1:
                 return
-        if is_json():
-            _print_event(outcome)
-        elif outcome.report is not None:
-            console = results_console()
-            print_findings(console, outcome.case, outcome.report)
-            print_intended_use(console, outcome.report["provenance"]["bundle"])
+        with paused(self._bars):
+            if is_json():
+                _print_event(outcome)
+            elif outcome.report is not None:
+                console = results_console()
+                print_findings(console, outcome.case, outcome.report)
+                print_intended_use(console, outcome.report["provenance"]["bundle"])
 
     def conclude(self, summary: Summary) -> None:
         """Raise the error of the only scan, or PartialFailureError if some of several failed."""
         if len(self._cases) == 1 and summary.failures:
             raise summary.failures[self._cases[0].name]
-        _raise_failures(summary, self._cases)
+        _raise_failures(summary, self._cases, most=len(self._cases))
 
 
 class CohortOutput:
@@ -127,12 +128,13 @@ class CohortOutput:
             self._bars.update(self._bar, total=(self._bars.tasks[0].total or 0) - 1)
         else:
             self._bars.advance(self._bar)
-        if is_json():
-            _print_event(outcome)
-        elif outcome.report is not None:
-            self._console.print(f"{printable(outcome.case.name)}: {findings_line(outcome.report)}")
-        elif outcome.error is not None:
-            self._console.print(f"{printable(outcome.case.name)}: failed [{outcome.error.code}]")
+        with paused(self._bars):
+            if is_json():
+                _print_event(outcome)
+            elif outcome.report is not None:
+                self._console.print(f"{printable(outcome.case.name)}: {findings_line(outcome.report)}")
+            elif outcome.error is not None:
+                self._console.print(f"{printable(outcome.case.name)}: failed [{outcome.error.code}]")
 
     def conclude(self, summary: Summary) -> None:
         """Print how many cases were computed, skipped and failed. Raises PartialFailureError if some failed."""
@@ -146,7 +148,7 @@ class CohortOutput:
             self._console.print(f"{len(self._cases)} scans", style="bold")
             print_rows(self._console, [*rows, ("journal", shown(self._journal))], indent=2)
             print_intended_use(self._console, self._bundle)
-        _raise_failures(summary, self._cases)
+        _raise_failures(summary, self._cases, most=_MOST_SHOWN)
 
 
 class _Rate(ProgressColumn):
@@ -181,7 +183,7 @@ def _print_event(outcome: Outcome) -> None:
         print_event("done", case=case.name, attempts=outcome.attempt, report=outcome.report)
 
 
-def _raise_failures(summary: Summary, cases: Sequence[Case]) -> None:
+def _raise_failures(summary: Summary, cases: Sequence[Case], *, most: int) -> None:
     """Raise PartialFailureError if cases failed. The message says which and why."""
     failed = [case for case in cases if case.name in summary.failures]
     if not failed:
@@ -189,8 +191,8 @@ def _raise_failures(summary: Summary, cases: Sequence[Case]) -> None:
     headline = f"{len(failed)} of {len(cases)} scans failed"
     if is_json():
         raise PartialFailureError(headline)
-    lines = [_message(case, summary.failures[case.name]) for case in failed[:_MOST_SHOWN]]
-    more = len(failed) - _MOST_SHOWN
+    lines = [_message(case, summary.failures[case.name]) for case in failed[:most]]
+    more = len(failed) - most
     lines += [f"and {more} more; see the journal"] if more > 0 else []
     raise PartialFailureError("\n  ".join([headline, *lines]))
 

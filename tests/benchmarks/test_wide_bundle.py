@@ -47,7 +47,7 @@ def test_a_width_that_is_no_multiple_is_refused() -> None:
 
 
 def test_groups_cannot_be_widened() -> None:
-    with pytest.raises(UsageError, match="group normalisation"):
+    with pytest.raises(UsageError, match="group normalization"):
         widen(CascadeModel(CascadeConfig(base_width=8, norm="group")), 16)
 
 

@@ -149,5 +149,5 @@ def test_scans_are_read_as_infer_is_told_to_read_them(tmp_path: Path) -> None:
     options = (scan, "--backends", "onnxruntime", "--rounds", 1, "--warm-up", 0, "--volume", 1)
     refused = benchmark(*options)
     assert refused.exit_code == 4
-    assert "insist with --assume-hu" in refused.stderr
+    assert "override with --assume-hu" in refused.stderr
     assert benchmark(*options, "--assume-hu").exit_code == 0

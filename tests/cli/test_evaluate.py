@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines import Engines
-from cascade_rt.engines.base import EngineInfo
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.run.cascade import Cascade
 from cascade_rt_cli.main import main
@@ -28,14 +27,10 @@ class NamedEngine(FakeEngine):
 
     def __init__(self, engine: FakeEngine, backend: str) -> None:
         super().__init__(engine.stage, engine._compute)
-        self.backend = backend
-
-    @property
-    def info(self) -> EngineInfo:
-        return replace(super().info, backend=self.backend)
+        self.info = replace(self.info, backend=backend)
 
 
-def open_fake(bundle: Path | None, backend: str, *_: object) -> Cascade:
+def open_fake(bundle: Path | None, backend: str, *_: object, **__: object) -> Cascade:
     """A fake cascade whatever the bundle; as `pytorch` it takes pancreas for tumor too."""
     cascade = fake_cascade(tumor_from=0.5 if backend == "pytorch" else 0.75)
     stages = (NamedEngine(engine, backend) for engine in (cascade.engines.stage1, cascade.engines.stage2))

@@ -135,7 +135,7 @@ def test_the_option_that_a_refused_scan_of_msd_hints_at_is_there(tmp_path: Path)
     windowed(data / "imagesTr" / "pancreas_004.nii.gz")
     command = ("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
     refused = cascade_rt(*command, "--scattered")
-    assert (refused.exit_code, "insist with --assume-hu" in refused.stderr) == (3, True)
+    assert (refused.exit_code, "override with --assume-hu" in refused.stderr) == (3, True)
     insisted = cascade_rt(*command, "--scattered", "--assume-hu")
     assert insisted.exit_code == 0, insisted.output
     (case,) = open_cases(tmp_path / "store", ["pancreas_004"])
@@ -148,7 +148,7 @@ def test_a_scan_of_nih_in_nifti_is_read_as_asked(tmp_path: Path) -> None:
     for number in (1, 2, 3):
         windowed(data / f"PANCREAS_{number:04d}.nii.gz")
     command = ("prepare", "--dataset", "nih", data, "--labels", labels, "-o", tmp_path / "store", "--label-flip", "y")
-    assert "insist with --assume-hu" in cascade_rt(*command).stderr
+    assert "override with --assume-hu" in cascade_rt(*command).stderr
     insisted = cascade_rt(*command, "--assume-hu")
     assert insisted.exit_code == 0, insisted.output
 

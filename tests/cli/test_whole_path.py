@@ -116,16 +116,18 @@ def demo(folder: Path) -> Result:
 
 
 def bundles_of_demo(folder: Path) -> list[str]:
-    reports = (json.loads((folder / f"{name}_seg.json").read_text()) for name in ("patient", "phantom"))
+    reports = (json.loads((folder / f"{name}_seg.json").read_text()) for name in ("patient", "tumor", "phantom"))
     return [report["provenance"]["bundle"]["sha256"] for report in reports]
 
 
 def test_demo_leaves_scans_labels_masks_reports_and_pictures(demo: Result, folder: Path) -> None:
     assert demo.exit_code == 0, demo.output
     kinds = (".nii.gz", "_label.nii.gz", "_seg.json", "_seg.nii.gz", "_seg.png")
-    expected = {f"{name}{kind}" for name in ("patient", "phantom") for kind in kinds} | {"patient_ATTRIBUTION.md"}
+    expected = {f"{name}{kind}" for name in ("patient", "tumor", "phantom") for kind in kinds} | {
+        "patient_ATTRIBUTION.md"
+    }
     assert {path.name for path in (folder / "demo").iterdir()} == expected
-    for name in ("patient", "phantom"):
+    for name in ("patient", "tumor", "phantom"):
         with Image.open(folder / "demo" / f"{name}_seg.png") as picture:
             assert picture.width > 600
 
@@ -135,13 +137,21 @@ def test_demo_prints_the_dice_of_each_patient_and_where_they_come_from(demo: Res
     assert "NIH Pancreas-CT (Roth et al.), CC BY 3.0, see " in demo.stdout
 
 
+def test_demo_prints_the_dice_of_each_synthetic_tumor_and_that_it_is_not_for_diagnosis(demo: Result) -> None:
+    scores = re.search(r"Dice against the synthetic tumors: ((?:\d\.\d\d, ){5}\d\.\d\d); mean", demo.stdout)
+    assert scores is not None
+    assert max(map(float, scores[1].split(", "))) > 0.5
+    assert "not for diagnosis. Trained on synthetic tumors" in demo.stdout
+
+
 @pytest.mark.usefixtures("demo")
-def test_demo_takes_the_default_bundle_for_patients_and_that_of_phantoms_for_the_phantom(folder: Path) -> None:
-    expected = [read_bundle(path).sha256 for path in (default_bundle_path(), embedded_bundle_path("phantom"))]
+def test_demo_takes_the_default_bundle_for_patients_and_those_of_tumors_and_phantoms_for_theirs(folder: Path) -> None:
+    bundles = (default_bundle_path(), embedded_bundle_path("patients-tumor"), embedded_bundle_path("phantom"))
+    expected = [read_bundle(path).sha256 for path in bundles]
     assert bundles_of_demo(folder / "demo") == expected
 
 
-def test_demo_takes_a_bundle_that_is_named_for_both(exported: Path, tmp_path: Path) -> None:
+def test_demo_takes_a_bundle_that_is_named_for_everything(exported: Path, tmp_path: Path) -> None:
     result = cascade_rt("demo", "-o", tmp_path, "--bundle", exported, "--shape", 16, 96, 96)
     assert result.exit_code == 0, result.output
     assert set(bundles_of_demo(tmp_path)) == {read_bundle(exported).sha256}

@@ -13,7 +13,7 @@ from cascade_rt.bundles.bundle import Bundle, read_bundle, record_files, write_m
 from cascade_rt.bundles.golden import Golden
 from cascade_rt.common.tensors import PRECISIONS, Precision
 from cascade_rt.engines import open_engine
-from cascade_rt.engines.base import Array, EngineInfo
+from cascade_rt.engines.base import Array
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.engines.self_test import self_test
 from cascade_rt.errors import EngineError
@@ -26,11 +26,7 @@ class _Engine(FakeEngine):
     def __init__(self, bundle: Bundle, error: Array | float, precision: str = "fp32") -> None:
         golden = bundle.read_golden()["stage2"]
         super().__init__("stage2", lambda _: {"tumor_prob": golden.outputs["tumor_prob"] + error})
-        self.precision = precision
-
-    @property
-    def info(self) -> EngineInfo:
-        return replace(super().info, precision=self.precision)
+        self.info = replace(self.info, precision=precision)
 
 
 def at_one_pixel(error: float) -> Array:

@@ -74,7 +74,7 @@ def test_a_version_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -
     old = types.ModuleType("tensorrt")
     old.__version__ = "10.9.0.34"  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", old)
-    with pytest.raises(BackendUnavailableError, match=r"10\.13 or later, 10\.9\.0\.34 is installed"):
+    with pytest.raises(BackendUnavailableError, match=r"10\.13 or later, but 10\.9\.0\.34 is installed"):
         import_tensorrt("tensorrt")
 
 

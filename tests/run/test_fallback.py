@@ -100,3 +100,18 @@ def test_memory_for_not_even_one_image_is_an_error_that_leaves_nothing(tmp_path:
     outcome = segment(tmp_path, 0)
     assert isinstance(outcome, EngineOutOfMemoryError)
     assert not list(tmp_path.rglob("*_seg*"))
+
+
+def test_slices_of_a_second_attempt_are_reported_once(tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "scan.nii.gz")
+    reported: list[int] = []
+    cascade = with_fallbacks(hungry(fake_cascade(), 1))
+    ((_, outcome),) = infer_files(cascade, plan_cases([scan], tmp_path / "out"), on_slices=reported.append)
+    assert isinstance(outcome, Segmentation)
+    assert sum(reported) == len(outcome.mask)
+
+
+def test_a_cascade_that_does_not_fall_back_says_that_memory_ran_out(tmp_path: Path) -> None:
+    scan = save_scan(tmp_path / "scan.nii.gz")
+    ((_, outcome),) = infer_files(hungry(fake_cascade(), 1), plan_cases([scan], tmp_path / "out"))
+    assert isinstance(outcome, EngineOutOfMemoryError)

@@ -6,12 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cascade_rt.bundles.bundle import read_bundle
-from cascade_rt.engines import open_engines
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.measuring.benchmarking.arms import Arm
 from cascade_rt.measuring.benchmarking.worker import OpenRunner
-from cascade_rt.run.cascade import Cascade
+from cascade_rt.run.cascade import Cascade, open_cascade
 from cascade_rt.run.case import Case
 from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
@@ -49,8 +47,8 @@ def open_arm(
 
     Raises like `open_cascade`.
     """
-    opened = read_bundle(bundle)
-    return CascadeRunner(Cascade(opened, open_engines(opened, arm.backend, arm.precision, plans)), arm.search, reading)
+    cascade = open_cascade(bundle, arm.backend, arm.precision, plans, falls_back=False)
+    return CascadeRunner(cascade, arm.search, reading)
 
 
 def runners(

@@ -5,9 +5,9 @@ own_masks.py       recognize masks of earlier runs among the scans
 left_out.py        count images in formats that are not read
 journal.py         the file that records what happened to each case
 resume_state.py    interpret the journal: what is finished, what is ours, what was interrupted
+outcome.py         what became of a case, with or without a journal
 task_result.py     the result of one scan, in a form that passes between processes
-in_process.py      segment scans in this process, one after the other
 workers.py         segment scans in worker processes, which may crash or hang
 worker.py          the worker process
-run.py             run a whole cohort, with retries
+run.py             run cases, one or many, with retries; `run_here` segments in this process
 """

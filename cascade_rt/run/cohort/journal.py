@@ -84,15 +84,15 @@ class Entry:
         hashes = self.outputs.values() if isinstance(self.outputs, dict) else () if self.outputs is None else (0,)
         if not all(text is None or isinstance(text, str) for text in (*texts, *hashes)):
             raise ValueError("has an invalid text")
-        stamps = self.output_stamps.values() if isinstance(self.output_stamps, dict) else (self.output_stamps,)
-        if not all(each is None or _is_stamp(each) for each in (self.input_stamp, *stamps)):
+        stamps = {} if self.output_stamps is None else self.output_stamps
+        if not isinstance(stamps, dict) or not all(map(_is_stamp, (self.input_stamp or [0] * 4, *stamps.values()))):
             raise ValueError("has an invalid size or time")
-        if type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
+        if type(self.time) is not str or type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
             raise ValueError("has an invalid number")
 
 
 def _is_stamp(value: object) -> bool:
-    return isinstance(value, list) and [type(each) for each in value] == [int, int]
+    return isinstance(value, list) and [type(each) for each in value] == [int] * 4
 
 
 class Journal:

@@ -83,8 +83,9 @@ def run_cases(
 ) -> Summary:
     """Compute all cases that are not finished already.
 
-    Cases that failed with a transient error are retried after all others, at most `MOST_RETRIES` times. If the run is
-    interrupted, no outputs remain of the cases that were being computed.
+    With a journal, cases that failed with a transient error are retried after all others, at most `MOST_RETRIES` times,
+    and an error that would affect all other cases ends the run. If the run is interrupted, no outputs remain of the
+    cases that were being computed.
 
     Args:
         cases: The cases.
@@ -112,17 +113,19 @@ def run_cases(
                 settle(outcome)
 
     waiting: Sequence[Case] = cases
-    for attempt in range(1 + MOST_RETRIES):
+    # Whoever waits for a few scans learns sooner from an error than from two more attempts.
+    retries = 0 if state is None else MOST_RETRIES
+    for attempt in range(1 + retries):
         failed: list[Case] = []
         try:
             with closing(runner(begun(waiting))) as results:
                 for case, result in results:
                     outcome = book.finish(case, result)
-                    if outcome.is_transient and attempt < MOST_RETRIES:
+                    if outcome.is_transient and attempt < retries:
                         failed.append(case)
                         continue
                     settle(outcome)
-                    if outcome.error is not None and outcome.error.code in _FATAL_CODES:
+                    if state is not None and outcome.error is not None and outcome.error.code in _FATAL_CODES:
                         raise outcome.error
         finally:
             book.interrupt()

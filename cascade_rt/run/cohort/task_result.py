@@ -33,8 +33,17 @@ class TaskResult:
     def of(cls, outcome: Segmentation | CascadeError) -> Self:
         """Convert an outcome that `infer_files` yields."""
         if isinstance(outcome, CascadeError):
-            return cls(error=outcome, is_transient=is_transient(outcome))
+            result = cls(error=outcome, is_transient=is_transient(outcome))
+            _drop_tracebacks(outcome)
+            return result
         return cls(report=outcome.to_json(), files=outcome.result_files)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Free what the frames of an error refer to, such as the voxels of its scan: the error is kept to the end."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def is_transient(error: CascadeError) -> bool:

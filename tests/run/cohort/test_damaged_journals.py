@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cascade_rt.errors import OutputError
-from cascade_rt.run.cohort.journal import Journal, journal_path
+from cascade_rt.run.cohort.journal import Entry, Journal, journal_path
 from tests.cohort_runs import masks, run, save_scans
 
 
@@ -96,3 +96,10 @@ def test_what_is_no_file_is_no_journal_and_not_waited_for(
     make(tmp_path / "out" / name)
     with pytest.raises(OutputError, match=r"journal"):
         run(finished / "scans", tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("stamps", [[5, 6], [1, 2, 3, 4], {"a": [1, 2]}, {"a": None}, 7])
+def test_stamps_of_another_shape_are_refused(tmp_path: Path, stamps: object) -> None:
+    entry = {"case": "a", "status": "done", "time": "2026", "output_stamps": stamps}
+    with pytest.raises(ValueError, match="invalid"):
+        Entry.from_line(json.dumps(entry).encode())
