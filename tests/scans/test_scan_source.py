@@ -123,7 +123,7 @@ def test_what_is_missing_is_told_in_bytes_where_it_is_little(tmp_path: Path) -> 
     write_scan(path)
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(InputError, match=f"{len(content):,} bytes expected, {len(content) - 1:,} bytes present"):
+    with pytest.raises(InputError, match=f"{len(content):,} bytes expected, {len(content) - 1:,} bytes found"):
         open_scan(path)
 
 
