@@ -58,7 +58,7 @@ def cells(result: Result) -> list[list[str]]:
 
 
 def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_strict(*arguments: object) -> Cascade:
+    def open_strict(*arguments: object, **_: object) -> Cascade:
         cascade = open_fake(*arguments)  # type: ignore[arg-type]
         config = replace(cascade.bundle.manifest.config, islands="largest")
         manifest = replace(cascade.bundle.manifest, config=config)
