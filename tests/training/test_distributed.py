@@ -71,7 +71,7 @@ def run_workers(count: int, *arguments: object) -> list[tuple[int, str]]:
         for rank in range(count)
     ]
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
