@@ -39,7 +39,10 @@ class Case:
     def in_folder(
         cls, scan: Path, folder: Path, name: str, *, pictures: bool = False, refusal: InputError | None = None
     ) -> "Case":
-        """Return the case that writes `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png` to a folder."""
+        """Return the case that writes `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png` to a folder.
+
+        A name with slashes goes to subfolders.
+        """
         return cls.with_mask(scan, folder / f"{name}_seg.nii.gz", name=name, pictures=pictures, refusal=refusal)
 
     @property

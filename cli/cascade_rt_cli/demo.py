@@ -26,6 +26,7 @@ from cascade_rt_cli.options import BUNDLE, PATH, backend_option, shape_option
 from cascade_rt_cli.plans import plans
 
 if TYPE_CHECKING:
+    from cascade_rt.results.preview import Truth
     from cascade_rt.results.segmentation import Segmentation
     from cascade_rt.run.case import Case
 
@@ -79,42 +80,54 @@ def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | No
 
 
 def _show_patient(case: "Case", bundle: Path, backend: BackendChoice) -> None:
-    from cascade_rt.results.preview import Truth, render_comparison, save_picture
+    from cascade_rt.results.preview import Truth
     from cascade_rt.scans.volume import read_mask
 
-    console = results_console()
     label, attribution = _copy_patient(case.scan)
     truth = Truth(read_mask(label))
-    segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
-    if case.picture is not None:
-        note = f"{demo_patient.SOURCE}; pixel size assumed to be 0.8 mm"
-        save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
-    found = f"Dice against an expert's outlines: {_scores_text(truth.dice(segmentation.mask))}"
     origin = f"{demo_patient.SOURCE}, see {shown(attribution)}"
-    console.print(
-        f"{printable(shown(case.scan))}: {len(truth.label)} slices, each from a different patient", style="bold"
-    )
-    print_rows(console, [("pancreas", found), *run_rows(case, segmentation.to_json()), ("source", origin)], indent=2)
-    print_intended_use(console, segmentation.provenance["bundle"])
+    title = f"{len(truth.label)} slices, each from a different patient"
+    score, note = "Dice against an expert's outlines", f"{demo_patient.SOURCE}; pixel size assumed to be 0.8 mm"
+    _show_slices(case, truth, bundle, backend, title=title, score=("pancreas", score), note=note, origin=origin)
 
 
 def _show_tumors(case: "Case", seed: int, bundle: Path, backend: BackendChoice) -> None:
     from cascade_rt.common.labels import TUMOR_LABEL
     from cascade_rt.data.demo_tumors import write_files_with_tumors
-    from cascade_rt.results.preview import Truth, render_comparison, save_picture
+    from cascade_rt.results.preview import Truth
     from cascade_rt.scans.volume import read_mask
 
-    console = results_console()
     label = case.scan.with_name("tumor_label.nii.gz")
     write_files_with_tumors(case.scan, label, seed)
     truth = Truth(read_mask(label), "synthetic tumor", TUMOR_LABEL)
+    title = "the same slices, each with a synthetic tumor"
+    note = f"{demo_patient.SOURCE}, changed: the tumors are synthetic"
+    score = ("tumors", "Dice against the synthetic tumors")
+    _show_slices(case, truth, bundle, backend, title=title, score=score, note=note)
+
+
+def _show_slices(
+    case: "Case",
+    truth: "Truth",
+    bundle: Path,
+    backend: BackendChoice,
+    *,
+    title: str,
+    score: tuple[str, str],
+    note: str,
+    origin: str | None = None,
+) -> None:
+    """Segment the slices, draw them beside the truth, and print the Dice of each."""
+    from cascade_rt.results.preview import render_comparison, save_picture
+
+    console = results_console()
     segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
     if case.picture is not None:
-        note = f"{demo_patient.SOURCE}, changed: the tumors are synthetic"
         save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
-    found = f"Dice against the synthetic tumors: {_scores_text(truth.dice(segmentation.mask))}"
-    console.print(f"{printable(shown(case.scan))}: the same slices, each with a synthetic tumor", style="bold")
-    print_rows(console, [("tumors", found), *run_rows(case, segmentation.to_json())], indent=2)
+    console.print(f"{printable(shown(case.scan))}: {title}", style="bold")
+    found = (score[0], f"{score[1]}: {_scores_text(truth.dice(segmentation.mask))}")
+    source = [] if origin is None else [("source", origin)]
+    print_rows(console, [found, *run_rows(case, segmentation.to_json()), *source], indent=2)
     print_intended_use(console, segmentation.provenance["bundle"])
 
 

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -114,9 +114,7 @@ def plan_cases(
                 f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; rename one of them, "
                 "or segment them separately"
             )
-        parent, _, stem = name.rpartition("/")
-        case = Case.in_folder(scan, folder / parent, stem, pictures=pictures, refusal=refusal)
-        cases[name] = replace(case, name=name)
+        cases[name] = Case.in_folder(scan, folder, name, pictures=pictures, refusal=refusal)
     return _checked(list(cases.values()))
 
 

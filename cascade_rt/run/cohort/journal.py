@@ -48,11 +48,11 @@ class Entry:
     input_sha256: str | None = None
     input_bytes: int | None = None
     input_stamp: Sequence[int] | None = None
-    """Size in bytes and time of change in ns of the scan; None if it was replaced while it was read."""
+    """Size, times and inode of the scan (see `stamp`); None if it was replaced while it was read."""
     outputs: Mapping[str, str] | None = None
     """If the case is done: the SHA-256 of each result, keyed by its path relative to the output folder."""
     output_stamps: Mapping[str, Sequence[int]] | None = None
-    """If the case is done: the size and time of change of each result, keyed in the same way."""
+    """If the case is done: size, times and inode of each result, keyed in the same way."""
     found: str | None = None
     """If the case is done: the `status` of its report."""
     code: str | None = None
@@ -85,7 +85,9 @@ class Entry:
         if not all(text is None or isinstance(text, str) for text in (*texts, *hashes)):
             raise ValueError("has an invalid text")
         stamps = {} if self.output_stamps is None else self.output_stamps
-        if not isinstance(stamps, dict) or not all(map(_is_stamp, (self.input_stamp or [0] * 4, *stamps.values()))):
+        if not isinstance(stamps, dict) or not all(map(_is_stamp, stamps.values())):
+            raise ValueError("has an invalid size or time")
+        if not (self.input_stamp is None or _is_stamp(self.input_stamp)):
             raise ValueError("has an invalid size or time")
         if type(self.time) is not str or type(self.attempt) is not int or type(self.input_bytes) not in (int, NoneType):
             raise ValueError("has an invalid number")

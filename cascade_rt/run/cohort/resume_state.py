@@ -23,7 +23,7 @@ class ResumeState:
     """Write the journal of a run, and use the journals of earlier runs to decide which cases to skip.
 
     A case is skipped if its newest entry says "done" and the settings, the scan and every result are unchanged. Files
-    of the recorded size and time of change count as unchanged; others, and all with `verify`, are hashed. Existing
+    of the recorded size, times and inode count as unchanged; others, and all with `verify`, are hashed. Existing
     files are replaced without `overwrite` only if their hashes show that they are ours and unchanged, or if they were
     being written when a run was killed. A failed case leaves no results, because they would be mistaken for results of
     this run.
@@ -47,7 +47,7 @@ class ResumeState:
             settings: Bundle, version and options that the results depend on, as plain JSON values.
             resume: Whether to take the work of earlier runs into account.
             overwrite: Whether results that are not ours may be replaced.
-            verify: Whether to hash all files of earlier runs, rather than trust their sizes and times of change.
+            verify: Whether to hash all files of earlier runs, rather than trust their sizes, times and inodes.
         """
         self.overwrite = overwrite
         self._folder = folder
@@ -215,11 +215,11 @@ class _Begun:
     was_new: bool
     """Whether none of its results existed."""
     scan_stamp: list[int] | None
-    """Size and time of change of the scan when the case started; None if it could not be examined."""
+    """Of the scan when the case started (see `stamp`); None if it could not be examined."""
 
 
 def _is(path: Path, sha256: str | None, known: Sequence[int] | None) -> bool:
-    """Return whether a file is what was recorded: by its size and time of change if they are known, else by its hash.
+    """Return whether a file is what was recorded: by its size, times and inode if they are known, else by its hash.
 
     Some network file systems change a file's times later, so another time alone does not mean another file.
     """

@@ -103,3 +103,10 @@ def test_stamps_of_another_shape_are_refused(tmp_path: Path, stamps: object) -> 
     entry = {"case": "a", "status": "done", "time": "2026", "output_stamps": stamps}
     with pytest.raises(ValueError, match="invalid"):
         Entry.from_line(json.dumps(entry).encode())
+
+
+@pytest.mark.parametrize("stamp", [0, "", [], [1, 2], {}, False])
+def test_a_stamp_of_a_scan_of_another_shape_is_refused(stamp: object) -> None:
+    entry = {"case": "a", "status": "done", "time": "2026", "input_stamp": stamp}
+    with pytest.raises(ValueError, match="invalid"):
+        Entry.from_line(json.dumps(entry).encode())
