@@ -260,6 +260,9 @@ class TrainConfig:
     without labeled tumors (see `cascade_rt.data.synthetic_tumor`)."""
     tumor_recipe: TumorRecipe = field(default_factory=TumorRecipe)
     """What synthetic tumors look like."""
+    other_surroundings: float = 0.0
+    """Fraction of the visited slices with organ of which only the bounding box of the organ is kept: half of them are
+    surrounded by fat, the others by another slice, so that stage 2 learns not to rely on what surrounds the organ."""
     joint: bool = True
     """If false, every epoch is of step S: the stages are trained separately, whatever `epochs` says about I and J."""
     transfer: bool = True
@@ -306,7 +309,7 @@ class TrainConfig:
             "train.output_weights must not be negative",
             self.output_weights,
         )
-        for name in ("tumor_share", "patch_around", "synthetic_tumors"):
+        for name in ("tumor_share", "patch_around", "synthetic_tumors", "other_surroundings"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"train.{name} must lie between 0 and 1", value)
         _require(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.tensors import PADDING_HU, SHORTEST_SIDE
@@ -17,6 +18,7 @@ from cascade_rt.errors import InputError
 HuSlice = npt.NDArray[np.int16]
 LabelSlice = npt.NDArray[np.uint8]
 USUAL_MARGIN = CropConfig().margin
+FAT_HU = -100
 SIDE_MULTIPLE = 32
 """Slices are padded to multiples of this, so that every crop of a batch lies inside the padded frame."""
 
@@ -122,7 +124,7 @@ class SliceSampler:
 
     def _draw_pair(self, ref: SliceRef, random: np.random.Generator) -> tuple[HuSlice, LabelSlice]:
         """Return a randomly augmented slice, or a patch of it, and its label."""
-        image, label = self._with_tumor(ref, random)
+        image, label = self._with_other_surroundings(*self._with_tumor(ref, random), random)
         change = draw_change(self.config.augmentation, random)
         window = draw_patch(label, self.config.patch, self.config.patch_around, random) if self.config.patch else None
         return change_slice(image, label, change, window)
@@ -138,6 +140,18 @@ class SliceSampler:
         grown = add_tumor(image[None], label[None], case.spacing_mm, self.config.tumor_recipe, random)
         return (image, label) if grown is None else (grown[0][0], grown[1][0])
 
+    def _with_other_surroundings(
+        self, image: HuSlice, label: LabelSlice, random: np.random.Generator
+    ) -> tuple[HuSlice, LabelSlice]:
+        """Return a slice and its label, in the configured fraction of cases with other tissue around the organ."""
+        if not self.config.other_surroundings or not label.any() or random.random() >= self.config.other_surroundings:
+            return image, label
+        if random.random() < 0.5:
+            return surround(image, label, np.full_like(image, FAT_HU), label)
+        other = self.foreground[int(random.integers(len(self.foreground)))]
+        case = self.cases[other.case]
+        return surround(image, label, case.image[other.z], case.label[other.z])
+
     def _load(self, refs: Sequence[SliceRef], random: np.random.Generator) -> Batch:
         pairs = [self._draw_pair(ref, random) for ref in refs]
         shape = padded_shape([image.shape for image, _ in pairs])
@@ -148,6 +162,38 @@ class SliceSampler:
             hu[index, 0, :rows, :cols] = image
             labels[index, :rows, :cols] = label
         return Batch(hu, labels, self._draw_margins(len(pairs), random))
+
+
+def surround(
+    image: HuSlice, label: LabelSlice, surroundings: HuSlice, surrounding_label: LabelSlice
+) -> tuple[HuSlice, LabelSlice]:
+    """Put the bounding box of the organ over that of another slice, middle on middle.
+
+    Args:
+        image: `[row, col]`, HU.
+        label: `[row, col]`, with an organ.
+        surroundings: `[row, col]`, HU, of any size. A box that is larger than it is cut off.
+        surrounding_label: Of the shape of `surroundings`, with an organ. What it labels outside the box becomes 0.
+
+    Returns:
+        Image and label of the shape of `surroundings`.
+    """
+    hu, labels = surroundings.copy(), np.zeros_like(surrounding_label)
+    source, target = zip(*map(_middle_on_middle, _box(label), _box(surrounding_label), hu.shape), strict=True)
+    hu[target], labels[target] = image[source], label[source]
+    return hu, labels
+
+
+def _box(label: LabelSlice) -> tuple[slice, slice]:
+    ((rows, cols),) = find_objects((label > 0).astype(np.uint8))
+    return rows, cols
+
+
+def _middle_on_middle(source: slice, target: slice, length: int) -> tuple[slice, slice]:
+    """Return one side of a box, and where it lies on an axis of `length` when it is centered on another box."""
+    width = min(source.stop - source.start, length)
+    start = min(max(0, (target.start + target.stop - width) // 2), length - width)
+    return slice(source.start, source.start + width), slice(start, start + width)
 
 
 def _draw(available: int, count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -1,6 +1,6 @@
 """One scan and where its results go."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from cascade_rt.common.outputs import check_file, check_folder, write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError, OutputError
+from cascade_rt.run.extra_results import EXTRA_FORMATS, ExtraResult
 from cascade_rt.scans.nifti import split_suffix
 
 
@@ -18,8 +19,8 @@ class Case:
     scan: Path
     mask: Path
     report: Path
-    picture: Path | None = None
-    """Preview of the most informative slice, or None if not requested."""
+    extras: tuple[ExtraResult, ...] = ()
+    """What else is written beside the mask."""
     name: str = ""
     """Name in the journal, relative to the output folder and the same on every machine: case `a/b` has the mask
     `a/b_seg.nii.gz`."""
@@ -28,27 +29,42 @@ class Case:
 
     @classmethod
     def with_mask(
-        cls, scan: Path, mask: Path, *, name: str = "", pictures: bool = False, refusal: InputError | None = None
+        cls,
+        scan: Path,
+        mask: Path,
+        *,
+        name: str = "",
+        extras: Sequence[ExtraResult] = (),
+        refusal: InputError | None = None,
     ) -> "Case":
-        """Return the case whose report and picture lie beside its mask: `<name>.json`, `<name>.png`."""
+        """Return the case whose report and other results lie beside its mask: `<name>.json`, `<name>.png`."""
         stem, _ = split_suffix(mask.name)
-        picture = mask.with_name(f"{stem}.png") if pictures else None
-        return cls(scan, mask, mask.with_name(f"{stem}.json"), picture, name, refusal)
+        return cls(scan, mask, mask.with_name(f"{stem}.json"), tuple(extras), name, refusal)
 
     @classmethod
     def in_folder(
-        cls, scan: Path, folder: Path, name: str, *, pictures: bool = False, refusal: InputError | None = None
+        cls,
+        scan: Path,
+        folder: Path,
+        name: str,
+        *,
+        extras: Sequence[ExtraResult] = (),
+        refusal: InputError | None = None,
     ) -> "Case":
-        """Return the case that writes `<name>_seg.nii.gz`, `<name>_seg.json` and `<name>_seg.png` to a folder.
+        """Return the case that writes `<name>_seg.nii.gz`, `<name>_seg.json` and, say, `<name>_seg.png` to a folder.
 
         A name with slashes goes to subfolders.
         """
-        return cls.with_mask(scan, folder / f"{name}_seg.nii.gz", name=name, pictures=pictures, refusal=refusal)
+        return cls.with_mask(scan, folder / f"{name}_seg.nii.gz", name=name, extras=extras, refusal=refusal)
+
+    def extra_path(self, extra: ExtraResult) -> Path:
+        """Return where an extra result is written: beside the mask, with its name and another suffix."""
+        return self.mask.with_name(split_suffix(self.mask.name)[0] + EXTRA_FORMATS[extra].suffix)
 
     @property
     def results(self) -> tuple[Path, ...]:
         """All files that are written."""
-        return (self.mask, self.report) if self.picture is None else (self.mask, self.report, self.picture)
+        return (self.mask, self.report, *map(self.extra_path, self.extras))
 
     def check_output(self, *, overwrite: bool) -> None:
         """Check, without leaving a trace, that the results can be written before work begins.

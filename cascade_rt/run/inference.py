@@ -12,10 +12,10 @@ from cascade_rt.common.hashing import file_state
 from cascade_rt.common.outputs import make_folder
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.errors import CascadeError, UsageError
-from cascade_rt.results.preview import save_preview
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
+from cascade_rt.run.extra_results import EXTRA_FORMATS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
 from cascade_rt.scans.source import ScanInBackground, ScanSource
@@ -55,7 +55,7 @@ def infer_file(
     on_open: Callable[[ScanSource], None] = lambda _: None,
     on_slices: Callable[[int], None] = lambda _: None,
 ) -> Segmentation:
-    """Segment one scan file, and write its mask, its report and, if requested, its picture.
+    """Segment one scan file, and write its mask, its report and its extra results.
 
     See `infer_files` for the arguments and for when the callbacks are called.
 
@@ -164,9 +164,10 @@ def _write_all(case: Case, found: Segmentation, turn: Stopwatch, *, overwrite: b
         segmentation.save_report(case.report, overwrite=overwrite)
         undo.callback(case.report.unlink, missing_ok=True)
         files[case.report] = file_state(case.report)
-        if case.picture is not None:
-            save_preview(segmentation, case.picture, overwrite=overwrite)
-            undo.callback(case.picture.unlink, missing_ok=True)
-            files[case.picture] = file_state(case.picture)
+        for extra in case.extras:
+            path = case.extra_path(extra)
+            EXTRA_FORMATS[extra].write(segmentation, path, overwrite)
+            undo.callback(path.unlink, missing_ok=True)
+            files[path] = file_state(path)
         undo.pop_all()
     return replace(segmentation, result_files=files)

@@ -66,7 +66,7 @@ def demo(output: Path, seed: int, shape: tuple[int, int, int], bundle: Path | No
     from cascade_rt.run.case import Case
 
     patient, tumor, phantom = (
-        Case.in_folder(output / f"{name}.nii.gz", output, name, pictures=True)
+        Case.in_folder(output / f"{name}.nii.gz", output, name, extras=["picture"])
         for name in ("patient", "tumor", "phantom")
     )
     for case in (patient, tumor, phantom):
@@ -121,9 +121,8 @@ def _show_slices(
     from cascade_rt.results.preview import render_comparison, save_picture
 
     console = results_console()
-    segmentation = _segment(replace(case, picture=None), len(truth.label), bundle, backend, demo_patient.READING)
-    if case.picture is not None:
-        save_picture(render_comparison(segmentation, truth, note), case.picture, overwrite=True)
+    segmentation = _segment(replace(case, extras=()), len(truth.label), bundle, backend, demo_patient.READING)
+    save_picture(render_comparison(segmentation, truth, note), case.extra_path("picture"), overwrite=True)
     console.print(f"{printable(shown(case.scan))}: {title}", style="bold")
     found = (score[0], f"{score[1]}: {_scores_text(truth.dice(segmentation.mask))}")
     source = [] if origin is None else [("source", origin)]

@@ -47,8 +47,8 @@ def run_rows(case: "Case", report: Mapping[str, Any]) -> Iterator[tuple[str, str
     engine = report["provenance"]["engine"]
     yield "mask", shown(case.mask)
     yield "report", shown(case.report)
-    if case.picture is not None:
-        yield "picture", shown(case.picture)
+    for extra in case.extras:
+        yield extra, shown(case.extra_path(extra))
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in report["timings_s"].items())
     yield "time", f"{report['wall_s']:.2f} s ({steps})"
     yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"

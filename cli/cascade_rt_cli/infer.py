@@ -197,7 +197,7 @@ def _plan(
     folder = None
     if how != CohortOptions() or (len(scans) > 1 and output) or any(map(holds_many, scans)):
         folder = _cohort_folder(output)
-    cases = plan_cases(scans, output, pictures=preview, on_left_out=warn_left_out)
+    cases = plan_cases(scans, output, extras=["picture"] if preview else [], on_left_out=warn_left_out)
     return of_shard(cases, how.part), folder
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cascade_rt.common.tensors import PADDING_HU
 from cascade_rt.config import TrainConfig
-from cascade_rt.data.sampling import SliceSampler, draw_patch, padded_shape
+from cascade_rt.data.sampling import FAT_HU, SliceSampler, draw_patch, padded_shape, surround
 from cascade_rt.data.slices import Case
 from cascade_rt.errors import InputError
 
@@ -101,6 +101,36 @@ def test_some_patches_lie_anywhere_where_that_is_asked_for() -> None:
     label[10:20, 10:20] = 1
     with_organ = sum(label[draw_patch(label, 64, 0.6, random)].any() for _ in range(4000))
     assert 0.58 < with_organ / 4000 < 0.64
+
+
+def test_with_other_surroundings_only_the_box_of_the_organ_is_kept() -> None:
+    cases = [case("ooo", start=1), case("ooo", rows=96, cols=80, start=4)]
+    config = replace(CONFIG, slices="organ", batch_size=1, other_surroundings=1.0)
+    batches = [batch for epoch in range(10) for batch in SliceSampler.over(cases, config).epoch(epoch)]
+    around = set()
+    for batch in batches:
+        rows, cols = (np.flatnonzero((batch.label[0] == 1).any(axis=axis)) for axis in (1, 0))
+        assert (len(rows), len(cols)) == (10, 20)
+        hu = batch.hu[0, 0]
+        assert np.unique(hu[batch.label[0] == 1]).size == 1
+        around.add(float(hu[0, 0]))
+    assert around == {FAT_HU, 1, 2, 3, 4, 5, 6}
+
+
+@given(
+    st.tuples(*[st.integers(1, 40)] * 4), st.tuples(*[st.integers(1, 40)] * 2), st.integers(0, 39), st.integers(0, 39)
+)
+def test_a_box_lands_inside_other_surroundings_whatever_their_sizes(
+    box: tuple[int, int, int, int], shape: tuple[int, int], row: int, col: int
+) -> None:
+    label = np.zeros((80, 80), dtype=np.uint8)
+    label[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 1
+    other = np.zeros(shape, dtype=np.uint8)
+    other[min(row, shape[0] - 1), min(col, shape[1] - 1)] = 1
+    hu, found = surround(label.astype(np.int16) * 7, label, np.full(shape, -1, dtype=np.int16), other)
+    assert hu.shape == shape
+    assert np.count_nonzero(found) == min(box[2], shape[0]) * min(box[3], shape[1])
+    assert np.array_equal(hu, np.where(found == 1, 7, -1))
 
 
 def test_padded_shapes_are_multiples_of_32_and_at_least_64() -> None:

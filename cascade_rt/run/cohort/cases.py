@@ -16,6 +16,7 @@ from cascade_rt.errors import InputError, UsageError
 from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
 from cascade_rt.run.cohort.own_masks import is_own_mask
+from cascade_rt.run.extra_results import ExtraResult
 from cascade_rt.scans.nifti import split_suffix
 
 _LONGEST_LIST = 1 << 30
@@ -77,7 +78,7 @@ def plan_cases(
     sources: Sequence[Path],
     output: Path | None = None,
     *,
-    pictures: bool = False,
+    extras: Sequence[ExtraResult] = (),
     on_left_out: Callable[[Path, str], None] = lambda *_: None,
 ) -> list[Case]:
     """Find scans and decide where their results go.
@@ -89,13 +90,13 @@ def plan_cases(
             with # and does not name an existing file is a comment.
         output: The output folder, which mirrors the subfolders that the scans have in their source; None for the
             current folder. For a single scan it may be the mask file (`.nii` or `.nii.gz`).
-        pictures: Whether to draw a preview of each mask.
+        extras: What else to write for each scan.
         on_left_out: Called with a source folder and a phrase that counts the images in it that are not read, if there
             are any.
 
     Returns:
         Cases in the order of the sources; within a folder sorted by name, those behind links last. In the output
-        folder, the mask is `<name>_seg.nii.gz`, the report `<name>_seg.json` and the picture `<name>_seg.png`. Anything
+        folder, the mask is `<name>_seg.nii.gz`, the report `<name>_seg.json` and a picture `<name>_seg.png`. Anything
         that may hold scans but cannot be read becomes a case with a refusal, so that no scan is omitted silently.
 
     Raises:
@@ -105,7 +106,7 @@ def plan_cases(
             the output file is not NIfTI.
     """
     if output is not None and _is_mask_file(sources, output):
-        return _checked([Case.with_mask(sources[0], output, name=_stem(sources[0].name), pictures=pictures)])
+        return _checked([Case.with_mask(sources[0], output, name=_stem(sources[0].name), extras=extras)])
     folder = output or Path()
     cases: dict[str, Case] = {}
     for name, scan, refusal in _named_scans(sources, folder, on_left_out):
@@ -114,7 +115,7 @@ def plan_cases(
                 f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; rename one of them, "
                 "or segment them separately"
             )
-        cases[name] = Case.in_folder(scan, folder, name, pictures=pictures, refusal=refusal)
+        cases[name] = Case.in_folder(scan, folder, name, extras=extras, refusal=refusal)
     return _checked(list(cases.values()))
 
 

@@ -28,7 +28,7 @@ def test_a_folder_gives_all_scans_in_it_however_deep_in_order(tmp_path: Path) ->
 
 def test_results_have_the_folders_of_their_scans(tmp_path: Path) -> None:
     touch(tmp_path / "scans" / "s1" / "ct.nii.gz")
-    (case,) = plan_cases([tmp_path / "scans"], tmp_path / "out", pictures=True)
+    (case,) = plan_cases([tmp_path / "scans"], tmp_path / "out", extras=["picture"])
     assert [path.relative_to(tmp_path / "out").as_posix() for path in case.results] == [
         "s1/ct_seg.nii.gz",
         "s1/ct_seg.json",
