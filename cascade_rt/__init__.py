@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cascade_rt.errors import CascadeError
     from cascade_rt.results.segmentation import Segmentation
     from cascade_rt.run.cascade import Cascade, open_cascade
-    from cascade_rt.scans.volume import Volume, read_mask, read_volume, write_mask
+    from cascade_rt.scans.opening import read_volume
+    from cascade_rt.scans.volume import Volume, read_mask, write_mask
 
 _HOMES = {
     "Bundle": "bundles.bundle",
@@ -42,7 +43,7 @@ _HOMES = {
     "open_cascade": "run.cascade",
     "read_bundle": "bundles.bundle",
     "read_mask": "scans.volume",
-    "read_volume": "scans.volume",
+    "read_volume": "scans.opening",
     "write_mask": "scans.volume",
 }
 

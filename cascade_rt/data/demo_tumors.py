@@ -10,7 +10,8 @@ from cascade_rt.common.atomic import write_bytes
 from cascade_rt.config.tumor_recipe import TumorRecipe
 from cascade_rt.data.demo_patient import LABEL, READING, SCAN
 from cascade_rt.data.synthetic_tumor import add_tumor
-from cascade_rt.scans.volume import read_mask, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_mask
 
 
 def write_files_with_tumors(scan: Path, label: Path, seed: int) -> None:

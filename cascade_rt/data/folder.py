@@ -17,7 +17,8 @@ from cascade_rt.data.inputs import reading_settings
 from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.scans.grids import check_same_grid
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels
 
 TEST_SHARE = 0.2
 

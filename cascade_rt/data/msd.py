@@ -24,7 +24,8 @@ from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError
 from cascade_rt.scans.grids import check_same_grid
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_grid, read_label_grid, read_labels
 
 TEST_SHARE = 65 / 281
 """The paper tests on 65 of the 281 labelled cases."""

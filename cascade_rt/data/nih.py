@@ -25,7 +25,8 @@ from cascade_rt.data.prepare import Listing, SourceCase, of_label
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.scans.dicom import find_series, is_dicom, read_series
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import Volume, read_grid, read_label_grid, read_labels, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume, read_grid, read_label_grid, read_labels
 
 TEST_SHARE = 20 / 82
 """The paper tests on 20 of 82 cases. Of the 80 available today, this share is also 20."""

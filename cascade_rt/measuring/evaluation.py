@@ -31,7 +31,8 @@ from cascade_rt.measuring.paired_difference import PairedDifference, paired_diff
 from cascade_rt.models.crop import Box
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import Volume, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume
 
 Labels = npt.NDArray[np.uint8]
 

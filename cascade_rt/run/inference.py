@@ -17,9 +17,9 @@ from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
 from cascade_rt.run.extra_results import EXTRA_FORMATS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
+from cascade_rt.scans.opening import open_scan
 from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
-from cascade_rt.scans.source import ScanInBackground, ScanSource
-from cascade_rt.scans.volume import ScanReader, open_scan
+from cascade_rt.scans.source import ScanInBackground, ScanReader, ScanSource
 
 Job = Case
 """Former name."""

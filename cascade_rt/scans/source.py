@@ -5,15 +5,16 @@ both make progress at the same time.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, wait
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.scans.grids import CanonicalGrid
-from cascade_rt.scans.volume import ScanReader, Volume
+from cascade_rt.scans.volume import Volume
 
 SLICES_PER_STEP = 8
 """Number of slices read before waiting threads are notified and before the reader checks whether to stop."""
@@ -57,6 +58,47 @@ class ScanSource(Protocol):
             InputError: The file is damaged or is not a CT scan.
         """
         ...
+
+
+class ScanReader(Protocol):
+    """An open scan that is read slice by slice, in whatever format it is stored."""
+
+    @property
+    def volume(self) -> Volume:
+        """The scan. Its voxels are undefined where they have not been read."""
+        ...
+
+    def batches(self, size: int) -> Iterator[slice]:
+        """Read the rest of the scan, in the order in which it is stored.
+
+        Args:
+            size: Number of slices per batch.
+
+        Yields:
+            The slices of `volume` just read, as soon as they are available.
+
+        Raises:
+            InputError: The scan is damaged.
+        """
+        ...
+
+    def finish(self) -> Volume:
+        """Read the rest of the scan, check it as a whole, and return it.
+
+        Raises:
+            InputError: The scan is damaged or not in Hounsfield units.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 
 class ScanInBackground:

@@ -23,6 +23,7 @@ from cascade_rt.common.atomic import atomic_write
 from cascade_rt.common.hashing import FileRecord
 from cascade_rt.errors import InputWarning, OutputError, UsageError
 from cascade_rt.scans.checks import check_content, geometry_warnings
+from cascade_rt.scans.dicom_headers import DicomHeaders
 from cascade_rt.scans.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.blocks import BlockReader
@@ -69,6 +70,8 @@ class Volume:
     """Whether the slices are independent of one another, so that nothing may be judged across them."""
     file: FileRecord | None = None
     """Hash and size of the bytes read, if the scan was read to the end of its file."""
+    dicom: DicomHeaders | None = None
+    """The headers of a scan that was read from DICOM."""
 
     def __post_init__(self) -> None:
         check_argument("voxels", self.voxels, np.ndarray, "an array [z, row, col] of int16")
@@ -139,7 +142,7 @@ class Volume:
         return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
 
 
-class ScanReader:
+class NiftiReader:
     """A scan file that is being read: slices can be used as they arrive, before the end of the file is reached.
 
     Opening the reader checks the header. `volume` is allocated at once, but a slice is valid only after `batches` has
@@ -232,35 +235,6 @@ class ScanReader:
         needed = {1: stop, -1: slabs - first, 0: slabs}[self.volume.grid.slab_direction]
         with input_gate(self._shown):
             self._blocks.read_until(min(needed, slabs) if stop > first else 0)
-
-
-def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> ScanReader:
-    """Open a NIfTI-1 or NIfTI-2 CT scan for reading slice by slice. Gzip is detected from the content.
-
-    Raises:
-        InputError: The file is missing or not NIfTI, or its header does not describe a single 3D image of numbers.
-        UsageError: An argument has the wrong type.
-    """
-    _log.info("reading %s", as_path("path", path))
-    check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
-    return ScanReader(path, options)
-
-
-def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
-    """Read a CT scan from a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content, not from the name.
-
-    A compressed file is read to its end so that its checksum is verified.
-
-    Args:
-        path: The file.
-        options: User-supplied facts that the file does not state, such as which of several volumes to read.
-
-    Raises:
-        InputError: The file is missing, damaged, not NIfTI, or not a single 3D image in Hounsfield units. The `code` of
-            the error says which.
-    """
-    with open_scan(path, options) as reader:
-        return reader.finish()
 
 
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:

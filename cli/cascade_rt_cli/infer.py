@@ -36,10 +36,14 @@ if TYPE_CHECKING:
     from cascade_rt.run.cohort.cases import Shard
     from cascade_rt.run.cohort.resume_state import ResumeState
     from cascade_rt.run.cohort.run import Runner
+    from cascade_rt.run.extra_results import ExtraResult
     from cascade_rt.run.inference import RunOptions
     from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
 
 
+_EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
+    ("picture", "--preview", "Also draw the most informative slice with outlines, as <name>_seg.png."),
+)
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),
     click.option(
@@ -99,6 +103,18 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_how
 
 
+def extra_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add a flag for each extra result to a command, passed as one argument `extras`."""
+
+    @wraps(command)
+    def with_extras(**arguments: Any) -> None:
+        command(extras=tuple(extra for extra, _, _ in _EXTRA_FLAGS if arguments.pop(extra)), **arguments)
+
+    for extra, flag, text in reversed(_EXTRA_FLAGS):
+        with_extras = click.option(flag, extra, is_flag=True, help=text)(with_extras)
+    return with_extras
+
+
 @click.command()
 @click.argument("scans", nargs=-1, required=True, type=PATH, metavar="SCAN|FOLDER|LIST.txt...")
 @click.option(
@@ -108,7 +124,7 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
     metavar="OUT",
     help="A mask file (.nii, .nii.gz) for one scan, or a folder. Default: the current folder.",
 )
-@click.option("--preview", is_flag=True, help="Also draw the most informative slice with outlines, as <name>_seg.png.")
+@extra_options
 @bundle_option
 @signature_option
 @backend_option
@@ -130,7 +146,7 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
 def infer(
     scans: tuple[Path, ...],
     output: Path | None,
-    preview: bool,
+    extras: "tuple[ExtraResult, ...]",
     bundle: Path | None,
     public_key: Path | None,
     backend: BackendChoice,
@@ -171,7 +187,7 @@ def infer(
 
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
     opening = partial(open_cascade, bundle, backend, precision, plans, public_key)
-    cases, folder = _plan(scans, output, how, preview=preview)
+    cases, folder = _plan(scans, output, how, extras)
     with ExitStack() as stack:
         state: ResumeState | None = None
         told: CohortOutput | ScanOutput = ScanOutput(cases, overwrite=overwrite)
@@ -179,7 +195,7 @@ def infer(
             opened = read_bundle(bundle or default_bundle_path(), public_key)
             opening = partial(opening, sha256=opened.sha256)
             _print_plan(len(cases), opened, backend, precision, how)
-            settings = _settings(opened, backend, precision, options, preview=preview)
+            settings = _settings(opened, backend, precision, options, extras)
             state = stack.enter_context(_journal(folder, how, settings, overwrite=overwrite))
             told = CohortOutput(cases, opened.manifest, folder, how.part)
         stack.enter_context(told)
@@ -188,7 +204,7 @@ def infer(
 
 
 def _plan(
-    scans: tuple[Path, ...], output: Path | None, how: CohortOptions, *, preview: bool
+    scans: tuple[Path, ...], output: Path | None, how: CohortOptions, extras: "tuple[ExtraResult, ...]"
 ) -> "tuple[list[Case], Path | None]":
     """Return the cases to run, and the folder for their journal; None for a few named scans, which need none."""
     from cascade_rt.run.cohort.cases import holds_many, of_shard, plan_cases
@@ -197,7 +213,7 @@ def _plan(
     folder = None
     if how != CohortOptions() or (len(scans) > 1 and output) or any(map(holds_many, scans)):
         folder = _cohort_folder(output)
-    cases = plan_cases(scans, output, extras=["picture"] if preview else [], on_left_out=warn_left_out)
+    cases = plan_cases(scans, output, extras=extras, on_left_out=warn_left_out)
     return of_shard(cases, how.part), folder
 
 
@@ -238,7 +254,11 @@ def _runner(
 
 
 def _settings(
-    opened: "Bundle", backend: BackendChoice, precision: PrecisionChoice, options: "RunOptions", *, preview: bool
+    opened: "Bundle",
+    backend: BackendChoice,
+    precision: PrecisionChoice,
+    options: "RunOptions",
+    extras: "tuple[ExtraResult, ...]",
 ) -> dict[str, Any]:
     """Return what the results depend on, as in the journal."""
     return {
@@ -246,7 +266,7 @@ def _settings(
         "bundle": opened.sha256,
         "backend": backend,
         "precision": precision,
-        "preview": preview,
+        "extras": list(extras),
         "reading": asdict(options.reading),
         "search": asdict(options.search),
     }

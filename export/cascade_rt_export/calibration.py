@@ -88,7 +88,7 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_
     Raises:
         InputError: A scan cannot be read, or there are no scans.
     """
-    from cascade_rt.scans.volume import read_volume
+    from cascade_rt.scans.opening import read_volume
 
     scans = []
     for path in paths:

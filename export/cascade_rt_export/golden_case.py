@@ -59,7 +59,8 @@ def _phantom_piece() -> Array:
 
 def _patient_piece() -> Array:
     """Return a patch `[1, 1, SIDE, SIDE]` in HU around the pancreas, in the slice with the most pancreas."""
-    from cascade_rt.scans.volume import read_mask, read_volume
+    from cascade_rt.scans.opening import read_volume
+    from cascade_rt.scans.volume import read_mask
 
     scan = read_volume(demo_patient.SCAN, demo_patient.READING)
     return _piece_around(scan.voxels, read_mask(demo_patient.LABEL, like=scan) > 0)

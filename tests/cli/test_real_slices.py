@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from cascade_rt.config import load_config
 from cascade_rt.data.slices import Case
-from cascade_rt.scans.volume import read_mask, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_mask
 from cascade_rt.training.loop import train
 from cascade_rt_cli.main import main
 from cascade_rt_export.bundle_export import export_bundle

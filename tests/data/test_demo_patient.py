@@ -7,7 +7,8 @@ from benchmarks.patients.demo_patient import PATIENTS, choose_slices
 from benchmarks.patients.nih_slices import is_test_case
 from cascade_rt.data.demo_patient import ATTRIBUTION, FOLDER, LABEL, READING, SCAN
 from cascade_rt.errors import InputError
-from cascade_rt.scans.volume import read_mask, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_mask
 
 
 def test_scan_and_outline_are_of_the_same_six_slices() -> None:

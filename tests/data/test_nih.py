@@ -10,7 +10,8 @@ from cascade_rt.data.label_flip import choose_flip, flip_label
 from cascade_rt.data.names import FLIPS, Flip
 from cascade_rt.data.nih import find_nih_cases
 from cascade_rt.errors import InputError
-from cascade_rt.scans.volume import read_mask, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_mask
 from tests.data_trees import SHAPE, anatomy, nih_tree, write_nifti
 from tests.dicom_files import axial_slices, write_series
 

@@ -8,7 +8,8 @@ from cascade_rt.data.phantom import make_phantom
 from cascade_rt.data.phantom_files import write_phantom_files
 from cascade_rt.data.phantom_store import prepare_phantoms
 from cascade_rt.data.slices import open_cases
-from cascade_rt.scans.volume import read_mask, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import read_mask
 
 SHAPE = (16, 64, 80)
 

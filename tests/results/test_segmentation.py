@@ -18,7 +18,8 @@ from cascade_rt.models.crop import Box
 from cascade_rt.results.measurements import Measurements, measure
 from cascade_rt.results.segmentation import PLAUSIBLE_ORGAN_ML, STATUS_SENTENCES, Segmentation, Status, judge
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.volume import Volume, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume
 from tests.volume_files import ORIENTATIONS, in_every_orientation, oriented, rotation
 
 Mask = npt.NDArray[np.uint8]

@@ -18,7 +18,8 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import EngineError, InputError, UsageError
 from cascade_rt.run.cascade import Cascade, open_cascade
-from cascade_rt.scans.volume import Volume, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
 
 ORGAN_HU, TUMOR_HU = 100, 200

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cascade_rt.errors import InputError
-from cascade_rt.scans.volume import open_scan, read_volume
+from cascade_rt.scans.opening import open_scan, read_volume
 from tests.volume_files import ANATOMY, LPS_AFFINE, Array, in_every_orientation, nifti, oriented, patched, save
 
 SHAPE = (23, 64, 64)

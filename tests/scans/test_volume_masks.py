@@ -13,7 +13,8 @@ from nibabel.orientations import inv_ornt_aff
 
 from cascade_rt.errors import InputError, OutputError, OutputExistsError
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.volume import Volume, mask_on_source_grid, read_labels, read_mask, read_volume, write_mask
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume, mask_on_source_grid, read_labels, read_mask, write_mask
 from tests.volume_files import (
     ANATOMY,
     CUBE,

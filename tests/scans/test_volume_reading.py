@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.volume import Volume, read_grid, read_volume
+from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.volume import Volume, read_grid
 from tests.broken_scans import HU, outside_the_field_of_view, padded_below_air, voxels
 from tests.volume_files import (
     ANATOMY,
