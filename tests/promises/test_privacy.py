@@ -137,7 +137,8 @@ def test_the_folders_that_a_list_names_are_not_printed(scan: Path, form: str) ->
     assert done.exit_code == 3
     assert "missing scan" in done.stdout + done.stderr
     assert words_in(done.stdout.encode() + done.stderr.encode()) == []
-    assert words_in((scan.parent / "out" / "journal.jsonl").read_bytes()) == []
+    for written in ("journal.jsonl", "results.csv"):
+        assert words_in((scan.parent / "out" / written).read_bytes()) == []
 
 
 @pytest.mark.usefixtures("engines_without_networks")

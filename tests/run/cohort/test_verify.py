@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.run.cohort import resume_state
+from cascade_rt.common import hashing
 from cascade_rt.run.cohort.cases import plan_cases
 from cascade_rt.run.cohort.journal import Journal, journal_path, read_journal
 from cascade_rt.run.cohort.resume_state import ResumeState
@@ -27,13 +27,13 @@ def output(tmp_path: Path) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that the driver of a run has hashed."""
     found: list[Path] = []
-    original = resume_state.file_sha256
+    original = hashing.file_sha256
 
     def remember(path: Path) -> str:
         found.append(path)
         return original(path)
 
-    monkeypatch.setattr(resume_state, "file_sha256", remember)
+    monkeypatch.setattr(hashing, "file_sha256", remember)
     return found
 
 
