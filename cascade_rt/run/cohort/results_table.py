@@ -34,7 +34,7 @@ from cascade_rt.run.cohort.journal import Entry, find_journals, name_of_part, ne
 from cascade_rt.run.cohort.own_masks import LONGEST_REPORT
 
 ROW_SENTENCES: Mapping[str, str] = {
-    **STATUS_SENTENCES,
+    **{str(status): sentence for status, sentence in STATUS_SENTENCES.items()},
     "changed": "the result was changed or removed since",
     "started": "started, not finished",
     "interrupted": "interrupted",
