@@ -89,7 +89,7 @@ def test_shards_write_tables_of_their_own_and_summarize_one_of_all() -> None:
     assert cases_of("out/results.csv") == sorted(parts[0] + parts[1])
 
 
-def test_a_foreign_file_of_the_name_of_the_table_is_refused_before_the_run() -> None:
+def test_a_foreign_results_csv_is_refused_before_the_run() -> None:
     Path("out").mkdir()
     Path("out", "results.csv").write_text("patient,age\n")
     result = infer()
@@ -132,7 +132,7 @@ def test_a_cohort_can_be_summarized_while_a_run_holds_its_journal() -> None:
         assert cascade_rt("summarize", "out").exit_code == 0
 
 
-def test_a_folder_that_is_no_cohort_is_refused() -> None:
+def test_a_folder_without_a_journal_is_refused_by_summarize() -> None:
     result = cascade_rt("summarize", "in")
     assert (result.exit_code, "in: has no journal" in result.stderr) == (2, True)
     assert not Path("in", "results.csv").exists()

@@ -104,7 +104,7 @@ def test_a_scan_that_cannot_be_used_is_named_without_its_folder(scan: Path, dama
     assert words_in(done.stderr.encode()) == []
 
 
-def test_paths_are_printed_in_full_where_they_are_asked_for(bundle: Bundle, scan: Path) -> None:
+def test_paths_are_printed_in_full_if_requested(bundle: Bundle, scan: Path) -> None:
     assert f"{scan}: " in run("--log-paths", "infer", scan, "--bundle", bundle.path, "-o", "out").stdout
     scan.write_bytes(b"")
     assert f"cascade-rt: error[E_EMPTY]: {scan}: " in run("--log-paths", "infer", scan, "-o", "other").stderr

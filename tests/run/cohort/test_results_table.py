@@ -160,7 +160,7 @@ def test_a_damaged_journal_is_refused(scans: Path, output: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "nul\0", "", "x" * 300])
-def test_a_case_name_that_is_no_file_name_is_a_row_without_measurements(output: Path, name: str) -> None:
+def test_an_invalid_case_name_gives_a_row_without_measurements(output: Path, name: str) -> None:
     append(output, Entry(name, "done", outputs={}))
     assert rows_of(output)[name].status == "changed"
 
@@ -194,7 +194,7 @@ def test_a_table_has_a_header_and_a_line_for_each_row() -> None:
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "'=1", "＝1"])  # noqa: RUF001
-def test_a_name_that_a_spreadsheet_could_compute_begins_with_an_apostrophe(name: str) -> None:
+def test_a_name_that_could_be_a_formula_gets_an_apostrophe(name: str) -> None:
     assert cell_of(name) == f"'{name}"
 
 
@@ -214,7 +214,7 @@ def test_an_earlier_table_is_replaced(tmp_path: Path) -> None:
     assert [row["case"] for row in csv.DictReader(io.StringIO(path.read_text()))] == ["b"]
 
 
-def test_a_file_that_is_no_table_of_results_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_other_than_a_table_of_results_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     path.write_text("patient,age\n")
     with pytest.raises(OutputExistsError, match="is no table of results"):

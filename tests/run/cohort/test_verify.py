@@ -68,7 +68,7 @@ def test_verify_hashes_every_scan_and_every_result(scans: Path, output: Path, ha
     assert sorted(hashed) == sorted([*scans.iterdir(), *output.glob("*_seg*")])
 
 
-def test_a_copy_with_another_time_is_told_by_its_bytes(scans: Path, output: Path, hashed: list[Path]) -> None:
+def test_a_copy_with_another_time_is_recognized_by_its_bytes(scans: Path, output: Path, hashed: list[Path]) -> None:
     run(scans, output)
     os.utime(scans / "case01.nii.gz", ns=(0, 0))
     assert resume(scans, output, verify=False).skipped == 3
@@ -76,7 +76,7 @@ def test_a_copy_with_another_time_is_told_by_its_bytes(scans: Path, output: Path
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_another_scan_of_the_same_size_and_modification_time_is_noticed(
+def test_another_scan_of_the_same_size_and_modification_time_is_detected(
     scans: Path, output: Path, verify: bool
 ) -> None:
     scan = save_scan(scans / "plain.nii", seed=1)
