@@ -137,12 +137,14 @@ def names(output: Path) -> list[str]:
 
 
 def without_times(output: Path) -> dict[str, Any]:
-    """All results, but for what differs from run to run: times in the reports, and the bytes of the journal."""
+    """All results, but for what differs from run to run: times in reports and tables, and the bytes of the journal."""
     found: dict[str, Any] = {}
     for name in names(output):
         if name.endswith(".json"):
             report = json.loads((output / name).read_text())
             found[name] = {key: value for key, value in report.items() if key not in {"timings_s", "wall_s"}}
+        elif name.startswith("results"):
+            found[name] = [line.rpartition(",")[0] for line in (output / name).read_text().splitlines()]
         elif not name.startswith("journal"):
             found[name] = (output / name).read_bytes()
     return found

@@ -301,7 +301,7 @@ def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["train.learning_rate = 1", "train.output_weights = [1, 2, 3, 4]"])
-def test_whole_number_is_taken_for_a_float(tmp_path: Path, text: str) -> None:
+def test_an_integer_is_accepted_for_a_float(tmp_path: Path, text: str) -> None:
     _, train = load(tmp_path, text)
     assert all(type(value) is float for value in (train.learning_rate, *train.output_weights))
 
@@ -411,7 +411,7 @@ def test_value_out_of_range_is_refused(tmp_path: Path, text: str, message: str) 
         load(tmp_path, text)
 
 
-def test_range_is_checked_where_no_file_is_read() -> None:
+def test_the_range_is_checked_even_if_no_file_is_read() -> None:
     with pytest.raises(UsageError, match=r"crop\.margin must lie between 0 and 2048"):
         CropConfig(margin=-1)
 

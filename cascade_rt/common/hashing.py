@@ -3,10 +3,11 @@
 import hashlib
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cascade_rt.common.plain_file import open_plain_file
+from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 
 _STEP_BYTES = 256 << 10
 
@@ -106,3 +107,23 @@ def record_file(path: str | os.PathLike[str]) -> FileRecord:
     """Return the hash and size of a file. Raises like `HashedFile`."""
     with HashedFile(path) as file:
         return file.record()
+
+
+def is_unchanged(path: str | os.PathLike[str], sha256: str | None, known: Sequence[int] | None) -> bool:
+    """Return whether a file is still what was recorded of it.
+
+    Some network file systems change a file's times later, so another stamp alone does not mean another file.
+
+    Args:
+        path: The file. One that is missing or cannot be read counts as changed; whoever uses it reports why.
+        sha256: Its recorded hash; None if none was recorded, which counts as changed.
+        known: Its recorded stamp, which if it is still the same saves reading the file; None to compare hashes.
+    """
+    if sha256 is None:
+        return False
+    if known is not None and stamp(path) == list(known):
+        return True
+    try:
+        return file_sha256(path) == sha256
+    except (OSError, NotAPlainFileError):
+        return False

@@ -65,7 +65,7 @@ class FolderCase:
             "affine": volume.affine.tolist(),
         }
         unnamed = _touching(labels.voxels, translated, across_slices=not self.reading.scattered)
-        return SourceCase(volume, translated, source, (*of_label(labels), *_doubts_of(unnamed)))
+        return SourceCase(volume, translated, source, (*of_label(labels), *_unnamed_label_warnings(unnamed)))
 
 
 def _touching(label: npt.NDArray[np.uint8], translated: npt.NDArray[np.uint8], *, across_slices: bool) -> list[int]:
@@ -81,7 +81,7 @@ def _touching(label: npt.NDArray[np.uint8], translated: npt.NDArray[np.uint8], *
     return sorted(found)
 
 
-def _doubts_of(unnamed: Sequence[int]) -> tuple[str, ...]:
+def _unnamed_label_warnings(unnamed: Sequence[int]) -> tuple[str, ...]:
     if not unnamed:
         return ()
     values = ", ".join(map(str, unnamed))

@@ -75,7 +75,7 @@ def choose_flip(
     rim = _rim(label, inside)
     fits = [_fit(image, inside, rim, flip) for flip in FLIPS if choice in ("auto", flip)]
     if choice != "auto":
-        return fits[0], _doubts(fits)
+        return fits[0], _flip_warnings(fits)
     plausible = sorted((fit for fit in fits if fit.plausible), key=lambda fit: -fit.edge)
     if not plausible:
         means = ", ".join(f"{fit.flip} {fit.mean_hu:.0f}" for fit in fits)
@@ -83,7 +83,7 @@ def choose_flip(
             f"no flip places its label on soft tissue (mean HU: {means}); "
             "use the label of this scan, or choose a flip with `label_flip`"
         )
-    return plausible[0], _doubts(plausible)
+    return plausible[0], _flip_warnings(plausible)
 
 
 def _rim(label: npt.NDArray[np.uint8], inside: _Places) -> _Places:
@@ -115,7 +115,7 @@ def _flipped_axes(flip: Flip) -> tuple[int, ...]:
     return () if flip == "none" else tuple(_AXES[axis] for axis in flip)
 
 
-def _doubts(fits: Sequence[FlipFit]) -> tuple[str, ...]:
+def _flip_warnings(fits: Sequence[FlipFit]) -> tuple[str, ...]:
     """Return warnings about the first of some fits, which are sorted by edge, sharpest first."""
     best, doubts = fits[0], []
     if best.std_hu > LARGEST_STD_HU or best.edge < _SMALLEST_EDGE or not best.plausible:

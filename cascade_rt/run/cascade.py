@@ -169,8 +169,8 @@ class Cascade:
             warnings=(
                 *volume.warnings,
                 *_resampling(volume, run.working_grid, self._config),
-                *_doubts(run.search, len(run.mask)),
-                *_doubts_of_pieces(islands, found),
+                *_search_warnings(run.search, len(run.mask)),
+                *_island_warnings(islands, found),
             ),
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,
@@ -292,25 +292,26 @@ def _resampling(volume: "Volume", working: PixelGrid | None, config: CascadeConf
     return [resampled_warning(volume.spacing_mm[1:], working, config.pixel_mm)]
 
 
-def _doubts(search: SearchRecord, slices: int) -> list[InputWarning]:
+def _search_warnings(search: SearchRecord, slices: int) -> list[InputWarning]:
     """Return warnings about what a search of less than the whole scan may have missed."""
     may_differ = "the mask may differ from that of a full search"
-    doubts = []
+    warnings = []
     if search.slices_left_out:
         left_out = f"{search.slices_left_out} of {slices} slices were skipped in the search for the pancreas"
-        doubts.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as requested; {may_differ}"))
+        warnings.append(InputWarning("W_SLICES_LEFT_OUT", f"{left_out}, as requested; {may_differ}"))
     if search.body_box is not None:
         confined = "the search for the pancreas was limited to a box around the body"
-        doubts.append(InputWarning("W_BODY_BOX", f"{confined}, as requested; {may_differ}"))
-    return doubts
+        warnings.append(InputWarning("W_BODY_BOX", f"{confined}, as requested; {may_differ}"))
+    return warnings
 
 
-def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputWarning]:
+def _island_warnings(islands: IslandRecord, found: Measurements) -> list[InputWarning]:
     """Return warnings about islands that were all dropped, and about lesions apart from the pancreas."""
-    doubts = []
+    warnings = []
     if islands.nothing_left:
         dropped = f"everything found ({islands.ml_dropped:.2f} ml) was dropped"
-        doubts.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: all pieces are smaller than {islands.least_ml:g} ml"))
+        too_small = f"all pieces are smaller than {islands.least_ml:g} ml"
+        warnings.append(InputWarning("W_NOTHING_KEPT", f"{dropped}: {too_small}"))
     # One warning for all of them: a mask full of speckle has thousands.
     apart = [lesion for lesion in found.lesions if lesion.touches_pancreas is False]
     if apart:
@@ -318,5 +319,5 @@ def _doubts_of_pieces(islands: IslandRecord, found: Measurements) -> list[InputW
         place = f"{first.volume_ml:.2f} ml in slices {first.first_slice} to {first.last_slice}"
         told = f"the lesion of {place} does" if len(apart) == 1 else f"{len(apart)} lesions do"
         largest = "" if len(apart) == 1 else f", the largest of {place}"
-        doubts.append(InputWarning("W_LESION_APART", f"{told} not touch the segmented pancreas{largest}"))
-    return doubts
+        warnings.append(InputWarning("W_LESION_APART", f"{told} not touch the segmented pancreas{largest}"))
+    return warnings

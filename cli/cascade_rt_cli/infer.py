@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
+from cascade_rt.common.atomic import remove_leftovers
 from cascade_rt.common.outputs import make_folder, probe_folder
 from cascade_rt.common.version import __version__
 from cascade_rt.engines import BackendChoice, PrecisionChoice
@@ -163,9 +164,10 @@ def infer(
     and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
     A FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on lines that
-    begin with #. OUT then mirrors their folders, and OUT/journal.jsonl records the outcome of each scan. One bad scan
-    does not stop the others: the exit code is 3 and those that failed are listed. After a run was stopped or killed, or
-    when the folder has new scans, continue with --resume.
+    begin with #. OUT then mirrors their folders, OUT/journal.jsonl records the outcome of each scan, and at the end
+    OUT/results.csv has a row for each (see `cascade-rt summarize`). One bad scan does not stop the others: the exit
+    code is 3 and those that failed are listed. After a run was stopped or killed, or when the folder has new scans,
+    continue with --resume.
 
     \b
     Examples:
@@ -231,14 +233,18 @@ def _journal(
 ) -> Iterator["ResumeState"]:
     """Open the journal in the output folder, which is created if necessary."""
     from cascade_rt.run.cohort.journal import Journal
+    from cascade_rt.run.cohort.results_table import check_results_path, results_path
     from cascade_rt.run.cohort.resume_state import ResumeState
     from cascade_rt_cli.infer_output import warn
 
     make_folder(folder)
     probe_folder(folder)
+    table = results_path(folder, how.part)
+    check_results_path(table)
     with Journal(folder, how.part) as journal:
         if not journal.is_locked:
             warn(f"{shown(folder)}: cannot be locked on this file system; make sure that no other run writes to it")
+        remove_leftovers(table)
         yield ResumeState(folder, journal, settings, resume=how.resume, overwrite=overwrite, verify=how.verify)
 
 

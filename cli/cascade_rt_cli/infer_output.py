@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,11 +28,13 @@ from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.cases import Shard
 from cascade_rt.run.cohort.journal import journal_path
 from cascade_rt.run.cohort.outcome import Outcome
+from cascade_rt.run.cohort.results_table import CaseRow, read_results, results_path, write_results
 from cascade_rt.run.cohort.run import Summary
 from cascade_rt_cli.console import paused, print_rows, progress_bar, results_console, shown_progress
 from cascade_rt_cli.findings import findings_line, print_findings, print_intended_use
 from cascade_rt_cli.messages import printable, shown, shown_message
 from cascade_rt_cli.output import is_json, is_quiet, print_event, print_note
+from cascade_rt_cli.summarize import errors_of, headline, status_rows, warnings_of
 
 if TYPE_CHECKING:
     from cascade_rt.scans.source import ScanSource
@@ -93,7 +95,7 @@ class CohortOutput:
     def __init__(self, cases: Sequence[Case], manifest: Manifest, folder: Path, part: Shard | None) -> None:
         self._cases = cases
         self._bundle = {"name": manifest.name, "intended_use": manifest.intended_use}
-        self._journal = journal_path(folder, part)
+        self._folder, self._part = folder, part
         self._console = results_console()
         self._stack = ExitStack()
 
@@ -137,18 +139,34 @@ class CohortOutput:
                 self._console.print(f"{printable(outcome.case.name)}: failed [{outcome.error.code}]")
 
     def conclude(self, summary: Summary) -> None:
-        """Print how many cases were computed, skipped and failed. Raises PartialFailureError if some failed."""
+        """Write the table of the cohort and print counts by what was found, by error and by warning.
+
+        Raises:
+            PartialFailureError: Some cases failed.
+            OutputError: The table cannot be written.
+        """
+        table = results_path(self._folder, self._part)
+        rows = read_results(self._folder, self._part, summary.failures)
+        write_results(rows, table)
+        names = {case.name for case in self._cases}
+        ours = [_of_this_run(row, summary) for row in rows if row.case in names]
         if is_json():
-            total, failed = len(self._cases), len(summary.failures)
-            print_event("summary", total=total, done=summary.done, skipped=summary.skipped, failed=failed)
+            _print_summary_event(summary, ours, table)
         else:
-            codes = Counter(error.code for error in summary.failures.values())
-            rows = [("segmented", str(summary.done)), ("already done", str(summary.skipped))]
-            rows += [("failed", f"{count} with {code}") for code, count in codes.most_common()]
-            self._console.print(f"{len(self._cases)} scans", style="bold")
-            print_rows(self._console, [*rows, ("journal", shown(self._journal))], indent=2)
+            self._console.print(headline(ours), style="bold")
+            print_rows(self._console, [*self._counts(summary, ours), ("table", shown(table))], indent=2)
             print_intended_use(self._console, self._bundle)
         _raise_failures(summary, self._cases, most=_MOST_SHOWN)
+
+    def _counts(self, summary: Summary, ours: Sequence[CaseRow]) -> Iterator[tuple[str, str]]:
+        yield from status_rows(ours)
+        for code, names in errors_of(ours).items():
+            yield "failed", f"{len(names)} with {code}"
+        for code, names in warnings_of(ours).items():
+            yield "warned", f"{len(names)} with {code}"
+        if summary.skipped:
+            yield "already done", str(summary.skipped)
+        yield "journal", shown(journal_path(self._folder, self._part))
 
 
 class _Rate(ProgressColumn):
@@ -181,6 +199,26 @@ def _print_event(outcome: Outcome) -> None:
         print_event("skipped", case=case.name)
     else:
         print_event("done", case=case.name, attempts=outcome.attempt, report=outcome.report)
+
+
+def _of_this_run(row: CaseRow, summary: Summary) -> CaseRow:
+    """Return the row of a case, as failed if this run could not replace the result of an earlier one."""
+    error = summary.failures.get(row.case)
+    return row if error is None else CaseRow(row.case, "failed", error_code=error.code, attempts=row.attempts)
+
+
+def _print_summary_event(summary: Summary, ours: Sequence[CaseRow], table: Path) -> None:
+    print_event(
+        "summary",
+        total=len(ours),
+        done=summary.done,
+        skipped=summary.skipped,
+        failed=len(summary.failures),
+        statuses=Counter(row.status for row in ours),
+        errors={code: len(names) for code, names in errors_of(ours).items()},
+        warnings={code: len(names) for code, names in warnings_of(ours).items()},
+        table=shown(table),
+    )
 
 
 def _raise_failures(summary: Summary, cases: Sequence[Case], *, most: int) -> None:

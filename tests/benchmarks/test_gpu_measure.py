@@ -123,7 +123,7 @@ def test_a_pytorch_without_cuda_ends_it_too(a_gpu: Gpu, tmp_path: Path, monkeypa
     assert "does not find the GPU" in result.stderr
 
 
-def test_it_can_be_imported_where_little_is_installed() -> None:
+def test_it_can_be_imported_without_optional_packages() -> None:
     script = (
         "import sys\n"
         "class Missing:\n"
@@ -175,7 +175,7 @@ def test_every_line_says_what_it_was_measured_with(lines: list[dict[str, Any]]) 
     assert all(common <= line.keys() for line in lines)
 
 
-def test_the_baseline_runs_beside_what_is_asked_for(lines: list[dict[str, Any]]) -> None:
+def test_the_baseline_runs_beside_the_requested_backend(lines: list[dict[str, Any]]) -> None:
     arms = [(line["stage"], line["arm"]) for line in lines if line["kind"] == "timing"]
     assert arms == [(stage, arm) for stage in STAGES for arm in (BASELINE.name, "pytorch-eager-tf32")]
 
@@ -273,7 +273,7 @@ def test_without_a_baseline_there_is_no_ratio(network: Network) -> None:
     assert line["median_s"] > 0
 
 
-def test_the_share_of_the_peak_counts_two_operations_to_a_multiplication(network: Network) -> None:
+def test_the_share_of_the_peak_counts_a_multiply_add_as_two_operations(network: Network) -> None:
     side = usual_side("stage2", network.config)
     counted = replace(network, multiplications={"stage2": 10**9})
     line = timed(counted, [BASELINE], Task("stage2", 2, side))[BASELINE.name]
@@ -298,7 +298,7 @@ def test_names_of_arms_differ() -> None:
     assert len({arm.name for arm in ARMS}) == len(ARMS)
 
 
-def test_both_precisions_are_there(exported: Network) -> None:
+def test_both_precisions_exist(exported: Network) -> None:
     assert exported.reasons == {}
     assert len(exported.graphs) == 4
 

@@ -62,7 +62,7 @@ def test_a_transposed_product_counts_its_own_axis() -> None:
     assert counted(graph_of([node], {"w": (7, 5)}, (7, 3)), (7, 3)).operations == 2 * 3 * 5 * 7
 
 
-def test_what_is_no_product_counts_nothing() -> None:
+def test_nodes_without_products_count_nothing() -> None:
     assert counted(graph_of([helper.make_node("Relu", ["x"], ["y"])], {}, (1, 4)), (1, 4)) == Work(0, 0)
 
 

@@ -100,7 +100,7 @@ def test_three_aggregations_of_masks_with_known_counts() -> None:
     assert found["pooled"]["specificity"]["value"] == pytest.approx(41 / 42)
 
 
-def test_slices_without_pancreas_are_in_the_volume_but_not_in_the_mean_over_slices() -> None:
+def test_slices_without_pancreas_count_per_case_but_not_per_slice() -> None:
     truth = block((2, 4, 4), slice(0, 1), slice(0, 2))
     found = block((2, 4, 4), slice(None), slice(0, 2))
     values = three_aggregations([slice_counts(found, truth)], Bootstrap(resamples=100))
@@ -251,7 +251,7 @@ def test_enlarged_copies_of_slices_do_not_count_twice(tmp_path: Path) -> None:
     assert [(case.name, case.number) for case in cases] == [("PANCREAS_0051", 51)]
 
 
-def test_a_label_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_label_is_an_error(tmp_path: Path) -> None:
     hu = np.random.default_rng(0).integers(-900, 200, (3, 64, 64)).astype(np.int16)
     image, label = tmp_path / "img0001.nii.gz", tmp_path / "label0001.nii.gz"
     write_pair(image, label, hu, np.ones((3, 64, 64), np.uint8))

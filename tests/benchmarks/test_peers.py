@@ -127,7 +127,7 @@ def test_the_plain_script_is_always_among_the_peers() -> None:
     assert [peer.name for peer in choose_peers("monai")] == [PLAIN, "monai"]
 
 
-def test_our_arms_leave_out_what_is_not_there_for_speed() -> None:
+def test_our_arms_use_fp16_only_on_gpu_backends() -> None:
     assert not [arm for arm in our_arms() if arm.precision == "fp16" and arm.backend not in GPU_BACKENDS]
 
 

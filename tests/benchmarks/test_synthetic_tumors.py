@@ -52,7 +52,7 @@ def test_half_a_millilitre_is_a_ball_of_ten_millimetres() -> None:
     assert pytest.approx(9.85, abs=0.01) == 2 * np.sqrt(FALSE_LESION_MM2 / np.pi)
 
 
-def test_tumors_are_made_only_where_there_is_a_gland() -> None:
+def test_tumors_are_made_only_inside_the_gland() -> None:
     hu, truth = slices_of(4)
     volume = Volume.from_array(hu.T, np.diag([-0.8, -0.8, 1.0, 1.0]))
     patient = Patient(Case("PANCREAS_0051", "slices", Path("image"), Path("label")), volume, truth)

@@ -85,7 +85,7 @@ def test_the_interval_holds_the_value_of_groups_that_overlap() -> None:
         assert low < figure["value"] < high
 
 
-def test_figures_are_given_for_each_third_of_the_boxes_that_has_both_groups() -> None:
+def test_each_third_of_boxes_with_both_groups_gets_figures() -> None:
     crops = [
         crop_of(np.zeros((side, side)), patient=patient)
         for side in (8, 16, 32)
@@ -108,7 +108,7 @@ def test_grey_values_become_the_hu_of_their_window(tmp_path: Path) -> None:
     assert crop.hu[0, :3].tolist() == pytest.approx([-150, 250, -70])
 
 
-def test_crops_of_healthy_patients_are_told_by_their_name(tmp_path: Path) -> None:
+def test_crops_of_healthy_patients_are_recognized_by_name(tmp_path: Path) -> None:
     grey = np.zeros((10, 12), dtype=np.uint8)
 
     crops = read_crops(write_zip(tmp_path / "crops.zip", {"PANCREAS_0051_slice_3.png": grey}))
@@ -121,7 +121,7 @@ def test_a_zip_without_crops_is_refused(tmp_path: Path) -> None:
         read_crops(write_zip(tmp_path / "other.zip", {"picture.png": np.zeros((10, 10), dtype=np.uint8)}))
 
 
-def test_what_is_no_zip_is_refused(tmp_path: Path) -> None:
+def test_a_file_other_than_a_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "crops.zip").write_text("no zip")
 
     with pytest.raises(InputError, match="cannot be read as a zip"):
@@ -149,7 +149,7 @@ def test_matched_crops_are_equally_bright_and_noisy() -> None:
     assert np.ptp([noise_hu(crop) for crop in equal]) < 0.1 * np.ptp([noise_hu(crop) for crop in crops]) + 1
 
 
-def test_crops_of_a_healthy_patient_are_the_same_box_with_and_without_a_tumor() -> None:
+def test_healthy_crops_share_their_box_with_and_without_a_tumor() -> None:
     ((ill, healthy),) = cut_crops([healthy_patient()], TumorRecipe(), np.random.default_rng(2))
 
     assert (ill.has_tumor, healthy.has_tumor) == (True, False)
@@ -157,7 +157,7 @@ def test_crops_of_a_healthy_patient_are_the_same_box_with_and_without_a_tumor() 
     assert not np.array_equal(ill.hu, healthy.hu)
 
 
-def test_a_bundle_that_finds_tumors_is_measured_on_every_way_to_fill_the_margin(tmp_path: Path) -> None:
+def test_tumor_crops_are_measured_with_every_margin_filling(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     names = [f"pancreas_{n:03}_slice_1.png" for n in range(3)] + [f"PANCREAS_{n:04}_slice_1.png" for n in range(3)]
     crops = write_zip(tmp_path / "crops.zip", {name: random.integers(90, 180, (40, 60), np.uint8) for name in names})

@@ -41,7 +41,7 @@ def test_the_wide_network_has_the_work_of_its_width() -> None:
     assert wide.config.base_width == 16
 
 
-def test_a_width_that_is_no_multiple_is_refused() -> None:
+def test_a_width_that_is_not_a_multiple_is_refused() -> None:
     with pytest.raises(UsageError, match="12 is not a multiple of 8"):
         widen(lively_model(), 12)
 

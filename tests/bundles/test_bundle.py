@@ -67,7 +67,7 @@ def test_a_missing_file_is_refused(copy: Path, name: str) -> None:
         read_bundle(copy)
 
 
-def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_without_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle .* cascade-rt export"):
         read_bundle(tmp_path)
 
@@ -117,7 +117,7 @@ def test_a_key_that_stands_twice_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
-def test_a_manifest_that_is_no_json_object_is_refused(copy: Path, content: bytes) -> None:
+def test_a_manifest_other_than_a_json_object_is_refused(copy: Path, content: bytes) -> None:
     (copy / "manifest.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"manifest\.json: .*export the bundle again"):
         read_bundle(copy)
@@ -173,7 +173,7 @@ def add_to_graph(path: Path, change: Callable[[onnx.ModelProto], object]) -> Non
     path.write_bytes(model.SerializeToString())
 
 
-def test_a_graph_that_names_another_file_is_refused_before_any_engine_sees_it(copy: Path) -> None:
+def test_a_graph_with_external_data_is_refused_before_any_engine_opens_it(copy: Path) -> None:
     def point_outside(model: onnx.ModelProto) -> None:
         onnx.external_data_helper.set_external_data(model.graph.initializer[0], "../../etc/passwd")
 
@@ -247,7 +247,7 @@ def test_a_golden_case_that_holds_no_numbers_is_refused(copy: Path) -> None:
         read_bundle(copy).read_golden()
 
 
-def test_weights_larger_than_any_memory_are_refused_before_they_are_made_room_for(copy: Path) -> None:
+def test_weights_larger_than_memory_are_refused_before_allocation(copy: Path) -> None:
     edit_manifest(copy, lambda manifest: manifest["config"].update(base_width=1 << 20))
     with pytest.raises(BundleError, match="its weights do not match its config"):
         open_cascade(copy, "pytorch")
@@ -277,7 +277,7 @@ def test_no_name_is_the_default_bundle(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", EMBEDDED_NAMES)
-def test_a_bundle_in_the_working_folder_goes_before_an_embedded_one_of_its_name(
+def test_a_bundle_in_the_working_folder_precedes_an_embedded_one(
     bundle: Bundle, name: EmbeddedName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -288,7 +288,7 @@ def test_a_bundle_in_the_working_folder_goes_before_an_embedded_one_of_its_name(
 
 
 @pytest.mark.parametrize("folder", [Path("phantom"), "./phantom", "phantom/", "phantom_bundle", ""])
-def test_a_folder_is_never_taken_for_a_name(
+def test_a_folder_is_never_mistaken_for_a_name(
     folder: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ def test_another_length_is_refused(length: int) -> None:
         read_golden(bytes(length))
 
 
-def test_what_is_not_a_number_is_refused_on_both_ways() -> None:
+def test_nan_is_refused_on_both_ways() -> None:
     golden = some_golden()
     golden["stage2"].outputs["tumor_prob"][0, 0, 3, 4] = np.nan
     with pytest.raises(ValueError, match="golden tumor_prob must be finite"):

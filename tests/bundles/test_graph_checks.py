@@ -178,7 +178,7 @@ def test_integers_divided_by_what_may_not_be_positive_are_refused(
         dividing("Div", None, None, helper.make_node("Relu", ["sums"], ["d"])),
     ],
 )
-def test_floats_divided_by_anything_and_integers_by_positive_constants_are_taken(content: bytes) -> None:
+def test_float_division_and_integer_division_by_positives_are_accepted(content: bytes) -> None:
     check_graph(content, "dividing")
 
 
@@ -254,7 +254,7 @@ def test_every_field_of_the_format_is_judged(message: str, proto: type[onnx.Mode
     assert judged == {field.number for field in proto.DESCRIPTOR.fields}
 
 
-def test_every_operator_that_is_taken_is_a_standard_one_without_subgraphs() -> None:
+def test_every_accepted_operator_is_standard_without_subgraphs() -> None:
     for name in OPERATORS:
         schema = onnx.defs.get_schema(name)
         assert schema.domain == ""
@@ -269,7 +269,7 @@ def test_garbage_is_refused_with_a_sentence(content: bytes) -> None:
 
 @settings(max_examples=300)
 @given(st.integers(0, len(SOUND) - 1), st.integers(0, 255))
-def test_a_damaged_graph_is_taken_only_where_onnx_reads_what_was_checked(position: int, value: int) -> None:
+def test_a_damaged_graph_is_accepted_only_if_onnx_reads_what_was_checked(position: int, value: int) -> None:
     content = bytearray(SOUND)
     content[position] = value
     try:

@@ -67,6 +67,6 @@ def test_garbage_is_read_within_its_bounds_or_refused(content: bytes) -> None:
         (b"\x0a" + varint((1 << 64) - 1), "field 1 is truncated"),
     ],
 )
-def test_what_is_no_message_is_refused(message: bytes, complaint: str) -> None:
+def test_bytes_that_are_not_a_message_are_refused(message: bytes, complaint: str) -> None:
     with pytest.raises(WireError, match=complaint):
         list(read_fields(memoryview(message)))

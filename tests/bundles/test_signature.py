@@ -94,7 +94,7 @@ def test_a_bundle_that_would_be_refused_is_not_signed(bundle: Bundle, tmp_path: 
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"])
-def test_what_is_no_key_is_said_to_be_none(signed: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_other_than_a_key_is_refused(signed: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "no.pem").write_bytes(content)
     with pytest.raises(UsageError, match=r"no\.pem: is not a public key"):
         read_bundle(signed, tmp_path / "no.pem")
@@ -102,7 +102,7 @@ def test_what_is_no_key_is_said_to_be_none(signed: Path, tmp_path: Path, content
         sign_bundle(signed, tmp_path / "no.pem")
 
 
-def test_a_private_key_is_no_public_key(signed: Path, keys: tuple[Path, Path]) -> None:
+def test_a_private_key_is_not_a_public_key(signed: Path, keys: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match="is not a public key"):
         read_bundle(signed, keys[0])
 

@@ -100,7 +100,7 @@ def test_every_line_has_machine_versions_and_bundle(measured: tuple[Result, Path
         assert "Python" in line["machine"]["versions"]
 
 
-def test_cold_start_and_memory_are_told_apart_from_the_runs(measured: tuple[Result, Path]) -> None:
+def test_cold_start_and_memory_are_reported_apart_from_the_runs(measured: tuple[Result, Path]) -> None:
     for line in lines(measured[1], "arm"):
         assert min(line["open_s"], line["first_scan_s"], line["peak_memory_bytes"]) > 0
 
@@ -132,17 +132,17 @@ def test_a_result_never_overwrites_a_scan(tmp_path: Path) -> None:
     assert (result.exit_code, "is an input and would be overwritten" in result.stderr) == (2, True)
 
 
-def test_lines_that_are_there_are_kept_unless_asked(tmp_path: Path) -> None:
+def test_existing_lines_are_kept_by_default(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("mine")
     result = benchmark(write_scan(tmp_path / "scan.nii.gz"), "-o", tmp_path / "results.jsonl")
     assert (result.exit_code, (tmp_path / "results.jsonl").read_text()) == (8, "mine")
 
 
-def test_a_scan_that_is_missing_is_told_before_the_work(tmp_path: Path) -> None:
+def test_a_missing_scan_is_reported_before_the_work(tmp_path: Path) -> None:
     assert benchmark(tmp_path / "none.nii.gz").exit_code == 4
 
 
-def test_scans_are_read_as_infer_is_told_to_read_them(tmp_path: Path) -> None:
+def test_scans_are_read_with_the_options_of_infer(tmp_path: Path) -> None:
     voxels = np.stack([np.clip(noisy_tissue(64, 64, 3), 0, 255)] * 2, axis=-1)
     scan = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0])), scan)

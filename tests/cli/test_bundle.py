@@ -40,7 +40,7 @@ def test_a_signed_bundle_is_verified_and_runs() -> None:
     assert done.exit_code == 0
 
 
-def test_an_unsigned_bundle_does_not_run_where_a_signature_is_asked_for(here: Path) -> None:
+def test_an_unsigned_bundle_is_refused_if_a_signature_is_required(here: Path) -> None:
     done = run("infer", "scan.nii.gz", "--bundle", "mine", "--require-signature", "key.pub.pem", "-o", "out")
     assert (done.exit_code, "error[E_SIGNATURE]: mine: is not signed, " in done.stderr) == (5, True)
     assert not (here / "out").exists()
@@ -62,7 +62,7 @@ def test_a_key_is_not_made_twice() -> None:
     assert run("bundle", "keygen", "key.pem").exit_code == 8
 
 
-def test_a_name_is_an_embedded_bundle_unless_a_bundle_of_that_name_lies_here(bundle: Bundle, here: Path) -> None:
+def test_a_name_is_an_embedded_bundle_unless_a_local_bundle_has_it(bundle: Bundle, here: Path) -> None:
     embedded = read_bundle(embedded_bundle_path("phantom"))
     assert f"phantom_bundle: 6 files as exported, sha256 {embedded.sha256}" in run("bundle", "verify", "phantom").stdout
     assert json.loads(run("inspect", "phantom", "--json").stdout)["name"] == "phantom_bundle"
@@ -71,6 +71,6 @@ def test_a_name_is_an_embedded_bundle_unless_a_bundle_of_that_name_lies_here(bun
     assert f"phantom: 6 files as exported, sha256 {bundle.sha256}" in run("bundle", "verify", "phantom").stdout
 
 
-def test_a_name_behind_a_dot_is_a_folder(here: Path) -> None:
+def test_a_name_after_a_dot_slash_is_a_folder(here: Path) -> None:
     missing = run("inspect", "./phantom")
     assert (missing.exit_code, "phantom: is not a bundle" in missing.stderr) == (5, True)

@@ -35,7 +35,7 @@ def test_a_volume_that_was_found_is_never_nothing(volume_ml: float, text: str) -
         (IslandRecord("largest"), None),
     ],
 )
-def test_what_was_dropped_is_told_where_something_was(islands: IslandRecord, line: str | None) -> None:
+def test_dropped_islands_are_reported_if_there_are_any(islands: IslandRecord, line: str | None) -> None:
     found = replace(fake_cascade().run(Volume.from_array(HU[block((1, 4, 4))].T, AFFINE)), islands=islands)
     text = StringIO()
     case = Case(Path("a.nii"), Path("b.nii"), Path("c.json"))
@@ -66,7 +66,7 @@ def test_a_line_is_said_again_and_again_until_the_work_is_done() -> None:
     assert "progress lines" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_line_says_what_is_done_of_what_is_not_finished() -> None:
+def test_a_progress_line_shows_unfinished_tasks() -> None:
     with Progress(console=Console(), disable=True) as bars:
         bars.update(bars.add_task("checking", total=3), completed=3)
         bars.update(bars.add_task("[bold]converting[/]", total=5), completed=2)
@@ -75,7 +75,7 @@ def test_a_line_says_what_is_done_of_what_is_not_finished() -> None:
     assert line.startswith("converting: 2 of 5")
 
 
-def test_nothing_unfinished_is_no_line() -> None:
+def test_without_unfinished_tasks_there_is_no_line() -> None:
     assert progress_line(()) is None
 
 

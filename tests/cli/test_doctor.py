@@ -37,7 +37,7 @@ def test_for_machines_it_says_the_same_as_json() -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_where_nothing_runs_the_bundle_it_ends_with_7_and_says_what_to_install(
+def test_doctor_exits_with_7_and_advice_if_no_engine_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hide(monkeypatch, "openvino", "onnxruntime", "torch")

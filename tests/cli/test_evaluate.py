@@ -57,7 +57,7 @@ def cells(result: Result) -> list[list[str]]:
 # What is printed
 
 
-def test_islands_are_dropped_unless_slices_are_no_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_islands_are_not_dropped_from_scattered_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_strict(*arguments: object, **_: object) -> Cascade:
         cascade = open_fake(*arguments)  # type: ignore[arg-type]
         config = replace(cascade.bundle.manifest.config, islands="largest")
@@ -108,7 +108,7 @@ def test_over_all_slices_the_means_show_false_alarms(tmp_path: Path) -> None:
     assert "left out   tumor: 11 slices in which SEN is undefined" in result.stdout
 
 
-def test_the_findings_are_told_in_sentences(tmp_path: Path) -> None:
+def test_the_findings_are_reported_in_sentences(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR))
     assert "detected   tumor in 1 of 1 cases that have one" in result.stdout
     assert "false      tumor in 1 of 2 cases that have none, 0.00 ml in total" in result.stdout
@@ -121,7 +121,7 @@ def test_labels_without_tumors_are_said_to_have_none(tmp_path: Path) -> None:
     assert "detected" not in result.stdout
 
 
-def test_in_a_pipe_the_table_is_no_wider_than_80_columns(tmp_path: Path) -> None:
+def test_in_a_pipe_the_table_is_at_most_80_columns_wide(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "--slices", "all")
     table = result.stdout.partition("\n\n")[0]
     assert max(map(len, table.splitlines())) <= 80
@@ -153,7 +153,7 @@ def test_a_name_that_looks_like_markup_is_printed_as_it_is(tmp_path: Path) -> No
 # What is written
 
 
-def test_report_and_table_are_written_where_asked_for(tmp_path: Path) -> None:
+def test_report_and_table_are_written_to_the_given_paths(tmp_path: Path) -> None:
     save_cohort(tmp_path, SOME_TUMOR)
     assert evaluate(tmp_path, "-o", tmp_path / "report.json", "--csv", tmp_path / "cases.csv").exit_code == 0
     assert len(json.loads((tmp_path / "report.json").read_text())["cases"]) == 3
@@ -168,7 +168,7 @@ def test_without_options_nothing_is_written(tmp_path: Path, monkeypatch: pytest.
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_a_name_that_is_no_text_is_evaluated_all_the_same(tmp_path: Path) -> None:
+def test_a_scan_with_an_undecodable_name_is_evaluated(tmp_path: Path) -> None:
     save_cohort(tmp_path, {os.fsdecode(b"caf\xe9"): (ORGAN, TUMOR), "b": (TUMOR, TUMOR)})
     outputs = ("-o", tmp_path / "report.json", "--csv", tmp_path / "cases.csv")
     assert evaluate(tmp_path, *outputs, "--baseline", "pytorch").exit_code == 0
@@ -179,7 +179,7 @@ def test_a_name_that_is_no_text_is_evaluated_all_the_same(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", ["-o", "--csv"])
-def test_a_result_that_is_there_is_refused_before_any_work(option: str, tmp_path: Path) -> None:
+def test_an_existing_result_is_refused_before_any_work(option: str, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     save_cohort(tmp_path, {"a": (ORGAN, 3 * ORGAN)})
     result = evaluate(tmp_path, option, tmp_path / "mine")
@@ -202,7 +202,7 @@ def test_a_scan_or_a_label_is_never_overwritten(kind: str, tmp_path: Path) -> No
     assert path.read_bytes() == before
 
 
-def test_a_result_that_is_there_is_replaced_where_asked_for(tmp_path: Path) -> None:
+def test_an_existing_result_is_replaced_if_requested(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR), "-o", tmp_path / "mine", "--overwrite")
     assert (result.exit_code, (tmp_path / "mine").read_text()[0]) == (0, "{")
@@ -236,13 +236,13 @@ def test_files_without_a_partner_are_refused_by_name(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout, "without a label: b" in result.stderr) == (4, "", True)
 
 
-def test_a_label_that_cannot_be_used_is_refused_before_any_scan_is_segmented(tmp_path: Path) -> None:
+def test_an_unusable_label_is_refused_before_any_scan_is_segmented(tmp_path: Path) -> None:
     result = evaluate(save_cohort(tmp_path, SOME_TUMOR | {"z": (ORGAN, 3 * ORGAN)}), "-o", tmp_path / "report.json")
     assert (result.exit_code, result.stdout, "contains label 3" in result.stderr) == (4, "", True)
     assert not (tmp_path / "report.json").exists()
 
 
-def test_a_case_that_fails_is_named_at_the_end_and_the_others_have_results(tmp_path: Path) -> None:
+def test_a_failed_case_is_named_and_the_others_have_results(tmp_path: Path) -> None:
     save_cohort(tmp_path, SOME_TUMOR)
     truncate(tmp_path / "images" / "b.nii.gz")
     result = evaluate(tmp_path, "-o", tmp_path / "report.json")

@@ -99,9 +99,7 @@ def test_7_is_an_engine_that_cannot_run(scan: Path, tmp_path: Path, monkeypatch:
     assert (result.exit_code, code_of(result)) == (7, "E_BACKEND")
 
 
-def test_7_is_an_engine_that_returns_what_is_no_number(
-    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_7_is_an_engine_that_returns_nan(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_engines(*_: object) -> Engines:
         spoilt = FakeEngine("stage1", lambda inputs: {"organ_prob": np.full_like(inputs["hu"], np.nan)})
         return Engines(spoilt, tumor_by_salient(0.75))
@@ -111,7 +109,7 @@ def test_7_is_an_engine_that_returns_what_is_no_number(
     assert (result.exit_code, code_of(result)) == (7, "E_NONFINITE_OUTPUT")
 
 
-def test_8_is_a_result_that_is_there(scan: Path, tmp_path: Path) -> None:
+def test_8_is_an_existing_result(scan: Path, tmp_path: Path) -> None:
     infer(scan, "-o", tmp_path / "out")
     result = infer(scan, "-o", tmp_path / "out")
     assert (result.exit_code, code_of(result)) == (8, "E_EXISTS")

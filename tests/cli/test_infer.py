@@ -48,7 +48,7 @@ def test_a_file_named_with_o_is_the_mask(bundle: Bundle, tmp_path: Path) -> None
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["mask.json", "mask.nii"]
 
 
-def test_a_picture_is_drawn_where_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_picture_is_drawn_if_requested(bundle: Bundle, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     assert infer(scan, "--bundle", bundle.path, "-o", tmp_path, "--preview").exit_code == 0
     with Image.open(tmp_path / "scan_seg.png") as picture:
@@ -104,13 +104,13 @@ def test_a_folder_in_the_place_of_a_result_is_found_before_the_work(bundle: Bund
     assert (result.exit_code, (tmp_path / "scan_seg.nii.gz").exists()) == (6, False)
 
 
-def test_a_name_that_is_no_text_is_segmented_all_the_same(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_scan_with_an_undecodable_name_is_segmented(bundle: Bundle, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz").rename(tmp_path / os.fsdecode(b"caf\xe9.nii.gz"))
     assert infer(scan, "--bundle", bundle.path, "-o", tmp_path).exit_code == 0
     assert len(list(tmp_path.glob("*_seg.json"))) == 1
 
 
-def test_results_that_are_there_are_kept_unless_asked(bundle: Bundle, tmp_path: Path) -> None:
+def test_existing_results_are_kept_by_default(bundle: Bundle, tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "scan_seg.nii.gz").write_text("mine")
     result = infer(scan, "--bundle", bundle.path, "-o", tmp_path)

@@ -42,7 +42,7 @@ def test_a_mask_of_an_earlier_run_beside_its_scan_is_not_segmented() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_a_file_system_without_locks_is_reported(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*_: object) -> None:
@@ -55,7 +55,7 @@ def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, fo
     assert (result.exit_code, sentence in told) == (0, True)
 
 
-def test_what_is_not_read_beside_the_scans_is_told_in_one_line() -> None:
+def test_files_that_are_not_read_are_reported_in_one_line() -> None:
     Path("in", "other.mha").touch()
     assert "cascade-rt: warning: in: skipped, because only .nii and .nii.gz are read: 1 .mha file\n" in infer().stderr
     assert "not read" not in infer("--overwrite", "-q").stderr

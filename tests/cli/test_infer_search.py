@@ -23,7 +23,7 @@ def test_both_options_reach_the_search_and_its_report(tmp_path: Path) -> None:
     assert "the mask may differ from that of a full search" in result.stdout
 
 
-def test_slices_that_are_no_neighbours_are_reported_as_such(tmp_path: Path) -> None:
+def test_scattered_slices_are_reported_as_such(tmp_path: Path) -> None:
     save_labels(tmp_path / "scan.nii.gz", np.random.default_rng(0).integers(-100, 240, (3, 70, 70)).astype(np.int16))
     arguments = ["infer", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path), "--bundle", "phantom", "--scattered"]
     assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
@@ -32,7 +32,7 @@ def test_slices_that_are_no_neighbours_are_reported_as_such(tmp_path: Path) -> N
     assert report["islands"]["components"] is None
 
 
-def test_a_search_by_neighbours_is_refused_where_there_are_none(tmp_path: Path) -> None:
+def test_a_search_by_neighbours_is_refused_for_scattered_slices(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["infer", str(tmp_path / "scan.nii.gz"), "--scattered", "--z-search", "2"])
     assert result.exit_code == 2
     assert "--z-search relies on adjacent slices, and with --scattered there are none" in result.stderr

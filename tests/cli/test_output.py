@@ -35,7 +35,7 @@ def infer(scan: Path, output: Path, *options: str) -> Result:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_takes_both_flags_behind_its_name(command: str) -> None:
+def test_every_command_takes_both_flags_after_its_name(command: str) -> None:
     text = cascade_rt(command, "--help").output
     assert re.search(r"-v, --verbose", text)
     assert re.search(r"-q, --quiet", text)
@@ -113,7 +113,7 @@ def test_training_begins_with_what_it_is(training: Result, what: str) -> None:
     assert re.search(what, training.stderr), training.stderr
 
 
-def test_a_training_that_is_terminated_says_how_it_goes_on(tmp_path: Path) -> None:
+def test_terminated_training_says_how_to_resume(tmp_path: Path) -> None:
     arguments = ("train", "-o", tmp_path / "run", *TINY, "--epochs", 10_000, 0, 0)
     command = [sys.executable, "-m", "cascade_rt_cli", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

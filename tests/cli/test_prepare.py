@@ -56,7 +56,7 @@ def test_what_comes_next_names_a_store_below_the_working_folder(
     assert lines[-1] == f"next: cascade-rt train --dataset msd {Path('stores', 'msd')} -o RUN"
 
 
-def test_preparing_and_training_name_no_folder_outside_the_working_folder(tmp_path: Path) -> None:
+def test_prepare_and_train_name_no_folder_outside_the_working_folder(tmp_path: Path) -> None:
     ward = tmp_path / "DOE JOHN 19551224"
     ward.mkdir()
     prepared = cascade_rt("prepare", "--dataset", "msd", msd_tree(ward / "data"), "-o", ward / "store")
@@ -68,7 +68,7 @@ def test_preparing_and_training_name_no_folder_outside_the_working_folder(tmp_pa
         assert "19551224" not in printed
 
 
-def test_errors_and_warnings_of_preparing_name_files_without_their_folders(tmp_path: Path) -> None:
+def test_prepare_names_files_without_their_folders(tmp_path: Path) -> None:
     ward = tmp_path / "the ward" / "DOE JOHN 19551224"
     images, labels = write_pairs(ward, ("a", "b"))
     data = msd_tree(ward / "msd")
@@ -130,7 +130,7 @@ def windowed(path: Path) -> Path:
     return write_nifti(path, (label * 100).astype(np.int16))
 
 
-def test_the_option_that_a_refused_scan_of_msd_hints_at_is_there(tmp_path: Path) -> None:
+def test_the_option_suggested_for_a_refused_msd_scan_exists(tmp_path: Path) -> None:
     data = msd_tree(tmp_path / "data")
     windowed(data / "imagesTr" / "pancreas_004.nii.gz")
     command = ("prepare", "--dataset", "msd", data, "-o", tmp_path / "store")
@@ -184,7 +184,7 @@ def test_scans_of_ones_own_are_prepared_and_trained_on(tmp_path: Path) -> None:
     assert found == ("organ", "organ", 2)
 
 
-def test_where_labels_have_tumors_stage_2_looks_for_them(tmp_path: Path) -> None:
+def test_stage_2_looks_for_tumors_if_labels_have_them(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data")
     store, run = tmp_path / "store", tmp_path / "run"
     named = ("--images", images, "--labels", labels, "--organ", 6, "--tumor", 9)

@@ -47,7 +47,7 @@ def test_a_reader_who_has_seen_enough_does_not_end_the_work(tmp_path: Path) -> N
     assert (tmp_path / "result").read_text() == "whole"
 
 
-def test_a_full_disk_behind_standard_output_is_told_and_is_code_6(tmp_path: Path) -> None:
+def test_a_full_disk_behind_standard_output_is_reported_with_code_6(tmp_path: Path) -> None:
     done = run_in_shell(tmp_path, '"$PYTHON" program.py > /dev/full')
     assert done.returncode == 6
     assert done.stderr == (
@@ -57,20 +57,20 @@ def test_a_full_disk_behind_standard_output_is_told_and_is_code_6(tmp_path: Path
     assert (tmp_path / "result").read_text() == "whole"
 
 
-def test_an_error_keeps_its_code_where_standard_output_is_full(tmp_path: Path) -> None:
+def test_an_error_keeps_its_code_if_standard_output_is_full(tmp_path: Path) -> None:
     end = "from cascade_rt.errors import InputError; raise InputError('scan.nii: is cut off')"
     done = run_in_shell(tmp_path, '"$PYTHON" program.py > /dev/full', end)
     assert (done.returncode, done.stderr) == (4, "cascade-rt: error[E_INPUT]: scan.nii: is cut off\n")
 
 
 @pytest.mark.parametrize("closed", ["2> /dev/full", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_an_error_keeps_its_code_where_nobody_can_be_told(tmp_path: Path, closed: str) -> None:
+def test_an_error_keeps_its_code_if_it_cannot_be_printed(tmp_path: Path, closed: str) -> None:
     end = "from cascade_rt.errors import InputError; raise InputError('scan.nii: is cut off')"
     assert run_in_shell(tmp_path, f'"$PYTHON" program.py {closed}', end).returncode == 4
     assert (tmp_path / "result").read_text() == "whole"
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
-def test_what_the_console_has_no_letters_for_is_escaped_and_the_work_goes_on(tmp_path: Path, encoding: str) -> None:
+def test_characters_the_console_cannot_encode_are_escaped(tmp_path: Path, encoding: str) -> None:
     done = run_in_shell(tmp_path, f'PYTHONIOENCODING={encoding} "$PYTHON" program.py | tail -1', "click.echo('\u75c5')")
     assert (done.returncode, done.stdout, done.stderr) == (0, "\\u75c5\n", "")

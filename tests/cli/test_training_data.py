@@ -37,7 +37,7 @@ def test_a_run_is_not_resumed_on_as_many_other_patients(tmp_path: Path) -> None:
     assert "was trained on different data" in result.output
 
 
-def test_a_resumed_run_without_a_checkpoint_says_that_it_starts_anew(tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_says_that_it_starts_over(tmp_path: Path) -> None:
     store = store_of(tmp_path, (1, 2, 3))
 
     result = cascade_rt("train", "--dataset", "nih", store, "-o", tmp_path / "run", *SMALL, "--resume")
@@ -46,7 +46,7 @@ def test_a_resumed_run_without_a_checkpoint_says_that_it_starts_anew(tmp_path: P
     assert "has no checkpoint to resume from" in result.output
 
 
-def test_where_no_case_has_a_tumor_training_says_what_stage_2_learns(tmp_path: Path) -> None:
+def test_training_says_what_stage_2_learns_if_no_case_has_a_tumor(tmp_path: Path) -> None:
     store = store_of(tmp_path, (1, 2, 3))
 
     result = cascade_rt("train", "--dataset", "nih", store, "-o", tmp_path / "run", *SMALL)
@@ -54,7 +54,7 @@ def test_where_no_case_has_a_tumor_training_says_what_stage_2_learns(tmp_path: P
     assert "no case has a tumor: stage 2 learns the pancreas too" in result.output
 
 
-def test_a_store_of_patients_is_not_taken_for_one_of_phantoms(tmp_path: Path) -> None:
+def test_a_store_of_patients_is_not_mistaken_for_phantoms(tmp_path: Path) -> None:
     store = store_of(tmp_path, (1, 2, 3))
     before = sorted(store.iterdir())
 

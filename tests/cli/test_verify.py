@@ -45,9 +45,7 @@ def test_a_missed_limit_is_one_sentence_and_exit_code_5(bundle: Bundle, scan: Pa
     assert "in fp16 on onnxruntime: probabilities of the organ differ from PyTorch" in result.stderr
 
 
-def test_an_answer_that_is_no_number_in_a_batch_is_shown_and_fails(
-    bundle: Bundle, scan: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nan_in_a_batch_is_shown_and_fails(bundle: Bundle, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade_rt_export.gate.compare_slots", lambda _: Agreement(1, max_error=math.nan))
     result = verify(bundle, scan, "--precision", "fp32")
     assert result.exit_code == 5

@@ -137,7 +137,7 @@ def test_demo_prints_the_dice_of_each_patient_and_where_they_come_from(demo: Res
     assert "NIH Pancreas-CT (Roth et al.), CC BY 3.0, see " in demo.stdout
 
 
-def test_demo_prints_the_dice_of_each_synthetic_tumor_and_that_it_is_not_for_diagnosis(demo: Result) -> None:
+def test_demo_prints_the_dice_of_each_tumor_and_a_disclaimer(demo: Result) -> None:
     scores = re.search(r"Dice against the synthetic tumors: ((?:\d\.\d\d, ){5}\d\.\d\d); mean", demo.stdout)
     assert scores is not None
     assert max(map(float, scores[1].split(", "))) > 0.5
@@ -145,7 +145,7 @@ def test_demo_prints_the_dice_of_each_synthetic_tumor_and_that_it_is_not_for_dia
 
 
 @pytest.mark.usefixtures("demo")
-def test_demo_takes_the_default_bundle_for_patients_and_those_of_tumors_and_phantoms_for_theirs(folder: Path) -> None:
+def test_demo_uses_the_bundle_made_for_each_of_its_scans(folder: Path) -> None:
     bundles = (default_bundle_path(), embedded_bundle_path("patients-tumor"), embedded_bundle_path("phantom"))
     expected = [read_bundle(path).sha256 for path in bundles]
     assert bundles_of_demo(folder / "demo") == expected

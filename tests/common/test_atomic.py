@@ -92,9 +92,7 @@ def test_the_folder_is_synced_after_the_file_has_its_name(tmp_path: Path, monkey
     assert seen[-1] == (True, ["result"])
 
 
-def test_a_folder_that_cannot_be_synced_by_its_nature_is_no_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_does_not_support_fsync_is_not_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse_folders(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -130,7 +128,7 @@ def test_an_existing_file_is_refused_otherwise(tmp_path: Path) -> None:
         atomic_write(tmp_path / "result", write_new, overwrite=False)
 
 
-def test_a_link_to_nowhere_counts_as_an_existing_file(tmp_path: Path) -> None:
+def test_a_broken_link_counts_as_an_existing_file(tmp_path: Path) -> None:
     (tmp_path / "result").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputExistsError, match="result: already exists"):
         atomic_write(tmp_path / "result", write_new, overwrite=False)
@@ -146,13 +144,13 @@ def test_a_folder_is_refused_as_the_result(tmp_path: Path) -> None:
         atomic_write(tmp_path, write_new, overwrite=True)
 
 
-def test_a_full_disk_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"result: cannot be written \(No space left on device\)"):
         atomic_write(tmp_path / "result", write_until_disk_full, overwrite=False)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_lack_of_room_has_a_code_of_its_own(number: int, tmp_path: Path) -> None:
+def test_a_full_disk_has_its_own_code(number: int, tmp_path: Path) -> None:
     def write(file: BinaryIO) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -192,9 +190,7 @@ def test_a_full_disk_is_seen_before_the_work(tmp_path: Path, monkeypatch: pytest
     assert caught.value.code == "E_NOSPACE"
 
 
-def test_what_a_killed_process_left_of_a_file_is_removed_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_leftovers_of_the_named_file_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".other.tmp").touch()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", raise_io_error)
@@ -207,7 +203,7 @@ def test_what_a_killed_process_left_of_a_file_is_removed_and_nothing_else(
     assert files_in(tmp_path) == [".other.tmp"]
 
 
-def test_a_name_that_the_system_refuses_is_told(tmp_path: Path) -> None:
+def test_a_name_that_the_system_rejects_is_reported(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         atomic_write(tmp_path / ("x" * 300), write_new, overwrite=False)
 

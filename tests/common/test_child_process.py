@@ -49,7 +49,7 @@ def test_messages_go_both_ways_and_records_are_logged_here(caplog: pytest.LogCap
     ("main", "arguments", "how"),
     [(exit_with, (3,), "ended with exit code 3"), (kill_itself, (), "was killed, perhaps because memory ran out")],
 )
-def test_how_a_process_ended_is_told(main: object, arguments: tuple[int, ...], how: str) -> None:
+def test_how_a_process_ended_is_described(main: object, arguments: tuple[int, ...], how: str) -> None:
     child = ChildProcess(main, *arguments)  # type: ignore[arg-type]
     child.send("now")
     with pytest.raises(ChildEndedError, match=how):

@@ -48,7 +48,7 @@ def test_masks_that_are_both_empty_have_no_dice() -> None:
     assert found.missed(Limits(least_dice=1.0)) is None
 
 
-def test_difference_is_told_per_hundred_thousand_voxels() -> None:
+def test_differences_are_reported_per_hundred_thousand_voxels() -> None:
     assert Agreement(voxels=2_000_000, different=3).per_100_000 == 0.15
 
 
@@ -65,7 +65,7 @@ def test_errors_are_absolute_differences() -> None:
 
 @pytest.mark.parametrize("numbers", [(math.nan, 0.0), (0.0, math.nan), (0.5, math.inf)])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_what_is_no_number_never_passes(numbers: tuple[float, float], swapped: bool) -> None:
+def test_nan_never_passes(numbers: tuple[float, float], swapped: bool) -> None:
     pair = (array(0.0, math.inf), array(*numbers))
     found = compare(*(pair[::-1] if swapped else pair))
     assert math.isnan(found.max_error)

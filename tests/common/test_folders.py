@@ -34,7 +34,7 @@ def test_a_linked_folder_is_entered(tmp_path: Path) -> None:
     assert walked(root) == ["own", "linked/other"]
 
 
-def test_a_folder_that_is_reached_in_two_ways_is_entered_once_by_its_own_path(tmp_path: Path) -> None:
+def test_a_folder_reachable_through_a_link_is_entered_once(tmp_path: Path) -> None:
     tree(tmp_path, "z/scan")
     (tmp_path / "a").symlink_to("z")
     assert walked(tmp_path) == ["z/scan"]
@@ -47,13 +47,13 @@ def test_a_link_that_leads_back_is_not_followed_round_and_round(tmp_path: Path) 
     assert walked(tmp_path) == ["a/scan"]
 
 
-def test_a_link_that_leads_nowhere_is_among_the_files(tmp_path: Path) -> None:
+def test_a_broken_link_is_listed_among_the_files(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     assert walked(tmp_path) == ["gone", "loop"]
 
 
-def test_what_is_taken_out_of_the_list_is_not_entered(tmp_path: Path) -> None:
+def test_a_folder_removed_from_the_list_is_not_entered(tmp_path: Path) -> None:
     tree(tmp_path, "a/1", "b/2")
     found = []
     for content in walk_folder(tmp_path, raise_unreadable):
@@ -62,7 +62,7 @@ def test_what_is_taken_out_of_the_list_is_not_entered(tmp_path: Path) -> None:
     assert found == ["2"]
 
 
-def test_a_folder_that_cannot_be_read_is_told_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_reported_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read everything, and so the system call stands in for the permission."""
     tree(tmp_path, "a/1", "b/2")
     scandir = os.scandir

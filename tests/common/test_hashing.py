@@ -32,7 +32,7 @@ def test_what_a_reader_has_left_is_of_the_record_too(path: Path, count: int) -> 
         assert file.record() == RECORD
 
 
-def test_a_file_that_is_replaced_while_it_is_read_is_recorded_as_it_was_read(path: Path, tmp_path: Path) -> None:
+def test_a_file_replaced_while_it_is_read_has_the_hash_of_what_was_read(path: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"another")
     with HashedFile(path) as file:
         file.read(10)

@@ -98,12 +98,12 @@ def test_prediction_of_nothing_there_has_dice_zero() -> None:
 
 
 @pytest.mark.parametrize("prediction", [EMPTY, FULL])
-def test_sensitivity_is_nan_where_there_is_nothing_to_find(prediction: Array) -> None:
+def test_sensitivity_without_positives_is_nan(prediction: Array) -> None:
     assert math.isnan(confusion(prediction, EMPTY).sensitivity)
 
 
 @pytest.mark.parametrize("prediction", [EMPTY, FULL])
-def test_specificity_is_nan_where_there_is_no_background(prediction: Array) -> None:
+def test_specificity_without_background_is_nan(prediction: Array) -> None:
     assert math.isnan(confusion(prediction, FULL).specificity)
 
 
@@ -177,14 +177,14 @@ def test_a_pool_is_one_image_of_all_voxels(pairs: list[tuple[Array, Array]]) -> 
     assert pool(confusion(*pair) for pair in pairs) == confusion(*whole)
 
 
-def test_what_was_predicted_and_what_is_there_are_counted() -> None:
+def test_predicted_and_true_voxels_are_counted() -> None:
     assert (confusion(PREDICTION, TRUTH).found, confusion(PREDICTION, TRUTH).positive) == (3, 5)
 
 
 SAMPLES = [confusion(TRUTH, TRUTH), confusion(PREDICTION, TRUTH), confusion(EMPTY, EMPTY), confusion(FULL, EMPTY)]
 
 
-def test_scores_of_positive_samples_leave_out_those_with_nothing_to_find() -> None:
+def test_scores_of_positive_samples_omit_samples_without_the_target() -> None:
     scores = average_scores(SAMPLES, "positive")
     assert (scores.dice.mean, scores.dice.count, scores.both_empty) == (0.75, 2, 0)
 

@@ -35,7 +35,7 @@ def test_the_grant_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.
     assert available_cpus() == 1
 
 
-def test_a_grant_of_more_than_is_there_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_grant_above_what_exists_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade_rt.common.processors.CGROUP", tmp_path)
     without = available_cpus()
     grant(tmp_path, {"cpu.max": f"{100000 * 10 * (os.cpu_count() or 1)} 100000\n"})

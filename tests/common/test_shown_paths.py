@@ -65,7 +65,7 @@ def test_other_absolute_paths_are_shortened_too() -> None:
     assert hide_folders(message, []) == "ONNX Runtime: lib.so and 'y.so': no"
 
 
-def test_a_folder_of_the_home_folder_that_may_be_of_a_patient_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_in_the_home_folder_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/doe")
     assert hide_folders("/home/doe/DOE_JOHN/scan.nii: no", []) == "scan.nii: no"
 
@@ -95,7 +95,7 @@ def test_a_message_survives_a_user_without_a_home_folder(monkeypatch: pytest.Mon
         ("Röntgen 腹部 \u00a0.nii", "Röntgen 腹部 \u00a0.nii"),
     ],
 )
-def test_what_could_command_a_terminal_or_mislead_a_reader_is_a_question_mark(name: str, shown: str) -> None:
+def test_control_and_format_characters_become_question_marks(name: str, shown: str) -> None:
     assert plain_text(name) == shown
 
 

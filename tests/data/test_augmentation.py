@@ -124,7 +124,7 @@ def test_a_patch_is_cut_where_it_was_drawn(change: Change, row: int, col: int) -
     assert np.array_equal(unchanged[0], image[window])
 
 
-def test_a_patch_is_turned_about_its_own_middle_and_sees_what_is_around_it() -> None:
+def test_a_patch_is_rotated_about_its_center_with_its_surroundings() -> None:
     image, label = labelled_slice(101, 101)
     window = (slice(0, 81), slice(0, 81))
     patch, _ = change_slice(image, label, Change(turn_deg=8), window)

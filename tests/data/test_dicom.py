@@ -77,7 +77,7 @@ def test_a_coronal_series_is_turned_into_the_canonical_frame(tmp_path: Path) -> 
     np.testing.assert_array_equal(read(write_series(tmp_path, slices)).voxels, HU)
 
 
-def test_each_slice_has_a_rescale_of_its_own(tmp_path: Path) -> None:
+def test_each_slice_has_its_own_rescale(tmp_path: Path) -> None:
     slices = changed(axial_slices(HU), 2, slope=1.0, intercept=-2000.0)
     np.testing.assert_array_equal(read(write_series(tmp_path, slices)).voxels, HU)
 
@@ -97,7 +97,7 @@ def test_files_need_no_ending(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path).voxels, HU)
 
 
-def test_a_slice_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
+def test_a_duplicate_slice_is_used_once(tmp_path: Path) -> None:
     slices = axial_slices(HU)
     write_series(tmp_path, slices)
     slices[3].write(tmp_path / "copy.dcm")
@@ -154,7 +154,7 @@ def test_a_slice_that_is_missing_among_rounded_positions_is_named(tmp_path: Path
     assert "and 1-022.dcm (image 22, " in message
 
 
-def test_an_oblique_series_with_rounded_positions_is_no_tilted_gantry(tmp_path: Path) -> None:
+def test_an_oblique_series_with_rounded_positions_is_not_a_tilted_gantry(tmp_path: Path) -> None:
     turned = np.deg2rad(17)
     down, forward = np.cos(turned), np.sin(turned)
     slices = [
@@ -223,7 +223,7 @@ def test_a_slice_that_does_not_belong_or_is_damaged_is_named(
     assert reason in message
 
 
-def test_padding_of_int16_becomes_air_although_the_intercept_takes_it_out_of_range(tmp_path: Path) -> None:
+def test_int16_padding_becomes_air_even_if_the_intercept_overflows(tmp_path: Path) -> None:
     hu = tissue()
     stored = (hu + 1024).astype("<i2")
     stored[:, :, -2:] = -32768
@@ -265,7 +265,7 @@ def test_a_truncated_slice_without_an_ending_is_not_passed_over(tmp_path: Path, 
     assert "(truncated copy?); copy it again or remove it" in message
 
 
-def test_what_is_no_slice_by_its_name_or_content_is_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_not_slices_are_skipped(tmp_path: Path) -> None:
     for entry in axial_slices(HU):
         entry.write(tmp_path / f"IM{entry.number:04d}")
     (tmp_path / "README").write_text("A licence, no slice.\n" * 20)
@@ -290,7 +290,7 @@ def test_a_voxel_of_metal_is_clipped_as_in_nifti(tmp_path: Path) -> None:
     assert [warning.code for warning in volume.warnings] == ["W_CLIPPED"]
 
 
-def test_numbers_that_are_no_hounsfield_units_are_refused_as_in_nifti(tmp_path: Path) -> None:
+def test_values_other_than_hounsfield_units_are_refused_as_in_nifti(tmp_path: Path) -> None:
     slices = [replace(entry, changes=(("RescaleSlope", 1000),)) for entry in axial_slices(tissue())]
     assert "voxels must be within -32768 to 32767" in refusal(write_series(tmp_path, slices))
 
@@ -318,7 +318,7 @@ def test_a_series_without_a_body_is_refused_unless_it_is_vouched_for(tmp_path: P
     assert read_series(find_series(tmp_path), assume_hu=True).voxels.max() == -1000
 
 
-def test_one_slice_is_no_scan(tmp_path: Path) -> None:
+def test_one_slice_is_not_a_scan(tmp_path: Path) -> None:
     assert "has 1 slice" in refusal(write_series(tmp_path, axial_slices(HU[:1])))
 
 

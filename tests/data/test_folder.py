@@ -41,14 +41,14 @@ def test_numbers_of_the_labels_are_translated_and_others_are_background(tmp_path
     assert not has_tumor(case)
 
 
-def test_tumors_are_kept_where_their_number_is_named(tmp_path: Path) -> None:
+def test_tumors_are_kept_if_their_label_is_selected(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     listing = find_folder_cases(images, labels, LabelValues((6,), (9,)))
     prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5))
     assert all(has_tumor(case) for case in open_cases(tmp_path / "store", ["a", "b"]))
 
 
-def test_a_store_knows_whose_slices_are_no_neighbours(tmp_path: Path) -> None:
+def test_a_store_records_which_cases_have_scattered_slices(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     for scattered in (False, True):
         store = tmp_path / f"store_{scattered}"
@@ -57,13 +57,13 @@ def test_a_store_knows_whose_slices_are_no_neighbours(tmp_path: Path) -> None:
         assert [case.scattered for case in open_cases(store, ["a", "b"])] == [scattered] * 2
 
 
-def test_labels_without_any_number_that_was_named_are_refused_with_those_they_hold(tmp_path: Path) -> None:
+def test_labels_without_the_selected_numbers_are_refused_with_their_own(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     with pytest.raises(PartialFailureError, match="contains labels 6, 9, none of them selected"):
         prepare_cases(find_folder_cases(images, labels), tmp_path / "store", SplitRequest("folder", 0.5))
 
 
-def test_a_number_that_was_not_named_and_touches_the_pancreas_is_told(tmp_path: Path) -> None:
+def test_an_unselected_label_touching_the_pancreas_is_reported(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     listing = find_folder_cases(images, labels, LabelValues((6,)))
     warnings = prepare_cases(listing, tmp_path / "store", SplitRequest("folder", 0.5)).warnings
@@ -74,7 +74,7 @@ def test_a_number_that_was_not_named_and_touches_the_pancreas_is_told(tmp_path: 
     ]
 
 
-def test_a_number_that_was_not_named_and_lies_elsewhere_is_not_told(tmp_path: Path) -> None:
+def test_an_unselected_label_elsewhere_is_not_reported(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     for name in ("a", "b"):
         _, label = anatomy(0)
@@ -86,7 +86,7 @@ def test_a_number_that_was_not_named_and_lies_elsewhere_is_not_told(tmp_path: Pa
     assert not any("touch" in warning for warning in warnings)
 
 
-def test_other_numbers_of_labels_are_no_reason_to_keep_a_case(tmp_path: Path) -> None:
+def test_a_case_is_not_kept_if_other_labels_are_selected(tmp_path: Path) -> None:
     images, labels = write_pairs(tmp_path / "data", ("a", "b"))
     request = SplitRequest("folder", 0.5)
     prepare_cases(find_folder_cases(images, labels, LabelValues((6,))), tmp_path / "store", request)
@@ -174,7 +174,7 @@ def test_a_split_knows_what_its_patients_are(tmp_path: Path) -> None:
     assert drawn.patients == r"p\d"
 
 
-def test_a_split_that_is_there_is_refused_where_it_tears_a_patient_apart(tmp_path: Path) -> None:
+def test_an_existing_split_that_divides_a_patient_is_refused(tmp_path: Path) -> None:
     given = tmp_path / "mine.json"
     given.write_text(json.dumps({"train": ["p3_b", "p1_a", "p1_b"], "test": ["p2_a", "p3_a"]}))
     prepared(tmp_path, SplitRequest("folder", 0.2, given=given))
@@ -182,7 +182,7 @@ def test_a_split_that_is_there_is_refused_where_it_tears_a_patient_apart(tmp_pat
         prepared(tmp_path, SplitRequest("folder", 0.2, patients=r"p\d"))
 
 
-def test_a_split_of_ones_own_is_refused_where_it_tears_a_patient_apart(tmp_path: Path) -> None:
+def test_a_given_split_that_divides_a_patient_is_refused(tmp_path: Path) -> None:
     given = tmp_path / "mine.json"
     given.write_text(json.dumps({"train": ["p3_b", "p1_a", "p1_b"], "test": ["p2_a", "p3_a"]}))
     with pytest.raises(UsageError, match=r"mine.json: patient p3 is in both parts"):
@@ -196,7 +196,7 @@ def test_another_number_of_test_patients_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_a_pipe_is_no_list_of_cases_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_as_list_of_cases_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.json")
     with pytest.raises(UsageError, match="is a pipe or a device, not a regular file"):
         read_case_list(tmp_path / "list.json", "folder", ["a", "b"])
@@ -237,7 +237,7 @@ def test_a_split_of_ones_own_is_kept(tmp_path: Path) -> None:
         ("", "is not a list of cases"),
     ],
 )
-def test_a_list_that_is_no_split_of_the_cases_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_split_of_the_cases_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(content)
     with pytest.raises(UsageError, match=message):

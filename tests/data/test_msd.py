@@ -43,7 +43,7 @@ def test_without_dataset_json_names_are_paired(tmp_path: Path) -> None:
     assert names(msd_tree(tmp_path, listed=False)) == NAMES
 
 
-def test_a_case_of_links_to_nothing_is_not_left_out(tmp_path: Path) -> None:
+def test_a_case_of_broken_links_is_not_left_out(tmp_path: Path) -> None:
     root = msd_tree(tmp_path, listed=False)
     for folder in ("imagesTr", "labelsTr"):
         (root / folder / "pancreas_009.nii.gz").symlink_to("not_fetched")
@@ -68,7 +68,7 @@ def test_with_a_broken_dataset_json_names_are_paired_and_it_is_said(tmp_path: Pa
 
 
 @pytest.mark.parametrize("written", [".\\imagesTr\\{}.nii.gz", "imagesTr\\{}.nii.gz", "imagesTr/{}.nii.gz"])
-def test_a_list_with_the_separators_of_windows_leaves_out_what_it_leaves_out(tmp_path: Path, written: str) -> None:
+def test_a_list_with_windows_separators_selects_the_same_cases(tmp_path: Path, written: str) -> None:
     msd_tree(tmp_path)
     entries = [{"image": written.format(name)} for name in NAMES[1:]]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8-sig")
@@ -188,7 +188,7 @@ def test_a_label_that_is_listed_for_two_cases_is_a_problem(tmp_path: Path) -> No
     ]
 
 
-def test_a_case_whose_files_are_links_that_lead_nowhere_is_not_left_out(tmp_path: Path) -> None:
+def test_a_case_with_broken_links_is_not_left_out(tmp_path: Path) -> None:
     msd_tree(tmp_path, listed=False)
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder / "pancreas_009.nii.gz").symlink_to(tmp_path / "unmounted")

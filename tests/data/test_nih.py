@@ -155,7 +155,7 @@ def test_every_flip_of_a_label_is_recovered(flip: Flip) -> None:
     np.testing.assert_array_equal(flip_label(flip_label(label, flip), fit.flip), label)
 
 
-def test_an_organ_more_uniform_than_the_pancreas_does_not_attract_the_label() -> None:
+def test_a_more_uniform_organ_does_not_attract_the_label() -> None:
     hu, label = anatomy()
     mirrored = np.flip(label, 2) > 0
     hu[:, 0:12, 11:24] = 100
@@ -170,7 +170,7 @@ def test_a_flip_that_is_asked_for_is_applied_and_doubted_aloud() -> None:
     assert "this is unlikely to be a pancreas, inspect it before training" in warnings[0]
 
 
-def test_a_best_flip_that_is_no_pancreas_is_warned_of() -> None:
+def test_a_best_flip_without_a_plausible_pancreas_is_a_warning() -> None:
     hu, label = anatomy()
     hu[label > 0] += np.random.default_rng(1).normal(0, 90, np.count_nonzero(label)).astype(np.int16)
     assert "inspect it before training" in choose_flip(hu, label)[1][0]

@@ -59,7 +59,7 @@ def test_nih_cases_are_converted_with_their_flips(tmp_path: Path, store: Path) -
     np.testing.assert_array_equal(open_cases(store, ["PANCREAS_0002"])[0].label, anatomy(2)[1])
 
 
-def test_what_is_doubtful_about_a_scan_is_said_with_its_name(data: Path, store: Path) -> None:
+def test_doubts_about_a_scan_are_reported_with_its_name(data: Path, store: Path) -> None:
     for folder in ("imagesTr", "labelsTr"):
         path = data / folder / "pancreas_004.nii.gz"
         image = nib.load(path)
@@ -137,7 +137,7 @@ def test_a_damaged_case_is_found_only_by_its_hash_and_converted_again(data: Path
     assert is_intact(store, "pancreas_004")
 
 
-def test_all_problems_are_told_before_anything_is_converted(data: Path, store: Path) -> None:
+def test_all_problems_are_reported_before_anything_is_converted(data: Path, store: Path) -> None:
     (data / "labelsTr" / "pancreas_005.nii.gz").unlink()
     write_nifti(data / "labelsTr" / "pancreas_004.nii.gz", anatomy()[1][1:])
     with pytest.raises(InputError) as caught:
@@ -159,7 +159,7 @@ def test_one_problem_is_one_sentence(tmp_path: Path, store: Path) -> None:
     assert "\n" not in message
 
 
-def test_of_many_problems_the_first_ten_are_told(tmp_path: Path, store: Path) -> None:
+def test_only_the_first_ten_problems_are_listed(tmp_path: Path, store: Path) -> None:
     msd_tree(tmp_path, range(12), listed=False)
     for path in (tmp_path / "labelsTr").iterdir():
         path.unlink()
@@ -197,13 +197,13 @@ def test_seed_and_number_of_test_cases_can_be_chosen(data: Path, store: Path) ->
         (SplitRequest("nih", nih.TEST_SHARE), "contains cases of 'msd'"),
     ],
 )
-def test_a_split_that_is_there_is_not_drawn_anew(data: Path, store: Path, request_: SplitRequest, what: str) -> None:
+def test_an_existing_split_is_not_redrawn(data: Path, store: Path, request_: SplitRequest, what: str) -> None:
     prepare(data, store)
     with pytest.raises(UsageError, match=what):
         prepare(data, store, request_)
 
 
-def test_a_split_of_other_cases_is_noticed_before_converting(data: Path, store: Path) -> None:
+def test_a_split_of_other_cases_is_detected_before_converting(data: Path, store: Path) -> None:
     prepare(data, store)
     msd_tree(data, [6], listed=False)
     (data / "dataset.json").unlink()
@@ -224,7 +224,7 @@ def test_a_store_that_cannot_be_written_is_an_output_error(data: Path, store: Pa
         prepare(data, store)
 
 
-def test_progress_is_told_case_by_case(data: Path, store: Path) -> None:
+def test_progress_is_reported_case_by_case(data: Path, store: Path) -> None:
     checked: list[str] = []
     converted: list[str] = []
     prepare_cases(find_msd_cases(data), store, REQUEST, on_check=checked.append, on_case=converted.append)
@@ -238,7 +238,7 @@ def rewrite(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("folder", "what"), [("imagesTr", "image"), ("labelsTr", "label")])
-def test_a_case_is_not_kept_where_its_file_is_another_one(data: Path, store: Path, folder: str, what: str) -> None:
+def test_a_case_is_not_kept_if_its_file_has_changed(data: Path, store: Path, folder: str, what: str) -> None:
     prepare(data, store)
     rewrite(data / folder / "pancreas_004.nii.gz")
     with pytest.raises(
@@ -247,7 +247,7 @@ def test_a_case_is_not_kept_where_its_file_is_another_one(data: Path, store: Pat
         prepare(data, store)
 
 
-def test_a_case_made_from_another_file_is_converted_anew_where_its_folder_is_deleted(data: Path, store: Path) -> None:
+def test_a_case_with_a_changed_file_is_converted_once_its_folder_is_deleted(data: Path, store: Path) -> None:
     split = prepare(data, store).split
     rewrite(data / "labelsTr" / "pancreas_004.nii.gz")
     shutil.rmtree(store / "pancreas_004")
@@ -270,7 +270,7 @@ def test_files_that_look_as_they_did_are_not_read_again(data: Path, store: Path)
     assert prepare(data, store).converted == []
 
 
-def test_a_dicom_series_that_changed_is_noticed(tmp_path: Path, store: Path) -> None:
+def test_a_changed_dicom_series_is_detected(tmp_path: Path, store: Path) -> None:
     data, labels = nih_tree(tmp_path)
     request = SplitRequest("nih", nih.TEST_SHARE)
     prepare_cases(find_nih_cases(data, labels), store, request)
@@ -289,7 +289,7 @@ def test_a_dicom_series_that_changed_is_noticed(tmp_path: Path, store: Path) -> 
         ({"reading": ScanOptions(scattered=True)}, "scattered False instead of True"),
     ],
 )
-def test_a_case_is_not_kept_where_it_would_be_made_in_another_way(
+def test_a_case_is_not_kept_if_it_was_made_with_other_options(
     tmp_path: Path, store: Path, options: dict[str, Any], what: str
 ) -> None:
     data, labels = nih_tree(tmp_path)
@@ -322,7 +322,7 @@ def test_a_label_file_of_which_something_is_doubtful_is_named(data: Path, store:
     assert expected in prepare(data, store).warnings
 
 
-def test_a_scan_that_is_there_twice_is_told(data: Path, store: Path) -> None:
+def test_a_duplicate_scan_is_reported(data: Path, store: Path) -> None:
     scans = data / "imagesTr"
     shutil.copy(scans / "pancreas_001.nii.gz", scans / "pancreas_005.nii.gz")
     done = prepare(data, store)

@@ -54,7 +54,7 @@ def test_organ_without_tumor_is_never_mixed_in_as_background() -> None:
     assert sorted(visited(sampler)) == [0, 3, 4]
 
 
-def test_the_same_epoch_gives_the_same_batches_and_another_another_order() -> None:
+def test_batches_are_the_same_for_an_epoch_and_differ_between_epochs() -> None:
     sampler = SliceSampler.over([case("o" * 20)], replace(CONFIG, slices="organ"))
     assert visited(sampler, 1) == visited(sampler, 1)
     assert visited(sampler, 1) != visited(sampler, 2)
@@ -70,7 +70,7 @@ def test_cases_without_the_slices_asked_for_are_refused() -> None:
         SliceSampler.over([case("bbo")], CONFIG)
 
 
-def test_slices_of_different_size_share_a_batch_padded_below_every_window() -> None:
+def test_slices_of_different_sizes_share_a_padded_batch() -> None:
     sampler = SliceSampler.over([case("t", 64, 64), case("t", 80, 100, start=7)], CONFIG)
     (batch,) = sampler.epoch(0)
     assert batch.hu.shape == (2, 1, 96, 128)
@@ -95,7 +95,7 @@ def test_a_patch_is_not_always_in_the_same_place() -> None:
     assert len({str(draw_patch(label, 64, 1.0, random)) for _ in range(20)}) > 10
 
 
-def test_some_patches_lie_anywhere_where_that_is_asked_for() -> None:
+def test_some_patches_lie_anywhere_if_requested() -> None:
     random = np.random.default_rng(0)
     label = np.zeros((400, 400), dtype=np.uint8)
     label[10:20, 10:20] = 1
@@ -168,7 +168,7 @@ def test_margins_are_left_to_the_config_unless_they_jitter() -> None:
     assert [batch.margins for batch in sampler.epoch(0)] == [None]
 
 
-def test_half_of_the_jittered_margins_are_the_usual_one_and_the_others_0_to_twice_that() -> None:
+def test_half_the_jittered_margins_are_usual_the_others_0_to_double() -> None:
     sampler = SliceSampler.over([case("o" * 300)], replace(CONFIG, slices="organ", margin_jitter=True), margin=20)
     margins = np.concatenate([batch.margins for batch in sampler.epoch(0) if batch.margins is not None])
     assert margins.shape == (300, 4)

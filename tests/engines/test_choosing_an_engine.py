@@ -42,9 +42,7 @@ def test_auto_falls_to_pytorch_and_says_why(bundle: Bundle, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_with_a_gpu_auto_says_what_is_missing_for_each_backend_that_would_use_it(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_gpu_auto_names_what_each_gpu_backend_lacks(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "tensorrt", "openvino", "onnxruntime")
     backends = [
         reason.partition(" needs a package that is not installed")[0] for reason in open_engines(bundle).passed_over
@@ -162,7 +160,7 @@ def test_a_package_whose_shared_library_does_not_load_is_one_sentence(
         import_package("unloadable_engine", needed_by=backend_named("broken"), extra="cpu")
 
 
-def test_a_package_that_is_there_but_broken_keeps_its_own_error(
+def test_a_broken_package_keeps_its_own_error(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("packages")
@@ -172,7 +170,7 @@ def test_a_package_that_is_there_but_broken_keeps_its_own_error(
         import_package("broken_engine", needed_by=backend_named("broken"), extra="broken")
 
 
-def test_half_precision_is_taken_where_it_is_asked_for(bundle: Bundle) -> None:
+def test_half_precision_is_used_if_requested(bundle: Bundle) -> None:
     engines = open_engines(bundle, "onnxruntime", "fp16")
     assert (engines.stage1.info.precision, engines.stage2.info.precision) == ("fp16", "fp16")
 

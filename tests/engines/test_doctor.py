@@ -41,9 +41,7 @@ def first_trial(run: Callable[[], str]) -> list[Trial]:
         ),
     ],
 )
-def test_what_does_not_work_is_one_sentence_and_the_command_that_mends_it(
-    error: Exception, text: str, fix: str
-) -> None:
+def test_each_problem_is_one_sentence_and_the_command_to_fix_it(error: Exception, text: str, fix: str) -> None:
     assert examine(trials=first_trial(fail(error))).libraries[0] == Finding("onnxruntime", False, text, fix)
 
 

@@ -150,7 +150,7 @@ def test_every_field_of_the_key_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_an_engine_made_for_anything_else_is_not_found(cache: EngineCache, entry: Path, name: str) -> None:
+def test_an_engine_built_for_anything_else_is_not_found(cache: EngineCache, entry: Path, name: str) -> None:
     assert "no engine" in reason(cache, replace(KEY, **{name: OTHERS[name]}))
 
 

@@ -88,7 +88,7 @@ def test_a_scan_is_segmented_as_on_the_host(
     ("target", "keep_probabilities", "slice_pixel", "crop_pixel"),
     [("organ", False, 1, 1), ("tumor", False, 1, 4), ("organ", True, 4, 4), ("tumor", True, 4, 4)],
 )
-def test_out_come_maxima_and_a_byte_of_each_pixel_but_for_probabilities_that_are_kept_or_score_a_lesion(
+def test_probabilities_leave_the_gpu_only_if_kept_or_for_lesion_scores(
     on_gpu: Callable[..., Cascade],
     gpu: FakeGpu,
     target: str,
@@ -143,7 +143,7 @@ def test_a_failure_of_the_caller_frees_the_crops_that_wait(
     assert gpu.memory == {}
 
 
-def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_it(
+def test_nan_in_the_salient_image_is_detected_in_the_output_of_stage_2(
     on_gpu: Callable[..., Cascade], gpu: FakeGpu, a_gpu: Gpu
 ) -> None:
     def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:
@@ -161,7 +161,7 @@ def test_a_salient_image_that_is_not_a_number_is_seen_in_what_stage_2_makes_of_i
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
 @pytest.mark.parametrize("keep_probabilities", [False, True])
-def test_what_is_no_probability_is_seen_on_the_gpu_too(
+def test_invalid_probabilities_are_detected_on_the_gpu_too(
     engines: Engines, gpu: FakeGpu, a_gpu: Gpu, value: float, keep_probabilities: bool
 ) -> None:
     def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:

@@ -52,7 +52,7 @@ def test_bound_memory_gives_what_a_plain_run_gives(cpu_session: onnxruntime.Infe
 
 
 @pytest.mark.skipif(CUDA.name in onnxruntime.get_available_providers(), reason="needs an ONNX Runtime without CUDA")
-def test_an_onnxruntime_without_cuda_is_refused_with_the_command_that_mends_it(bundle: Bundle) -> None:
+def test_onnxruntime_without_cuda_is_refused_with_the_command_to_fix_it(bundle: Bundle) -> None:
     graph = bundle.graph("stage1").read_bytes()
     with pytest.raises(BackendUnavailableError, match=r"CUDAExecutionProvider, .*; run: pip uninstall .*gpu\[cuda"):
         open_gpu_session(graph, "the graph", CUDA, "onnxruntime-cuda")

@@ -41,12 +41,12 @@ def convolutions(model: Any) -> int:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_float32_is_float32_also_where_the_processor_computes_in_bfloat16(bundle: Bundle, stage: Stage) -> None:
+def test_float32_stays_float32_on_processors_with_bfloat16(bundle: Bundle, stage: Stage) -> None:
     (model,) = open_stage(bundle, stage, "fp32")
     assert convolution_shares(model) == {"f32": 1.0}
 
 
-def test_bfloat16_is_bfloat16_but_for_what_makes_and_what_reads_the_salient_image(bundle: Bundle) -> None:
+def test_bfloat16_keeps_only_the_salient_image_in_float32(bundle: Bundle) -> None:
     require_bf16()
     shares = [convolution_shares(model) for stage in STAGES for model in open_stage(bundle, stage, "bf16")]
     assert shares == [{"bf16": 1.0}, {"f32": 1.0}, {"f32": 1.0}, {"bf16": 1.0}]
@@ -84,7 +84,7 @@ def test_a_processor_without_bfloat16_is_refused_in_one_sentence(
         open_stage(bundle, "stage1", "bf16")
 
 
-def test_what_is_no_graph_is_refused() -> None:
+def test_bytes_that_are_not_a_graph_are_refused() -> None:
     with pytest.raises(BundleError, match="the graph: OpenVINO cannot read the graph; export the bundle again"):
         parts_of(b"nothing that ONNX knows", "the graph", "stage2", "bf16")
 

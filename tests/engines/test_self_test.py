@@ -81,7 +81,7 @@ def test_engines_of_an_exported_bundle_pass(bundle: Bundle, precision: Precision
         self_test(open_engine(bundle, stage, "onnxruntime", precision), golden)
 
 
-def test_opening_a_bundle_whose_graph_computes_something_else_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_whose_graph_computes_something_else_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     """All its hashes are right: somebody has exported it wrongly, or exchanged a graph and written a new manifest."""
     path = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     graph = onnx.load(path / "stage2_fp32.onnx")

@@ -60,7 +60,7 @@ def test_crops_are_expected_on_the_grid_of_the_config() -> None:
     assert shape_profiles("stage2", config)[0].usual[2:] == grid_size((112 + 60, 112 + 60), config.crop) == (192, 192)
 
 
-def test_crops_are_expected_as_much_larger_as_the_grid_of_their_corners_makes_them() -> None:
+def test_usual_crop_size_includes_what_the_corner_grid_adds() -> None:
     config = CascadeConfig(crop=CropConfig(margin=20, corner_grid=32))
     assert shape_profiles("stage2", config)[0].usual[2:] == (192, 192)
 

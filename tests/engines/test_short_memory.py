@@ -29,7 +29,7 @@ else:
 
 
 @pytest.mark.parametrize("megabytes", [550, 700])
-def test_opening_openvino_in_little_memory_is_no_bug_and_no_fault_of_the_bundle(megabytes: int) -> None:
+def test_openvino_short_of_memory_on_opening_does_not_blame_the_bundle(megabytes: int) -> None:
     pytest.importorskip("resource", reason="the memory of a process cannot be limited here")
     run = subprocess.run(
         [sys.executable, "-c", OPEN, str(megabytes)],

@@ -62,7 +62,7 @@ def test_tensorrt_rtx_has_every_name() -> None:
         assert missing(used, names_in(rtx, used)) == []
 
 
-def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it(
+def test_a_missing_package_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)

@@ -33,7 +33,7 @@ def test_all_inputs_must_lie_in_the_same_profile() -> None:
 
 
 @pytest.mark.parametrize("kind", [ValueError, BackendUnavailableError])
-def test_it_is_what_the_contract_promises_and_what_the_command_line_understands(kind: type[Exception]) -> None:
+def test_outside_profile_error_is_a_value_error_and_a_backend_error(kind: type[Exception]) -> None:
     assert issubclass(OutsideProfileError, kind)
 
 

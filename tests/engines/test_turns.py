@@ -139,7 +139,7 @@ def test_a_cascade_is_not_sent_to_another_process() -> None:
         pickle.dumps(fake_cascade())
 
 
-def test_the_second_engine_is_closed_where_closing_the_first_fails() -> None:
+def test_the_second_engine_is_closed_even_if_closing_the_first_fails() -> None:
     class Stuck(FakeEngine):
         def close(self) -> None:
             raise RuntimeError("stuck")

@@ -96,7 +96,7 @@ def test_a_graph_that_computes_something_else_fails_the_export(
 
 
 @pytest.mark.usefixtures("few_inputs")
-def test_a_difference_that_is_no_number_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_of_nan_fails(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     # The last output of stage 1 alone: max() of Python forgets a NaN that is not the first.
     errors = cycle([0.0] * (len(STAGE_SPECS["stage1"].outputs) - 1) + [np.nan])
     monkeypatch.setattr(parity, "compare", lambda *_: Agreement(1, max_error=next(errors)))
@@ -104,7 +104,7 @@ def test_a_difference_that_is_no_number_fails(bundle: Bundle, monkeypatch: pytes
         check_parity(bundle)
 
 
-def test_a_bundle_that_is_there_is_not_overwritten_unasked(checkpoint: Checkpoint, bundle: Bundle) -> None:
+def test_an_existing_bundle_is_not_overwritten_by_default(checkpoint: Checkpoint, bundle: Bundle) -> None:
     with pytest.raises(OutputExistsError, match="already exists; replace it with `overwrite`"):
         export_bundle(checkpoint, bundle.path)
 
@@ -168,7 +168,7 @@ def proven_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("proven_float32")
-def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
+def test_half_precision_with_different_masks_is_left_out_of_the_bundle(
     checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
     path = tmp_path / "bundle"
@@ -181,7 +181,7 @@ def test_half_precision_that_finds_other_masks_is_left_out_of_the_bundle(
 
 
 @pytest.mark.usefixtures("proven_float32")
-def test_half_precision_that_is_required_fails_the_export_and_names_every_way_on(
+def test_required_half_precision_that_fails_names_every_remedy(
     checkpoint: Checkpoint, tmp_path: Path, bundle: Bundle
 ) -> None:
     with pytest.raises(ParityError, match=r"`calibration`, .* `limits`, export only float32 with `half=False`"):
@@ -212,7 +212,7 @@ def test_a_stage_that_cannot_be_converted_leaves_float32_as_it_is(
 
 
 @pytest.mark.usefixtures("proven_float32")
-def test_a_bundle_that_is_there_is_replaced_when_asked(checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_replaced_if_requested(checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     replaced = export_bundle(
         checkpoint,
@@ -246,7 +246,7 @@ def test_a_bundle_that_cannot_be_replaced_is_still_there(
     assert read_bundle(folder).sha256 == bundle.sha256
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_folder_without_a_bundle_is_never_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="already exists and is not just a bundle"):
         export_bundle(checkpoint, tmp_path, overwrite=True)
@@ -266,7 +266,7 @@ def test_the_graphs_of_a_bundle_that_these_versions_exported_are_taken(
 
 
 @pytest.mark.usefixtures("proven_float32")
-def test_graphs_that_other_versions_exported_are_made_anew(
+def test_graphs_exported_by_other_versions_are_rebuilt(
     checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parity = bundle.manifest.parity
@@ -294,9 +294,7 @@ def test_a_graph_that_was_changed_is_not_taken(checkpoint: Checkpoint, bundle: B
 
 
 @pytest.mark.usefixtures("few_inputs")
-def test_graphs_of_other_weights_are_not_taken_for_these(
-    checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_graphs_of_other_weights_are_not_reused(checkpoint: Checkpoint, bundle: Bundle, tmp_path: Path) -> None:
     other = {name: tensor * 1.1 if tensor.dim() == 4 else tensor for name, tensor in checkpoint.model.items()}
     with pytest.raises(ParityError, match="differs from PyTorch"):
         export_bundle(replace(checkpoint, model=other), tmp_path / "again", calibration=one_phantom(), graphs_of=bundle)

@@ -76,7 +76,7 @@ def test_an_engine_that_returns_nan_is_caught() -> None:
         measured(Engines(reference.stage1, spoilt))
 
 
-def test_an_engine_that_is_slightly_off_at_the_threshold_is_caught_by_its_masks() -> None:
+def test_small_errors_at_the_threshold_fail_the_gate_by_their_masks() -> None:
     def lowered(array: Array, by: float) -> Array:
         return np.clip(array - np.float32(by), 0, 1)
 
@@ -120,7 +120,7 @@ def test_an_engine_whose_rows_do_not_meet_has_no_slot_error(engine: StageEngine)
     assert compare_slots(engine).max_error == 0.0
 
 
-def test_a_slot_error_that_is_no_number_fails() -> None:
+def test_a_slot_error_of_nan_fails() -> None:
     found = replace(measured(stages()), slots={"stage1": Agreement(1, max_error=float("nan"))})
     with pytest.raises(ParityError, match="stage1 returns different outputs for one input"):
         judge(found, LIMIT, "it")

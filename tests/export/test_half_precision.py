@@ -42,7 +42,7 @@ def casts(graph: ModelProto) -> Iterator[tuple[str, str, int]]:
     return ((step.input[0], step.output[0], step.attribute[0].i) for step in graph.graph.node if step.op_type == "Cast")
 
 
-def test_values_that_overflow_are_infinite_without_a_plan_and_right_with_it() -> None:
+def test_a_plan_keeps_overflowing_values_in_float32() -> None:
     graph = convolutions([300, 300, 300], shrink=1e-6)
     plain = run(rounding_graph(to_half(graph, ())), ONES)["y"]
     planned = half_precision_graph(graph, [ONES], source="ones")
@@ -70,7 +70,7 @@ def test_onnxruntime_alone_hides_the_overflow() -> None:
     assert not np.isfinite(run(rounding_graph(half), ONES)["y"]).any()
 
 
-def test_a_weight_that_overflows_is_infinite_without_a_plan_and_right_with_it() -> None:
+def test_a_plan_keeps_overflowing_weights_in_float32() -> None:
     graph = convolutions([1, 1e5], shrink=1.0)
     faint = {"x": ONES["x"] * 1e-3}
     planned = half_precision_graph(graph, [faint], source="a thousandth")
@@ -86,7 +86,7 @@ def test_a_weight_that_vanishes_is_0_without_a_plan_and_right_with_it() -> None:
     np.testing.assert_allclose(run(rounding_graph(planned.graph), ONES)["y"], 1e-6, rtol=1e-3)
 
 
-def test_a_graph_without_danger_keeps_what_reads_the_image_and_nothing_else() -> None:
+def test_a_safe_graph_keeps_only_readers_of_the_image_in_float32() -> None:
     graph = convolutions([0.5, 3], shrink=0.25)
     planned = half_precision_graph(graph, [ONES], source="ones")
     assert [(entry["rule"], entry["nodes"]) for entry in planned.kept] == [("image", ["conv0"])]

@@ -35,7 +35,7 @@ def test_exactly_what_the_task_needs_stays(needed: tuple[int, ...]) -> None:
     assert [node.name for node in found] == [f"conv{index}" for index in needed]
 
 
-def test_it_asks_no_more_often_than_allowed_and_keeps_what_is_undecided() -> None:
+def test_the_search_stops_at_its_limit_and_keeps_undecided_nodes() -> None:
     task = Task(0)
     found = smallest_kept(GRAPH, PLAN, task, most_trials=4)
     assert task.asked == 4

@@ -23,7 +23,7 @@ def test_what_a_file_leaves_out_is_as_usual(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-def test_a_pipe_is_no_file_of_limits_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_of_limits_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "limits.toml")
     with pytest.raises(
         UsageError, match=r"limits\.toml: cannot be read \(it is a pipe or a device, not a regular file"
@@ -41,6 +41,6 @@ def test_a_pipe_is_no_file_of_limits_and_is_not_waited_for(tmp_path: Path) -> No
         ("[fp32]\nmax_error = -1", r"fp32\.max_error must lie between 0 and 1, got -1"),
     ],
 )
-def test_what_is_no_limit_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+def test_an_invalid_limit_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         read(tmp_path, text)

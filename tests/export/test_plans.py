@@ -55,7 +55,7 @@ def test_the_facts_are_those_of_the_plan_and_of_the_bundle(folder: Path, small: 
     assert facts["options"]["compute_capability"] == "8.9"
 
 
-def test_engines_that_are_there_are_kept_before_anything_is_compiled(folder: Path, small: Bundle) -> None:
+def test_existing_engines_are_refused_before_anything_is_compiled(folder: Path, small: Bundle) -> None:
     reasons: list[str] = []
     with pytest.raises(OutputExistsError, match=r"stage1_fp32\.plan: already exists"):
         write_plans(small, folder, ADA, on_build=noted(reasons))

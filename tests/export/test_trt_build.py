@@ -129,19 +129,19 @@ def test_an_operator_that_tensorrt_has_not_is_named_with_its_node(tmp_path: Path
         build(saved(tmp_path / "odd.onnx", graph))
 
 
-def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+def test_a_file_other_than_a_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("not a graph")
     with pytest.raises(EngineBuildError, match=r"text\.onnx .*; export it again"):
         build(path)
 
 
-def test_a_graph_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_graph_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match=r"gone\.onnx: cannot be read"):
         build(tmp_path / "gone.onnx")
 
 
-def test_a_workspace_that_is_too_small_is_told_with_tensorrts_own_reason(
+def test_a_workspace_that_is_too_small_is_reported_with_tensorrts_reason(
     stages: Mapping[Stage, Converted], tmp_path: Path
 ) -> None:
     path = saved(tmp_path / "stage1.onnx", stages["stage1"].single)
@@ -262,7 +262,7 @@ def test_a_damaged_engine_is_compiled_again_with_a_word_why(
     assert cached()[1] == []
 
 
-def test_a_changed_graph_is_compiled_anew(cached: Callable[[], tuple[bytes, list[str]]], half: Path) -> None:
+def test_a_changed_graph_is_compiled_again(cached: Callable[[], tuple[bytes, list[str]]], half: Path) -> None:
     cached()
     saved(half, to_half(of_stage(convolutions([3.0], shrink=0.5)), ()))
     assert len(cached()[1]) == 1

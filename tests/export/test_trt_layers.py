@@ -207,7 +207,7 @@ def test_a_convolution_that_is_in_no_layer_is_not_proven() -> None:
         check_precision(shares, "fp16", "engine")
 
 
-def test_a_convolution_that_differs_between_profiles_is_not_in_half_precision() -> None:
+def test_a_convolution_must_be_half_precision_in_every_profile() -> None:
     shares = work_shares([*read("log"), *read("log", single=True)], CONVOLUTIONS)
     assert (shares.half, shares.other) == (0, 1)
 
@@ -240,7 +240,7 @@ def test_an_engine_that_tells_only_names_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", "null"])
-def test_what_is_no_list_of_layers_is_refused(text: str) -> None:
+def test_an_invalid_list_of_layers_is_refused(text: str) -> None:
     with pytest.raises(EngineBuildError, match="returned unreadable output"):
         layers_from_json(text)
 
@@ -270,7 +270,7 @@ def test_layers_are_plain_values_for_a_report() -> None:
         ("", None),
     ],
 )
-def test_types_are_told_apart(told: str, expected: str | None) -> None:
+def test_types_are_distinguished(told: str, expected: str | None) -> None:
     assert number_type(told) == expected
 
 

@@ -140,7 +140,7 @@ def test_an_engine_that_can_be_opened_is_proven_by_its_inspector(tensorrt: Stand
         "create_engine_inspector",
     ],
 )
-def test_a_refusal_is_told_with_the_last_error(tensorrt: StandIn, graph: Path, refused: str) -> None:
+def test_a_refusal_is_reported_with_the_last_error(tensorrt: StandIn, graph: Path, refused: str) -> None:
     tensorrt.refused = refused
     with pytest.raises(EngineBuildError, match=rf"small\.onnx with tensorrt: .*{refused} ran out of luck"):
         build(graph)

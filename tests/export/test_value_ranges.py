@@ -21,7 +21,7 @@ def feeds(*values: float) -> dict[str, np.ndarray]:
     return {"x": np.array(values, dtype=np.float32)}
 
 
-def test_the_largest_value_is_the_largest_magnitude_before_and_behind_each_node() -> None:
+def test_the_largest_value_is_the_largest_input_or_output_magnitude() -> None:
     ranges = observe_ranges(scaling(100), [feeds(-7, 3, 0)])
     assert {name: seen.largest for name, seen in ranges.items()} == {"x": 7, "scaled": 700, "y": 300}
 
@@ -65,12 +65,12 @@ def test_no_input_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
-def test_what_is_not_a_number_is_refused(value: float) -> None:
+def test_nan_is_refused(value: float) -> None:
     with pytest.raises(BundleError, match="contains NaN or infinity"):
         observe_ranges(scaling(1), [feeds(1, value, 2)])
 
 
-def test_every_float_tensor_of_a_stage_has_a_range_and_the_graph_is_left_alone(bundle: Bundle) -> None:
+def test_every_float_tensor_gets_a_range_and_the_graph_is_unchanged(bundle: Bundle) -> None:
 
     graph = onnx.load(bundle.graph("stage1"))
     before = graph.SerializeToString()

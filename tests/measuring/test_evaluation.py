@@ -118,7 +118,7 @@ def test_slices_without_the_target_are_left_out_by_default(tmp_path: Path) -> No
     assert (means.dice.mean, means.dice.count, means.both_empty) == (1.0, 1, 0)
 
 
-def test_over_all_slices_a_false_alarm_has_dice_0_and_empty_on_empty_dice_1(tmp_path: Path) -> None:
+def test_over_all_slices_false_alarms_score_0_and_true_negatives_1(tmp_path: Path) -> None:
     found = block((1, 2, 3), (2, 5, 5))
     means = evaluated(tmp_path, {"a": (found, ORGAN)}).scores("organ").slices["all"]
     assert (means.dice.mean, means.dice.count, means.both_empty) == (0.75, 4, 2)
@@ -136,7 +136,7 @@ def test_specificity_without_background_is_left_out_and_counted(tmp_path: Path) 
     assert (specificity.mean, specificity.count, specificity.undefined) == (1.0, 1, 1)
 
 
-def test_a_scan_without_organ_in_the_label_has_no_scores_of_its_own(tmp_path: Path) -> None:
+def test_a_scan_without_organ_in_the_label_has_no_scores(tmp_path: Path) -> None:
     scores = evaluated(tmp_path, {"a": (NOTHING, NOTHING)}).scores("organ")
     assert scores.cases["positive"].dice.count == 0
     assert math.isnan(scores.cases["positive"].dice.mean)
@@ -157,7 +157,7 @@ def test_labels_without_tumors_say_nothing_of_tumors(tmp_path: Path) -> None:
     assert (evaluation.tumor_in_labels, evaluation.targets) == (False, ("organ",))
 
 
-def test_of_a_bundle_that_does_not_look_for_the_organ_nothing_is_said_of_it(tmp_path: Path) -> None:
+def test_a_tumor_only_bundle_has_no_organ_scores(tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path, {"a": (TUMOR, TUMOR)}, stage1="none")
     assert (evaluation.organ_sought, evaluation.targets) == (False, ("tumor",))
     assert evaluation.scores("tumor").pooled.dice == 1.0
@@ -167,7 +167,7 @@ def test_of_a_bundle_that_does_not_look_for_the_organ_nothing_is_said_of_it(tmp_
 # Tumors as yes or no
 
 
-def test_a_tumor_is_detected_where_any_voxel_overlaps(tmp_path: Path) -> None:
+def test_a_tumor_is_detected_if_any_voxel_overlaps(tmp_path: Path) -> None:
     found = block((1, 2, 3), (1, 2, 4), label=2)
     detection = evaluated(tmp_path, {"a": (found, TUMOR)}).detection()
     assert (detection.tumor_cases, detection.detected) == (1, 1)
@@ -178,7 +178,7 @@ def test_a_tumor_is_not_detected_by_its_neighbour(tmp_path: Path) -> None:
     assert (detection.tumor_cases, detection.detected) == (1, 0)
 
 
-def test_false_alarms_are_counted_in_cases_and_ml_where_there_is_no_tumor(tmp_path: Path) -> None:
+def test_false_alarms_in_cases_without_tumor_are_counted_in_ml(tmp_path: Path) -> None:
     two = block((1, 2, 3), (1, 2, 4), label=2)
     cases = {"alarm": (two, ORGAN), "quiet": (ORGAN, ORGAN), "true": (two, TUMOR)}
     detection = evaluated(tmp_path, cases).detection()
@@ -255,7 +255,7 @@ def test_a_scan_that_is_doubtful_is_named_in_the_warnings(tmp_path: Path) -> Non
     assert warning.startswith("b: ")
 
 
-def test_what_is_doubtful_about_a_label_file_is_among_the_warnings(tmp_path: Path) -> None:
+def test_doubts_about_a_label_file_are_warnings(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
     label = tmp_path / "labels" / "a.nii.gz"
     label.write_bytes(gzip.compress(gzip.decompress(label.read_bytes()) + bytes(7)))
@@ -264,7 +264,7 @@ def test_what_is_doubtful_about_a_label_file_is_among_the_warnings(tmp_path: Pat
     )
 
 
-def test_what_is_doubtful_about_the_mask_is_among_the_warnings(tmp_path: Path) -> None:
+def test_doubts_about_the_mask_are_warnings(tmp_path: Path) -> None:
     found = np.maximum(ORGAN, block((3, 6, 6), label=2))
     warnings = evaluated(tmp_path, {"a": (found, ORGAN)}).warnings
     assert [
@@ -303,7 +303,7 @@ def test_equal_engines_do_not_differ(tmp_path: Path) -> None:
     assert comparison.agreement.different == 0
 
 
-def test_the_difference_is_engine_minus_baseline_over_cases_with_the_target(tmp_path: Path) -> None:
+def test_the_paired_difference_is_over_cases_with_the_target(tmp_path: Path) -> None:
     found = block((1, 2, 3), (1, 2, 4), (1, 2, 5))
     better = found.copy()
     better[1, 2, 3] = 2

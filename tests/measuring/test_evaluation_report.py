@@ -61,7 +61,7 @@ def test_a_bundle_that_does_not_look_for_the_organ_leaves_it_out(tmp_path: Path)
     assert told == {"organ_true_ml": pytest.approx(VOXEL_ML)}
 
 
-def test_a_row_tells_what_is_there_and_what_was_found(tmp_path: Path) -> None:
+def test_a_row_has_true_and_found_values(tmp_path: Path) -> None:
     found = block((1, 2, 3), (1, 2, 4), label=2)
     (row,) = case_rows(evaluated(tmp_path, {"a": (found, TUMOR)}))
     assert (row["case"], row["slices"], row["tumor_detected"]) == ("a", 4, True)
@@ -69,7 +69,7 @@ def test_a_row_tells_what_is_there_and_what_was_found(tmp_path: Path) -> None:
     assert (row["tumor_dice"], row["tumor_sensitivity"]) == (pytest.approx(2 / 3), 1.0)
 
 
-def test_what_is_undefined_is_null_in_json_and_empty_in_csv(tmp_path: Path) -> None:
+def test_undefined_values_are_null_in_json_and_empty_in_csv(tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path, {"free": (ORGAN, ORGAN), "with": (TUMOR, TUMOR)})
     save_case_table(evaluation, tmp_path / "cases.csv")
     free = case_rows(evaluation)[0]
@@ -110,7 +110,7 @@ def test_failures_are_in_the_report(tmp_path: Path) -> None:
     assert (failure["case"], "is truncated" in failure["error"]) == ("b", True)
 
 
-def test_files_are_written_where_every_case_failed(tmp_path: Path) -> None:
+def test_files_are_written_even_if_every_case_failed(tmp_path: Path) -> None:
     save_cohort(tmp_path, {"a": (ORGAN, ORGAN)})
     truncate(tmp_path / "images" / "a.nii.gz")
     evaluation = evaluated(tmp_path, baseline=fake_cascade())
@@ -121,7 +121,7 @@ def test_files_are_written_where_every_case_failed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [save_report, save_case_table])
-def test_a_file_that_is_there_is_kept_unless_asked(save, tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_by_default(save, tmp_path: Path) -> None:
     evaluation = evaluated(tmp_path, {"a": (ORGAN, ORGAN)})
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputExistsError):

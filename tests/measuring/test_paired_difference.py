@@ -27,7 +27,7 @@ def test_the_interval_is_that_of_the_differences() -> None:
     assert paired_difference(VALUES, BASELINE, seed=3).interval == bootstrap_interval([0, -0.25, 0.5], seed=3)
 
 
-def test_without_a_case_nothing_is_told() -> None:
+def test_without_cases_nothing_is_reported() -> None:
     found = paired_difference({}, {})
     assert (found.count, found.worst_case, math.isnan(found.mean), math.isnan(found.worst)) == (0, None, True, True)
 

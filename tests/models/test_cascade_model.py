@@ -17,7 +17,7 @@ def test_crops_are_pasted_as_the_glue_does_it() -> None:
     assert np.array_equal(paste_crops(crops, SLICES, BOXES, torch.ones(3, 1, 16, 16)).numpy(), expected)
 
 
-def test_each_pixel_of_a_crop_has_the_gradient_of_its_place_in_the_frame() -> None:
+def test_crop_pixels_have_the_gradients_of_their_frame_pixels() -> None:
     crops = torch.zeros(2, 1, 6, 5, requires_grad=True)
     weight = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     (paste_crops(crops, SLICES, BOXES, weight) * weight).sum().backward()

@@ -65,7 +65,7 @@ def test_its_weights_can_be_stored(name: Comparator) -> None:
     assert save(make_network(name).state_dict())
 
 
-def test_dynamic_unet_is_no_wider_than_nnunet() -> None:
+def test_dynamic_unet_is_not_wider_than_nnunet() -> None:
     with torch.device("meta"):
         network = build_comparator("dynamic_unet", 64, "instance")
     assert max(module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)) == 512

@@ -110,7 +110,7 @@ def test_box_sides_reach_the_shortest_side(plan: Plan) -> None:
 
 
 @given(plans())
-def test_box_is_no_longer_than_organ_margin_and_grid_ask_for(plan: Plan) -> None:
+def test_box_is_no_longer_than_organ_margin_and_grid_require(plan: Plan) -> None:
     for _, length, image, first, last in plan.axes:
         organ_and_margin = min(image, last + 1 + plan.config.margin) - max(0, first - plan.config.margin)
         outward = 2 * (plan.config.corner_grid - 1)
@@ -118,7 +118,7 @@ def test_box_is_no_longer_than_organ_margin_and_grid_ask_for(plan: Plan) -> None
 
 
 @given(plans())
-def test_box_starts_on_the_grid_of_corners_where_the_image_does_not_end(plan: Plan) -> None:
+def test_box_starts_on_the_corner_grid_unless_the_image_ends(plan: Plan) -> None:
     for start, length, image, _, _ in plan.axes:
         assert start % plan.config.corner_grid == 0 or start + length == image
 
@@ -143,7 +143,7 @@ def test_box_starts_inside_the_image(plan: Plan) -> None:
 
 
 @given(plans())
-def test_box_leaves_the_image_only_where_the_image_is_smaller(plan: Plan) -> None:
+def test_box_leaves_the_image_only_if_the_image_is_smaller(plan: Plan) -> None:
     for start, length, image, _, _ in plan.axes:
         assert start + length <= image or (start == 0 and length > image)
 
@@ -202,7 +202,7 @@ def test_box_in_a_corner_is_shifted_into_the_image() -> None:
     assert plan_mask_box(mask, CropConfig()) == Box(row=448, col=0, height=64, width=64)
 
 
-def test_box_of_an_image_smaller_than_the_shortest_side_begins_at_its_corner() -> None:
+def test_box_of_an_image_smaller_than_the_minimum_starts_at_its_corner() -> None:
     assert plan_mask_box(np.ones((1, 1), dtype=bool), CropConfig()) == Box(0, 0, 64, 64)
 
 
@@ -286,7 +286,7 @@ def test_crop_is_the_image_where_the_box_meets_it_and_zero_beyond(cut: Cut) -> N
 
 
 @given(plans())
-def test_crop_of_a_planned_box_is_padded_only_where_the_image_ends(plan: Plan) -> None:
+def test_crop_of_a_planned_box_is_padded_only_beyond_the_image(plan: Plan) -> None:
     ones = crop(np.ones(plan.prob.shape, dtype=np.uint8), plan.box)
     real = [min(length, image) for _, length, image, _, _ in plan.axes]
     assert ones[: real[0], : real[1]].all()

@@ -59,7 +59,7 @@ def test_focusing_doubles_the_resolution_of_the_coarse_map() -> None:
     assert (refined.features.shape, refined.logits.shape) == ((1, 16, 16, 12), (1, 1, 16, 12))
 
 
-def test_where_the_coarse_map_is_sure_of_tumor_the_background_branch_sees_nothing() -> None:
+def test_background_branch_sees_nothing_if_the_coarse_map_is_sure_of_tumor() -> None:
     module = FocusingModule(8, 16, "batch", 3).eval()
     seen: list[torch.Tensor] = []
     assert module.false_negatives is not None

@@ -76,7 +76,7 @@ def test_parameter_counts_at_base_width_8() -> None:
     assert (parameters(model.stage1), parameters(model.stage2)) == (1_011_865, 1_106_083)
 
 
-def test_focusing_levels_are_widened_to_the_fewest_channels_and_no_further() -> None:
+def test_focusing_levels_are_widened_to_the_minimum_channels() -> None:
     usual, widened = make_model().stage2, make_model(min_focusing_channels=16).stage2
     assert [module.map.in_channels for module in usual.focusing] == [32, 16, 8, 4]
     assert [module.map.in_channels for module in widened.focusing] == [32, 16, 16, 16]
@@ -84,7 +84,7 @@ def test_focusing_levels_are_widened_to_the_fewest_channels_and_no_further() -> 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
 @pytest.mark.parametrize("stage2", ["focusing", "dense_unet"])
-def test_the_epsilon_is_that_of_every_normalisation_of_stage_2_and_of_none_of_stage_1(norm: str, stage2: str) -> None:
+def test_stage2_norm_epsilon_applies_to_stage_2_only(norm: str, stage2: str) -> None:
     model = make_model(norm=norm, stage2=stage2, stage2_norm_epsilon=0.01)
 
     def epsilons(network: torch.nn.Module) -> set[float]:

@@ -75,7 +75,7 @@ def test_a_network_of_table_1_stands_alone(network: Comparator) -> None:
         assert Stage2Graph(model)(torch.rand(1, 1, 64, 96)).shape == (1, 1, 64, 96)
 
 
-def test_without_a_stage_1_the_whole_slice_is_the_region_and_the_image_stays_plain() -> None:
+def test_without_stage_1_the_region_is_the_whole_slice() -> None:
     model = make_model("m")
     prob, row_max, col_max, salient = Stage1Graph(model)(torch.full((1, 1, 64, 96), 70.0))
     assert (prob.min(), row_max.min(), col_max.min()) == (1, 1, 1)
@@ -103,7 +103,7 @@ def test_the_same_network_takes_over_all_weights() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_network_with_localisation_takes_over_all_but_the_first_step_up() -> None:
+def test_localization_reuses_all_weights_but_the_first_upsampling() -> None:
     model = make_model("m-p-t-l")
     assert model.stage1 is not None
     left = set(model.stage1.state_dict()) - set(fitting_weights(model))
@@ -126,6 +126,6 @@ def test_what_was_taken_over_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("variant", ["u", "m"])
-def test_where_nothing_can_be_taken_over_it_is_said(variant: Variant) -> None:
+def test_variants_without_fitting_weights_refuse_transfer(variant: Variant) -> None:
     with pytest.raises(UsageError, match=r"train\.transfer must be false"):
         fitting_weights(make_model(variant))

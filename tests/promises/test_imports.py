@@ -89,7 +89,7 @@ def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Pa
     assert not loaded & {"torch", "onnx", "safetensors"}
 
 
-def test_every_public_name_is_there_and_listed_in_order() -> None:
+def test_every_public_name_exists_and_is_listed_in_order() -> None:
     names = [name for name in cascade_rt.__all__ if name != "__version__"]
     assert names == sorted(names)
     assert [name for name in cascade_rt.__all__ if getattr(cascade_rt, name, None) is None] == []

@@ -104,7 +104,7 @@ def test_a_scan_that_cannot_be_used_is_named_without_its_folder(scan: Path, dama
     assert words_in(done.stderr.encode()) == []
 
 
-def test_paths_are_printed_in_full_where_they_are_asked_for(bundle: Bundle, scan: Path) -> None:
+def test_paths_are_printed_in_full_if_requested(bundle: Bundle, scan: Path) -> None:
     assert f"{scan}: " in run("--log-paths", "infer", scan, "--bundle", bundle.path, "-o", "out").stdout
     scan.write_bytes(b"")
     assert f"cascade-rt: error[E_EMPTY]: {scan}: " in run("--log-paths", "infer", scan, "-o", "other").stderr
@@ -137,7 +137,8 @@ def test_the_folders_that_a_list_names_are_not_printed(scan: Path, form: str) ->
     assert done.exit_code == 3
     assert "missing scan" in done.stdout + done.stderr
     assert words_in(done.stdout.encode() + done.stderr.encode()) == []
-    assert words_in((scan.parent / "out" / "journal.jsonl").read_bytes()) == []
+    for written in ("journal.jsonl", "results.csv"):
+        assert words_in((scan.parent / "out" / written).read_bytes()) == []
 
 
 @pytest.mark.usefixtures("engines_without_networks")

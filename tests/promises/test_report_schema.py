@@ -54,7 +54,7 @@ def test_reports_of_the_command_line_fit(bundle: Bundle, scan: Path, options: tu
     validate(read_report(scan.with_name("scan_seg.json")))
 
 
-def test_the_report_of_a_scan_whose_orientation_is_assumed_fits_and_warns(bundle: Bundle, scan: Path) -> None:
+def test_a_report_with_an_assumed_orientation_fits_the_schema_and_warns(bundle: Bundle, scan: Path) -> None:
     image = nib.load(scan)
     image.set_sform(None, code=0)
     image.set_qform(None, code=0)

@@ -69,7 +69,7 @@ def test_the_largest_island_is_kept_with_its_labels(mask: Labels) -> None:
 
 
 @pytest.mark.parametrize(("least_ml", "expected"), [(5 * ML, [1, 5, 18]), (5.1 * ML, [1, 18]), (20 * ML, [1])])
-def test_small_islands_are_dropped_where_they_do_not_reach_an_end_of_the_scan(
+def test_small_islands_are_dropped_unless_they_reach_an_end_of_the_scan(
     mask: Labels, least_ml: float, expected: list[int]
 ) -> None:
     assert pieces(kept(mask, least_island_ml=least_ml)[0]) == expected
@@ -93,7 +93,7 @@ def test_nothing_is_kept_of_nothing() -> None:
 
 @settings(max_examples=100)
 @given(MASKS, RULES)
-def test_what_is_kept_was_there_and_what_is_dropped_is_counted(mask: Labels, rule: CascadeConfig) -> None:
+def test_kept_islands_are_unchanged_and_dropped_ones_are_counted(mask: Labels, rule: CascadeConfig) -> None:
     left = mask.copy()
     record = keep_islands(left, rule, ML)
     assert ((left == mask) | (left == 0)).all()
@@ -171,7 +171,7 @@ def test_without_lesions_apart_there_is_no_warning(mask: Labels) -> None:
     assert told(segmented(mask, islands="largest")) == {}
 
 
-def test_a_bundle_that_looks_for_tumors_only_says_nothing_of_the_pancreas(mask: Labels) -> None:
+def test_a_tumor_only_bundle_reports_nothing_about_the_pancreas(mask: Labels) -> None:
     found = fake_cascade(stage1="none").run(Volume.from_array(HU[mask].T, AFFINE))
     assert {lesion.touches_pancreas for lesion in found.measurements.lesions} == {None}
     assert told(found) == {}

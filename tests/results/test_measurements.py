@@ -183,7 +183,7 @@ def test_the_diameter_lies_in_one_slice() -> None:
     assert axial(lesion) == pytest.approx(np.hypot(1, 11))
 
 
-def test_the_diameter_spans_a_hollow_and_parts_that_only_another_slice_joins() -> None:
+def test_the_diameter_spans_hollows_and_parts_joined_in_another_slice() -> None:
     lesion = np.ones((2, 4, 30), dtype=bool)
     lesion[0, 1:3, 4:26] = False
     lesion[1, :, :] = False

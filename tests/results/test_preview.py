@@ -98,20 +98,20 @@ def picture() -> Image.Image:
 # Which slice
 
 
-def test_slice_with_most_tumor_is_told_of() -> None:
+def test_the_slice_with_most_tumor_is_described() -> None:
     mask = empty_mask((5, 8, 8))
     mask[1, :2], mask[2, :4], mask[4] = TUMOR_LABEL, TUMOR_LABEL, ORGAN_LABEL
     assert telling_slice(mask) == 2
 
 
-def test_slice_with_most_organ_is_told_of_where_there_is_no_tumor() -> None:
+def test_without_tumor_the_slice_with_most_organ_is_described() -> None:
     mask = empty_mask((5, 8, 8))
     mask[1, :2], mask[3, :4] = ORGAN_LABEL, ORGAN_LABEL
     assert telling_slice(mask) == 3
 
 
 @pytest.mark.parametrize(("slices", "middle"), [(1, 0), (5, 2), (6, 3)])
-def test_middle_slice_is_told_of_where_there_is_nothing(slices: int, middle: int) -> None:
+def test_with_nothing_found_the_middle_slice_is_described(slices: int, middle: int) -> None:
     assert telling_slice(empty_mask((slices, 8, 8))) == middle
 
 
@@ -126,7 +126,7 @@ def test_picture_is_that_of_the_telling_slice() -> None:
 
 @pytest.mark.parametrize("number", PANELS)
 @pytest.mark.parametrize("label", LABELS)
-def test_both_panels_outline_what_is_there(picture: Image.Image, label: int, number: int) -> None:
+def test_both_panels_outline_what_was_found(picture: Image.Image, label: int, number: int) -> None:
     assert colored(panel(picture, number), label).any()
 
 
@@ -140,7 +140,7 @@ def test_picture_of_an_empty_mask_has_nothing_in_the_colors(label: int) -> None:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_legend_shows_the_color_of_what_is_there(picture: Image.Image, label: int) -> None:
+def test_the_legend_shows_the_color_of_each_label(picture: Image.Image, label: int) -> None:
     assert colored(np.asarray(picture)[panel_corner(0)[1] + PANEL_SIDE :], label).any()
 
 
@@ -291,7 +291,7 @@ def test_long_intended_use_is_shown_to_its_end(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   "])
-def test_picture_ends_below_the_legend_where_no_use_is_intended(picture: Image.Image, text: str) -> None:
+def test_a_picture_without_intended_use_ends_below_the_legend(picture: Image.Image, text: str) -> None:
     assert render_preview(segmented(organ_mask(), intended_use=text)).height < picture.height
 
 
@@ -319,7 +319,7 @@ def panels_only(picture: Pixels) -> Pixels:
     return picture[top : top + picture.shape[1] // 3 - 20]
 
 
-def test_where_both_agree_both_outlines_are_seen_the_true_one_around_the_other() -> None:
+def test_outlines_that_agree_are_both_visible_the_true_one_outside() -> None:
     mask = organ_mask(tumor=False)
     pixels = panels_only(compared(mask, mask))
     found, true = colored(pixels, ORGAN_LABEL), of_truth(pixels)

@@ -62,7 +62,7 @@ def judged(mask: Mask, organ_ml: float = 60.0, **config: Any) -> Status:
     return judge(mask, found, CascadeConfig(**config))
 
 
-def test_tumor_without_any_pancreas_is_no_organ() -> None:
+def test_tumor_without_any_pancreas_has_the_status_no_organ() -> None:
     assert judged(np.where(organ_mask() > 0, TUMOR_LABEL, 0).astype(np.uint8)) == "no_organ"
 
 
@@ -79,11 +79,11 @@ def test_organ_with_tumor_is_ok() -> None:
     assert judged(organ_mask()) == "ok"
 
 
-def test_organ_without_tumor_is_no_tumor() -> None:
+def test_organ_without_tumor_has_the_status_no_tumor() -> None:
     assert judged(organ_mask(tumor=False)) == "no_tumor"
 
 
-def test_organ_is_all_that_is_said_where_no_tumor_was_looked_for() -> None:
+def test_only_the_organ_is_described_if_no_tumor_was_sought() -> None:
     assert judged(organ_mask(tumor=False), target="organ") == "organ_only"
 
 
@@ -94,7 +94,7 @@ def test_without_a_stage_1_nothing_is_said_of_the_organ(tumor: bool, status: Sta
     assert judged(mask, 0.0, stage1="none", saliency=False) == status
 
 
-def test_empty_mask_is_no_organ() -> None:
+def test_an_empty_mask_has_the_status_no_organ() -> None:
     assert judged(np.zeros(SHAPE, dtype=np.uint8), 0.0) == "no_organ"
 
 
@@ -126,7 +126,7 @@ def test_organ_one_voxel_off_every_border_does_not_touch() -> None:
 
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("end", [0, -1])
-def test_a_small_pancreas_that_the_scan_cuts_off_is_not_called_implausible(axis: int, end: int) -> None:
+def test_a_small_pancreas_at_the_scan_border_is_not_implausible(axis: int, end: int) -> None:
     mask = organ_mask()
     np.moveaxis(mask, axis, 0)[end] = mask.max(axis=axis)
     assert judged(mask, 4.0) == "organ_touches_border"
@@ -156,7 +156,7 @@ def test_volumes_of_the_report_are_those_of_the_mask() -> None:
 
 
 @pytest.mark.parametrize("status", ["tumor_only", "no_tumor_only"])
-def test_volumes_of_a_pancreas_that_was_not_looked_for_are_unknown(status: Status) -> None:
+def test_volumes_of_a_pancreas_that_was_not_sought_are_unknown(status: Status) -> None:
     found = report(status=status)
     assert (found["volumes_ml"]["organ"], found["volumes_ml"]["pancreas"], found["slices"]["with_organ"]) == (None,) * 3
     assert found["volumes_ml"]["tumor"] > 0
@@ -282,7 +282,7 @@ def test_saved_report_keeps_letters_of_any_language(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
-def test_file_that_is_there_is_not_overwritten(tmp_path: Path, method: str, name: str) -> None:
+def test_an_existing_file_is_not_overwritten_by_default(tmp_path: Path, method: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"old")
     with pytest.raises(OutputExistsError, match="already exists"):
         getattr(segmentation(organ_mask()), method)(tmp_path / name)
@@ -290,14 +290,14 @@ def test_file_that_is_there_is_not_overwritten(tmp_path: Path, method: str, name
 
 
 @pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
-def test_file_that_is_there_is_overwritten_where_asked_for(tmp_path: Path, method: str, name: str) -> None:
+def test_an_existing_file_is_overwritten_if_requested(tmp_path: Path, method: str, name: str) -> None:
     (tmp_path / name).write_bytes(b"old")
     getattr(segmentation(organ_mask()), method)(tmp_path / name, overwrite=True)
     assert (tmp_path / name).read_bytes() != b"old"
 
 
 @pytest.mark.parametrize(("method", "name"), [("save", "out.nii.gz"), ("save_report", "out.json")])
-def test_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path, method: str, name: str) -> None:
+def test_a_file_in_a_missing_folder_is_refused(tmp_path: Path, method: str, name: str) -> None:
     with pytest.raises(OutputError, match="does not exist"):
         getattr(segmentation(organ_mask()), method)(tmp_path / "nowhere" / name)
 
@@ -364,6 +364,6 @@ def test_probabilities_are_an_image_of_real_numbers() -> None:
 @pytest.mark.parametrize(
     ("which", "message"), [("organ_prob", "keep_probabilities=True"), ("lesions", "does not exist")]
 )
-def test_what_is_not_there_is_no_image(which: Any, message: str) -> None:
+def test_a_missing_file_is_not_an_image(which: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         segmentation(organ_mask()).to_nibabel(which)

@@ -78,7 +78,7 @@ def test_a_second_stage_that_finds_the_organ_has_the_last_word_on_it() -> None:
     assert segmentation.measurements.tumor_ml == 0
 
 
-def test_a_slice_without_organ_goes_whole_to_stage_2_under_the_policy_full() -> None:
+def test_policy_full_sends_slices_without_organ_whole_to_stage_2() -> None:
     segmentation = fake_cascade(empty_policy="full").run(scan())
     assert sorted(segmentation.boxes) == list(range(6))
     assert segmentation.boxes[0].size == (96, 128)
@@ -148,7 +148,7 @@ def test_probabilities_are_kept_only_when_asked_for() -> None:
     np.testing.assert_array_equal(kept.tumor_prob, (volume.voxels >= TUMOR_HU).astype(np.float32))
 
 
-def test_where_both_stages_look_for_the_pancreas_its_probability_is_what_the_mask_is_made_of() -> None:
+def test_organ_probability_is_that_of_stage_2_if_both_stages_find_organs() -> None:
     kept = fake_cascade(target="organ").run(scan(), keep_probabilities=True)
     assert kept.organ_prob is not None
     np.testing.assert_array_equal(kept.organ_prob >= 0.5, kept.mask == 1)
@@ -181,7 +181,7 @@ def test_progress_adds_up_to_the_slices() -> None:
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_a_value_that_is_no_number_is_an_error_that_names_the_stage(stage: str) -> None:
+def test_nan_is_an_error_that_names_the_stage(stage: str) -> None:
     cascade = fake_cascade()
     good = getattr(cascade.engines, stage)
 
@@ -226,13 +226,13 @@ def test_padding_lies_below_and_to_the_right_and_below_every_window() -> None:
 
 
 @pytest.mark.parametrize("given", ["scan.nii.gz", Path("scan.nii.gz"), np.zeros((4, 4, 4), np.int16), None])
-def test_what_is_no_volume_is_refused_with_the_way_to_make_one(given: Any) -> None:
+def test_anything_but_a_volume_is_refused_with_how_to_make_one(given: Any) -> None:
     with pytest.raises(UsageError, match=r"not (str|PosixPath|ndarray|NoneType); read a file with read_volume"):
         fake_cascade().run(given)
 
 
 @pytest.mark.parametrize("choice", [{"backend": "cuda"}, {"precision": "int8"}, {"backend": None}])
-def test_a_backend_or_a_precision_that_does_not_exist_is_refused_with_those_that_do(choice: Any) -> None:
+def test_an_unknown_backend_or_precision_is_refused_with_the_choices(choice: Any) -> None:
     with pytest.raises(UsageError, match=r"unknown value .*; choose from auto, "):
         open_cascade("phantom", **choice)
 

@@ -54,7 +54,9 @@ def test_what_once_was_too_much_is_not_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [EngineBuildError, OutputError, BackendUnavailableError])
-def test_an_engine_that_cannot_be_built_is_no_rung(kind: type[CascadeError], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_cannot_be_built_is_not_a_fallback(
+    kind: type[CascadeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
 
     def open_fake(_: object, backend: str, *__: object) -> Engines:

@@ -106,7 +106,7 @@ def test_an_engine_that_fails_on_one_scan_does_not_harm_the_others(tmp_path: Pat
     np.testing.assert_array_equal(written(planned[1]), LABELS)
 
 
-def test_a_result_that_is_there_fails_its_own_scan_alone(tmp_path: Path) -> None:
+def test_an_existing_result_fails_only_its_scan(tmp_path: Path) -> None:
     planned = cases(tmp_path, "a", "b")
     planned[0].mask.parent.mkdir()
     planned[0].mask.write_text("mine")
@@ -200,7 +200,7 @@ def test_a_scan_is_written_while_the_next_one_is_computed(tmp_path: Path, monkey
     assert waited == [True]
 
 
-def test_the_scan_behind_the_next_one_is_not_read_yet(tmp_path: Path) -> None:
+def test_only_one_scan_is_read_ahead(tmp_path: Path) -> None:
     taken: list[str] = []
     planned = cases(tmp_path, "a", "b", "c", "d")
 
@@ -245,7 +245,7 @@ def test_every_step_and_the_whole_are_timed(tmp_path: Path) -> None:
     assert found.wall_s >= sum(found.timings.values())
 
 
-def test_the_report_names_the_bytes_that_were_read_although_the_file_was_replaced_meanwhile(tmp_path: Path) -> None:
+def test_the_report_has_the_hash_of_the_bytes_read_if_the_scan_is_replaced(tmp_path: Path) -> None:
     (case,) = cases(tmp_path, "a")
     read, other = case.scan.read_bytes(), save_labels(tmp_path / "other.nii.gz", HU[LABELS[:, ::-1]])
 
@@ -260,7 +260,7 @@ def test_the_report_names_the_bytes_that_were_read_although_the_file_was_replace
     assert json.loads(case.report.read_text())["input"] == found
 
 
-def test_a_result_that_is_a_link_to_nothing_is_told_before_the_scan_is_read(tmp_path: Path) -> None:
+def test_a_result_that_is_a_broken_link_is_reported_before_reading_the_scan(tmp_path: Path) -> None:
     (case,) = cases(tmp_path, "a")
     case.mask.parent.mkdir()
     case.mask.symlink_to("nowhere")

@@ -182,7 +182,7 @@ def test_what_was_done_stands_in_report_and_warnings(cascade: Cascade) -> None:
     }
 
 
-def test_where_nothing_was_done_the_report_says_so(cascade: Cascade) -> None:
+def test_a_scan_that_is_not_resampled_has_no_working_grid(cascade: Cascade) -> None:
     found = cascade.run(blocks(0.8, 0.8))
     assert found.to_json()["geometry"]["working_grid"] is None
     assert "W_RESAMPLED" not in codes(found)
@@ -270,7 +270,7 @@ def test_the_same_anatomy_is_found_on_other_pixels(embedded: Cascade, anatomy: A
 
 
 @pytest.mark.parametrize("pixels", ["1.6 x 1.6", "256", "5.0 x 0.8"])
-def test_what_is_too_coarse_for_that_is_refused(embedded: Cascade, anatomy: Anatomy, pixels: str) -> None:
+def test_pixels_too_coarse_to_resample_are_refused(embedded: Cascade, anatomy: Anatomy, pixels: str) -> None:
     with pytest.raises(InputError, match="too coarse for networks trained on") as refused:
         scores(on_its_pixels(embedded, anatomy), anatomy, sides_of(pixels, anatomy))
     assert refused.value.code == "E_COARSE"

@@ -69,7 +69,7 @@ def test_without_a_range_any_pixels_are_taken_as_they_are(sides: tuple[float, fl
 
 
 @pytest.mark.parametrize("sides", [(0.591, 0.591), (1.015, 1.0), (0.8, 0.812)])
-def test_what_headers_round_is_no_reason_to_resample(sides: tuple[float, float]) -> None:
+def test_rounding_in_headers_does_not_cause_resampling(sides: tuple[float, float]) -> None:
     assert working_grid(grid(*sides), TRAINED_MM) is None
 
 
@@ -90,7 +90,7 @@ def test_others_are_brought_to_the_middle_of_the_range(sides: tuple[float, float
 
 
 @given(sides_mm, sides_mm, st.integers(60, 600), st.integers(60, 600))
-def test_what_the_networks_see_is_square_within_the_range_and_covers_the_same_field(
+def test_working_pixels_are_square_in_range_and_cover_the_same_field(
     row_mm: float, col_mm: float, rows: int, cols: int
 ) -> None:
     own = grid(row_mm, col_mm, (rows, cols))
@@ -150,7 +150,7 @@ def test_probabilities_on_more_pixels_lie_on_the_line_between_centres() -> None:
     np.testing.assert_allclose(found, [[0, 0.25, 0.75, 1]])
 
 
-def test_a_slice_on_more_pixels_is_sharper_than_on_the_line_between_centres() -> None:
+def test_upsampled_slices_are_sharper_than_linear_interpolation() -> None:
     edge = np.repeat(np.array([[0, 100]], np.int16), 8, axis=1)
     pixels = resampled((1, 16), (1, 48))
     found = pixels.read(edge, whole(pixels))[0]
@@ -192,7 +192,7 @@ def test_boxes_are_rounded_outward_and_end_at_the_image() -> None:
     assert pixels.seen_box(Box(1, 99, 10, 1)) == Box(0, 63, 8, 1)
 
 
-def test_what_lies_beyond_the_slice_is_left_away() -> None:
+def test_padding_beyond_the_slice_is_cut_off() -> None:
     pixels = resampled((20, 20), (40, 40))
     padded = np.zeros((64, 64), dtype=np.float32)
     padded[:40, :40] = 1
@@ -263,7 +263,7 @@ def test_pixels_that_can_be_resampled_are_not_refused(sides: tuple[float, float]
 
 
 @pytest.mark.parametrize("sides", [(3.0, 3.0), (0.8, MIDDLE * LONGEST_SIDE - 0.01)])
-def test_a_pancreas_is_looked_for_on_coarser_pixels_than_tumors(sides: tuple[float, float]) -> None:
+def test_a_pancreas_is_accepted_on_coarser_pixels_than_tumors(sides: tuple[float, float]) -> None:
     check(*sides, target="organ")
     with pytest.raises(InputError, match="too coarse"):
         check(*sides, target="tumor")
@@ -288,6 +288,6 @@ def test_without_a_range_nothing_is_refused(arguments: tuple[float, float, float
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "LIP", "PIR"])
-def test_axial_is_told_from_the_patient_not_from_the_file(codes: str) -> None:
+def test_axial_refers_to_the_patient_not_to_the_file(codes: str) -> None:
     matrix = np.linalg.inv(inv_ornt_aff(axcodes2ornt(tuple(codes)), (4, 5, 6)))
     assert degrees_from_axial(CanonicalGrid.from_source((4, 5, 6), matrix).affine) == pytest.approx(0, abs=1e-6)

@@ -106,7 +106,7 @@ def test_a_single_voxel_changes_nothing(voxels: Array, codes: list[str], odd: in
     assert said_of(changed) == codes
 
 
-def test_attenuation_is_named_with_its_values_and_not_taken_for_an_empty_scan() -> None:
+def test_attenuation_values_are_named_and_not_mistaken_for_an_empty_scan() -> None:
     attenuation = 0.02 * (1 + HU / 1000)
     whole = np.rint(attenuation).astype(np.int16)
     with pytest.raises(RejectedFile, match=r"its values, -0\.0\d+ to 0\.02\d+, are not Hounsfield units .*attenuation"):
@@ -114,7 +114,7 @@ def test_attenuation_is_named_with_its_values_and_not_taken_for_an_empty_scan() 
 
 
 @pytest.mark.parametrize("options", [{"assume_hu": True}])
-def test_nothing_is_judged_where_the_user_vouches_for_it(options: dict[str, Any]) -> None:
+def test_units_are_not_judged_if_the_user_vouches_for_them(options: dict[str, Any]) -> None:
     assert check_content((HU + 1024).astype(np.int16), (0, 4000), **options) == ()
 
 

@@ -36,7 +36,7 @@ def test_batches_are_the_same_whichever_end_the_file_begins_with(head_first: boo
     assert parts == (expected[::-1] if head_first else expected)
 
 
-def test_the_first_slices_are_there_before_the_file_is_read(tmp_path: Path) -> None:
+def test_the_first_slices_arrive_before_the_whole_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_bytes(nifti(np.tile(HU, (4, 8, 1)).T))
     with open_scan(path) as reader:
@@ -48,7 +48,7 @@ def test_the_first_slices_are_there_before_the_file_is_read(tmp_path: Path) -> N
             reader.finish()
 
 
-def test_damage_is_seen_at_the_end_although_slices_have_arrived(tmp_path: Path) -> None:
+def test_damage_is_detected_at_the_end_even_after_slices_have_arrived(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     content = gzip.compress(nifti(np.tile(HU, (10, 2, 2)).T), 0)
     path.write_bytes(patched(content, 6_000_000, [content[6_000_000] ^ 1], "u1"))

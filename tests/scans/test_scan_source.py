@@ -107,9 +107,7 @@ def test_a_file_that_cannot_be_opened_is_an_error_for_whoever_asks(tmp_path: Pat
             ask()
 
 
-def test_damage_is_an_error_for_those_who_wait_for_what_lies_behind_it(
-    tmp_path: Path, threads: ThreadPoolExecutor
-) -> None:
+def test_damage_fails_waits_for_the_slices_after_it(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     write_scan(tmp_path / "scan.nii.gz", shape=(48, 256, 256))
     content = (tmp_path / "scan.nii.gz").read_bytes()
     (tmp_path / "scan.nii.gz").write_bytes(content[: len(content) * 9 // 10])
@@ -119,7 +117,7 @@ def test_damage_is_an_error_for_those_who_wait_for_what_lies_behind_it(
     assert caught.value.code == "E_TRUNCATED"
 
 
-def test_what_is_missing_is_told_in_bytes_where_it_is_little(tmp_path: Path) -> None:
+def test_a_small_shortfall_is_reported_in_bytes(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     write_scan(path)
     content = path.read_bytes()
@@ -128,7 +126,7 @@ def test_what_is_missing_is_told_in_bytes_where_it_is_little(tmp_path: Path) -> 
         open_scan(path)
 
 
-def test_damage_behind_the_last_slice_is_seen_at_the_end(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
+def test_damage_after_the_last_slice_is_detected_at_the_end(tmp_path: Path, threads: ThreadPoolExecutor) -> None:
     write_scan(tmp_path / "scan.nii.gz")
     content = bytearray((tmp_path / "scan.nii.gz").read_bytes())
     content[-8] ^= 1
@@ -139,7 +137,7 @@ def test_damage_behind_the_last_slice_is_seen_at_the_end(tmp_path: Path, threads
     assert caught.value.code == "E_CORRUPT"
 
 
-def test_what_is_found_at_the_end_is_an_error_for_those_who_wait_for_slices_that_are_there(
+def test_damage_found_at_the_end_fails_later_waits_for_early_slices(
     tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
     write_scan(tmp_path / "scan.nii.gz")

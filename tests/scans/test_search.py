@@ -46,13 +46,13 @@ def codes(segmentation: Segmentation) -> set[str]:
 
 
 @given(st.integers(1, 60), st.integers(1, 12))
-def test_no_slice_is_further_from_those_looked_at_first_than_a_find_reaches(count: int, every: int) -> None:
+def test_every_slice_is_within_reach_of_a_first_pass_slice(count: int, every: int) -> None:
     first = first_slices(count, every)
     assert (abs(np.arange(count)[:, None] - np.array(first)).min(axis=1) <= every - 1).all()
 
 
 @given(st.integers(1, 60), st.integers(2, 12), st.data())
-def test_an_organ_that_a_first_slice_crosses_is_looked_at_whole(count: int, every: int, data: st.DataObject) -> None:
+def test_an_organ_crossed_by_a_first_pass_slice_is_searched_whole(count: int, every: int, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, count - 1))
     stop = data.draw(st.integers(start + 1, count))
     found = [index for index in first_slices(count, every) if start <= index < stop]
@@ -69,7 +69,7 @@ def test_an_organ_of_at_least_k_slices_is_found_whole(first: int, length: int, e
     np.testing.assert_array_equal(found.mask, whole.mask)
 
 
-def test_slices_far_from_the_organ_are_looked_at_only_now_and_then() -> None:
+def test_slices_far_from_the_organ_are_searched_only_now_and_then() -> None:
     cascade, shapes = slices_seen(fake_cascade(empty_policy="full"))
     found = cascade.run(scan(8, 12), search=SearchOptions(4))
     assert sum(shape[0] for shape in shapes) == 12  # every fourth of 24, and six around the one with organ
@@ -81,7 +81,7 @@ def test_no_slice_that_is_left_out_goes_to_stage_2() -> None:
     assert sorted(found.boxes) == list(range(7, 14))
 
 
-def test_what_is_left_out_stands_in_report_and_warnings() -> None:
+def test_skipped_slices_are_in_report_and_warnings() -> None:
     found = fake_cascade().run(scan(8, 12), search=SearchOptions(4))
     assert codes(found) == {"W_SLICES_LEFT_OUT"}
     assert found.to_json()["search"] == {
@@ -92,7 +92,7 @@ def test_what_is_left_out_stands_in_report_and_warnings() -> None:
     }
 
 
-def test_where_the_first_slices_hold_no_organ_all_are_looked_at() -> None:
+def test_all_slices_are_searched_if_the_first_pass_finds_no_organ() -> None:
     volume = scan(7, 9)
     found = fake_cascade().run(volume, search=SearchOptions(8))
     np.testing.assert_array_equal(found.mask, fake_cascade().run(volume).mask)
@@ -133,7 +133,7 @@ def test_a_scan_of_air_has_the_image_for_its_box() -> None:
 
 @pytest.mark.parametrize("policy", ["full", "skip"])
 @pytest.mark.parametrize("every", [1, 3])
-def test_in_the_box_around_the_body_the_mask_lies_where_it_does_in_the_whole(policy: str, every: int) -> None:
+def test_a_body_box_does_not_move_the_mask(policy: str, every: int) -> None:
     volume = scan(5, 15)
     cascade, shapes = slices_seen(fake_cascade(empty_policy=policy, margin=2))
     found = cascade.run(volume, search=SearchOptions(every, body_box=True), keep_probabilities=True)
@@ -155,7 +155,7 @@ def test_boxes_of_crops_are_those_of_the_whole_image() -> None:
         assert cols.max() < box.col + box.width
 
 
-def test_with_corners_on_a_grid_the_crops_in_the_box_around_the_body_are_those_without_it() -> None:
+def test_a_body_box_does_not_move_crops_whose_corners_lie_on_a_grid() -> None:
     boxes = [
         fake_cascade(empty_policy="skip", margin=2, corner_grid=16).run(scan(5, 15), search=search).boxes
         for search in (SearchOptions(body_box=True), WHOLE_SCAN)

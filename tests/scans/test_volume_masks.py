@@ -195,7 +195,7 @@ def test_no_text_in_a_field_that_places_nothing_reaches_the_mask(
     assert text[:8] not in (tmp_path / "mask.nii").read_bytes()
 
 
-def test_a_qform_that_makes_no_sense_beside_an_sform_does_not_reach_the_mask(tmp_path: Path) -> None:
+def test_an_invalid_qform_next_to_an_sform_is_not_copied_to_the_mask(tmp_path: Path) -> None:
     content = patched(patched(GOOD, 252, [1, 1], "<i2"), 256, list(b"DOE^JOHN^AND"), "u1")
     write_mask(LABELS, read_volume(save(tmp_path / "scan.nii", content)), tmp_path / "mask.nii")
     assert nib.load(tmp_path / "mask.nii").header["qform_code"] == 0
@@ -203,7 +203,7 @@ def test_a_qform_that_makes_no_sense_beside_an_sform_does_not_reach_the_mask(tmp
 
 
 @pytest.mark.parametrize(("length", "kind"), [(32767, nib.Nifti1Image), (32768, nib.Nifti2Image)])
-def test_the_mask_of_an_array_is_nifti_2_only_where_a_side_is_too_long(length: int, kind: type, tmp_path: Path) -> None:
+def test_the_mask_of_an_array_is_nifti_2_only_if_a_side_is_too_long(length: int, kind: type, tmp_path: Path) -> None:
     volume = Volume.from_array(np.zeros((length, 1, 1), np.int16), LPS_AFFINE)
     write_mask(np.zeros((1, 1, length), np.uint8), volume, tmp_path / "mask.nii")
     assert type(nib.load(tmp_path / "mask.nii")) is kind
@@ -296,7 +296,7 @@ def test_a_mask_without_orientation_goes_back_on_its_scan(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.nii", like=scan), LABELS)
 
 
-def test_what_is_doubtful_about_a_label_file_is_said(tmp_path: Path) -> None:
+def test_doubts_about_a_label_file_are_reported(tmp_path: Path) -> None:
     path = save(tmp_path / "labels.nii", nifti(LABELS.T, slope=math.nan) + bytes(7))
     found = read_labels(path, like=Volume.from_array(ANATOMY.T, LPS_AFFINE))
     assert [warning.code for warning in found.warnings] == ["W_SLOPE", "W_TRAILING"]
@@ -308,6 +308,6 @@ def test_labels_without_any_background_are_doubtful(tmp_path: Path) -> None:
     assert (warning.code, str(warning)) == ("W_LABELS", "no voxel is background; the lowest label is 1")
 
 
-def test_what_is_doubtful_about_a_mask_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_doubts_about_a_mask_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read_mask(save(tmp_path / "labels.nii", nifti(LABELS.T) + bytes(7)))
     assert "labels.nii: the file has trailing data after the image" in caplog.text

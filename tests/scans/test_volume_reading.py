@@ -66,7 +66,7 @@ def test_the_grid_is_read_without_the_voxels(tmp_path: Path) -> None:
     assert read_grid(path).shape == (800, 50, 60)
 
 
-def test_the_grid_of_a_file_that_is_no_scan_is_refused(tmp_path: Path) -> None:
+def test_reading_the_grid_of_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"scan\.nii: this is not a NIfTI file"):
         read_grid(save(tmp_path / "scan.nii", b"<html>Please log in</html>"))
 
@@ -95,7 +95,7 @@ def test_the_unit_of_the_header_is_heeded(unit: str, millimetres: float, tmp_pat
 
 
 @pytest.mark.parametrize("code", [4, 7, 34, 200])
-def test_a_unit_that_nifti_does_not_know_is_taken_for_millimetres(code: int, tmp_path: Path) -> None:
+def test_an_unknown_nifti_unit_is_read_as_millimetres(code: int, tmp_path: Path) -> None:
     volume = read_volume(save(tmp_path / "scan.nii", patched(GOOD, 123, [code], "u1")))
     assert volume.spacing_mm == pytest.approx((2.5, 0.8, 0.7))
 
@@ -132,7 +132,7 @@ def test_an_unfit_array_is_refused(array: Array, affine: Array, message: str) ->
         Volume.from_array(array, affine, name="phantom")
 
 
-def test_the_data_of_a_nibabel_image_are_what_its_file_holds_also_where_they_are_scaled(tmp_path: Path) -> None:
+def test_scaled_data_of_a_nibabel_image_equal_those_of_its_file(tmp_path: Path) -> None:
     stored = np.arange(-10, 50, dtype=np.int16).reshape(3, 4, 5)
     path = save(tmp_path / "scan.nii", nifti(stored, slope=100, inter=7))
     image = nib.load(path)
@@ -165,7 +165,7 @@ def test_whatever_numpy_takes_for_an_array_is_one(make: Callable[[Array], Any]) 
     ],
     ids=["image", "path", "none", "ragged", "gradient", "masked", "axes for affine", "no affine", "transposed affine"],
 )
-def test_what_is_no_array_or_no_affine_is_refused_with_a_code(array: Any, affine: Any, code: str) -> None:
+def test_an_invalid_array_or_affine_is_refused_with_a_code(array: Any, affine: Any, code: str) -> None:
     with pytest.raises(InputError, match=r"array: .*; ") as caught:
         Volume.from_array(array, affine)
     assert caught.value.code == code
@@ -181,7 +181,7 @@ def test_the_name_is_that_of_the_file_without_its_ending(file_name: str, scan: P
 
 
 @pytest.mark.parametrize(("file_name", "content"), [("scan.nii", gzip.compress(GOOD)), ("scan.nii.gz", GOOD)])
-def test_compression_is_told_from_the_content(file_name: str, content: bytes, tmp_path: Path) -> None:
+def test_compression_is_detected_from_the_content(file_name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / file_name).write_bytes(content)
     np.testing.assert_array_equal(read_volume(tmp_path / file_name).voxels, ANATOMY)
 

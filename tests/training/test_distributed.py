@@ -100,7 +100,7 @@ def test_one_of_two_processes_writes_and_reports(two: tuple[Path, list[tuple[int
     assert np.isfinite([[float(entry[loss]) for loss in ("organ_loss", "tumor_loss")] for entry in history]).all()
 
 
-def test_two_processes_that_are_stopped_and_resumed_end_in_the_weights_of_two_that_are_not(
+def test_resumed_distributed_training_ends_in_the_same_weights(
     two: tuple[Path, list[tuple[int, str]]], tmp_path: Path
 ) -> None:
     run = tmp_path / "parts"
@@ -166,7 +166,7 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
         Workers(count=3).check(2)
 
 
-def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_its_own_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "3", "LOCAL_RANK": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)

@@ -62,7 +62,7 @@ def test_stages_of_different_cascades_are_not_joined(checkpoint: Checkpoint) -> 
         join_stages(checkpoint, other)
 
 
-def test_stage_1_of_a_run_for_the_pancreas_is_joined_with_stage_2_of_a_run_for_tumors(checkpoint: Checkpoint) -> None:
+def test_stages_of_a_pancreas_run_and_a_tumor_run_can_be_joined(checkpoint: Checkpoint) -> None:
     for_pancreas = replace(checkpoint.cascade, target="organ", islands="largest", least_island_ml=2.0)
     other = other_run(checkpoint)
     joined = join_stages(replace(checkpoint, cascade=for_pancreas), other)

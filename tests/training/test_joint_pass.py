@@ -36,7 +36,7 @@ def test_true_boxes_follow_the_label() -> None:
     assert plan_training_boxes(label, None, SKIP) == [CropGroup([0, 1], [Box(78, 78, 64, 64)] * 2)]
 
 
-def test_predicted_boxes_follow_the_prediction_and_fall_back_to_the_label() -> None:
+def test_predicted_boxes_fall_back_to_the_label() -> None:
     (group,) = plan_training_boxes(*box_inputs(), SKIP)
     assert group == CropGroup([0, 1, 2], [Box(3, 3, 64, 64), Box(78, 78, 64, 64), Box(173, 173, 64, 64)])
 
@@ -48,7 +48,7 @@ def test_crops_of_one_group_have_the_size_of_the_largest() -> None:
     assert {box.size for box in group.boxes} == {(128, 160)}
 
 
-def test_a_slice_with_neither_goes_whole_under_the_policy_full_in_a_group_of_its_own() -> None:
+def test_policy_full_groups_slices_without_organ_apart_as_whole_slices() -> None:
     organs, whole = plan_training_boxes(*box_inputs(), FULL)
     assert (organs.slices, {box.size for box in organs.boxes}) == ([0, 1, 2], {(64, 64)})
     assert whole == CropGroup([3], [Box(0, 0, 256, 256)])
@@ -105,7 +105,7 @@ def test_boxes_of_stage_2_are_planned_around_what_a_first_pass_found() -> None:
     assert model.seen == [[Box(3, 3, 64, 64)], [Box(0, 0, 96, 96)]]
 
 
-def test_boxes_of_stage_2_are_those_of_stage_1_where_the_first_pass_found_nothing() -> None:
+def test_joint_crops_fall_back_to_stage_1_if_stage_2_found_nothing() -> None:
     model = WatchedModel(CASCADE)
     finest = model.stage2.focusing[-1].map
     torch.nn.init.zeros_(finest.weight)
@@ -147,7 +147,7 @@ def test_the_tumor_loss_is_the_mean_over_all_crops_whatever_their_group() -> Non
     torch.testing.assert_close(joined, (alone[0] + alone[1]) / 2)
 
 
-def test_a_second_stage_that_finds_the_organ_is_trained_on_organ_and_tumor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_organ_stage_2_is_trained_on_organ_and_tumor(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, targets = disc_batch(), []
 
     def watch(maps: list[torch.Tensor], target: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -220,7 +220,7 @@ def test_the_tumor_loss_alone_does_not_reach_stage_1_in_s() -> None:
     assert sizes["stage1"] == 0 < sizes["stage2"]
 
 
-def test_with_the_boundary_loss_only_watched_the_gradient_is_that_of_the_other_two() -> None:
+def test_a_boundary_loss_that_is_only_watched_has_no_gradient() -> None:
     gradients = []
     for changes in ({"boundary_mode": "hard"}, {"boundary_weight": 0.0}):
         torch.manual_seed(0)

@@ -61,7 +61,7 @@ def test_a_log_that_ran_ahead_of_its_checkpoint_is_put_right(tmp_path: Path) -> 
     assert load_checkpoint(tmp_path).epochs_done == 2
 
 
-def test_a_run_that_is_resumed_when_it_is_done_writes_what_is_missing(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_writes_missing_files(tmp_path: Path) -> None:
     case = Case("bright", np.zeros((1, 64, 64), np.int16), np.ones((1, 64, 64), np.uint8), (2.5, 0.8, 0.8))
     config = TrainConfig(epochs=(1, 0, 0), slices="organ", boundary_weight=0.0)
     for _ in range(2):
@@ -104,7 +104,7 @@ def test_losses_that_are_nothing_or_no_number_can_be_drawn(tmp_path: Path, value
     assert (tmp_path / "curves.png").is_file()
 
 
-def test_a_boundary_loss_that_is_never_computed_has_no_line_and_a_tumor_never_found_has_one() -> None:
+def test_curves_omit_losses_never_computed_but_not_a_dice_of_zero() -> None:
     losses, dice = draw_curves([entry(1, "S", tumor_dice=0.0)]).axes
     assert "shared boundary" not in lines_of(losses)
     assert lines_of(dice)["tumor"] == [0]

@@ -52,7 +52,7 @@ def test_training_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_and_resumed_ends_in_the_same_weights(tmp_path: Path) -> None:
+def test_training_resumed_mid_epoch_ends_in_the_same_weights(tmp_path: Path) -> None:
     losses(tmp_path / "whole")
 
     class StopError(Exception):
@@ -79,7 +79,7 @@ def test_the_checkpoint_holds_steps_and_losses_of_each_epoch(tmp_path: Path) -> 
     assert np.isfinite([[entry[part] for part in parts] for entry in history]).all()
 
 
-def test_progress_and_history_say_nothing_of_a_boundary_loss_before_its_step(tmp_path: Path) -> None:
+def test_no_boundary_loss_is_reported_before_its_step(tmp_path: Path) -> None:
     seen: list[tuple[str, bool]] = []
     config = replace(CONFIG, boundary_from="I")
     checkpoint = train(
@@ -103,7 +103,7 @@ def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
     assert second.data == "more discs, after 1 epochs on discs"
 
 
-def test_a_partial_start_takes_what_fits_of_another_network_and_leaves_the_rest_random(tmp_path: Path) -> None:
+def test_partial_init_copies_weights_that_fit_and_keeps_the_rest_random(tmp_path: Path) -> None:
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
     wider = replace(CASCADE, min_focusing_channels=16)
     still = replace(CONFIG, epochs=(0, 0, 1), learning_rate=1e-12, weight_decay=0.0, partial_init=True)
@@ -113,7 +113,7 @@ def test_a_partial_start_takes_what_fits_of_another_network_and_leaves_the_rest_
     assert (first.model[wide].shape[1], second.model[wide].shape[1]) == (4, 16)
 
 
-def test_a_start_from_another_network_is_refused_where_none_was_asked_for(tmp_path: Path) -> None:
+def test_init_from_another_network_requires_partial_init(tmp_path: Path) -> None:
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
     with pytest.raises(BundleError, match=r"weights of another network; load what fits with train\.partial_init"):
         train(
@@ -126,7 +126,7 @@ def test_a_start_from_another_network_is_refused_where_none_was_asked_for(tmp_pa
         )
 
 
-def test_a_partial_start_from_a_network_with_nothing_in_common_is_refused(tmp_path: Path) -> None:
+def test_partial_init_from_a_network_with_no_common_weights_is_refused(tmp_path: Path) -> None:
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
     stranger = replace(first, model={"weight": torch.zeros(1)})
     config = replace(CONFIG, partial_init=True)
@@ -140,7 +140,7 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
         losses(tmp_path)
 
 
-def test_a_run_that_was_begun_before_spacings_were_recorded_is_resumed_and_has_them(tmp_path: Path) -> None:
+def test_a_resumed_run_without_recorded_spacings_gets_them(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=(2, 0, 0))
 
     class StopError(Exception):
@@ -156,7 +156,7 @@ def test_a_run_that_was_begun_before_spacings_were_recorded_is_resumed_and_has_t
     assert (checkpoint.epochs_done, checkpoint.cascade) == (2, cascade)
 
 
-def test_a_run_is_not_resumed_where_other_spacings_were_recorded(tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_if_other_spacings_were_recorded(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=(1, 0, 0))
     first, second = (replace(CASCADE, pixel_mm=(low, 0.9)) for low in (0.6, 0.7))
     train([disc_case()], tmp_path, first, config, data="discs")
@@ -182,7 +182,7 @@ def test_mixed_precision_keeps_weights_in_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transfer", [False, True])
-def test_stage_2_begins_step_i_with_the_encoder_of_stage_1_where_asked_for(tmp_path: Path, transfer: bool) -> None:
+def test_transfer_starts_step_i_with_the_encoder_of_stage_1(tmp_path: Path, transfer: bool) -> None:
     config = replace(CONFIG, epochs=(1, 1, 0), transfer=transfer, learning_rate=1e-12, weight_decay=0.0)
     weights = train([disc_case()], tmp_path, CASCADE, config, data="discs").model
     name = "encoder.blocks.0.branch1.0.0.weight"
@@ -190,7 +190,7 @@ def test_stage_2_begins_step_i_with_the_encoder_of_stage_1_where_asked_for(tmp_p
     assert close == transfer
 
 
-def test_a_stage_1_that_is_not_trained_keeps_its_weights_and_running_statistics(tmp_path: Path) -> None:
+def test_a_frozen_stage_1_keeps_its_weights_and_running_statistics(tmp_path: Path) -> None:
     first = train([disc_case()], tmp_path / "first", CASCADE, replace(CONFIG, epochs=(1, 0, 0)), data="discs")
     config = replace(CONFIG, train_stage1=False, transfer=False)
     second = train([disc_case()], tmp_path / "second", CASCADE, config, data="discs", initial=first)

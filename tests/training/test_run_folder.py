@@ -11,7 +11,7 @@ from cascade_rt.training.run_folder import check_run_folder
 from cascade_rt_cli.main import main
 
 
-def test_a_folder_that_is_not_there_yet_is_accepted_and_not_made(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_yet_is_accepted_and_not_created(tmp_path: Path) -> None:
     check_run_folder(tmp_path / "runs" / "first", resume=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -32,14 +32,14 @@ def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypa
         check_run_folder(tmp_path / "run", resume=False)
 
 
-def test_a_run_that_is_there_is_accepted_for_resuming_only(tmp_path: Path) -> None:
+def test_an_existing_run_is_accepted_only_for_resuming(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).touch()
     check_run_folder(tmp_path, resume=True)
     with pytest.raises(OutputExistsError, match="contains a training run; continue it with `resume`"):
         check_run_folder(tmp_path, resume=False)
 
 
-def test_train_refuses_the_folder_in_one_sentence_before_it_makes_a_phantom(tmp_path: Path) -> None:
+def test_train_refuses_an_unusable_folder_before_it_makes_phantoms(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     arguments = ["train", str(tmp_path / "cases"), "-o", str(tmp_path / "run"), "--shape", "16", "64", "64"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)

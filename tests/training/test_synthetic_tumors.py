@@ -24,7 +24,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("share", "target"), [(0.0, "organ"), (0.5, "tumor")])
-def test_stage_2_looks_for_tumors_where_some_are_made(store: Path, tmp_path: Path, share: float, target: str) -> None:
+def test_stage_2_looks_for_tumors_if_synthetic_ones_are_made(
+    store: Path, tmp_path: Path, share: float, target: str
+) -> None:
     config = tmp_path / "config.toml"
     config.write_text(
         f"[train]\nsynthetic_tumors = {share}\nepochs = [1, 0, 0]\npatch = 64\nbatch_size = 8\n"

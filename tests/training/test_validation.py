@@ -58,7 +58,7 @@ def test_validation_measures_what_the_exported_cascade_finds(checkpoint: Checkpo
 
 
 @pytest.mark.parametrize(("scattered", "expected"), [(False, 1.0), (True, 3600 / 3601)])
-def test_islands_are_dropped_where_slices_are_neighbours(
+def test_islands_are_dropped_from_adjacent_slices(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, scattered: bool, expected: float
 ) -> None:
     case = replace(square_case(), scattered=scattered)
@@ -96,7 +96,7 @@ def test_validation_leaves_model_and_random_state_as_they_were(checkpoint: Check
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_weights_that_are_no_numbers_stop_the_training_with_a_sentence() -> None:
+def test_nan_weights_stop_the_training_with_a_sentence() -> None:
     model = CascadeModel(CASCADE)
     torch.nn.init.constant_(model.stage1.head.bias, math.nan)
     with pytest.raises(EngineError, match=r"the training has diverged: .* with a lower train.learning_rate"):
@@ -129,13 +129,13 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, monkeypat
         ([{"organ_dice": 0.5, "tumor_dice": 0.1}, {"organ_dice": 0.1, "tumor_dice": 0.5}], 1),
     ],
 )
-def test_the_best_epoch_has_the_highest_mean_dice_and_is_the_first_of_equals(
+def test_the_best_epoch_is_the_first_with_the_highest_mean_dice(
     history: list[Mapping[str, float | str]], expected: int | None
 ) -> None:
     assert best_epoch(history) == expected
 
 
-def test_a_run_says_how_many_cases_were_held_out_and_is_not_resumed_with_others(tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_number_held_out(tmp_path: Path) -> None:
     checkpoint = training(tmp_path, replace(CONFIG, epochs=(1, 0, 0)), 2)
     assert checkpoint.data == "squares, cases held out for validation: 2"
     with pytest.raises(UsageError, match="was trained on different data"):
@@ -160,7 +160,7 @@ def cascade_rt_train(run: Path, *options: object) -> Result:
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
 
 
-def test_train_prints_the_dice_of_each_epoch_and_names_the_best_checkpoint_last(tmp_path: Path) -> None:
+def test_train_prints_dice_per_epoch_and_the_best_checkpoint(tmp_path: Path) -> None:
     result = cascade_rt_train(tmp_path / "run", "--validate", 1)
     assert result.exit_code == 0, result.output
     first, _, last = result.stdout.splitlines()

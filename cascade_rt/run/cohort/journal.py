@@ -190,7 +190,17 @@ class Journal:
 
 def journal_path(folder: Path, shard: Shard | None = None) -> Path:
     """Return the path of the journal in an output folder."""
-    return folder / ("journal.jsonl" if shard is None else f"journal.{shard.index}-of-{shard.count}.jsonl")
+    return folder / name_of_part("journal", ".jsonl", shard)
+
+
+def name_of_part(stem: str, suffix: str, shard: Shard | None) -> str:
+    """Return the name of a file that each shard has for itself, such as `journal.0-of-2.jsonl`."""
+    return f"{stem}{suffix}" if shard is None else f"{stem}.{shard.index}-of-{shard.count}{suffix}"
+
+
+def find_journals(folder: Path) -> list[Path]:
+    """Return the journals of an output folder: that of a run over all cases, and those of shards."""
+    return sorted(folder.glob(_PATTERN))
 
 
 def read_journal(path: Path) -> list[Entry]:
@@ -204,7 +214,7 @@ def newest_entries(folder: Path) -> dict[str, Entry]:
     A case is in several journals if earlier runs divided the cohort differently.
     """
     found: dict[str, Entry] = {}
-    for path in sorted(folder.glob(_PATTERN)):
+    for path in find_journals(folder):
         for case, entry in {entry.case: entry for entry in read_journal(path)}.items():
             if case not in found or _age(entry) > _age(found[case]):
                 found[case] = entry
@@ -273,7 +283,7 @@ def _lock_file(descriptor: int, path: Path) -> bool:
 def _refuse_other_runs(folder: Path, shard: Shard | None) -> None:
     """Raise OutputError if a run that divides the cases differently is writing to this folder."""
     parts = f"journal.*-of-{shard.count}.jsonl" if shard is not None else journal_path(folder).name
-    for path in sorted(set(folder.glob(_PATTERN)) - set(folder.glob(parts))):
+    for path in sorted(set(find_journals(folder)) - set(folder.glob(parts))):
         if _is_being_written(path):
             raise _locked(path)
 

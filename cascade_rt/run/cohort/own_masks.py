@@ -7,7 +7,8 @@ from cascade_rt.common.hashing import record_file
 from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.scans.nifti import split_suffix
 
-_LONGEST_REPORT = 64 << 20
+LONGEST_REPORT = 64 << 20
+"""Maximum bytes of a report that is read back."""
 
 
 def is_own_mask(path: Path) -> bool:
@@ -18,7 +19,7 @@ def is_own_mask(path: Path) -> bool:
     """
     report = path.with_name(f"{split_suffix(path.name)[0]}.json")
     try:
-        values = json.loads(read_plain_file(report, _LONGEST_REPORT, follow_links=True))
+        values = json.loads(read_plain_file(report, LONGEST_REPORT, follow_links=True))
         written = values["output"] if "report_version" in values else None
         # Compare sizes first, so that most files that are not masks need not be read.
         if not isinstance(written, dict) or written["bytes"] != path.stat().st_size:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade_rt.common.atomic import remove_leftovers
-from cascade_rt.common.hashing import FileState, file_sha256, stamp
+from cascade_rt.common.hashing import FileState, is_unchanged, stamp
 from cascade_rt.common.outputs import write_error
-from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.common.shown_paths import hide_folders
 from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
 from cascade_rt.run.case import Case
@@ -131,7 +130,9 @@ class ResumeState:
         if gone:
             raise OutputError(f"{_and_more(gone)}: written by this run, but since removed; compute again with `resume`")
         changed = [
-            path for path, written in self._written.items() if not _is(path, written.record.sha256, written.stamp)
+            path
+            for path, written in self._written.items()
+            if not is_unchanged(path, written.record.sha256, written.stamp)
         ]
         if changed:
             sentence = "written by this run, but since changed; if that was not intended, remove it"
@@ -169,14 +170,16 @@ class ResumeState:
             entry.status == "done"
             and entry.settings == self._settings
             and self._wrote(entry, case.results, verify=self._verify)
-            and _is(case.scan, entry.input_sha256, None if self._verify else entry.input_stamp)
+            and is_unchanged(case.scan, entry.input_sha256, None if self._verify else entry.input_stamp)
         )
 
     def _wrote(self, entry: Entry, paths: Sequence[Path], *, verify: bool) -> bool:
         """Return whether all files exist as they are recorded in an entry."""
         outputs, stamps = entry.outputs or {}, {} if verify else entry.output_stamps or {}
         names = [self._relative(path) for path in paths]
-        return all(_is(path, outputs.get(name), stamps.get(name)) for path, name in zip(paths, names, strict=True))
+        return all(
+            is_unchanged(path, outputs.get(name), stamps.get(name)) for path, name in zip(paths, names, strict=True)
+        )
 
     def _not_ours(self, path: Path, entry: Entry | None) -> CascadeError:
         if entry is not None and entry.status == "done":
@@ -216,22 +219,6 @@ class _Begun:
     """Whether none of its results existed."""
     scan_stamp: list[int] | None
     """Of the scan when the case started (see `stamp`); None if it could not be examined."""
-
-
-def _is(path: Path, sha256: str | None, known: Sequence[int] | None) -> bool:
-    """Return whether a file is what was recorded: by its size, times and inode if they are known, else by its hash.
-
-    Some network file systems change a file's times later, so another time alone does not mean another file.
-    """
-    if sha256 is None:
-        return False
-    if known is not None and stamp(path) == list(known):
-        return True
-    try:
-        return file_sha256(path) == sha256
-    except (OSError, NotAPlainFileError):
-        # Whoever uses the file reports why it is unreadable.
-        return False
 
 
 def _and_more(paths: list[Path]) -> str:

@@ -97,7 +97,7 @@ def run_cases(
         OutputError: The disk is full, the journal cannot be written, or results were removed or changed during the run.
         BackendUnavailableError: No engine can run.
     """
-    book, summary = state or WithoutJournal(), Summary()
+    tracker, summary = state or WithoutJournal(), Summary()
 
     def settle(outcome: Outcome) -> None:
         summary.add(outcome)
@@ -106,7 +106,7 @@ def run_cases(
 
     def begun(waiting: Iterable[Case]) -> Iterator[Case]:
         for case in waiting:
-            outcome = book.begin(case)
+            outcome = tracker.begin(case)
             if outcome is None:
                 yield case
             else:
@@ -120,7 +120,7 @@ def run_cases(
         try:
             with closing(runner(begun(waiting))) as results:
                 for case, result in results:
-                    outcome = book.finish(case, result)
+                    outcome = tracker.finish(case, result)
                     if outcome.is_transient and attempt < retries:
                         failed.append(case)
                         continue
@@ -128,7 +128,7 @@ def run_cases(
                     if state is not None and outcome.error is not None and outcome.error.code in _FATAL_CODES:
                         raise outcome.error
         finally:
-            book.interrupt()
+            tracker.interrupt()
         waiting = failed
-    book.check_results()
+    tracker.check_results()
     return summary

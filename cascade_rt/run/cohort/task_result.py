@@ -10,7 +10,7 @@ from cascade_rt.common.hashing import FileState
 from cascade_rt.errors import CascadeError, EngineOutOfMemoryError, WorkerError
 from cascade_rt.results.segmentation import Segmentation
 
-_PASSING = frozenset(
+_TRANSIENT_ERRNOS = frozenset(
     getattr(errno, name)
     for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "ENOTCONN", "EAGAIN")
     if hasattr(errno, name)
@@ -54,7 +54,7 @@ def is_transient(error: CascadeError) -> bool:
         return error.code == WorkerError.default_code
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _PASSING:
+        if isinstance(cause, OSError) and cause.errno in _TRANSIENT_ERRNOS:
             return True
         cause = cause.__cause__
     return False

@@ -65,14 +65,14 @@ def run_in_workers(
 
 def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[Case, TaskResult]]:
     """Wait for a message, a crash or a timeout of any worker, and yield the results of finished cases."""
-    patience = min(worker.patience(timeout) for worker in busy)
+    shortest_wait = min(worker.seconds_left(timeout) for worker in busy)
     ready = connection.wait(
-        [worker.process.pipe for worker in busy], timeout=min(max(0.0, patience), _LONGEST_WAIT_SECONDS)
+        [worker.process.pipe for worker in busy], timeout=min(max(0.0, shortest_wait), _LONGEST_WAIT_SECONDS)
     )
     for worker in busy:
         case = worker.case
-        # A worker whose message arrived while others were handled has not timed out; `judge` polls its pipe.
-        answer = worker.listen() if worker.process.pipe in ready else worker.judge(timeout)
+        # A worker whose message arrived while others were handled has not timed out; `end_if_timed_out` polls its pipe.
+        answer = worker.listen() if worker.process.pipe in ready else worker.end_if_timed_out(timeout)
         if answer is not None and case is not None:
             yield case, answer
 
@@ -105,7 +105,7 @@ class _Worker:
             self.process.send(case)
         self.case, self._last_sign = case, time.monotonic()
 
-    def patience(self, timeout: float) -> float:
+    def seconds_left(self, timeout: float) -> float:
         """Return the seconds left until the process times out."""
         allowed = timeout if self._is_open else max(timeout, OPENING_SECONDS)
         return self._last_sign + allowed - time.monotonic()
@@ -132,9 +132,9 @@ class _Worker:
                 pass
         return None
 
-    def judge(self, timeout: float) -> TaskResult | None:
+    def end_if_timed_out(self, timeout: float) -> TaskResult | None:
         """Kill the process if it has timed out, and return the result for its case; otherwise return None."""
-        if self.patience(timeout) > 0 or self.process.pipe.poll():
+        if self.seconds_left(timeout) > 0 or self.process.pipe.poll():
             return None
         name = "" if self.case is None else f"{self.case.scan}: "
         self.end(wait=False)

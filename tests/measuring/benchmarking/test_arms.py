@@ -38,6 +38,6 @@ def test_every_backend_is_among_all_arms() -> None:
         ("pytorch,pytorch", "'pytorch' is listed twice"),
     ],
 )
-def test_what_is_no_arm_is_refused_with_the_choices(text: str, said: str) -> None:
+def test_an_unknown_arm_is_refused_with_the_choices(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_arms(text)

@@ -39,7 +39,7 @@ def test_the_chart_is_a_png(tmp_path: Path) -> None:
         assert picture.format == "PNG"
 
 
-def test_a_picture_that_is_there_is_kept_unless_asked(tmp_path: Path) -> None:
+def test_an_existing_picture_is_kept_by_default(tmp_path: Path) -> None:
     (tmp_path / "steps.png").write_text("mine")
     with pytest.raises(OutputExistsError):
         save_chart(BARS, "steps", tmp_path / "steps.png", overwrite=False)

@@ -8,13 +8,13 @@ from cascade_rt.measuring.benchmarking.gpu_memory import gpu_memory_bytes, memor
 from cascade_rt.measuring.benchmarking.machine import describe_machine, peak_memory_bytes
 
 
-def test_the_machine_is_told_with_its_versions() -> None:
+def test_the_machine_is_reported_with_its_versions() -> None:
     machine = describe_machine()
     assert machine["versions"]["Python"] == platform.python_version()
     assert machine["cpus"] >= 1
 
 
-def test_neither_host_nor_user_is_told() -> None:
+def test_neither_host_nor_user_is_reported() -> None:
     names = {str(value) for value in describe_machine().values()}
     assert not names & {socket.gethostname(), getuser()}
 

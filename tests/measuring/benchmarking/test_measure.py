@@ -97,7 +97,7 @@ def test_masks_are_compared_with_those_of_the_reference(mask: Path, tmp_path: Pa
     assert {name: counts.positive for name, counts in different.masks.counts.items()} == {"organ": 3, "tumor": 1}
 
 
-def test_a_reference_that_is_no_arm_is_run_but_not_timed(mask: Path, tmp_path: Path) -> None:
+def test_a_reference_outside_the_arms_is_run_but_not_timed(mask: Path, tmp_path: Path) -> None:
     found = measured(tmp_path, 1, {"a": partial(CopyRunner, mask)}, Reference("b", partial(CopyRunner, mask)))
     assert [arm.name for arm in found.arms] == ["a"]
     assert (found.reference, found.no_reference) == ("b", "")
@@ -109,7 +109,7 @@ def test_without_the_reference_the_first_arm_takes_its_place(mask: Path, tmp_pat
 
 
 @pytest.mark.parametrize("fails", [cannot_open, partial(FailsOnScans, Path())])
-def test_an_arm_that_fails_is_left_out_and_the_others_go_on(fails: OpenRunner, mask: Path, tmp_path: Path) -> None:
+def test_an_arm_that_fails_is_left_out_and_the_others_continue(fails: OpenRunner, mask: Path, tmp_path: Path) -> None:
     arms = {"a": partial(CopyRunner, mask), "b": fails}
     found = measured(tmp_path, 1, arms, Reference("a", arms["a"]), all_must_run=False)
     assert [arm.name for arm in found.arms] == ["a"]
@@ -123,7 +123,7 @@ def test_an_arm_that_has_to_run_and_does_not_is_an_error(mask: Path, tmp_path: P
         measured(tmp_path, 1, arms, Reference("a", arms["a"]))
 
 
-def test_where_no_arm_runs_the_error_has_all_reasons(tmp_path: Path) -> None:
+def test_if_no_arm_runs_the_error_has_all_reasons(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="no arm can run here: backend 'copy' is not here"):
         measured(tmp_path, 1, {"a": cannot_open}, Reference("a", cannot_open), all_must_run=False)
 
@@ -152,7 +152,7 @@ def test_the_time_beside_the_networks_is_what_their_steps_leave(mask: Path, tmp_
     assert arm.beside_networks == [seconds - STEPS["stage1"] for seconds in arm.seconds]
 
 
-def test_an_arm_that_ends_after_its_last_scan_is_left_out_and_the_others_are_measured(
+def test_an_arm_that_dies_after_its_last_scan_is_left_out(
     mask: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Worker.peak_memory_bytes

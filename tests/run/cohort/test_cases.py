@@ -36,13 +36,13 @@ def test_results_have_the_folders_of_their_scans(tmp_path: Path) -> None:
     ]
 
 
-def test_hidden_files_and_folders_are_no_scans(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_not_scans(tmp_path: Path) -> None:
     for name in ("._a.nii.gz", ".cache/b.nii.gz", "c.nii.gz"):
         touch(tmp_path / name)
     assert names([tmp_path], tmp_path / "out") == ["c"]
 
 
-def test_results_inside_the_folder_of_scans_are_no_scans(tmp_path: Path) -> None:
+def test_results_inside_the_folder_of_scans_are_not_scans(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "out/a_seg.nii.gz"):
         touch(tmp_path / name)
     assert names([tmp_path], tmp_path / "out") == ["a"]
@@ -70,7 +70,7 @@ def test_a_list_names_scans_relative_to_itself(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_that_names_a_file_is_no_comment(tmp_path: Path) -> None:
+def test_a_line_that_names_a_file_is_not_a_comment(tmp_path: Path) -> None:
     touch(tmp_path / "#12.nii")
     (tmp_path / "list.txt").write_text("#12.nii\n#13.nii\n")
     assert names([tmp_path / "list.txt"], tmp_path / "out") == ["#12"]
@@ -99,7 +99,7 @@ def test_folders_of_dicom_beside_scans_are_counted(tmp_path: Path, name: str) ->
     assert left_out(root) == [(root, "2 DICOM folders")]
 
 
-def test_where_nothing_is_left_out_nothing_is_told(tmp_path: Path) -> None:
+def test_nothing_is_reported_if_nothing_is_left_out(tmp_path: Path) -> None:
     for name in ("a.nii", "notes.txt", "README", "p1/a.nii.gz", "report.json"):
         touch(tmp_path / "in" / name)
     assert left_out(tmp_path / "in") == []
@@ -119,7 +119,7 @@ def test_an_empty_list_is_refused(tmp_path: Path, content: str) -> None:
         plan_cases([tmp_path / "list.txt"], tmp_path / "out")
 
 
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the list cannot be read"):
         plan_cases([tmp_path / "list.txt"], tmp_path / "out")
 
@@ -141,7 +141,7 @@ def test_a_result_that_is_a_scan_through_a_link_is_refused(tmp_path: Path, link:
     assert caught.value.code == "E_SAME_FILE"
 
 
-def test_a_folder_with_the_name_of_a_scan_is_not_taken_for_a_cohort(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_scan_is_not_a_cohort(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").mkdir()
     assert not holds_many(tmp_path / "scan.nii.gz")
 

@@ -31,9 +31,7 @@ def cohort(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_journal_is_refused_or_the_results_are_those_of_the_scans(
-    finished: Path, cohort: Path, seed: int
-) -> None:
+def test_a_damaged_journal_is_refused_or_the_masks_are_correct(finished: Path, cohort: Path, seed: int) -> None:
     chance = random.Random(seed)
     path = journal_path(cohort / "out")
     content = bytearray(path.read_bytes())
@@ -89,7 +87,7 @@ def test_a_line_of_another_shape_is_refused_by_its_number(cohort: Path, changes:
 @pytest.mark.parametrize(
     "make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "folder", "device"]
 )
-def test_what_is_no_file_is_no_journal_and_not_waited_for(
+def test_a_journal_that_is_not_a_file_is_refused_without_blocking(
     finished: Path, tmp_path: Path, name: str, make: Callable[[Path], object]
 ) -> None:
     (tmp_path / "out").mkdir()

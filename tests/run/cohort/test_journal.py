@@ -35,12 +35,12 @@ def test_any_name_is_one_line_and_comes_back(name: str) -> None:
     assert Entry.from_line(line).case == name
 
 
-def test_a_name_that_is_no_text_comes_back(tmp_path: Path) -> None:
+def test_an_undecodable_name_survives_a_round_trip(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     assert read_journal(written(tmp_path, Entry(name, "started")))[0].case == name
 
 
-def test_a_last_line_that_is_cut_off_anywhere_is_ignored_and_healed(tmp_path: Path) -> None:
+def test_a_truncated_last_line_is_ignored_and_removed(tmp_path: Path) -> None:
     path = written(tmp_path, STARTED, DONE)
     whole = path.read_bytes()
     first = len(STARTED.to_line())
@@ -56,7 +56,7 @@ def test_a_last_line_of_zeros_is_ignored(tmp_path: Path) -> None:
     assert read_journal(path) == [STARTED]
 
 
-def test_damage_before_the_last_line_is_told(tmp_path: Path) -> None:
+def test_damage_before_the_last_line_is_reported(tmp_path: Path) -> None:
     path = written(tmp_path, STARTED, DONE)
     path.write_bytes(b"{}\n" + path.read_bytes())
     with pytest.raises(OutputError, match="line 1 has no case name; move the journal away") as caught:
@@ -99,7 +99,7 @@ def _time(late: bool) -> str:
 
 
 @pytest.mark.parametrize("content", [b"", b'{"case":"a","status":"failed"}\n'])
-def test_a_journal_that_others_write_to_is_not_gone_on_with(tmp_path: Path, content: bytes) -> None:
+def test_a_journal_written_to_by_others_is_not_continued(tmp_path: Path, content: bytes) -> None:
     with Journal(tmp_path) as journal:
         journal.append(STARTED)
         journal.path.write_bytes(content)
@@ -148,7 +148,7 @@ def test_an_entry_that_cannot_be_written_leaves_the_journal_as_it_was(
         (Shard(0, 2), Shard(1, 2), True),
     ],
 )
-def test_runs_that_divide_the_cases_otherwise_are_kept_apart(
+def test_runs_with_different_shards_are_kept_apart(
     tmp_path: Path, first: Shard | None, second: Shard | None, both_run: bool
 ) -> None:
     pytest.importorskip("fcntl")
@@ -182,7 +182,7 @@ def test_a_journal_that_was_there_stays_although_nothing_is_added(tmp_path: Path
     assert journal_path(tmp_path).exists()
 
 
-def test_where_there_are_no_locks_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
 
     def refuse(*_: object) -> None:
@@ -205,9 +205,7 @@ def exchange(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [remove, exchange])
-def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
-    tmp_path: Path, change: Callable[[Path], None]
-) -> None:
+def test_a_journal_removed_or_replaced_during_a_run_is_detected(tmp_path: Path, change: Callable[[Path], None]) -> None:
     with Journal(tmp_path) as journal:
         journal.append(STARTED)
         change(journal.path)
@@ -217,7 +215,7 @@ def test_a_journal_that_is_removed_or_exchanged_while_it_is_written_is_noticed(
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_line_during_which_a_signal_comes_does_not_keep_the_next_one_out(
+def test_a_line_interrupted_by_a_signal_does_not_block_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     write = os.write

@@ -77,7 +77,7 @@ HARMLESS: dict[str, MakeOdd] = {
 
 
 @pytest.mark.parametrize(("make", "name", "code"), ODD_FOLDERS.values(), ids=ODD_FOLDERS)
-def test_an_odd_entry_of_a_folder_fails_by_its_name_and_harms_no_other(
+def test_an_odd_entry_of_a_folder_fails_alone_under_its_name(
     root: Path, tmp_path: Path, make: MakeOdd, name: str, code: str
 ) -> None:
     make(root)
@@ -88,7 +88,7 @@ def test_an_odd_entry_of_a_folder_fails_by_its_name_and_harms_no_other(
 
 
 @pytest.mark.parametrize("make", HARMLESS.values(), ids=HARMLESS)
-def test_what_is_no_scan_is_none(root: Path, tmp_path: Path, make: MakeOdd) -> None:
+def test_a_file_other_than_a_scan_is_none(root: Path, tmp_path: Path, make: MakeOdd) -> None:
     make(root)
     assert (outcome(root, tmp_path / "out").done, names(tmp_path / "out")[-1]) == (1, "journal.jsonl")
 
@@ -102,7 +102,7 @@ def test_scans_behind_links_are_computed_once(root: Path, tmp_path: Path) -> Non
     assert list(masks(tmp_path / "out")) == ["again/ct_seg.nii.gz", "file_seg.nii.gz", "good_seg.nii.gz"]
 
 
-def test_a_folder_that_cannot_be_read_is_a_failure_and_the_rest_is_done(
+def test_an_unreadable_folder_is_a_failure_and_the_rest_is_done(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_scan(root / "closed" / "ct.nii.gz")
@@ -165,7 +165,7 @@ ODD_LINES: dict[str, tuple[bytes, str, str]] = {
 
 
 @pytest.mark.parametrize(("line", "name", "code"), ODD_LINES.values(), ids=ODD_LINES)
-def test_an_odd_line_of_a_list_fails_by_its_name_and_harms_no_other(
+def test_an_odd_line_of_a_list_fails_alone_under_its_name(
     root: Path, tmp_path: Path, line: bytes, name: str, code: str
 ) -> None:
     (tmp_path / "list.txt").write_bytes(b"in/good.nii.gz\n" + line + b"\n")
@@ -192,7 +192,7 @@ def test_an_odd_list_is_refused_with_a_sentence(tmp_path: Path, make: MakeOdd, k
         plan_cases([tmp_path / "list.txt"], tmp_path / "out")
 
 
-def test_masks_of_earlier_runs_among_the_scans_are_no_scans(root: Path, tmp_path: Path) -> None:
+def test_masks_of_earlier_runs_are_not_scans(root: Path, tmp_path: Path) -> None:
     infer_file(fake_cascade(), plan_cases([root / "good.nii.gz"], root)[0])
     assert (root / "good_seg.nii.gz").exists()
     assert [case.name for case in plan_cases([root], tmp_path / "out")] == ["good"]

@@ -48,7 +48,7 @@ def no_report(scans: Path, output: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [other_scan, no_mask, no_report])
-def test_a_case_whose_files_are_others_is_computed_again(
+def test_a_case_whose_files_have_changed_is_computed_again(
     scans: Path, output: Path, change: Callable[[Path, Path], None]
 ) -> None:
     run(scans, output)
@@ -67,7 +67,7 @@ def test_other_settings_compute_everything_again(scans: Path, output: Path, name
     assert (summary.done, summary.skipped) == (3, 0)
 
 
-def test_a_mask_that_somebody_has_changed_is_kept_and_told(scans: Path, output: Path) -> None:
+def test_a_changed_mask_is_kept_and_reported(scans: Path, output: Path) -> None:
     run(scans, output)
     (output / "case01_seg.nii.gz").write_bytes(b"corrected by hand")
     summary = run(scans, output, resume=True)
@@ -84,7 +84,7 @@ def test_a_mask_that_somebody_has_changed_is_replaced_if_asked_for(scans: Path, 
     assert (summary.done, summary.skipped, masks(output) == expected) == (1, 2, True)
 
 
-def test_a_corrected_mask_is_kept_where_an_older_part_was_killed(scans: Path, output: Path) -> None:
+def test_a_corrected_mask_is_kept_even_if_an_older_shard_was_killed(scans: Path, output: Path) -> None:
     output.mkdir()
     with Journal(output, Shard(0, 1)) as journal:
         journal.append(Entry("case01", "started"))
@@ -103,7 +103,7 @@ def test_a_file_that_no_journal_knows_is_kept_and_told(scans: Path, output: Path
     assert (output / "case01_seg.nii.gz").read_bytes() == b"of somebody else"
 
 
-def test_a_scan_that_went_bad_does_not_keep_the_mask_of_the_good_one(scans: Path, output: Path) -> None:
+def test_with_resume_a_scan_that_went_bad_loses_its_earlier_mask(scans: Path, output: Path) -> None:
     run(scans, output)
     (scans / "case01.nii.gz").write_bytes(b"")
     summary = run(scans, output, resume=True)
@@ -111,14 +111,14 @@ def test_a_scan_that_went_bad_does_not_keep_the_mask_of_the_good_one(scans: Path
     assert [name for name in names(output) if "case01" in name] == []
 
 
-def test_a_scan_that_went_bad_has_no_mask_of_the_good_one_where_masks_are_replaced(scans: Path, output: Path) -> None:
+def test_with_overwrite_a_scan_that_went_bad_loses_its_earlier_mask(scans: Path, output: Path) -> None:
     run(scans, output)
     (scans / "case01.nii.gz").write_bytes(b"")
     run(scans, output, overwrite=True)
     assert [name for name in names(output) if "case01" in name] == []
 
 
-def test_a_scan_that_went_bad_is_told_to_be_bad_by_the_next_run(scans: Path, output: Path) -> None:
+def test_a_scan_that_went_bad_fails_in_the_next_run(scans: Path, output: Path) -> None:
     run(scans, output)
     (scans / "case01.nii.gz").write_bytes(b"")
     run(scans, output, overwrite=True)
@@ -161,7 +161,7 @@ def test_parts_together_are_the_whole(scans: Path, output: Path) -> None:
     assert without_times(output) == without_times(whole)
 
 
-def test_a_run_goes_on_where_another_division_into_parts_ended(scans: Path, output: Path) -> None:
+def test_a_run_over_all_cases_continues_that_of_a_shard(scans: Path, output: Path) -> None:
     save_scans(scans, 12)
     shard = Shard(0, 3)
     part = run(scans, output, shard=shard, cases=of_shard(plan_cases([scans], output), shard))
@@ -206,7 +206,7 @@ def test_the_journal_has_the_hash_of_every_result(scans: Path, output: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["case00_seg.nii.gz", "journal.jsonl"])
-def test_what_somebody_removes_during_a_run_is_noticed(
+def test_a_result_or_journal_removed_during_a_run_is_detected(
     scans: Path, output: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     append = Journal.append
@@ -222,7 +222,7 @@ def test_what_somebody_removes_during_a_run_is_noticed(
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_a_result_that_somebody_changes_during_a_run_is_noticed(
+def test_a_result_changed_during_a_run_is_detected(
     scans: Path, output: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     append, mask = Journal.append, output / "case00_seg.nii.gz"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_rt.run.cohort import resume_state
+from cascade_rt.common import hashing
 from cascade_rt.run.cohort.cases import plan_cases
 from cascade_rt.run.cohort.journal import Journal, journal_path, read_journal
 from cascade_rt.run.cohort.resume_state import ResumeState
@@ -27,13 +27,13 @@ def output(tmp_path: Path) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that the driver of a run has hashed."""
     found: list[Path] = []
-    original = resume_state.file_sha256
+    original = hashing.file_sha256
 
     def remember(path: Path) -> str:
         found.append(path)
         return original(path)
 
-    monkeypatch.setattr(resume_state, "file_sha256", remember)
+    monkeypatch.setattr(hashing, "file_sha256", remember)
     return found
 
 
@@ -68,7 +68,7 @@ def test_verify_hashes_every_scan_and_every_result(scans: Path, output: Path, ha
     assert sorted(hashed) == sorted([*scans.iterdir(), *output.glob("*_seg*")])
 
 
-def test_a_copy_with_another_time_is_told_by_its_bytes(scans: Path, output: Path, hashed: list[Path]) -> None:
+def test_a_copy_with_another_time_is_recognized_by_its_bytes(scans: Path, output: Path, hashed: list[Path]) -> None:
     run(scans, output)
     os.utime(scans / "case01.nii.gz", ns=(0, 0))
     assert resume(scans, output, verify=False).skipped == 3
@@ -76,7 +76,7 @@ def test_a_copy_with_another_time_is_told_by_its_bytes(scans: Path, output: Path
 
 
 @pytest.mark.parametrize("verify", [False, True])
-def test_another_scan_of_the_same_size_and_modification_time_is_noticed(
+def test_another_scan_of_the_same_size_and_modification_time_is_detected(
     scans: Path, output: Path, verify: bool
 ) -> None:
     scan = save_scan(scans / "plain.nii", seed=1)

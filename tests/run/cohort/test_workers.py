@@ -61,9 +61,7 @@ def test_workers_find_what_this_process_finds(scans: Path, output: Path) -> None
 
 
 @pytest.mark.parametrize("mood", [EXIT, KILL])
-def test_a_scan_that_ends_its_worker_is_tried_three_times_and_harms_no_other(
-    scans: Path, output: Path, mood: int
-) -> None:
+def test_a_scan_that_crashes_its_worker_is_tried_three_times(scans: Path, output: Path, mood: int) -> None:
     save_scan(scans / "bad.nii.gz", mood=mood)
     outcomes: list[Outcome] = []
     summary = run(scans, output, run_in_workers(partial(open_moody, output), 1), outcomes=outcomes)
@@ -97,7 +95,7 @@ def test_a_worker_that_crashes_once_costs_nothing(scans: Path, output: Path, tmp
     ]
 
 
-def test_a_scan_that_hangs_is_given_up_once_and_harms_no_other(scans: Path, output: Path) -> None:
+def test_a_scan_that_hangs_is_given_up_without_a_retry(scans: Path, output: Path) -> None:
     save_scan(scans / "bad.nii.gz", mood=HANG)
     outcomes: list[Outcome] = []
     summary = run(scans, output, run_in_workers(partial(open_moody, output), 1, timeout=3), outcomes=outcomes)
@@ -124,7 +122,7 @@ def test_a_crash_while_engines_are_opened_ends_the_run(scans: Path, output: Path
         run(scans, output, run_in_workers(open_and_die, 1))
 
 
-def test_no_worker_is_started_where_everything_is_done(scans: Path, output: Path) -> None:
+def test_no_worker_is_started_if_everything_is_done(scans: Path, output: Path) -> None:
     run(scans, output)
     assert run(scans, output, run_in_workers(open_nothing, 2), resume=True).skipped == 3
 

@@ -74,7 +74,7 @@ def test_focusing_with_equal_weights_is_the_localization_loss() -> None:
     )
 
 
-def test_the_legacy_cross_entropy_weighs_every_pixel_alike_and_the_iou_stays_weighted() -> None:
+def test_legacy_bce_is_unweighted_and_the_iou_stays_weighted() -> None:
     target, logits = square_target(), torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     weight = pixel_weight(target)
     pixelwise = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -97,7 +97,7 @@ def test_a_perfect_prediction_costs_nothing(empty: bool) -> None:
 
 
 @pytest.mark.parametrize("logit", [-20.0, -12.0, -6.0, 0.0, 6.0])
-def test_a_crop_without_target_never_pulls_harder_than_its_false_alarms_weigh(logit: float) -> None:
+def test_crops_without_target_have_a_gradient_bounded_by_false_alarms(logit: float) -> None:
     target = torch.zeros(1, 1, 32, 32)
     logits = torch.full_like(target, logit, requires_grad=True)
     localization_loss(logits, target).backward()  # type: ignore[no-untyped-call]
@@ -158,9 +158,7 @@ def test_over_the_batch_overlaps_are_those_of_one_large_image() -> None:
 
 
 @pytest.mark.parametrize(("over", "has_gradient"), [("slice", False), ("batch", True)])
-def test_only_over_the_batch_a_false_alarm_on_an_empty_slice_costs_overlap(
-    over: OverlapOver, has_gradient: bool
-) -> None:
+def test_false_alarms_on_empty_slices_cost_overlap_only_over_the_batch(over: OverlapOver, has_gradient: bool) -> None:
     target = torch.zeros(2, 1, 32, 32)
     target[0, :, 8:24, 8:24] = 1
     logits = torch.zeros(2, 1, 32, 32, requires_grad=True)

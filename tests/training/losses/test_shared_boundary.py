@@ -116,7 +116,7 @@ def test_one_class_everywhere_has_no_perimeter_without_the_frame() -> None:
 
 
 @given(label_maps.filter(lambda label: len(np.unique(label > 0)) == 2))
-def test_without_the_frame_two_classes_have_the_same_matrix_whatever_their_shape(label: np.ndarray) -> None:
+def test_without_the_frame_the_matrix_of_two_classes_ignores_their_shape(label: np.ndarray) -> None:
     maps = class_maps(torch.from_numpy(label > 0).unsqueeze(0), 2)
     assert boundary_matrix(maps, count_frame=False)[0].tolist() == [[0, 1], [1, 0]]
 
@@ -133,7 +133,7 @@ def test_soft_edges_of_class_maps_are_the_exact_count(label: np.ndarray, count_f
 
 
 @given(label_maps)
-def test_rows_add_up_to_the_share_of_the_perimeter_that_is_not_on_the_frame(label: np.ndarray) -> None:
+def test_matrix_rows_sum_to_the_perimeter_share_off_the_frame(label: np.ndarray) -> None:
     maps = class_maps(torch.from_numpy(label).unsqueeze(0), 3)
     inner, frame = shared_edges(maps).sum(dim=2), frame_edges(maps)
     expected = inner / (inner + frame).clamp(min=1)
@@ -155,7 +155,7 @@ def test_edges_of_a_whole_slice_are_counted_exactly_in_float32() -> None:
 # Probabilities and what stands in for the argmax
 
 
-def test_three_classes_are_the_background_then_the_pancreas_then_the_tumor() -> None:
+def test_classes_are_ordered_background_pancreas_tumor() -> None:
     organ, tumor = torch.full((1, 1, 1, 1), 0.8), torch.full((1, 1, 1, 1), 0.25)
     expected = torch.tensor([0.75 * 0.2, 0.75 * 0.8, 0.25])
     torch.testing.assert_close(class_probabilities(organ, tumor, 3).flatten(), expected)

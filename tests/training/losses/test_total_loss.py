@@ -41,13 +41,13 @@ def test_stage_1_has_the_dice_loss_of_the_paper() -> None:
     torch.testing.assert_close(organ_loss(*logits_and_target(), TrainConfig()), dice_loss(*logits_and_target()))
 
 
-def test_cross_entropy_joins_stage_1_where_asked_for() -> None:
+def test_cross_entropy_joins_the_loss_of_stage_1_if_requested() -> None:
     parts = logits_and_target()
     extra = organ_loss(*parts, TrainConfig(organ_loss="dice_bce")) - organ_loss(*parts, TrainConfig())
     torch.testing.assert_close(extra, torch.nn.functional.binary_cross_entropy_with_logits(*parts))
 
 
-def test_on_a_slice_without_organ_cross_entropy_has_a_gradient_and_dice_has_none() -> None:
+def test_on_slices_without_organ_only_cross_entropy_has_a_gradient() -> None:
     target = torch.zeros(1, 1, 32, 32)
     gradients = {}
     for kind in ("dice", "dice_bce"):
