@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from cascade_rt.bundles.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.common.arguments import as_path, check_argument, check_function
@@ -12,9 +12,8 @@ from cascade_rt.common.pixel_runs import Peaks
 from cascade_rt.common.tensors import LONGEST_SIDE
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines import BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines import ANY_ENGINES, BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.fallbacks import attempts
-from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import BundleError, EngineOutOfMemoryError, InputError, InputWarning, UsageError
 from cascade_rt.models.crop import full_box
 from cascade_rt.results.islands import IslandRecord, keep_islands
@@ -193,9 +192,9 @@ def open_cascade(
     bundle: str | os.PathLike[str] | None = None,
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
-    plans: PlanSource = no_plans,
-    public_key: str | os.PathLike[str] | None = None,
     *,
+    engines: EngineRequest = ANY_ENGINES,
+    public_key: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
     falls_back: bool = True,
 ) -> Cascade:
@@ -206,7 +205,7 @@ def open_cascade(
             `phantom` (see `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
         backend: The library that runs the networks; `auto` selects the best one that runs here.
         precision: The numeric precision; `auto` selects the fastest on the backend.
-        plans: Where the backend `tensorrt` gets its engines from.
+        engines: Backend and precision in one, with a source of TensorRT engines, in place of the two arguments.
         public_key: A PEM file. A bundle not signed with the matching private key is refused.
         sha256: The hash that the bundle must have, in hexadecimal; None accepts any.
         falls_back: Whether a scan that runs out of memory is tried again in smaller batches or on another backend, for
@@ -216,20 +215,27 @@ def open_cascade(
         BundleError: The bundle is refused, has another hash, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: The backend or precision does not exist, the backend does not support this precision, or an
-            argument has the wrong type.
+        UsageError: The backend or precision does not exist, the backend does not support this precision, an argument
+            has the wrong type, or backend or precision are given twice.
     """
+    request = _engine_request(backend, precision, engines)
     if bundle is not None:
         as_path("bundle", bundle)
-    check_function("plans", plans, "a function of bundle, stage and precision")
-    for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
-        if given not in get_args(choice):
-            raise UsageError(f"{name}: unknown value {given!r}; choose from {', '.join(get_args(choice))}")
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
         raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")
-    request = EngineRequest(backend, precision, plans) if falls_back else None
-    return Cascade(opened, open_engines(opened, backend, precision, plans), request)
+    both = open_engines(opened, request.backend, request.precision, request.plans)
+    return Cascade(opened, both, request if falls_back else None)
+
+
+def _engine_request(backend: BackendChoice, precision: PrecisionChoice, engines: EngineRequest) -> EngineRequest:
+    """Return which engines to open, from either of the two ways to say so."""
+    check_argument("engines", engines, EngineRequest, "EngineRequest, such as EngineRequest('onnxruntime', 'fp32')")
+    if (backend, precision) == ("auto", "auto"):
+        return engines
+    if engines != ANY_ENGINES:
+        raise UsageError("engines: holds backend and precision already; leave out `backend` and `precision`")
+    return EngineRequest(backend, precision)
 
 
 def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[int], None]]:
