@@ -76,7 +76,7 @@ ANY_ENGINES = EngineRequest()
 """The best engines that run here."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Engines:
     """Both stages on one backend. Whoever opens them must close them, or use them in a `with` block."""
 
@@ -96,6 +96,10 @@ class Engines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        info = self.stage1.info
+        return f"<Engines: {info.backend} {info.version} in {info.precision} on {info.device}>"
 
     def __reduce__(self) -> NoReturn:
         raise another_process()

@@ -4,12 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
 
 from cascade_rt.bundles.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.common.arguments import as_path, check_argument, check_function
 from cascade_rt.common.pixel_runs import Peaks
-from cascade_rt.common.tensors import LONGEST_SIDE
+from cascade_rt.common.tensors import LONGEST_SIDE, STAGES
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import ANY_ENGINES, BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
@@ -20,14 +22,20 @@ from cascade_rt.results.islands import IslandRecord, keep_islands
 from cascade_rt.results.measurements import Measurements, measure
 from cascade_rt.results.provenance import provenance
 from cascade_rt.results.segmentation import Segmentation, judge
-from cascade_rt.run.scan_run import ScanRun
+from cascade_rt.run.scan_run import NO_MAPS, KeptMaps, ScanRun
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
-from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord, check_search
 
 if TYPE_CHECKING:
     # Engines can be compared on arrays without nibabel installed.
+    from cascade_rt.scans.inputs import Scan
     from cascade_rt.scans.source import ScanSource
     from cascade_rt.scans.volume import Volume
+
+
+KeepProbabilities = bool | Literal["uint8"]
+"""Whether probability maps are kept, and how: True as float32, "uint8" in units of 1/255."""
 
 
 class Cascade:
@@ -73,7 +81,7 @@ class Cascade:
         self,
         scan: "ScanSource",
         *,
-        keep_probabilities: bool = False,
+        keep_probabilities: KeepProbabilities = False,
         on_open: Callable[["ScanSource"], None] = lambda _: None,
         on_slices: Callable[[int], None] = lambda _: None,
         search: SearchOptions = WHOLE_SCAN,
@@ -88,7 +96,8 @@ class Cascade:
 
         Args:
             scan: A `Volume`, or a scan that is being read, which the caller must close.
-            keep_probabilities: Also return the probability maps of both stages, which take eight bytes per voxel.
+            keep_probabilities: Also return the probability maps of pancreas and tumor: True as float32, "uint8" in
+                units of 1/255, which takes a quarter of the memory, one byte per voxel and map.
             on_open: Called with the scan once its header has been read.
             on_slices: Called with the number of slices just finished.
             search: Where stage 1 looks; anything but the whole scan may change the mask.
@@ -100,7 +109,8 @@ class Cascade:
             UsageError: An argument has the wrong type, or the cascade is closed or was opened in another process.
         """
         _check_source(scan)
-        _check_arguments(keep_probabilities, on_open, on_slices, search)
+        kept = _kept_maps(keep_probabilities, self._config)
+        _check_arguments(on_open, on_slices, search)
         with self._turn(), closing(attempts(self.bundle, self.engines, self._fallbacks)) as engines_to_try:
             stopwatch = Stopwatch()
             with stopwatch.step("load"):
@@ -108,7 +118,7 @@ class Cascade:
             on_open(scan)
             pixels, on_new_slices = check_grid(scan, self._config), _counted_once(on_slices)
             for engines in engines_to_try:
-                run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, keep_probabilities, stopwatch)
+                run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, kept, stopwatch)
                 try:
                     run.segment(
                         voxels,
@@ -129,6 +139,25 @@ class Cascade:
                 raise shortage
             finally:
                 del shortage
+
+    def segment(
+        self,
+        scan: "Scan",
+        *,
+        reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
+        search: SearchOptions = WHOLE_SCAN,
+        keep_probabilities: KeepProbabilities = False,
+        on_slices: Callable[[int], None] = lambda _: None,
+    ) -> Segmentation:
+        """Segment a scan in any form: a path, `(array, affine)`, an image of nibabel or SimpleITK, or a `Volume`.
+
+        See `cascade_rt.segment`, which also opens the cascade, for the arguments and the errors.
+        """
+        from cascade_rt.scans.inputs import scan_source
+
+        with scan_source(scan, reading) as source:
+            check_search(search, scattered=reading.scattered)
+            return self.run(source, keep_probabilities=keep_probabilities, on_slices=on_slices, search=search)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -177,6 +206,10 @@ class Cascade:
             organ_prob=probs[0],
             tumor_prob=probs[1],
         )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else repr(self.engines)
+        return f"<Cascade {self.bundle.manifest.name!r}: {state}>"
 
     @property
     def _config(self) -> CascadeConfig:
@@ -260,14 +293,23 @@ def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[in
 def _check_source(scan: object) -> None:
     if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
         remedy = "read a file with read_volume(path), or wrap an array with Volume.from_array(array, affine)"
-        raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}")
+        raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}; `segment` takes either")
 
 
-def _check_arguments(keep_probabilities: object, on_open: object, on_slices: object, search: object) -> None:
-    check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
+def _check_arguments(on_open: object, on_slices: object, search: object) -> None:
     check_function("on_open", on_open, "a function of the scan")
     check_function("on_slices", on_slices, "a function of a number of slices")
     check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
+
+
+def _kept_maps(keep: KeepProbabilities, config: CascadeConfig) -> KeptMaps:
+    """Return the probability maps to keep. If both stages look for the pancreas, the map of the first is of no use."""
+    if not isinstance(keep, bool) and not (isinstance(keep, str) and keep == "uint8"):
+        raise UsageError(f"keep_probabilities: unknown value {keep!r}; pass True, False or 'uint8'")
+    if not keep:
+        return NO_MAPS
+    stages = STAGES if config.target == "tumor" else ("stage2",)
+    return dict.fromkeys(stages, np.uint8 if keep == "uint8" else np.float32)
 
 
 def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 
 _EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
     ("picture", "--preview", "Also draw the most informative slice with outlines, as <name>_seg.png."),
+    (
+        "probabilities",
+        "--save-probabilities",
+        "Also write the probabilities of pancreas and tumor on the scan's own grid, as <name>_seg_prob.nii.gz: four "
+        "axes, one map after the other along the last, 0 to 1 in steps of 1/255 (uint8 with a slope in the header).",
+    ),
 )
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),
