@@ -302,7 +302,7 @@ def _check_arguments(on_open: object, on_slices: object, search: object) -> None
     check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
 
 
-def _kept_maps(keep: KeepProbabilities, config: CascadeConfig) -> KeptMaps:
+def _kept_maps(keep: object, config: CascadeConfig) -> KeptMaps:
     """Return the probability maps to keep. If both stages look for the pancreas, the map of the first is of no use."""
     if not isinstance(keep, bool) and not (isinstance(keep, str) and keep == "uint8"):
         raise UsageError(f"keep_probabilities: unknown value {keep!r}; pass True, False or 'uint8'")

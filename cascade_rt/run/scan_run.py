@@ -29,7 +29,7 @@ from cascade_rt.scans.search import (
     on_body_grid,
 )
 
-KeptMaps = Mapping[Stage, type[np.float32] | type[np.uint8]]
+KeptMaps = Mapping[Stage, npt.DTypeLike]
 """The stages whose probability maps are kept: as float32, or as bytes in units of 1/255."""
 NO_MAPS: KeptMaps = {}
 BOTH_MAPS: KeptMaps = {"stage1": np.float32, "stage2": np.float32}
