@@ -40,10 +40,10 @@ SHEAR = np.array([[1, 0, 0, 0], [0, 1, 0.25, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
 WORLDS = {"straight": np.eye(4), "oblique": rotation(20, 15), "sheared": SHEAR}
 
 
-def oriented(orientation: Array, world: Array) -> tuple[Array, Array]:
-    """The anatomy `[i, j, k]` with its axes in one of the 48 orientations, and its affine."""
+def oriented(orientation: Array, world: Array, anatomy: Array = ANATOMY) -> tuple[Array, Array]:
+    """The anatomy `[z, row, col]` as `[i, j, k]` with its axes in one of the 48 orientations, and its affine."""
     to_source = orientation.astype(float)
-    return apply_orientation(ANATOMY.T, to_source), world @ LPS_AFFINE @ inv_ornt_aff(to_source, ANATOMY.T.shape)
+    return apply_orientation(anatomy.T, to_source), world @ LPS_AFFINE @ inv_ornt_aff(to_source, anatomy.T.shape)
 
 
 def nifti(array: Array, affine: Array = LPS_AFFINE, *, slope: float = 1, inter: float = 0) -> bytes:

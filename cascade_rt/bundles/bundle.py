@@ -96,7 +96,7 @@ class Manifest:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Bundle:
     """A bundle on disk whose files have been verified against its manifest."""
 
@@ -104,6 +104,9 @@ class Bundle:
     manifest: Manifest
     sha256: str
     """Hash of the manifest and, through the hashes in it, of all files."""
+
+    def __repr__(self) -> str:
+        return f"<Bundle {self.manifest.name!r}: {' and '.join(self.precisions)}, {self.sha256[:12]}>"
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

@@ -1,5 +1,6 @@
 """Pair the scans and true labels of two folders by name, and check them before the work begins."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.arguments import as_path
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError, InputError, UsageError
@@ -66,7 +68,9 @@ class Cohort:
     """Whether any label file marks a tumor. If none does, the labels do not cover tumors (as in NIH)."""
 
 
-def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
+def pair_cases(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str], values: LabelValues | None = None
+) -> tuple[CasePair, ...]:
     """Pair the .nii and .nii.gz files of two folders by name.
 
     An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`. No other match is
@@ -84,7 +88,7 @@ def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) ->
         InputError: A folder is missing or has no NIfTI files, two files have the same name, or a file has no partner in
             the other folder.
     """
-    image_files, label_files = _nifti_files(images), _nifti_files(labels)
+    image_files, label_files = _nifti_files(as_path("images", images)), _nifti_files(as_path("labels", labels))
     pairs: dict[str, CasePair] = {}
     alone = []
     for image_name, image in image_files.items():

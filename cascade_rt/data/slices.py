@@ -10,6 +10,7 @@ Both arrays are memory-mapped, so that training never holds whole volumes in mem
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.arguments import as_path
 from cascade_rt.common.atomic import atomic_write, write_bytes
 from cascade_rt.common.hashing import file_sha256
 from cascade_rt.common.labels import TUMOR_LABEL
@@ -129,13 +131,13 @@ def read_source(store: Path, name: str) -> Mapping[str, Any]:
     return _read_facts(store / name).source
 
 
-def open_cases(store: Path, names: Sequence[str]) -> list[Case]:
+def open_cases(store: str | os.PathLike[str], names: Sequence[str]) -> list[Case]:
     """Open cases of a store, in the order of `names`.
 
     Raises:
         InputError: A case is missing, unfinished or damaged, or its image and label differ in shape.
     """
-    return [_open_case(store, name) for name in names]
+    return [_open_case(as_path("store", store), name) for name in names]
 
 
 def has_tumor(case: Case) -> bool:

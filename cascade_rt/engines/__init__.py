@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, cast, get_args
 
 from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.common.arguments import check_function
 from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
 from cascade_rt.engines.base import StageEngine
@@ -50,15 +51,32 @@ _CANNOT_OPEN = (BackendUnavailableError, EngineBuildError, OutputError)
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """What was asked for when engines were opened."""
+    """Which engines to open.
+
+    Raises:
+        UsageError: The backend or the precision does not exist, or an argument has the wrong type.
+    """
 
     backend: BackendChoice = "auto"
+    """The library that runs the networks; `auto` selects the best one that runs here."""
     precision: PrecisionChoice = "auto"
+    """The numeric precision; `auto` selects the fastest on the backend."""
     plans: PlanSource = no_plans
     """Where the backend `tensorrt` gets its engines from."""
 
+    def __post_init__(self) -> None:
+        check_function("plans", self.plans, "a function of bundle, stage and precision")
+        for name, choice in (("backend", BackendChoice), ("precision", PrecisionChoice)):
+            if getattr(self, name) not in get_args(choice):
+                given = getattr(self, name)
+                raise UsageError(f"{name}: unknown value {given!r}; choose from {', '.join(get_args(choice))}")
 
-@dataclass(slots=True)
+
+ANY_ENGINES = EngineRequest()
+"""The best engines that run here."""
+
+
+@dataclass(slots=True, repr=False)
 class Engines:
     """Both stages on one backend. Whoever opens them must close them, or use them in a `with` block."""
 
@@ -78,6 +96,10 @@ class Engines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        info = self.stage1.info
+        return f"<Engines: {info.backend} {info.version} in {info.precision} on {info.device}>"
 
     def __reduce__(self) -> NoReturn:
         raise another_process()

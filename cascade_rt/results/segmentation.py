@@ -1,17 +1,20 @@
 """The result of a run: the mask, its measurements, its status and warnings, and its provenance."""
 
+import io
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.byte_probabilities import to_bytes, to_floats
 from cascade_rt.common.hashing import FileRecord, FileState
+from cascade_rt.common.labels import Target
 from cascade_rt.config import CascadeConfig
 from cascade_rt.errors import InputWarning, UsageError
 from cascade_rt.models.crop import Box
@@ -53,6 +56,11 @@ STATUS_SENTENCES: Mapping[Status, str] = {
 }
 
 
+Probabilities = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
+"""float32 from 0 to 1, or bytes in units of 1/255 if the run kept them as `uint8`."""
+ArrayName = Literal["mask", "organ_prob", "tumor_prob"]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class OnGrid:
     """A segmentation on the original grid of the scan. All arrays are `[i, j, k]`, views of the segmentation's."""
@@ -61,13 +69,13 @@ class OnGrid:
     """0 background, 1 pancreas, 2 tumor."""
     affine: npt.NDArray[np.float64]
     """4x4, from the index (i, j, k) to world mm (RAS+)."""
-    organ_prob: npt.NDArray[np.float32] | None = None
-    """None if not kept."""
-    tumor_prob: npt.NDArray[np.float32] | None = None
-    """0 outside the boxes; None if not kept."""
+    organ_prob: Probabilities | None = None
+    """As in the segmentation; None if not kept."""
+    tumor_prob: Probabilities | None = None
+    """As in the segmentation, 0 outside the boxes; None if not kept."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """The result of the cascade on one scan."""
 
@@ -105,10 +113,10 @@ class Segmentation:
     """The pixel grid on which the networks saw the slices, or None if it is the scan's own."""
     wall_s: float = 0.0
     """Wall-clock seconds from the scan's turn to its result."""
-    organ_prob: npt.NDArray[np.float32] | None = None
+    organ_prob: Probabilities | None = None
     """`[z, row, col]`, or None if not requested. It is stage 1's. If both stages look for the pancreas, it is stage 2's
     instead, from which the mask is made, and 0 outside the boxes."""
-    tumor_prob: npt.NDArray[np.float32] | None = None
+    tumor_prob: Probabilities | None = None
     """`[z, row, col]`, 0 outside the boxes; None if not requested or if the bundle does not look for tumors."""
 
     @property
@@ -132,7 +140,60 @@ class Segmentation:
         )
         return OnGrid(grid.from_canonical(self.mask), grid.affine, organ, tumor)
 
-    def to_nibabel(self, which: Literal["mask", "organ_prob", "tumor_prob"] = "mask") -> "Nifti1Image":
+    def probabilities(self, *, on_grid: bool = True) -> dict[Target, npt.NDArray[np.float32]]:
+        """Return the probability maps by what they are of: `organ`, and `tumor` if the bundle looks for tumors.
+
+        They are the output of the networks, before islands were dropped from the mask.
+
+        Args:
+            on_grid: Whether the maps are on the grid of the scan, `[i, j, k]`, or in the canonical frame,
+                `[z, row, col]`.
+
+        Returns:
+            From 0 to 1, whether the run kept them as float32 or as bytes.
+
+        Raises:
+            UsageError: They were not kept.
+        """
+        return {target: to_floats(prob) for target, prob in self._kept(on_grid=on_grid).items()}
+
+    def _kept(self, *, on_grid: bool) -> dict[Target, Probabilities]:
+        """Return the probability maps as they were kept. Raises UsageError if they were not."""
+        source = self.on_grid() if on_grid else self
+        maps: dict[Target, Probabilities | None] = {"organ": source.organ_prob, "tumor": source.tumor_prob}
+        kept = {target: prob for target, prob in maps.items() if prob is not None}
+        if not kept:
+            raise UsageError("the probabilities were not kept; run the cascade with keep_probabilities=True")
+        return kept
+
+    def to_simpleitk(self, which: ArrayName = "mask") -> Any:
+        """Return one of the arrays as a `SimpleITK.Image`, at the place of the scan in the world (LPS).
+
+        Args:
+            which: The mask, or a probability map.
+
+        Raises:
+            UsageError: Probabilities were not kept, or `which` is not one of these names.
+            BackendUnavailableError: The package SimpleITK is not installed.
+        """
+        from cascade_rt.scans.simpleitk import to_simpleitk
+
+        return to_simpleitk(self._array(which), self.volume.grid.affine)
+
+    def _array(self, which: ArrayName) -> npt.NDArray[Any]:
+        """Return one of the arrays on the grid of the scan. Raises UsageError if there is none of this name."""
+        if which not in get_args(ArrayName):
+            raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")
+        array: npt.NDArray[Any] | None = getattr(self.on_grid(), which)
+        if array is None and which == "tumor_prob" and not self.tumor_sought:
+            raise UsageError(
+                "which: tumor_prob does not exist, because this bundle does not look for tumors; use organ_prob"
+            )
+        if array is None:
+            raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
+        return array if which == "mask" else to_floats(array)
+
+    def to_nibabel(self, which: ArrayName = "mask") -> "Nifti1Image":
         """Return one of the arrays as a nibabel image, with the geometry of the scan's own header.
 
         Args:
@@ -146,15 +207,7 @@ class Segmentation:
 
         from cascade_rt.scans.volume import source_header
 
-        if which not in {"mask", "organ_prob", "tumor_prob"}:
-            raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")
-        array = getattr(self.on_grid(), which)
-        if array is None and which == "tumor_prob" and not self.tumor_sought:
-            raise UsageError(
-                "which: tumor_prob does not exist, because this bundle does not look for tumors; use organ_prob"
-            )
-        if array is None:
-            raise UsageError(f"which: {which} was not kept; run the cascade with keep_probabilities=True")
+        array = self._array(which)
         header = source_header(self.volume.grid, array.dtype)
         kind: Any = Nifti1Image if type(header) is Nifti1Header else Nifti2Image
         image: Nifti1Image = kind(array, header.get_best_affine(), header)
@@ -170,6 +223,37 @@ class Segmentation:
         from cascade_rt.scans.volume import write_mask
 
         write_mask(self.mask, self.volume, path, overwrite=overwrite)
+
+    def save_probabilities(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the probability maps on the grid of the input, as one NIfTI file of four axes.
+
+        Along the last axis lie pancreas and tumor, or what the bundle looks for of the two. Values are bytes in units
+        of 1/255, with that slope in the header, so that programs read them as 0 to 1. `descrip` names the maps.
+
+        Raises:
+            OutputExistsError: The file exists and `overwrite` is False.
+            OutputError: The file cannot be written.
+            UsageError: Probabilities were not kept.
+        """
+        from cascade_rt.scans.volume import write_probabilities
+
+        sought = {"organ": self.organ_sought, "tumor": self.tumor_sought}
+        maps = {target: to_bytes(prob) for target, prob in self._kept(on_grid=False).items() if sought[target]}
+        write_probabilities(maps, self.volume, path, overwrite=overwrite)
+
+    def _repr_png_(self) -> bytes:
+        """Return the preview as PNG, which notebooks show."""
+        from cascade_rt.results.preview import render_preview
+
+        file = io.BytesIO()
+        render_preview(self).save(file, format="PNG")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        found = self.measurements
+        volumes = [f"pancreas {found.pancreas_ml:.1f} ml"] if self.organ_sought else []
+        volumes += [f"tumor {found.tumor_ml:.1f} ml"] if self.tumor_sought else []
+        return f"<Segmentation of {self.volume.name!r}: {self.status}, {', '.join(volumes)}>"
 
     def save_report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the report as JSON. Raises like `save`."""

@@ -4,31 +4,38 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
 
 from cascade_rt.bundles.bundle import Bundle, find_bundle, read_bundle
 from cascade_rt.common.arguments import as_path, check_argument, check_function
 from cascade_rt.common.pixel_runs import Peaks
-from cascade_rt.common.tensors import LONGEST_SIDE
+from cascade_rt.common.tensors import LONGEST_SIDE, STAGES
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines import BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
+from cascade_rt.engines import ANY_ENGINES, BackendChoice, EngineRequest, Engines, PrecisionChoice, open_engines
 from cascade_rt.engines.fallbacks import attempts
-from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.errors import BundleError, EngineOutOfMemoryError, InputError, InputWarning, UsageError
 from cascade_rt.models.crop import full_box
 from cascade_rt.results.islands import IslandRecord, keep_islands
 from cascade_rt.results.measurements import Measurements, measure
 from cascade_rt.results.provenance import provenance
 from cascade_rt.results.segmentation import Segmentation, judge
-from cascade_rt.run.scan_run import ScanRun
+from cascade_rt.run.scan_run import NO_MAPS, KeptMaps, ScanRun
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.pixel_grid import PixelGrid, check_pixels, resampled_warning, working_grid
-from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, SearchRecord, check_search
 
 if TYPE_CHECKING:
     # Engines can be compared on arrays without nibabel installed.
+    from cascade_rt.scans.inputs import Scan
     from cascade_rt.scans.source import ScanSource
     from cascade_rt.scans.volume import Volume
+
+
+KeepProbabilities = bool | Literal["uint8"]
+"""Whether probability maps are kept, and how: True as float32, "uint8" in units of 1/255."""
 
 
 class Cascade:
@@ -74,7 +81,7 @@ class Cascade:
         self,
         scan: "ScanSource",
         *,
-        keep_probabilities: bool = False,
+        keep_probabilities: KeepProbabilities = False,
         on_open: Callable[["ScanSource"], None] = lambda _: None,
         on_slices: Callable[[int], None] = lambda _: None,
         search: SearchOptions = WHOLE_SCAN,
@@ -89,7 +96,8 @@ class Cascade:
 
         Args:
             scan: A `Volume`, or a scan that is being read, which the caller must close.
-            keep_probabilities: Also return the probability maps of both stages, which take eight bytes per voxel.
+            keep_probabilities: Also return the probability maps of pancreas and tumor: True as float32, "uint8" in
+                units of 1/255, which takes a quarter of the memory, one byte per voxel and map.
             on_open: Called with the scan once its header has been read.
             on_slices: Called with the number of slices just finished.
             search: Where stage 1 looks; anything but the whole scan may change the mask.
@@ -101,7 +109,8 @@ class Cascade:
             UsageError: An argument has the wrong type, or the cascade is closed or was opened in another process.
         """
         _check_source(scan)
-        _check_arguments(keep_probabilities, on_open, on_slices, search)
+        kept = _kept_maps(keep_probabilities, self._config)
+        _check_arguments(on_open, on_slices, search)
         with self._turn(), closing(attempts(self.bundle, self.engines, self._fallbacks)) as engines_to_try:
             stopwatch = Stopwatch()
             with stopwatch.step("load"):
@@ -109,7 +118,7 @@ class Cascade:
             on_open(scan)
             pixels, on_new_slices = check_grid(scan, self._config), _counted_once(on_slices)
             for engines in engines_to_try:
-                run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, keep_probabilities, stopwatch)
+                run = ScanRun(engines, self._config, voxels.shape, pixels.pixel_mm, kept, stopwatch)
                 try:
                     run.segment(
                         voxels,
@@ -130,6 +139,25 @@ class Cascade:
                 raise shortage
             finally:
                 del shortage
+
+    def segment(
+        self,
+        scan: "Scan",
+        *,
+        reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
+        search: SearchOptions = WHOLE_SCAN,
+        keep_probabilities: KeepProbabilities = False,
+        on_slices: Callable[[int], None] = lambda _: None,
+    ) -> Segmentation:
+        """Segment a scan in any form: a path, `(array, affine)`, an image of nibabel or SimpleITK, or a `Volume`.
+
+        See `cascade_rt.segment`, which also opens the cascade, for the arguments and the errors.
+        """
+        from cascade_rt.scans.inputs import scan_source
+
+        with scan_source(scan, reading) as source:
+            check_search(search, scattered=reading.scattered)
+            return self.run(source, keep_probabilities=keep_probabilities, on_slices=on_slices, search=search)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -179,6 +207,10 @@ class Cascade:
             tumor_prob=probs[1],
         )
 
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else repr(self.engines)
+        return f"<Cascade {self.bundle.manifest.name!r}: {state}>"
+
     @property
     def _config(self) -> CascadeConfig:
         return self.bundle.manifest.config
@@ -193,9 +225,9 @@ def open_cascade(
     bundle: str | os.PathLike[str] | None = None,
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
-    plans: PlanSource = no_plans,
-    public_key: str | os.PathLike[str] | None = None,
     *,
+    engines: EngineRequest = ANY_ENGINES,
+    public_key: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
     falls_back: bool = True,
 ) -> Cascade:
@@ -206,7 +238,7 @@ def open_cascade(
             `phantom` (see `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
         backend: The library that runs the networks; `auto` selects the best one that runs here.
         precision: The numeric precision; `auto` selects the fastest on the backend.
-        plans: Where the backend `tensorrt` gets its engines from.
+        engines: Backend and precision in one, with a source of TensorRT engines, in place of the two arguments.
         public_key: A PEM file. A bundle not signed with the matching private key is refused.
         sha256: The hash that the bundle must have, in hexadecimal; None accepts any.
         falls_back: Whether a scan that runs out of memory is tried again in smaller batches or on another backend, for
@@ -216,20 +248,27 @@ def open_cascade(
         BundleError: The bundle is refused, has another hash, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: The backend or precision does not exist, the backend does not support this precision, or an
-            argument has the wrong type.
+        UsageError: The backend or precision does not exist, the backend does not support this precision, an argument
+            has the wrong type, or backend or precision are given twice.
     """
+    request = _engine_request(backend, precision, engines)
     if bundle is not None:
         as_path("bundle", bundle)
-    check_function("plans", plans, "a function of bundle, stage and precision")
-    for name, given, choice in (("backend", backend, BackendChoice), ("precision", precision, PrecisionChoice)):
-        if given not in get_args(choice):
-            raise UsageError(f"{name}: unknown value {given!r}; choose from {', '.join(get_args(choice))}")
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
         raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")
-    request = EngineRequest(backend, precision, plans) if falls_back else None
-    return Cascade(opened, open_engines(opened, backend, precision, plans), request)
+    both = open_engines(opened, request.backend, request.precision, request.plans)
+    return Cascade(opened, both, request if falls_back else None)
+
+
+def _engine_request(backend: BackendChoice, precision: PrecisionChoice, engines: EngineRequest) -> EngineRequest:
+    """Return which engines to open, from either of the two ways to say so."""
+    check_argument("engines", engines, EngineRequest, "EngineRequest, such as EngineRequest('onnxruntime', 'fp32')")
+    if (backend, precision) == ("auto", "auto"):
+        return engines
+    if engines != ANY_ENGINES:
+        raise UsageError("engines: holds backend and precision already; leave out `backend` and `precision`")
+    return EngineRequest(backend, precision)
 
 
 def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[int], None]]:
@@ -254,14 +293,23 @@ def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[in
 def _check_source(scan: object) -> None:
     if not all(hasattr(scan, name) for name in ("voxels", "wait_for", "finish")):
         remedy = "read a file with read_volume(path), or wrap an array with Volume.from_array(array, affine)"
-        raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}")
+        raise UsageError(f"scan: must be a Volume, not {type(scan).__name__}; {remedy}; `segment` takes either")
 
 
-def _check_arguments(keep_probabilities: object, on_open: object, on_slices: object, search: object) -> None:
-    check_argument("keep_probabilities", keep_probabilities, bool, "True or False")
+def _check_arguments(on_open: object, on_slices: object, search: object) -> None:
     check_function("on_open", on_open, "a function of the scan")
     check_function("on_slices", on_slices, "a function of a number of slices")
     check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
+
+
+def _kept_maps(keep: object, config: CascadeConfig) -> KeptMaps:
+    """Return the probability maps to keep. If both stages look for the pancreas, the map of the first is of no use."""
+    if not isinstance(keep, bool) and not (isinstance(keep, str) and keep == "uint8"):
+        raise UsageError(f"keep_probabilities: unknown value {keep!r}; pass True, False or 'uint8'")
+    if not keep:
+        return NO_MAPS
+    stages = STAGES if config.target == "tumor" else ("stage2",)
+    return dict.fromkeys(stages, np.uint8 if keep == "uint8" else np.float32)
 
 
 def check_grid(scan: "ScanSource", config: CascadeConfig) -> PixelGrid:

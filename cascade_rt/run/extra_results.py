@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from cascade_rt.results.segmentation import Segmentation
 
-ExtraResult = Literal["picture"]
+ExtraResult = Literal["picture", "probabilities"]
 EXTRA_RESULTS: tuple[ExtraResult, ...] = get_args(ExtraResult)
 
 
@@ -27,5 +27,12 @@ def _write_picture(segmentation: Segmentation, path: Path, overwrite: bool) -> N
     save_preview(segmentation, path, overwrite=overwrite)
 
 
-EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {"picture": ExtraFormat(".png", _write_picture)}
+def _write_probabilities(segmentation: Segmentation, path: Path, overwrite: bool) -> None:
+    segmentation.save_probabilities(path, overwrite=overwrite)
+
+
+EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {
+    "picture": ExtraFormat(".png", _write_picture),
+    "probabilities": ExtraFormat("_prob.nii.gz", _write_probabilities),
+}
 """The format of each extra result. Their modules are imported when they are written."""

@@ -11,14 +11,14 @@ from cascade_rt.common.arguments import check_argument
 from cascade_rt.common.hashing import file_state
 from cascade_rt.common.outputs import make_folder
 from cascade_rt.common.timing import Stopwatch
-from cascade_rt.errors import CascadeError, UsageError
+from cascade_rt.errors import CascadeError
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
 from cascade_rt.run.extra_results import EXTRA_FORMATS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.opening import open_scan
-from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions
+from cascade_rt.scans.search import WHOLE_SCAN, SearchOptions, check_search
 from cascade_rt.scans.source import ScanInBackground, ScanReader, ScanSource
 
 Job = Case
@@ -38,10 +38,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_argument("reading", self.reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
-        check_argument("search", self.search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
-        if self.reading.scattered and self.search.first_every > 1:
-            rule = "relies on adjacent slices, and with `scattered` there are none"
-            raise UsageError(f"`first_every` {rule}; leave it out")
+        check_search(self.search, scattered=self.reading.scattered)
 
 
 DEFAULT_RUN_OPTIONS = RunOptions()
@@ -106,7 +103,13 @@ def infer_files(
             stopwatch = Stopwatch()
             found: Segmentation | CascadeError
             try:
-                found = cascade.run(scan, search=options.search, on_open=on_open, on_slices=on_slices)
+                found = cascade.run(
+                    scan,
+                    keep_probabilities="uint8" if "probabilities" in case.extras else False,
+                    search=options.search,
+                    on_open=on_open,
+                    on_slices=on_slices,
+                )
             except CascadeError as error:
                 found = error
             if last is not None:

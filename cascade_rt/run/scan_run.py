@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.byte_probabilities import to_bytes
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.pixel_runs import Peaks, find_peaks
-from cascade_rt.common.tensors import PADDING_HU, Stage, padded_side
+from cascade_rt.common.tensors import PADDING_HU, STAGES, Stage, padded_side
 from cascade_rt.common.timing import Stopwatch
 from cascade_rt.config import CascadeConfig
 from cascade_rt.engines import Engines
@@ -27,6 +28,11 @@ from cascade_rt.scans.search import (
     neighbourhood,
     on_body_grid,
 )
+
+KeptMaps = Mapping[Stage, npt.DTypeLike]
+"""The stages whose probability maps are kept: as float32, or as bytes in units of 1/255."""
+NO_MAPS: KeptMaps = {}
+BOTH_MAPS: KeptMaps = {"stage1": np.float32, "stage2": np.float32}
 
 
 def _ignore(_: object) -> None:
@@ -56,7 +62,7 @@ def segment_voxels(
         EngineError: An engine returned an invalid value, such as NaN.
     """
     with engines.turns.take():
-        run = ScanRun(engines, config, voxels.shape, pixel_mm, keep_probabilities=keep_probabilities)
+        run = ScanRun(engines, config, voxels.shape, pixel_mm, BOTH_MAPS if keep_probabilities else NO_MAPS)
         run.segment(voxels)
     return run
 
@@ -71,8 +77,8 @@ class ScanRun:
         mask: `[z, row, col]`, labels.
         boxes: The crop of each slice that has one, in the scan's own pixels.
         slices_without_organ: Number of searched slices in which stage 1 found nothing.
-        organ_prob: `[z, row, col]`, or None if not kept.
-        tumor_prob: `[z, row, col]`, 0 outside the crops, or None if not kept.
+        organ_prob: `[z, row, col]`, or None if not kept. Bytes are units of 1/255.
+        tumor_prob: `[z, row, col]`, 0 outside the crops, or None if not kept. Bytes are units of 1/255.
         tumor_peaks: The largest probability in each run of tumor in the mask, slices in any order; empty if stage 2
             does not look for tumors.
         search: Where stage 1 has looked.
@@ -86,7 +92,7 @@ class ScanRun:
         config: CascadeConfig,
         shape: tuple[int, ...],
         pixel_mm: tuple[float, float] | None,
-        keep_probabilities: bool = False,
+        kept_maps: KeptMaps = NO_MAPS,
         stopwatch: Stopwatch | None = None,
     ) -> None:
         """Allocate the mask of a scan.
@@ -97,7 +103,7 @@ class ScanRun:
             shape: Number of slices, rows and columns.
             pixel_mm: Distance in mm between rows and columns; None if unknown, in which case the spacing that the
                 networks were trained on is assumed.
-            keep_probabilities: Whether to keep the probability maps of both stages.
+            kept_maps: The probability maps to keep.
             stopwatch: Times the steps.
         """
         rows, cols = shape[1:]
@@ -108,8 +114,9 @@ class ScanRun:
         self.mask = np.zeros(shape, dtype=np.uint8)
         self.boxes: dict[int, Box] = {}
         self.slices_without_organ = 0
-        self.organ_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
-        self.tumor_prob = np.zeros(shape, dtype=np.float32) if keep_probabilities else None
+        self.organ_prob, self.tumor_prob = (
+            np.zeros(shape, dtype=kept_maps[stage]) if stage in kept_maps else None for stage in STAGES
+        )
         self.tumor_peaks: list[Peaks] = []
         self.search = SearchRecord()
         self.stopwatch = stopwatch or Stopwatch()
@@ -122,7 +129,7 @@ class ScanRun:
         self._queue = CropQueue[Any](engines.stage2.preferred_batch)
 
     @property
-    def probabilities(self) -> dict[Stage, npt.NDArray[np.float32]]:
+    def probabilities(self) -> dict[Stage, Array]:
         """The probability map `[z, row, col]` of each stage. Raises ValueError if they were not kept."""
         if self.organ_prob is None or self.tumor_prob is None:
             raise ValueError("the probabilities were not kept")
@@ -220,7 +227,7 @@ class ScanRun:
                 # The organ label is 1, which is also True in memory, so no temporary array is needed.
                 binarize(prob, out=self.mask[index][frame.slices].view(np.bool_))
             if self.organ_prob is not None:
-                self.organ_prob[index][frame.slices] = prob
+                self.organ_prob[index][frame.slices] = _as_kept(prob, self.organ_prob)
 
     def _cut(self, number: int, index: int, row_max: Array, col_max: Array, frame: Box) -> CropBatch[Any] | None:
         """Queue the crop of a slice, if it has one, and return the batch if this crop fills it."""
@@ -248,7 +255,7 @@ class ScanRun:
                     corner = (index, box.row, box.col)
                     self.tumor_peaks.append(find_peaks(found, prob, corner, self.mask.shape))
                 if self.tumor_prob is not None:
-                    paste(prob, box, self.tumor_prob[index])
+                    paste(_as_kept(prob, self.tumor_prob), box, self.tumor_prob[index])
 
 
 class _Frame:
@@ -285,6 +292,10 @@ class _Frame:
             seen = self._pixels.read(self.voxels[index], self.frame)
             self._block[number, 0, : self.frame.height, : self.frame.width] = seen
         return self._block[: len(indices)]
+
+
+def _as_kept(prob: Array, kept: Array) -> Array:
+    return to_bytes(prob) if kept.dtype == np.uint8 else prob
 
 
 def _maxima(organ: Mapping[str, Array], number: int, size: tuple[int, int]) -> tuple[Array, Array]:

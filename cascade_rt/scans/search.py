@@ -41,6 +41,14 @@ WHOLE_SCAN = SearchOptions()
 """Every pixel of every slice."""
 
 
+def check_search(search: SearchOptions, *, scattered: bool) -> None:
+    """Raise UsageError if slices would be skipped although nothing can be concluded from their neighbors."""
+    check_argument("search", search, SearchOptions, "SearchOptions, such as SearchOptions(first_every=4)")
+    if scattered and search.first_every > 1:
+        rule = "relies on adjacent slices, and with `scattered` there are none"
+        raise UsageError(f"`first_every` {rule}; leave it out")
+
+
 @dataclass(frozen=True, slots=True)
 class SearchRecord:
     """Which slices and pixels of a scan stage 1 looked at."""

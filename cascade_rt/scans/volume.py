@@ -6,7 +6,7 @@ pixels of axial DICOM slices. A file may store its axes in any of 48 orientation
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,9 @@ from nibabel.nifti2 import Nifti2Header
 
 from cascade_rt.common.arguments import as_path, check_argument
 from cascade_rt.common.atomic import atomic_write
+from cascade_rt.common.byte_probabilities import UNIT
 from cascade_rt.common.hashing import FileRecord
+from cascade_rt.common.labels import Target
 from cascade_rt.errors import InputWarning, OutputError, UsageError
 from cascade_rt.scans.checks import check_content, geometry_warnings
 from cascade_rt.scans.dicom_headers import DicomHeaders
@@ -42,11 +44,14 @@ _BLOCK_BYTES = 4 << 20
 _LABEL_ORIENTATION = "LAS"
 _OF_THE_SCAN = ("W_ORIENT", "W_UNITS", "W_SPACING", "W_SHEAR", "W_QFAC")
 """Warnings dropped for labels: they do not matter for a label on the grid of its scan, and the scan has them too."""
+PROBABILITIES_MARK = "cascade-rt probabilities"
+"""How the description in the header of a file of probabilities begins."""
+_MAP_NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """A CT scan in the canonical frame.
 
@@ -84,6 +89,10 @@ class Volume:
             raise UsageError(f"voxels: have shape {found}; make a partial volume with Volume.from_array")
         if np.shape(self.affine) != (4, 4) or not np.allclose(self.affine, expected.affine):
             raise UsageError("affine: does not match the grid; for another affine use Volume.from_array")
+
+    def __repr__(self) -> str:
+        shape, spacing = ("x".join(f"{each:g}" for each in sides) for sides in (self.voxels.shape, self.spacing_mm))
+        return f"<Volume {self.name!r}: {shape} voxels of {spacing} mm (z, row, col)>"
 
     @property
     def canonical_grid(self) -> CanonicalGrid:
@@ -373,13 +382,55 @@ def write_mask(
     if not suffix:
         raise OutputError(f"{shown}: a mask is written as NIfTI; use a name that ends in .nii or .nii.gz")
     refuse_scan(shown, volume)
-    slabs = mask_on_source_grid(mask, volume).T
+    header = source_header(volume.grid, np.uint8)
+    _write_nifti(path, [mask_on_source_grid(mask, volume)], header, overwrite=overwrite)
+
+
+def write_probabilities(
+    maps: Mapping[Target, npt.NDArray[np.uint8]],
+    volume: Volume,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write probability maps on the input's grid, one after the other along a fourth axis.
+
+    The header has the slope 1/255, and its description names the maps. Otherwise as `write_mask`.
+
+    Args:
+        maps: `[z, row, col]` each, in units of 1/255.
+        volume: The scan the maps belong to.
+        path: Where to write, as for `write_mask`.
+        overwrite: Whether an existing file may be replaced.
+    """
+    shown = os.fspath(path)
+    if not split_suffix(shown)[1]:
+        raise OutputError(f"{shown}: probabilities are written as NIfTI; use a name that ends in .nii or .nii.gz")
+    refuse_scan(shown, volume)
+    header = source_header(volume.grid, np.uint8)
+    header.set_data_shape((*volume.grid.shape, len(maps)))
+    # Rounded down, so that 255 is not more than 1.
+    header.set_slope_inter(float(np.nextafter(np.float32(UNIT), np.float32(0))), 0.0)
+    # That of the input may be the seconds between volumes.
+    header["pixdim"][4:] = 1.0
+    header["descrip"] = f"{PROBABILITIES_MARK}: {', '.join(_MAP_NAMES[target] for target in maps)}"
+    _write_nifti(path, [mask_on_source_grid(each, volume) for each in maps.values()], header, overwrite=overwrite)
+
+
+def _write_nifti(
+    path: str | os.PathLike[str],
+    volumes: Sequence[npt.NDArray[np.uint8]],
+    header: Nifti1Header,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write volumes `[i, j, k]` one after the other, compressed if the name ends in .gz."""
 
     def write(file: BinaryIO) -> None:
-        content = _mask_content(slabs, volume.grid)
-        file.writelines(content if suffix.lower() == ".nii" else _compressed(content))
+        content = _nifti_content([each.T for each in volumes], header)
+        file.writelines(content if os.fspath(path).lower().endswith(".nii") else _compressed(content))
 
-    atomic_write(shown, write, overwrite=overwrite)
+    atomic_write(path, write, overwrite=overwrite)
 
 
 def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
@@ -396,12 +447,16 @@ def _is_same_file(path: str, other: Path) -> bool:
         return False
 
 
-def _mask_content(slabs: npt.NDArray[np.uint8], grid: SourceGrid) -> Iterator[bytes | memoryview]:
-    """Yield the header and the voxels `[k, j, i]` in small blocks, so that the mask is never copied whole."""
-    yield _mask_prefix(grid)
-    thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
-    for first in range(0, len(slabs), thickness):
-        yield np.ascontiguousarray(slabs[first : first + thickness]).data.cast("B")
+def _nifti_content(volumes: Sequence[npt.NDArray[np.uint8]], header: Nifti1Header) -> Iterator[bytes | memoryview]:
+    """Yield the header and the voxels `[k, j, i]` in small blocks, so that no volume is ever copied whole.
+
+    The four zeros after the header mean "no extensions".
+    """
+    yield bytes(header.binaryblock) + bytes(4)
+    for slabs in volumes:
+        thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
+        for first in range(0, len(slabs), thickness):
+            yield np.ascontiguousarray(slabs[first : first + thickness]).data.cast("B")
 
 
 def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
@@ -410,11 +465,6 @@ def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
     for part in content:
         yield stream.compress(part)
     yield stream.flush()
-
-
-def _mask_prefix(grid: SourceGrid) -> bytes:
-    """Return the bytes before the voxels of a mask: the header and four zeros, which mean "no extensions"."""
-    return bytes(source_header(grid, np.uint8).binaryblock) + bytes(4)
 
 
 def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:

@@ -1,10 +1,11 @@
 """Load the weights that a training run can start from or that can be exported."""
 
+import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cascade_rt.bundles.bundle import Bundle, is_bundle, read_bundle
+from cascade_rt.common.arguments import as_path
 from cascade_rt.config import CascadeConfig, TrainConfig, from_mapping, to_mapping
 from cascade_rt.errors import BundleError, UsageError
 from cascade_rt.models.weights import load_model
@@ -13,12 +14,13 @@ from cascade_rt.training.checkpoint import Checkpoint, load_checkpoint
 _AFTER_STAGE_1 = frozenset({"target", "islands", "least_island_ml"})
 
 
-def load_initial(path: Path) -> Checkpoint:
+def load_initial(path: str | os.PathLike[str]) -> Checkpoint:
     """Read trained weights from a run folder, a checkpoint or a bundle.
 
     Raises:
         BundleError: The path is none of these, or its version is not supported.
     """
+    path = as_path("path", path)
     return _checkpoint_of(read_bundle(path)) if is_bundle(path) else load_checkpoint(path)
 
 

@@ -1,6 +1,7 @@
 """The training loop: epochs of S, then I, then J, each ending in a checkpoint."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cascade_rt.common.arguments import as_path
 from cascade_rt.config import CascadeConfig, TrainConfig
 from cascade_rt.data.sampling import Batch, SliceSampler
 from cascade_rt.data.slices import Case
@@ -81,7 +83,7 @@ class Progress:
 
 def train(
     cases: Sequence[Case],
-    run: Path,
+    run: str | os.PathLike[str],
     cascade: CascadeConfig,
     config: TrainConfig,
     *,
@@ -121,6 +123,7 @@ def train(
         UsageError: The checkpoint in `run` has a different configuration, or a batch has fewer slices than there are
             processes.
     """
+    run = as_path("run", run)
     check_run_folder(run, resume=resume)
     workers.check(config.batch_size)
     sampler = SliceSampler.over(cases, config, cascade.crop.margin)

@@ -12,7 +12,7 @@ from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.metrics import dice
 from cascade_rt.common.outputs import make_folder
 from cascade_rt.data import demo_patient
-from cascade_rt.engines import BackendChoice
+from cascade_rt.engines import BackendChoice, EngineRequest
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt_cli.console import (
     print_rows,
@@ -166,6 +166,6 @@ def _segment(
     from cascade_rt.run.cascade import open_cascade
     from cascade_rt.run.inference import RunOptions, infer_file
 
-    with open_cascade(bundle, backend, plans=plans) as cascade, progress_bar() as bars:
+    with open_cascade(bundle, engines=EngineRequest(backend, plans=plans)) as cascade, progress_bar() as bars:
         bar = bars.add_task("segmenting", total=slices)
         return infer_file(cascade, case, RunOptions(reading, overwrite=True), on_slices=lambda n: bars.advance(bar, n))

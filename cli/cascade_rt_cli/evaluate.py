@@ -14,7 +14,7 @@ from rich.table import Table
 from cascade_rt.common.labels import TARGETS, Target
 from cascade_rt.common.metrics import SAMPLE_SETS, Average, SampleSet, Scores
 from cascade_rt.common.outputs import check_files
-from cascade_rt.engines import BACKENDS, Backend, BackendChoice, PrecisionChoice
+from cascade_rt.engines import BACKENDS, Backend, EngineRequest
 from cascade_rt.errors import PartialFailureError, UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.console import print_rows, progress_bar, results_console
@@ -22,14 +22,12 @@ from cascade_rt_cli.findings import print_intended_use
 from cascade_rt_cli.messages import printable, shown_errors, shown_message
 from cascade_rt_cli.options import (
     PATH,
-    backend_option,
     bundle_option,
+    engine_options,
     overwrite_option,
-    precision_option,
     scan_options,
 )
 from cascade_rt_cli.output import print_note
-from cascade_rt_cli.plans import plans
 
 if TYPE_CHECKING:
     from cascade_rt.data.case_pairs import CasePair
@@ -66,8 +64,7 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 @click.option("--csv", "table", type=PATH, metavar="CSV", help="Write one row per case to this file.")
 @scan_options
 @bundle_option
-@backend_option
-@precision_option
+@engine_options
 @overwrite_option
 def evaluate(
     images: Path,
@@ -79,8 +76,7 @@ def evaluate(
     output: Path | None,
     table: Path | None,
     bundle: Path | None,
-    backend: BackendChoice,
-    precision: PrecisionChoice,
+    engines: EngineRequest,
     overwrite: bool,
     reading: ScanOptions,
 ) -> None:
@@ -103,10 +99,12 @@ def evaluate(
     pairs = pair_cases(images, labels, values)
     check_files((output, table), _files(pairs), overwrite=overwrite)
     with (
-        open_cascade(bundle, backend, precision, plans, falls_back=False) as cascade,
+        open_cascade(bundle, engines=engines, falls_back=False) as cascade,
         nullcontext()
         if baseline is None
-        else open_cascade(bundle, baseline, "fp32", plans, falls_back=False) as reference,
+        else open_cascade(
+            bundle, engines=EngineRequest(baseline, "fp32", engines.plans), falls_back=False
+        ) as reference,
     ):
         print_note(f"evaluating {len(pairs)} cases, {_engines_compared(cascade, reference, baseline)}")
         evaluation = _evaluate(pairs, cascade, reference, reading)

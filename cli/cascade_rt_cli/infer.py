@@ -13,7 +13,7 @@ from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.common.atomic import remove_leftovers
 from cascade_rt.common.outputs import make_folder, probe_folder
 from cascade_rt.common.version import __version__
-from cascade_rt.engines import BackendChoice, PrecisionChoice
+from cascade_rt.engines import EngineRequest
 from cascade_rt.errors import UsageError
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
@@ -21,15 +21,13 @@ from cascade_rt_cli.messages import shown
 from cascade_rt_cli.options import (
     PATH,
     FiniteFloat,
-    backend_option,
     bundle_option,
+    engine_options,
     overwrite_option,
-    precision_option,
     scan_options,
     signature_option,
 )
 from cascade_rt_cli.output import log_format_option, print_note
-from cascade_rt_cli.plans import plans
 
 if TYPE_CHECKING:
     from cascade_rt.run.cascade import Cascade
@@ -44,6 +42,12 @@ if TYPE_CHECKING:
 
 _EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
     ("picture", "--preview", "Also draw the most informative slice with outlines, as <name>_seg.png."),
+    (
+        "probabilities",
+        "--save-probabilities",
+        "Also write the probabilities of pancreas and tumor on the scan's own grid, as <name>_seg_prob.nii.gz: four "
+        "axes, one map after the other along the last, 0 to 1 in steps of 1/255 (uint8 with a slope in the header).",
+    ),
 )
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),
@@ -128,8 +132,7 @@ def extra_options(command: Callable[..., None]) -> Callable[..., None]:
 @extra_options
 @bundle_option
 @signature_option
-@backend_option
-@precision_option
+@engine_options
 @click.option(
     "--z-search",
     type=click.IntRange(min=1),
@@ -150,8 +153,7 @@ def infer(
     extras: "tuple[ExtraResult, ...]",
     bundle: Path | None,
     public_key: Path | None,
-    backend: BackendChoice,
-    precision: PrecisionChoice,
+    engines: EngineRequest,
     z_search: int,
     body_box: bool,
     overwrite: bool,
@@ -188,7 +190,7 @@ def infer(
     from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
 
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
-    opening = partial(open_cascade, bundle, backend, precision, plans, public_key)
+    opening = partial(open_cascade, bundle, engines=engines, public_key=public_key)
     cases, folder = _plan(scans, output, how, extras)
     with ExitStack() as stack:
         state: ResumeState | None = None
@@ -196,8 +198,8 @@ def infer(
         if folder is not None:
             opened = read_bundle(bundle or default_bundle_path(), public_key)
             opening = partial(opening, sha256=opened.sha256)
-            _print_plan(len(cases), opened, backend, precision, how)
-            settings = _settings(opened, backend, precision, options, extras)
+            _print_plan(len(cases), opened, engines, how)
+            settings = _settings(opened, engines, options, extras)
             state = stack.enter_context(_journal(folder, how, settings, overwrite=overwrite))
             told = CohortOutput(cases, opened.manifest, folder, how.part)
         stack.enter_context(told)
@@ -261,8 +263,7 @@ def _runner(
 
 def _settings(
     opened: "Bundle",
-    backend: BackendChoice,
-    precision: PrecisionChoice,
+    engines: EngineRequest,
     options: "RunOptions",
     extras: "tuple[ExtraResult, ...]",
 ) -> dict[str, Any]:
@@ -270,16 +271,15 @@ def _settings(
     return {
         "version": __version__,
         "bundle": opened.sha256,
-        "backend": backend,
-        "precision": precision,
+        "backend": engines.backend,
+        "precision": engines.precision,
         "extras": list(extras),
         "reading": asdict(options.reading),
         "search": asdict(options.search),
     }
 
 
-def _print_plan(
-    cases: int, opened: "Bundle", backend: BackendChoice, precision: PrecisionChoice, how: CohortOptions
-) -> None:
+def _print_plan(cases: int, opened: "Bundle", engines: EngineRequest, how: CohortOptions) -> None:
     where = f"in {how.workers} processes" if how.workers else "in this process"
-    print_note(f"{cases} scans, bundle {opened.manifest.name}, backend {backend}, precision {precision}, {where}")
+    with_what = f"backend {engines.backend}, precision {engines.precision}"
+    print_note(f"{cases} scans, bundle {opened.manifest.name}, {with_what}, {where}")

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import click
 
 from cascade_rt.common.tensors import ENGINE_PRECISIONS
-from cascade_rt.engines import BACKENDS
+from cascade_rt.engines import BACKENDS, BackendChoice, EngineRequest, PrecisionChoice
 from cascade_rt.scans.nifti.options import MAX_VOXELS, ScanOptions
+from cascade_rt_cli.plans import plans
 
 
 class _BundlePath(click.Path):
@@ -62,7 +63,7 @@ backend_option = click.option(
     show_default=True,
     help="Library that runs the networks. auto: the best that runs here; the output says which, and why no better one.",
 )
-precision_option = click.option(
+_precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", *ENGINE_PRECISIONS]),
     default="auto",
@@ -126,6 +127,16 @@ _SCAN_OPTIONS = (
     click.option("--strict", is_flag=True, help="Refuse files whose qform and sform differ by more than 5 mm."),
     scattered_option,
 )
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add --backend and --precision to a command, passed as one argument `engines`, an `EngineRequest`."""
+
+    @wraps(command)
+    def with_engines(*, backend: BackendChoice, precision: PrecisionChoice, **others: Any) -> None:
+        command(**others, engines=EngineRequest(backend, precision, plans))
+
+    return backend_option(_precision_option(with_engines))
 
 
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:

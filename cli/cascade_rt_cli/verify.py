@@ -8,21 +8,18 @@ from typing import Any
 
 import click
 
-from cascade_rt.bundles.bundle import default_bundle_path, read_bundle
-from cascade_rt.engines import BackendChoice, PrecisionChoice, open_engines
+from cascade_rt.engines import EngineRequest
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.bundle import format_dice
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.messages import needs_extra
 from cascade_rt_cli.options import (
     BUNDLE,
-    backend_option,
     calibrate_option,
+    engine_options,
     limits_option,
-    precision_option,
     scan_options,
 )
-from cascade_rt_cli.plans import plans
 
 _MAPS = {
     "organ": "organ",
@@ -37,8 +34,7 @@ _MAPS = {
 @calibrate_option
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @limits_option
-@backend_option
-@precision_option
+@engine_options
 @scan_options
 @needs_extra("export")
 def verify(
@@ -46,8 +42,7 @@ def verify(
     scans: tuple[Path, ...],
     as_json: bool,
     limits: Path | None,
-    backend: BackendChoice,
-    precision: PrecisionChoice,
+    engines: EngineRequest,
     reading: ScanOptions,
 ) -> None:
     """Compare an engine with PyTorch on slices of scans, on this machine, and fail if they differ.
@@ -61,27 +56,21 @@ def verify(
       cascade-rt verify bundles/first --calibrate scan.nii.gz
       cascade-rt verify bundles/first --backend onnxruntime --precision fp16
     """  # noqa: D301
-    from cascade_rt_export.calibration import default_calibration, scan_calibration
-    from cascade_rt_export.gate import judge, read_limits, run_gate
+    from cascade_rt.run.cascade import open_cascade
+    from cascade_rt_export.calibration import scan_calibration
+    from cascade_rt_export.gate import read_limits
+    from cascade_rt_export.verification import judge_cascade, measure_parity
 
     allowed = read_limits(limits)
-    opened = read_bundle(bundle or default_bundle_path())
     # Engines are opened before the spinner starts, because compiling one shows its own progress bar.
-    with (
-        open_engines(opened, "pytorch", "fp32") as reference,
-        open_engines(opened, backend, precision, plans) as candidate,
-        spinner() as say,
-    ):
-        say("reading the slices")
-        trained_on = opened.manifest.training["data"]
-        calibration = scan_calibration(scans, reading) if scans else default_calibration(trained_on)
-        found = run_gate(reference, candidate, opened.manifest.config, calibration, on_step=say)
+    with open_cascade(bundle, engines=engines, falls_back=False) as cascade, spinner() as say:
+        calibration = scan_calibration(scans, reading) if scans else None
+        found = measure_parity(cascade, calibration, on_step=say)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
         print_rows(results_console(), _rows(found.to_json()))
-    info = candidate.stage1.info
-    judge(found, allowed[info.precision], f"{opened.manifest.name} in {info.precision} on {info.backend}")
+    judge_cascade(found, cascade, allowed)
 
 
 def _rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ hours of training should not be lost. Nothing is written only if half precision 
 
 import datetime
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ import torch
 
 from cascade_rt.bundles.bundle import Bundle, Manifest, is_bundle_only, read_bundle, record_files, write_manifest
 from cascade_rt.bundles.files import WEIGHTS_NAME, graph_name
+from cascade_rt.common.arguments import as_path
 from cascade_rt.common.outputs import write_error
 from cascade_rt.common.tensors import STAGE_SPECS, STAGES, EnginePrecision, Precision, Stage
 from cascade_rt.common.tolerances import GATE_LIMITS, PARITY_LIMITS, Limits
@@ -52,7 +54,7 @@ _log = logging.getLogger("cascade_rt.export")
 
 def export_bundle(
     checkpoint: Checkpoint,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     name: str | None = None,
     overwrite: bool = False,
@@ -89,6 +91,7 @@ def export_bundle(
         OutputExistsError: `path` exists and `overwrite` is off, or it is not a bundle.
         OutputError: The folder cannot be written.
     """
+    path = as_path("path", path)
     _check_target(path, overwrite)
     slices = calibration or default_calibration(checkpoint.data)
     try:

@@ -1,5 +1,6 @@
 """Slices for planning half precision and for comparing engines with PyTorch."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,9 @@ def patient_calibration() -> Calibration:
     return Calibration(f"slices of {demo_patient.SOURCE}, as no scans were given", scans)
 
 
-def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Calibration:
+def scan_calibration(
+    paths: Iterable[str | os.PathLike[str]], reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+) -> Calibration:
     """Choose slices of scans, evenly spaced over the whole length of each scan.
 
     Args:
@@ -91,7 +94,7 @@ def scan_calibration(paths: Iterable[Path], reading: ScanOptions = DEFAULT_SCAN_
     from cascade_rt.scans.opening import read_volume
 
     scans = []
-    for path in paths:
+    for path in map(Path, paths):
         scan = read_volume(path, reading)
         chosen = _thinned(np.arange(len(scan.voxels)), SLICES_PER_SCAN)
         scans.append(_slices_of(path.name, scan.voxels, chosen, scan.spacing_mm[1:]))

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cascade_rt.bundles.bundle import Bundle
-from cascade_rt.engines import Engines
+from cascade_rt.engines import EngineRequest, Engines
 from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.run.cascade import Cascade
 from cascade_rt_cli.main import main
@@ -30,8 +30,9 @@ class NamedEngine(FakeEngine):
         self.info = replace(self.info, backend=backend)
 
 
-def open_fake(bundle: Path | None, backend: str, *_: object, **__: object) -> Cascade:
+def open_fake(bundle: Path | None, *, engines: EngineRequest, **_: object) -> Cascade:
     """A fake cascade whatever the bundle; as `pytorch` it takes pancreas for tumor too."""
+    backend = engines.backend
     cascade = fake_cascade(tumor_from=0.5 if backend == "pytorch" else 0.75)
     stages = (NamedEngine(engine, backend) for engine in (cascade.engines.stage1, cascade.engines.stage2))
     return Cascade(cascade.bundle, Engines(*stages, passed_over=("backend 'best' is not here",)))
@@ -58,8 +59,8 @@ def cells(result: Result) -> list[list[str]]:
 
 
 def test_islands_are_not_dropped_from_scattered_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_strict(*arguments: object, **_: object) -> Cascade:
-        cascade = open_fake(*arguments)  # type: ignore[arg-type]
+    def open_strict(bundle: Path | None, *, engines: EngineRequest, **_: object) -> Cascade:
+        cascade = open_fake(bundle, engines=engines)
         config = replace(cascade.bundle.manifest.config, islands="largest")
         manifest = replace(cascade.bundle.manifest, config=config)
         return Cascade(replace(cascade.bundle, manifest=manifest), cascade.engines)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cascade_rt import Volume, open_cascade, read_bundle, read_mask, read_volume, write_mask
+from cascade_rt.engines import EngineRequest
 from cascade_rt.errors import UsageError
 from cascade_rt.run.case import Case
 from cascade_rt.run.inference import RunOptions, infer_file
@@ -16,6 +17,7 @@ from tests.cohort_files import AFFINE, fake_cascade
 
 SCAN = Volume.from_array(np.zeros((8, 8, 4), dtype=np.int16), AFFINE)
 MASK = np.zeros((4, 8, 8), dtype=np.uint8)
+CPU = EngineRequest("onnxruntime")
 CASE = Case(Path("scan.nii.gz"), Path("mask.nii.gz"), Path("mask.json"))
 
 CALLS: dict[str, tuple[str, Callable[[], object]]] = {
@@ -28,7 +30,10 @@ CALLS: dict[str, tuple[str, Callable[[], object]]] = {
     "run: a path": ("scan", lambda: fake_cascade().run("scan.nii.gz")),
     "open_cascade: bundle": ("bundle", lambda: open_cascade(3)),
     "open_cascade: backend": ("backend", lambda: open_cascade(backend=[])),
-    "open_cascade: plans": ("plans", lambda: open_cascade(plans="plans")),
+    "open_cascade: plans": ("plans", lambda: open_cascade(engines=EngineRequest(plans="plans"))),
+    "open_cascade: engines": ("engines", lambda: open_cascade(engines="onnxruntime")),
+    "open_cascade: backend twice": ("engines", lambda: open_cascade(backend="openvino", engines=CPU)),
+    "EngineRequest: precision": ("precision", lambda: EngineRequest(precision="int8")),
     "read_bundle: path": ("path", lambda: read_bundle(None)),
     "read_volume: path": ("path", lambda: read_volume(None)),
     "read_volume: options": ("options", lambda: read_volume("scan.nii.gz", True)),

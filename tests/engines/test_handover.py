@@ -86,7 +86,7 @@ def test_a_scan_is_segmented_as_on_the_host(
 
 @pytest.mark.parametrize(
     ("target", "keep_probabilities", "slice_pixel", "crop_pixel"),
-    [("organ", False, 1, 1), ("tumor", False, 1, 4), ("organ", True, 4, 4), ("tumor", True, 4, 4)],
+    [("organ", False, 1, 1), ("tumor", False, 1, 4), ("organ", True, 1, 4), ("tumor", True, 4, 4)],
 )
 def test_probabilities_leave_the_gpu_only_if_kept_or_for_lesion_scores(
     on_gpu: Callable[..., Cascade],

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import cascade_rt
+import cascade_rt_export
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt_cli.main import COMMANDS
 
@@ -41,8 +42,22 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     assert not loaded & (HEAVY | {"scipy", "nibabel", "PIL"})
 
 
-def test_importing_the_package_imports_nothing_but_itself() -> None:
-    assert not modules_after("import cascade_rt") & (HEAVY | {"numpy", "nibabel", "scipy"})
+@pytest.mark.parametrize("code", ["import cascade_rt; dir(cascade_rt)", "import cascade_rt_export"])
+def test_importing_a_package_imports_nothing_but_itself(code: str) -> None:
+    assert not modules_after(code) & (HEAVY | {"numpy", "nibabel", "scipy", "SimpleITK"})
+
+
+def test_public_names_import_no_engine_and_no_training_but_train() -> None:
+    names = ", ".join(name for name in cascade_rt.__all__ if name != "train")
+    assert not modules_after(f"from cascade_rt import {names}") & (HEAVY | {"SimpleITK"})
+
+
+def test_a_scan_from_an_array_imports_no_simpleitk() -> None:
+    code = (
+        "import numpy as np\nfrom cascade_rt.scans.inputs import scan_source\n"
+        "with scan_source((np.zeros((4, 4, 4), np.int16), np.eye(4))): pass"
+    )
+    assert "SimpleITK" not in modules_after(code)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +108,7 @@ def test_every_public_name_exists_and_is_listed_in_order() -> None:
     names = [name for name in cascade_rt.__all__ if name != "__version__"]
     assert names == sorted(names)
     assert [name for name in cascade_rt.__all__ if getattr(cascade_rt, name, None) is None] == []
+    assert [name for name in cascade_rt_export.__all__ if getattr(cascade_rt_export, name, None) is None] == []
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

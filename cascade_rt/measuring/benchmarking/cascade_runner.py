@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cascade_rt.engines import EngineRequest
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.measuring.benchmarking.arms import Arm
 from cascade_rt.measuring.benchmarking.worker import OpenRunner
@@ -47,7 +48,7 @@ def open_arm(
 
     Raises like `open_cascade`.
     """
-    cascade = open_cascade(bundle, arm.backend, arm.precision, plans, falls_back=False)
+    cascade = open_cascade(bundle, engines=EngineRequest(arm.backend, arm.precision, plans), falls_back=False)
     return CascadeRunner(cascade, arm.search, reading)
 
 

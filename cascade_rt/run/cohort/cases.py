@@ -15,7 +15,7 @@ from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
 from cascade_rt.errors import InputError, UsageError
 from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
-from cascade_rt.run.cohort.own_masks import is_own_mask
+from cascade_rt.run.cohort.own_masks import is_own_mask, is_own_probabilities
 from cascade_rt.run.extra_results import ExtraResult
 from cascade_rt.scans.nifti import split_suffix
 
@@ -191,7 +191,7 @@ def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
     # Files that begin with a dot are metadata that macOS leaves beside the real files, also in the MSD archives.
     for file in (each for each in content.files if not each.startswith(".")):
         path = content.path / file
-        if split_suffix(file)[1] and not is_own_mask(path):
+        if split_suffix(file)[1] and not (is_own_mask(path) or is_own_probabilities(path)):
             yield _stem(file), path, None
         # A broken link: it may have pointed to a folder of scans.
         elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):

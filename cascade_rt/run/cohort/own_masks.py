@@ -1,14 +1,19 @@
-"""Recognize masks of earlier runs among the scans."""
+"""Recognize masks and probabilities of earlier runs among the scans."""
 
+import gzip
 import json
+import zlib
 from pathlib import Path
 
 from cascade_rt.common.hashing import record_file
-from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
+from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file, read_plain_file
 from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.volume import PROBABILITIES_MARK
 
 LONGEST_REPORT = 64 << 20
 """Maximum bytes of a report that is read back."""
+_NIFTI_HEADER = 540
+"""Bytes of the longer of the two headers."""
 
 
 def is_own_mask(path: Path) -> bool:
@@ -26,4 +31,15 @@ def is_own_mask(path: Path) -> bool:
             return False
         return bool(written["sha256"] == record_file(path).sha256)
     except (OSError, NotAPlainFileError, ValueError, TypeError, LookupError, RecursionError):
+        return False
+
+
+def is_own_probabilities(path: Path) -> bool:
+    """Return whether a NIfTI file holds probabilities of ours, by its name and the description in its header."""
+    if not split_suffix(path.name)[0].endswith("_prob"):
+        return False
+    try:
+        with open_plain_file(path, follow_links=True) as file, gzip.open(file) as content:
+            return PROBABILITIES_MARK.encode() in content.read(_NIFTI_HEADER)
+    except (OSError, NotAPlainFileError, EOFError, zlib.error):
         return False
