@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 
 from cascade_rt.common.arguments import as_path, check_argument
+from cascade_rt.common.folders import stamp_folder
+from cascade_rt.common.hashing import FileRecord, record_file, stamp
 from cascade_rt.errors import InputError
-from cascade_rt.scans.dicom.reader import DicomReader, read_series_grid
+from cascade_rt.scans.dicom.reader import DicomReader, read_series_grid, record_series
 from cascade_rt.scans.dicom.signatures import first_bytes, starts_dicom, starts_zip
 from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.nifti import split_suffix
@@ -58,6 +60,26 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCA
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
     """Read the grid of a scan from its headers alone. Raises like `open_scan`."""
     return read_series_grid(path, options) if stores_dicom(path, options) else read_nifti_grid(path, options)
+
+
+def scan_stamp(path: Path) -> list[int] | None:
+    """Return what changes whenever a scan is written or replaced, or None if it is missing or cannot be looked at.
+
+    Returns:
+        For a file see `stamp`. For a folder four numbers as well, of all files in it and in its subfolders: the sum of
+        their sizes, the last modification and the last change of an inode in ns, and a hash of the stamps of all.
+    """
+    return stamp_folder(path) if path.is_dir() else stamp(path)
+
+
+def record_scan(path: Path, options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> FileRecord:
+    """Read a scan without decoding it, and return what `Volume.file` is for an unchanged one.
+
+    Raises:
+        InputError, BackendUnavailableError: The DICOM series cannot be found.
+        OSError, NotAPlainFileError: The file cannot be read.
+    """
+    return record_series(path, options.series) if stores_dicom(path, options) else record_file(path)
 
 
 def stores_dicom(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> bool:

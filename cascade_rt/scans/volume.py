@@ -31,7 +31,7 @@ from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
 from cascade_rt.scans.nifti.gate import RejectedFile, input_gate
 from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
+from cascade_rt.scans.nifti.placement import check_affine, shear_warnings, what_places
 from cascade_rt.scans.nifti.stream import NiftiStream
 
 # For masks, a higher level costs more time than the saved kilobytes are worth.
@@ -471,7 +471,8 @@ def array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
     header.set_xyzt_units("mm")
     header.set_sform(affine, code="aligned")
     header.set_qform(affine, code="unknown")
-    return {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
+    placing = what_places(header)
+    return {field: np.array(placing[field]) for field in GEOMETRY_FIELDS}
 
 
 def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:

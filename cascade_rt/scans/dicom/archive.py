@@ -34,7 +34,7 @@ class ZipArchive:
         try:
             self._file = open_plain_file(path, follow_links=True)
         except (NotAPlainFileError, OSError) as error:
-            raise unreadable(path, error) from error
+            raise unreadable(shown, error) from error
         try:
             _check_directory(self._file, shown)
             self._archive = zipfile.ZipFile(self._file)

@@ -39,20 +39,21 @@ class Header:
 
 
 def import_pydicom() -> Any:
-    """Import pydicom. Raises BackendUnavailableError if it is not installed."""
-    return import_package("pydicom", needed_by="reading DICOM files", extra="dicom")
+    """Import pydicom, and silence its warnings. Raises BackendUnavailableError if it is not installed."""
+    pydicom = import_package("pydicom", needed_by="reading DICOM files", extra="dicom")
+    # They quote the file and may name the patient. Filters are shared by all threads, so none is set for a while only.
+    warnings.filterwarnings("ignore", module="pydicom")
+    return pydicom
 
 
 @contextmanager
 def dicom_gate(shown: str) -> Iterator[None]:
-    """Turn the errors pydicom raises on a bad file into a one-sentence InputError, and suppress its warnings."""
+    """Turn the errors pydicom raises on a bad file into a one-sentence InputError."""
     import pydicom.errors
 
     kinds = (pydicom.errors.InvalidDicomError, EOFError, ValueError, TypeError, AttributeError, LookupError)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except (*kinds, NotImplementedError, RuntimeError, ArithmeticError, OSError) as error:
         # Messages from pydicom quote the file and may name the patient.
         sentence = "is damaged or cannot be decoded; copy it again"
@@ -96,11 +97,12 @@ def plain_content(shown: str, content: bytes | bytearray, most: int = LARGEST_FI
 
 def _parse(shown: str, content: bytes | bytearray) -> tuple[Any, int | None]:
     """Return the elements before the pixels, and where those begin; None if they are not there."""
+    from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     stream = BytesIO(content)
     with dicom_gate(shown):
-        dataset = import_pydicom().dcmread(stream, force=True, stop_before_pixels=True)
+        dataset = dcmread(stream, force=True, stop_before_pixels=True)
         at = stream.tell()
         is_little = dataset.original_encoding[1] is not False
         order = "little" if is_little else "big"

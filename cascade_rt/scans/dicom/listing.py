@@ -97,19 +97,19 @@ def files_in_folder(root: Path) -> Iterator[FileOnDisk]:
     if not root.is_dir():
         raise InputError(f"{root}: the folder does not exist; check the path", code="E_NOT_FOUND")
     for content in walk_folder(root, raise_unreadable):
-        yield from dicom_files(content.path, content.files)
+        yield from dicom_files(content.path, content.files, root)
 
 
-def dicom_files(folder: Path, names: Sequence[str]) -> list[FileOnDisk]:
-    """Return the DICOM files among some files of one folder. Raises like `files_in_folder`."""
-    files = [FileOnDisk(folder / name) for name in names if not name.startswith(".")]
+def dicom_files(folder: Path, names: Sequence[str], root: Path | None = None) -> list[FileOnDisk]:
+    """Return the DICOM files among some files of one folder below a root. Raises like `files_in_folder`."""
+    files = [FileOnDisk(folder / name, root) for name in names if not name.startswith(".")]
     slices = [file for file in files if starts_dicom(file.head())]
     endings = {".dcm", *(_ending(file.path) for file in slices if file.path.name.upper() != "DICOMDIR")}
     for file in files:
         head = file.head()
         if not starts_dicom(head) and _ending(file.path) in endings and not _is_text(file.path, head):
             sentence = "is not a DICOM file (truncated copy?); copy it again or remove it"
-            raise InputError(f"{file.path}: {sentence}", code="E_NOT_DICOM")
+            raise InputError(f"{file.shown}: {sentence}", code="E_NOT_DICOM")
     return slices
 
 

@@ -9,13 +9,15 @@ import numpy.typing as npt
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.decoders import decoder_of
 from cascade_rt.scans.dicom.headers import Header, dicom_gate, plain_content
-from cascade_rt.scans.dicom.slices import Slice
+from cascade_rt.scans.dicom.slices import Slice, image_shape
+from cascade_rt.scans.dicom.values import integer
 
 Pixels = npt.NDArray[Any]
 
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _INTEGERS_TAG = 0x0010
 """Second half of the tag of integer pixels."""
+_PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _LARGEST_PADDING = 4096
 """Maximum number of bytes after the image: some programs fill up to whole blocks."""
 
@@ -57,7 +59,9 @@ class PixelFile:
         self._layout = _layout(header)
         self._decoder = decoder_of(self._shown, header.syntax)
         self._content = plain_content(self._shown, header.file.read())
-        self._start, self._length = self._locate()
+        self._start = self._locate()
+        # pydicom takes the fragments of all frames together.
+        self._fragments = b"" if self._decoder is None else bytes(memoryview(self._content)[self._start :])
 
     def frame(self, index: int) -> Pixels:
         """Decode an image `[row, col]`, stored values, in native byte order.
@@ -74,7 +78,7 @@ class PixelFile:
         layout = self._layout
         with dicom_gate(self._shown), np.errstate(all="ignore"):
             values, _ = decoder.as_array(
-                memoryview(self._content)[self._start :],
+                self._fragments,
                 index=index,
                 raw=True,
                 decoding_plugin=plugin,
@@ -108,8 +112,8 @@ class PixelFile:
             pixels = (pixels << unused) >> unused
         return pixels
 
-    def _locate(self) -> tuple[int, int]:
-        """Return where the value of the pixels begins and how long it is, and check that it can hold them."""
+    def _locate(self) -> int:
+        """Return where the value of the pixels begins, and check that it can hold them."""
         at, content, layout = self._header.pixels_at, self._content, self._layout
         if at is None:
             raise InputError(f"{self._shown}: has no pixels; copy it again", code="E_TRUNCATED")
@@ -122,14 +126,14 @@ class PixelFile:
         if self._decoder is not None:
             if length != _UNDEFINED_LENGTH and start + length > len(content):
                 raise self._truncated()
-            return start, len(content) - start
+            return start
         needed = layout.frames * layout.frame_bytes
         if start + needed > len(content):
             raise self._truncated()
         if length == _UNDEFINED_LENGTH or not needed <= length <= needed + _LARGEST_PADDING:
             sentence = f"its header describes {needed:,} bytes of pixels, but it has {length:,}"
             raise InputError(f"{self._shown}: {sentence}; copy it again", code="E_SIZE_LIE")
-        return start, length
+        return start
 
     def _truncated(self) -> InputError:
         sentence = "is damaged or cannot be decoded, because its pixels are truncated"
@@ -155,11 +159,11 @@ def padding_of(header: Header) -> tuple[int, int] | None:
     """
     dataset = header.dataset
     with dicom_gate(header.file.shown):
-        value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-        if value in (None, ""):
+        value = integer(dataset, _PADDING)
+        if value is None:
             return None
         layout = _layout(header)
-        ends = [_as_stored(int(end), layout) for end in (value, value if limit in (None, "") else limit)]
+        ends = [_as_stored(end, layout) for end in (value, integer(dataset, _PADDING_LIMIT, value)) if end is not None]
     return min(ends), max(ends)
 
 
@@ -172,14 +176,15 @@ def _as_stored(value: int, layout: _Layout) -> int:
 def _layout(header: Header) -> _Layout:
     dataset, shown = header.dataset, header.file.shown
     with dicom_gate(shown):
-        bits = int(dataset.get("BitsAllocated") or 0)
+        bits = integer(dataset, 0x00280100) or 0
+        rows, columns = image_shape(shown, dataset)
         layout = _Layout(
-            rows=int(dataset.Rows),
-            columns=int(dataset.Columns),
-            frames=int(dataset.get("NumberOfFrames") or 1),
+            rows=rows,
+            columns=columns,
+            frames=integer(dataset, 0x00280008) or 1,
             bits=bits,
-            bits_stored=int(dataset.get("BitsStored") or bits),
-            is_signed=int(dataset.get("PixelRepresentation") or 0) == 1,
+            bits_stored=integer(dataset, 0x00280101) or bits,
+            is_signed=integer(dataset, 0x00280103) == 1,
             is_little=dataset.original_encoding[1] is not False,
         )
     if bits not in {8, 16, 32} or not 1 <= layout.bits_stored <= bits:

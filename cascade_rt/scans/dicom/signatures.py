@@ -28,15 +28,15 @@ def first_bytes(path: Path) -> bytes:
         with open_plain_file(path, follow_links=True) as file:
             return file.read(_SIGNATURE_BYTES)
     except (NotAPlainFileError, OSError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(str(path), error) from error
 
 
-def unreadable(path: Path, error: NotAPlainFileError | OSError) -> InputError:
+def unreadable(shown: str, error: NotAPlainFileError | OSError) -> InputError:
     """Return the error for a file of a series that cannot be opened."""
     if isinstance(error, NotAPlainFileError):
-        return InputError(f"{path}: {error}; remove it from the scan folder", code="E_NOT_A_FILE")
+        return InputError(f"{shown}: {error}; remove it from the scan folder", code="E_NOT_A_FILE")
     reason = f"cannot be read ({error.strerror})"
-    return InputError(f"{path}: {reason}; check its permissions and the disk", code="E_READ")
+    return InputError(f"{shown}: {reason}; check its permissions and the disk", code="E_READ")
 
 
 def starts_dicom(head: bytes) -> bool:

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.headers import Header, dicom_gate
+from cascade_rt.scans.dicom.values import integer, number, numbers
 
 Vector = tuple[float, float, float]
 
 DIRECTION_TOLERANCE = 1e-3
-_PLACING = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_PLACING = {"ImagePositionPatient": 0x00200032, "ImageOrientationPatient": 0x00200037, "PixelSpacing": 0x00280030}
+_INSTANCE, _SLOPE, _INTERCEPT = 0x00200013, 0x00281053, 0x00281052
+_FRAMES, _SAMPLES, _ROWS, _COLUMNS = 0x00280008, 0x00280002, 0x00280010, 0x00280011
 _HU = {"", "HU", "HU_MOD", "US"}
 """Rescale types of Hounsfield units. US is "unspecified", which the values themselves then have to show."""
 
@@ -70,12 +73,12 @@ def parse_slice(header: Header) -> Slice:
     shown, dataset = header.file.shown, header.dataset
     with dicom_gate(shown):
         shape = image_shape(shown, dataset)
-        if int(dataset.get("NumberOfFrames") or 1) > 1 or int(dataset.get("SamplesPerPixel") or 1) > 1:
+        if (integer(dataset, _FRAMES, 1) or 1) > 1 or (integer(dataset, _SAMPLES, 1) or 1) > 1:
             raise InputError(
                 f"{shown}: has several frames or color channels; convert it to .nii.gz with dcm2niix", code="E_NDIM"
             )
-        placing = [dataset.get(tag) for tag in _PLACING]
-        rescale = (dataset.get("RescaleSlope"), dataset.get("RescaleIntercept"), dataset.get("RescaleType"))
+        placing = [numbers(dataset, tag) for tag in _PLACING.values()]
+        rescale = (number(dataset, _SLOPE), number(dataset, _INTERCEPT), dataset.get("RescaleType"))
         return place(header, shown, placing, rescale, shape, _number(dataset))
 
 
@@ -85,7 +88,7 @@ def place(
     placing: Sequence[Any],
     rescale: Sequence[Any],
     shape: tuple[int, int],
-    number: int | None,
+    image: int | None,
     frame: int | None = None,
 ) -> Slice:
     """Check the fields that place and scale an image.
@@ -96,7 +99,7 @@ def place(
         placing: The values of ImagePositionPatient, ImageOrientationPatient and PixelSpacing, or None.
         rescale: The values of RescaleSlope, RescaleIntercept and RescaleType, or None.
         shape: Rows and columns.
-        number: Of the image in its series.
+        image: Its number in the series.
         frame: See `Slice`.
 
     Raises:
@@ -108,8 +111,11 @@ def place(
                 f"{shown}: has no {tag}, needed to place the slice; export the series again", code="E_AFFINE"
             )
     (x, y, z), orientation, (row_mm, column_mm) = (tuple(map(float, value)) for value in placing)
-    row_direction, column_direction = np.array(orientation[:3]), np.array(orientation[3:])
-    products = (row_direction @ row_direction, column_direction @ column_direction, row_direction @ column_direction)
+    row_direction, column_direction = _vector(orientation[:3]), _vector(orientation[3:])
+    products = [
+        sum(a * b for a, b in zip(*pair, strict=True))
+        for pair in ((row_direction,) * 2, (column_direction,) * 2, (row_direction, column_direction))
+    ]
     is_finite = all(map(math.isfinite, (x, y, z, row_mm, column_mm)))
     if not is_finite or max(abs(products[0] - 1), abs(products[1] - 1), abs(products[2])) > DIRECTION_TOLERANCE:
         sentence = "its directions are not perpendicular unit vectors"
@@ -120,10 +126,10 @@ def place(
         )
     return Slice(
         header=header,
-        number=number,
+        number=image,
         position=(x, y, z),
-        row_direction=_vector(row_direction),
-        column_direction=_vector(column_direction),
+        row_direction=row_direction,
+        column_direction=column_direction,
         pixel_mm=(row_mm, column_mm),
         shape=shape,
         rescale=_rescale(shown, *rescale),
@@ -133,17 +139,18 @@ def place(
 
 def image_shape(shown: str, dataset: Any) -> tuple[int, int]:
     """Return rows and columns. Raises InputError if they are missing."""
-    for tag in ("Rows", "Columns"):
-        if dataset.get(tag) in (None, ""):
-            raise InputError(
-                f"{shown}: has no {tag}, needed to place the slice; export the series again", code="E_DIMS"
-            )
-    return int(dataset.Rows), int(dataset.Columns)
+    rows, columns = integer(dataset, _ROWS), integer(dataset, _COLUMNS)
+    if rows is None or columns is None:
+        missing = "Rows" if rows is None else "Columns"
+        raise InputError(
+            f"{shown}: has no {missing}, needed to place the slice; export the series again", code="E_DIMS"
+        )
+    return rows, columns
 
 
 def _number(dataset: Any) -> int | None:
-    number = dataset.get("InstanceNumber")
-    return None if number in (None, "") else int(number)
+    found = number(dataset, _INSTANCE)
+    return None if found is None else int(found)
 
 
 def _rescale(shown: str, slope: Any, intercept: Any, kind: Any) -> tuple[float, float]:
@@ -164,6 +171,6 @@ def _rescale(shown: str, slope: Any, intercept: Any, kind: Any) -> tuple[float, 
     return found
 
 
-def _vector(values: npt.NDArray[np.float64]) -> Vector:
-    x, y, z = values.tolist()
+def _vector(values: Sequence[float]) -> Vector:
+    x, y, z = values
     return x, y, z

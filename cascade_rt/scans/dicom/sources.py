@@ -64,9 +64,17 @@ class SourceFile(Protocol):
 class FileOnDisk:
     """A file of a folder (see `SourceFile`)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
+        """Name a file.
+
+        Args:
+            path: The file.
+            root: The folder that was named by the user. Messages do not name the folders in it, which are often named
+                after patients.
+        """
         self.path = path
-        self.shown, self.short = os.fspath(path), path.name
+        is_nested = root is not None and path.parent != root
+        self.shown, self.short = f"{root}: {path.name}" if is_nested else os.fspath(path), path.name
         self.size = 0
         self._head = b""
         self._stamp: list[int] | None = None
@@ -82,7 +90,7 @@ class FileOnDisk:
                     file.seek(known)
                     self._head += file.read(size - known)
             except (NotAPlainFileError, OSError) as error:
-                raise unreadable(self.path, error) from error
+                raise unreadable(self.shown, error) from error
         return self._head
 
     def read(self) -> bytearray:
@@ -98,7 +106,7 @@ class FileOnDisk:
                 file.seek(known)
                 count = file.readinto(memoryview(content)[known:])
         except (NotAPlainFileError, OSError) as error:
-            raise unreadable(self.path, error) from error
+            raise unreadable(self.shown, error) from error
         if known + count != self.size:
             raise _changed(self.shown)
         self._head = b""
