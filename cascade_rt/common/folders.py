@@ -1,5 +1,6 @@
 """Recursive folder traversal that never skips a folder silently."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from cascade_rt.common.hashing import stamp
 from cascade_rt.errors import InputError
 
 
@@ -52,6 +54,33 @@ def walk_folder(root: Path, on_error: Callable[[OSError], None]) -> Iterator[Fol
         yield content
         links.extend(folder / name for name in content.folders if name in linked)
         waiting.extendleft(folder / name for name in reversed(content.folders) if name not in linked)
+
+
+def stamp_folder(root: Path) -> list[int] | None:
+    """Return what changes whenever a file of a folder or its subfolders is written, replaced, added or removed.
+
+    Hidden files do not count.
+
+    Returns:
+        The sum of their sizes in bytes, the last modification time and the last change of an inode in ns, and a hash of
+        the stamps of all. None if a folder cannot be read.
+    """
+    unreadable: list[OSError] = []
+    stamps, digest = [], hashlib.sha256()
+    for content in walk_folder(root, unreadable.append):
+        for name in (each for each in content.files if not each.startswith(".")):
+            found = stamp(content.path / name)
+            if found is not None:
+                stamps.append(found)
+            digest.update(f"{content.path.relative_to(root) / name}\0{found}\n".encode(errors="surrogateescape"))
+    if unreadable or not stamps:
+        return None
+    return [
+        sum(each[0] for each in stamps),
+        max(each[1] for each in stamps),
+        max(each[2] for each in stamps),
+        int.from_bytes(digest.digest()[:6], "big"),
+    ]
 
 
 def unreadable_folder(error: OSError) -> InputError:

@@ -82,19 +82,20 @@ def stamp(path: str | os.PathLike[str]) -> list[int] | None:
         modification time alone can be set by anybody: archives and images give many files the same one.
     """
     try:
-        return _stamp_of(os.stat(path))
+        return stamp_of(os.stat(path))
     except (OSError, ValueError):
         return None
 
 
-def _stamp_of(status: os.stat_result) -> list[int]:
+def stamp_of(status: os.stat_result) -> list[int]:
+    """Return the stamp of a file that has been looked at (see `stamp`)."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def file_state(path: str | os.PathLike[str]) -> FileState:
     """Hash a file and note its stamp. Raises like `HashedFile`."""
     with HashedFile(path) as file:
-        found = _stamp_of(os.fstat(file.fileno()))
+        found = stamp_of(os.fstat(file.fileno()))
         return FileState(file.record(), found)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascade_rt.common.outputs import check_file, check_folder, write_error
@@ -10,6 +10,7 @@ from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError, OutputError
 from cascade_rt.run.extra_results import EXTRA_FORMATS, ExtraResult
 from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.nifti.options import ScanOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Case:
     `a/b_seg.nii.gz`."""
     refusal: InputError | None = None
     """Why nothing can be computed, such as an unreadable folder, a broken link or an invalid path; otherwise None."""
+    series: str | None = None
+    """The UID of the DICOM series to read from the scan; None leaves that to the reading options."""
 
     @classmethod
     def with_mask(
@@ -60,6 +63,10 @@ class Case:
     def extra_path(self, extra: ExtraResult) -> Path:
         """Return where an extra result is written: beside the mask, with its name and another suffix."""
         return self.mask.with_name(split_suffix(self.mask.name)[0] + EXTRA_FORMATS[extra].suffix)
+
+    def reading(self, options: ScanOptions) -> ScanOptions:
+        """Return how the scan is read, given the options of the run."""
+        return options if self.series is None else replace(options, series=self.series)
 
     @property
     def results(self) -> tuple[Path, ...]:

@@ -124,7 +124,7 @@ def _read_ahead(cases: Iterable[Case], options: RunOptions) -> Generator[tuple[C
 
     def open_checked(case: Case) -> ScanReader:
         case.check_output(overwrite=options.overwrite)
-        return open_scan(case.scan, options.reading)
+        return open_scan(case.scan, case.reading(options.reading))
 
     ahead: deque[tuple[Case, ScanInBackground]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:

@@ -4,7 +4,7 @@ The canonical frame is `[z, row, col]`: z toward superior, row toward posterior,
 pixels of axial DICOM slices. A file may store its axes in any of 48 orientations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,6 +68,28 @@ class SourceGrid:
         """1 or -1 if the slowest axis k runs toward superior or inferior, so that a slab is a slice; otherwise 0."""
         axis, sign = self.orientation[2]
         return int(sign) if axis == _SUPERIOR else 0
+
+    def slabs_before(self, first: int, stop: int) -> int:
+        """Return how many slabs along k must have been read for the canonical slices `[first, stop)` to be valid."""
+        slabs = self.shape[2]
+        needed = {1: stop, -1: slabs - first, 0: slabs}[self.slab_direction]
+        return min(needed, slabs) if stop > first else 0
+
+    def batches(self, size: int) -> Iterator[tuple[slice, int]]:
+        """Yield batches of canonical slices in the order in which they are stored.
+
+        Args:
+            size: Number of slices per batch.
+
+        Yields:
+            The slices `[0, size)`, `[size, 2 size)` and so on, or from the head downward if the grid begins there, each
+            with `slabs_before` them.
+        """
+        slices = CanonicalGrid.of(self).shape[0]
+        starts = range(0, slices, size)
+        for first in starts if self.slab_direction >= 0 else reversed(starts):
+            stop = min(first + size, slices)
+            yield slice(first, stop), self.slabs_before(first, stop)
 
 
 @dataclass(frozen=True, eq=False)

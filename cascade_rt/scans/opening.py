@@ -2,39 +2,107 @@
 
 import logging
 import os
+from pathlib import Path
 
 from cascade_rt.common.arguments import as_path, check_argument
+from cascade_rt.common.folders import stamp_folder
+from cascade_rt.common.hashing import FileRecord, record_file, stamp
+from cascade_rt.errors import InputError
+from cascade_rt.scans.dicom.reader import DicomReader, read_series_grid, record_series
+from cascade_rt.scans.dicom.signatures import first_bytes, starts_dicom, starts_zip
+from cascade_rt.scans.grids import CanonicalGrid
+from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.source import ScanReader
 from cascade_rt.scans.volume import NiftiReader, Volume
+from cascade_rt.scans.volume import read_grid as read_nifti_grid
 
 _log = logging.getLogger(__name__)
 
 
 def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> ScanReader:
-    """Open a CT scan for reading slice by slice: a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content.
+    """Open a CT scan for reading slice by slice.
+
+    Args:
+        path: A NIfTI-1 or NIfTI-2 file, compressed or not; the folder of a DICOM series or study, a zip archive of one,
+            or a single DICOM file. Names ending in .nii or .nii.gz are NIfTI; for others the content decides.
+        options: User-supplied facts that the scan does not state, such as which of several series to read.
 
     Raises:
-        InputError: The file is missing or not NIfTI, or its header does not describe a single 3D image of numbers.
+        InputError: The scan is missing or its format is unknown, or its header does not describe a single 3D image of
+            numbers.
+        BackendUnavailableError: The scan is DICOM, and pydicom or a decoder for the pixels is not installed.
         UsageError: An argument has the wrong type.
     """
     _log.info("reading %s", as_path("path", path))
     check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
-    return NiftiReader(path, options)
+    return DicomReader(path, options) if stores_dicom(path, options) else NiftiReader(path, options)
 
 
 def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
-    """Read a CT scan from a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content, not from the name.
+    """Read a CT scan of any format that `open_scan` takes.
 
-    A compressed file is read to its end so that its checksum is verified.
+    Files are read to their end, so that checksums are verified.
 
     Args:
-        path: The file.
-        options: User-supplied facts that the file does not state, such as which of several volumes to read.
+        path: See `open_scan`.
+        options: User-supplied facts that the scan does not state, such as which of several volumes to read.
 
     Raises:
-        InputError: The file is missing, damaged, not NIfTI, or not a single 3D image in Hounsfield units. The `code` of
-            the error says which.
+        InputError: The scan is missing, damaged, of an unknown format, or not a single 3D image in Hounsfield units. The
+            `code` of the error says which.
+        BackendUnavailableError: See `open_scan`.
     """
     with open_scan(path, options) as reader:
         return reader.finish()
+
+
+def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
+    """Read the grid of a scan from its headers alone. Raises like `open_scan`."""
+    return read_series_grid(path, options) if stores_dicom(path, options) else read_nifti_grid(path, options)
+
+
+def scan_stamp(path: Path) -> list[int] | None:
+    """Return what changes whenever a scan is written or replaced, or None if it is missing or cannot be looked at.
+
+    Returns:
+        For a file see `stamp`. For a folder four numbers as well, of all files in it and in its subfolders: the sum of
+        their sizes, the last modification and the last change of an inode in ns, and a hash of the stamps of all.
+    """
+    return stamp_folder(path) if path.is_dir() else stamp(path)
+
+
+def record_scan(path: Path, options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> FileRecord:
+    """Read a scan without decoding it, and return what `Volume.file` is for an unchanged one.
+
+    Raises:
+        InputError, BackendUnavailableError: The DICOM series cannot be found.
+        OSError, NotAPlainFileError: The file cannot be read.
+    """
+    return record_series(path, options.series) if stores_dicom(path, options) else record_file(path)
+
+
+def stores_dicom(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> bool:
+    """Return whether a path is read as DICOM. Whoever opens a path that cannot be read reports why.
+
+    Raises:
+        InputError: A series is chosen, but the path is not DICOM.
+    """
+    found = _is_dicom(Path(path))
+    if options.series is not None and not found:
+        raise InputError(
+            f"{os.fspath(path)}: is not DICOM, which alone has series; leave out `series`", code="E_SERIES"
+        )
+    return found
+
+
+def _is_dicom(path: Path) -> bool:
+    if split_suffix(path.name)[1]:
+        return False
+    if path.is_dir():
+        return True
+    try:
+        head = first_bytes(path)
+    except InputError:
+        return False
+    return starts_dicom(head) or starts_zip(head)

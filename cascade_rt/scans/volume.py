@@ -33,7 +33,7 @@ from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
 from cascade_rt.scans.nifti.gate import RejectedFile, input_gate
 from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
+from cascade_rt.scans.nifti.placement import check_affine, shear_warnings, what_places
 from cascade_rt.scans.nifti.stream import NiftiStream
 
 # For masks, a higher level costs more time than the saved kilobytes are worth.
@@ -144,7 +144,7 @@ class Volume:
             values, matrix = _as_array(array), _as_affine(affine)
             shape = _check_array(values)
             check_affine(matrix)
-            grid = SourceGrid.of(shape, matrix, _array_geometry(matrix))
+            grid = SourceGrid.of(shape, matrix, array_geometry(matrix))
             voxels, warnings = _to_hu(values.reshape(grid.shape), grid)
         canonical = CanonicalGrid.of(grid)
         warnings += (*shear_warnings(matrix), *geometry_warnings(canonical))
@@ -207,15 +207,13 @@ class NiftiReader:
         Each slice is yielded once, and the batches do not depend on the file's axis order. If the file begins at the
         head, the batches arrive in descending order.
         """
-        starts = range(0, len(self.volume.voxels), size)
-        for first in starts if self.volume.grid.slab_direction >= 0 else reversed(starts):
-            part = slice(first, min(first + size, len(self.volume.voxels)))
-            self._read(part.start, part.stop)
+        for part, slabs in self.volume.grid.batches(size):
+            self._read(slabs)
             yield part
 
     def read_until(self, stop: int) -> None:
         """Continue reading until slices `[0, stop)` are valid: the whole scan, unless the file begins at the feet."""
-        self._read(0, stop)
+        self._read(self.volume.grid.slabs_before(0, stop))
 
     def finish(self) -> Volume:
         """Read the rest of the file to its end, and check the whole scan.
@@ -239,11 +237,9 @@ class NiftiReader:
         self.volume = replace(self.volume, warnings=tuple(warnings), file=record)
         return self.volume
 
-    def _read(self, first: int, stop: int) -> None:
-        slabs = self.volume.grid.shape[2]
-        needed = {1: stop, -1: slabs - first, 0: slabs}[self.volume.grid.slab_direction]
+    def _read(self, slabs: int) -> None:
         with input_gate(self._shown):
-            self._blocks.read_until(min(needed, slabs) if stop > first else 0)
+            self._blocks.read_until(slabs)
 
 
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
@@ -519,12 +515,14 @@ def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
     return array.shape[0], array.shape[1], array.shape[2]
 
 
-def _array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
+def array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
+    """Return the NIfTI header fields of a grid that comes from no NIfTI file."""
     header = Nifti1Header()
     header.set_xyzt_units("mm")
     header.set_sform(affine, code="aligned")
     header.set_qform(affine, code="unknown")
-    return {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
+    placing = what_places(header)
+    return {field: np.array(placing[field]) for field in GEOMETRY_FIELDS}
 
 
 def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:

@@ -191,7 +191,7 @@ def infer(
 
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
     opening = partial(open_cascade, bundle, engines=engines, public_key=public_key)
-    cases, folder = _plan(scans, output, how, extras)
+    cases, folder = _plan(scans, output, how, extras, reading)
     with ExitStack() as stack:
         state: ResumeState | None = None
         told: CohortOutput | ScanOutput = ScanOutput(cases, overwrite=overwrite)
@@ -200,7 +200,7 @@ def infer(
             opening = partial(opening, sha256=opened.sha256)
             _print_plan(len(cases), opened, engines, how)
             settings = _settings(opened, engines, options, extras)
-            state = stack.enter_context(_journal(folder, how, settings, overwrite=overwrite))
+            state = stack.enter_context(_journal(folder, how, settings, reading, overwrite=overwrite))
             told = CohortOutput(cases, opened.manifest, folder, how.part)
         stack.enter_context(told)
         summary = run_cases(cases, _runner(opening, options, how, told), state, on_outcome=told.tell)
@@ -208,16 +208,25 @@ def infer(
 
 
 def _plan(
-    scans: tuple[Path, ...], output: Path | None, how: CohortOptions, extras: "tuple[ExtraResult, ...]"
+    scans: tuple[Path, ...],
+    output: Path | None,
+    how: CohortOptions,
+    extras: "tuple[ExtraResult, ...]",
+    reading: ScanOptions,
 ) -> "tuple[list[Case], Path | None]":
     """Return the cases to run, and the folder for their journal; None for a few named scans, which need none."""
     from cascade_rt.run.cohort.cases import holds_many, of_shard, plan_cases
     from cascade_rt_cli.infer_output import warn_left_out
 
     folder = None
+    if reading.series is not None and any(scan.is_dir() and holds_many(scan) for scan in scans):
+        raise UsageError(
+            "--series chooses within one study; leave it out to segment every series of a folder of studies"
+        )
     if how != CohortOptions() or (len(scans) > 1 and output) or any(map(holds_many, scans)):
         folder = _cohort_folder(output)
-    cases = plan_cases(scans, output, extras=extras, on_left_out=warn_left_out)
+    every_series = folder is not None and reading.series is None
+    cases = plan_cases(scans, output, extras=extras, every_series=every_series, on_left_out=warn_left_out)
     return of_shard(cases, how.part), folder
 
 
@@ -231,7 +240,7 @@ def _cohort_folder(output: Path | None) -> Path:
 
 @contextmanager
 def _journal(
-    folder: Path, how: CohortOptions, settings: Mapping[str, Any], *, overwrite: bool
+    folder: Path, how: CohortOptions, settings: Mapping[str, Any], reading: ScanOptions, *, overwrite: bool
 ) -> Iterator["ResumeState"]:
     """Open the journal in the output folder, which is created if necessary."""
     from cascade_rt.run.cohort.journal import Journal
@@ -247,7 +256,15 @@ def _journal(
         if not journal.is_locked:
             warn(f"{shown(folder)}: cannot be locked on this file system; make sure that no other run writes to it")
         remove_leftovers(table)
-        yield ResumeState(folder, journal, settings, resume=how.resume, overwrite=overwrite, verify=how.verify)
+        yield ResumeState(
+            folder,
+            journal,
+            settings,
+            resume=how.resume,
+            overwrite=overwrite,
+            verify=how.verify,
+            reading=reading,
+        )
 
 
 def _runner(

@@ -35,6 +35,7 @@ _PARAMETERS = (
     "precision",
     "resume",
     "scattered",
+    "series",
     "strict",
     "timeout",
     "tumor",

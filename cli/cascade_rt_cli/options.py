@@ -126,6 +126,11 @@ _SCAN_OPTIONS = (
     ),
     click.option("--strict", is_flag=True, help="Refuse files whose qform and sform differ by more than 5 mm."),
     scattered_option,
+    click.option(
+        "--series",
+        metavar="UID|N",
+        help="CT series of a DICOM study to read, by UID or number. Without it, several are listed and refused.",
+    ),
 )
 
 
@@ -152,9 +157,10 @@ def scan_options(command: Callable[..., None]) -> Callable[..., None]:
         max_voxels: int,
         strict: bool,
         scattered: bool,
+        series: str | None,
         **others: Any,
     ) -> None:
-        reading = ScanOptions(volume, assume_orientation, assume_hu, hu_offset, max_voxels, strict, scattered)
+        reading = ScanOptions(volume, assume_orientation, assume_hu, hu_offset, max_voxels, strict, scattered, series)
         command(**others, reading=reading)
 
     for option in reversed(_SCAN_OPTIONS):

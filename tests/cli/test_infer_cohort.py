@@ -57,5 +57,8 @@ def test_a_file_system_without_locks_is_reported(monkeypatch: pytest.MonkeyPatch
 
 def test_files_that_are_not_read_are_reported_in_one_line() -> None:
     Path("in", "other.mha").touch()
-    assert "cascade-rt: warning: in: skipped, because only .nii and .nii.gz are read: 1 .mha file\n" in infer().stderr
+    assert (
+        "cascade-rt: warning: in: skipped, because only NIfTI and CT series in DICOM are read: 1 .mha file\n"
+        in infer().stderr
+    )
     assert "not read" not in infer("--overwrite", "-q").stderr

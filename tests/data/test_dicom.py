@@ -17,6 +17,7 @@ from tests.dicom_files import SliceFile, axial_slices, changed, write_series
 
 HU = (np.arange(6 * 8 * 10).reshape(6, 8, 10) * 4 - 1000).astype(np.int16)
 JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
+RLE, JPEG_LOSSLESS = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.70"
 
 
 def tissue() -> np.ndarray:
@@ -330,9 +331,20 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     assert "the folder does not exist" in refusal(tmp_path / "nowhere")
 
 
-def test_a_missing_decoder_is_named_before_any_pixel_is_read(tmp_path: Path) -> None:
-    write_series(tmp_path, axial_slices(HU, syntax=JPEG_LS))
-    with pytest.raises(BackendUnavailableError, match=r"JPEG-LS .* needs a decoder; run: pip install pyjpegls"):
+@pytest.mark.parametrize(
+    ("syntax", "name", "package"),
+    [
+        (JPEG_LS, "JPEG-LS", "pyjpegls"),
+        (RLE, "RLE", "pylibjpeg-rle"),
+        (JPEG_LOSSLESS, "JPEG Lossless,", "python-gdcm$"),
+    ],
+)
+def test_a_missing_decoder_is_named_before_any_pixel_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, name: str, package: str
+) -> None:
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", False)
+    write_series(tmp_path, axial_slices(HU, syntax=syntax))
+    with pytest.raises(BackendUnavailableError, match=rf"{name} .* needs a decoder; run: pip install .*{package}"):
         find_series(tmp_path)
 
 

@@ -5,20 +5,23 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from cascade_rt.common.folders import FolderContent, unreadable_folder, walk_folder
 from cascade_rt.common.outputs import refuse_inputs
 from cascade_rt.common.plain_file import NotAPlainFileError, read_plain_file
-from cascade_rt.errors import InputError, UsageError
+from cascade_rt.errors import BackendUnavailableError, InputError, UsageError
 from cascade_rt.run.case import Case
+from cascade_rt.run.cohort.dicom_series import SeriesCase, SeriesSearch, is_one_study, series_of
 from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
 from cascade_rt.run.cohort.own_masks import is_own_mask, is_own_probabilities
 from cascade_rt.run.extra_results import ExtraResult
 from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.opening import stores_dicom
 
+_OF_DICOM = re.compile(r"(?<=.)\.(dcm|zip)$", re.IGNORECASE)
 _LONGEST_LIST = 1 << 30
 _FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
 """Suffixes of files that somebody may expect as a mask."""
@@ -79,18 +82,22 @@ def plan_cases(
     output: Path | None = None,
     *,
     extras: Sequence[ExtraResult] = (),
+    every_series: bool = False,
     on_left_out: Callable[[Path, str], None] = lambda *_: None,
 ) -> list[Case]:
     """Find scans and decide where their results go.
 
     Args:
         sources: Scans, folders and lists. A folder is searched recursively for `.nii` and `.nii.gz`, except for hidden
-            ones and for our own masks that lie beside their report. Links are followed, and each folder is entered
-            once. A list is a `.txt` file with the path of one scan per line, relative to the list. A line that begins
-            with # and does not name an existing file is a comment.
+            ones and for our own masks that lie beside their report, and for the series of DICOM studies, also in zip
+            archives. Links are followed, and each folder is entered once. A list is a `.txt` file with the path of one
+            scan per line, relative to the list. A line that begins with # and does not name an existing file is a
+            comment. A folder with one DICOM study, and nothing else that can be read, is one scan.
         output: The output folder, which mirrors the subfolders that the scans have in their source; None for the
             current folder. For a single scan it may be the mask file (`.nii` or `.nii.gz`).
         extras: What else to write for each scan.
+        every_series: Make one case of each CT series of a DICOM study. Otherwise a study is one case, of which the
+            reading options choose the series.
         on_left_out: Called with a source folder and a phrase that counts the images in it that are not read, if there
             are any.
 
@@ -109,13 +116,15 @@ def plan_cases(
         return _checked([Case.with_mask(sources[0], output, name=_stem(sources[0].name), extras=extras)])
     folder = output or Path()
     cases: dict[str, Case] = {}
-    for name, scan, refusal in _named_scans(sources, folder, on_left_out):
+    for found in _named_scans(sources, folder, on_left_out, every_series=every_series):
+        name = found.name
         if name in cases:
             raise UsageError(
-                f"{cases[name].scan} and {scan} would both become {name}_seg.nii.gz; rename one of them, "
+                f"{cases[name].scan} and {found.scan} would both become {name}_seg.nii.gz; rename one of them, "
                 "or segment them separately"
             )
-        cases[name] = Case.in_folder(scan, folder, name, extras=extras, refusal=refusal)
+        case = Case.in_folder(found.scan, folder, name, extras=extras, refusal=found.refusal)
+        cases[name] = replace(case, series=found.series)
     return _checked(list(cases.values()))
 
 
@@ -139,67 +148,86 @@ def _checked(cases: list[Case]) -> list[Case]:
     return cases
 
 
-_Found = tuple[str, Path, InputError | None]
-"""The name of a case, its scan, and why it cannot be computed (None if it can)."""
-
-
-def _named_scans(sources: Sequence[Path], output: Path, on_left_out: Callable[[Path, str], None]) -> Iterator[_Found]:
+def _named_scans(
+    sources: Sequence[Path], output: Path, on_left_out: Callable[[Path, str], None], *, every_series: bool
+) -> Iterator[SeriesCase]:
     for source in sources:
         if not holds_many(source):
-            yield _stem(source.name), source, None
+            yield from _in_one_scan(_stem(source.absolute().name), source, every_series=every_series)
         elif source.is_dir():
             left_out = LeftOut()
             yield from _in_folder(source, output, left_out)
             if str(left_out):
                 on_left_out(source, str(left_out))
         else:
-            yield from _in_list(source)
+            yield from _in_list(source, every_series=every_series)
+
+
+def _in_one_scan(name: str, scan: Path, *, every_series: bool) -> Sequence[SeriesCase]:
+    """Return the case of a scan, or one for each series of a study."""
+    found = series_of(scan, name) if every_series and stores_dicom(scan) else ()
+    return found or [SeriesCase(name, scan, None)]
 
 
 def holds_many(source: Path) -> bool:
-    """Return whether a path is a folder or a list of scans. A folder named like a scan is a mistake, not a source."""
-    return source.suffix.lower() == ".txt" or (source.is_dir() and not split_suffix(source.name)[1])
+    """Return whether a path is a list or a folder of scans.
+
+    A folder named like a scan is a mistake, not a source, and one with a single DICOM study is one scan.
+    """
+    if source.suffix.lower() == ".txt":
+        return True
+    return source.is_dir() and not split_suffix(source.name)[1] and not is_one_study(source)
 
 
-def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[_Found]:
+def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[SeriesCase]:
     if os.path.realpath(output) == os.path.realpath(root):
         raise UsageError(f"{output}: results would be mixed with the scans; choose another `output`")
     skipped, found, refused = os.path.realpath(output), False, []
+    search, lacking = SeriesSearch(root), None
 
     def refuse(error: OSError) -> None:
         if error.filename == os.fspath(root):
             raise unreadable_folder(error) from error
         folder = Path(error.filename)
-        refused.append((f"{folder.relative_to(root).as_posix()}/", folder, unreadable_folder(error)))
+        refused.append(SeriesCase(f"{folder.relative_to(root).as_posix()}/", folder, None, unreadable_folder(error)))
 
     for content in walk_folder(root, refuse):
         here = content.path
         content.folders[:] = [
             each for each in content.folders if not each.startswith(".") and os.path.realpath(here / each) != skipped
         ]
-        left_out.add(content)
-        for name, scan, refusal in _in_one_folder(content):
+        seen: set[str] = set()
+        try:
+            seen = search.add(content)
+        except BackendUnavailableError as error:
+            lacking = error
+        left_out.add(replace(content, files=[name for name in content.files if name not in seen]))
+        for case in _in_one_folder(content):
             found = True
-            yield (scan.relative_to(root).parent / name).as_posix(), scan, refusal
+            yield replace(case, name=(case.scan.relative_to(root).parent / case.name).as_posix())
+    series = search.cases()
+    yield from series
     yield from refused
-    if not found and not refused:
-        advice = "pass the folder of the scans, and convert DICOM with dcm2niix first"
-        raise UsageError(f"{root}: contains no .nii or .nii.gz files; {advice}")
+    if found or refused or series:
+        return
+    if lacking is not None:
+        raise lacking
+    raise UsageError(f"{root}: contains no .nii or .nii.gz files and no CT series; pass the folder of the scans")
 
 
-def _in_one_folder(content: FolderContent) -> Iterator[_Found]:
+def _in_one_folder(content: FolderContent) -> Iterator[SeriesCase]:
     # Files that begin with a dot are metadata that macOS leaves beside the real files, also in the MSD archives.
     for file in (each for each in content.files if not each.startswith(".")):
         path = content.path / file
         if split_suffix(file)[1] and not (is_own_mask(path) or is_own_probabilities(path)):
-            yield _stem(file), path, None
+            yield SeriesCase(_stem(file), path, None)
         # A broken link: it may have pointed to a folder of scans.
         elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):
             sentence = "is a broken link; restore its target or remove the link"
-            yield file, path, InputError(f"{path}: {sentence}", code="E_NOT_FOUND")
+            yield SeriesCase(file, path, None, InputError(f"{path}: {sentence}", code="E_NOT_FOUND"))
 
 
-def _in_list(path: Path) -> Iterator[_Found]:
+def _in_list(path: Path, *, every_series: bool) -> Iterator[SeriesCase]:
     scans = [line for line in _lines(path) if line and not _is_comment(line, path.parent)]
     if not scans:
         raise UsageError(f"{path}: lists no scans; write one path per line")
@@ -209,9 +237,10 @@ def _in_list(path: Path) -> Iterator[_Found]:
         name = _stem(PurePosixPath(*Path(scan).parts).as_posix() if inside else Path(scan).name)
         if "\0" in scan or PurePosixPath(name).name in ("", ".."):
             sentence = "is not a file path; write one path per line, in UTF-8 or UTF-16"
-            yield f"{path.name}:{number}", path, InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
+            error = InputError(f"{path}: entry {number} {sentence}", code="E_NOT_A_FILE")
+            yield SeriesCase(f"{path.name}:{number}", path, None, error)
         else:
-            yield name, path.parent / scan, None
+            yield from _in_one_scan(name, path.parent / scan, every_series=every_series)
 
 
 def _is_comment(line: str, folder: Path) -> bool:
@@ -237,7 +266,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    return split_suffix(name)[0] if split_suffix(name)[1] else name
+    stem, suffix = split_suffix(name)
+    return stem if suffix else _OF_DICOM.sub("", name)
 
 
 def of_shard(cases: Iterable[Case], shard: Shard | None) -> list[Case]:

@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from cascade_rt.common.atomic import remove_leftovers
-from cascade_rt.common.hashing import FileState, is_unchanged, stamp
+from cascade_rt.common.hashing import FileState, is_unchanged
 from cascade_rt.common.outputs import write_error
+from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.common.shown_paths import hide_folders
-from cascade_rt.errors import CascadeError, OutputError, OutputExistsError, WorkerError
+from cascade_rt.errors import (
+    BackendUnavailableError,
+    CascadeError,
+    InputError,
+    OutputError,
+    OutputExistsError,
+    WorkerError,
+)
 from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.journal import Entry, Journal, newest_entries
 from cascade_rt.run.cohort.outcome import Outcome
 from cascade_rt.run.cohort.task_result import TaskResult
+from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
+from cascade_rt.scans.opening import record_scan, scan_stamp, stores_dicom
 
 
 class ResumeState:
@@ -37,6 +47,7 @@ class ResumeState:
         resume: bool,
         overwrite: bool,
         verify: bool = False,
+        reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
     ) -> None:
         """Begin a run.
 
@@ -47,11 +58,13 @@ class ResumeState:
             resume: Whether to take the work of earlier runs into account.
             overwrite: Whether results that are not ours may be replaced.
             verify: Whether to hash all files of earlier runs, rather than trust their sizes, times and inodes.
+            reading: How scans are read.
         """
         self.overwrite = overwrite
         self._folder = folder
         self._journal = journal
         self._settings = dict(settings)
+        self._reading = reading
         self._resume = resume
         self._verify = verify
         self._known = newest_entries(folder) if resume else {}
@@ -89,7 +102,7 @@ class ResumeState:
             # Not recorded: the entry that shows who owns the files must remain the newest.
             return Outcome(case, "failed", error=error)
         self._attempts[case.name] = self._attempts.get(case.name, 0) + 1
-        self._open[case.name] = _Begun(case, not existing, stamp(case.scan))
+        self._open[case.name] = _Begun(case, not existing, scan_stamp(case.scan))
         self._journal.append(Entry(case.name, "started", attempt=self._attempts[case.name]))
         return None
 
@@ -150,8 +163,10 @@ class ResumeState:
         report = result.report or {}
         read = report.get("input") or {}
         # Hashed while the scan was read: the file on disk may have been replaced since, and then has another stamp.
-        before, after = begun.scan_stamp, stamp(begun.case.scan)
-        was_replaced = before is None or before != after or before[0] != read.get("bytes")
+        before, after = begun.scan_stamp, scan_stamp(begun.case.scan)
+        # A folder or an archive also holds files that were not read.
+        is_other_size = before is not None and before[0] != read.get("bytes") and not stores_dicom(begun.case.scan)
+        was_replaced = before is None or before != after or is_other_size
         return Entry(
             begun.case.name,
             "done",
@@ -170,8 +185,17 @@ class ResumeState:
             entry.status == "done"
             and entry.settings == self._settings
             and self._wrote(entry, case.results, verify=self._verify)
-            and is_unchanged(case.scan, entry.input_sha256, None if self._verify else entry.input_stamp)
+            and self._is_scan(case, entry)
         )
+
+    def _is_scan(self, case: Case, entry: Entry) -> bool:
+        """Return whether the scan of a case is the one that was read (see `is_unchanged`)."""
+        if not self._verify and entry.input_stamp is not None and scan_stamp(case.scan) == entry.input_stamp:
+            return True
+        try:
+            return record_scan(case.scan, case.reading(self._reading)).sha256 == entry.input_sha256
+        except (OSError, NotAPlainFileError, InputError, BackendUnavailableError):
+            return False
 
     def _wrote(self, entry: Entry, paths: Sequence[Path], *, verify: bool) -> bool:
         """Return whether all files exist as they are recorded in an entry."""

@@ -30,10 +30,8 @@ class _Conversion:
     """Value assigned to voxels that are not finite or are below the range of the target type."""
 
     def __init__(self, dtype: np.dtype[Any], scaling: tuple[float, float]) -> None:
-        self._slope, self._intercept = scaling
-        self._exact = dtype.kind in "iu" and self._slope == 1.0 and self._intercept.is_integer()
-        self._work_type = np.dtype(np.float32 if dtype == np.float32 and scaling == (1.0, 0.0) else np.float64)
-        self._work = np.empty(0, dtype=self._work_type)
+        self._work = np.empty(0)
+        self.rescale(dtype, scaling)
         self._voxels = 0
         self._not_finite = 0
         self._too_low = 0
@@ -44,6 +42,14 @@ class _Conversion:
         self._fraction = 0.0
         self.lowest = math.inf
         self.highest = -math.inf
+
+    def rescale(self, dtype: np.dtype[Any], scaling: tuple[float, float]) -> None:
+        """Expect blocks of this type and of this slope and intercept from now on."""
+        self._slope, self._intercept = scaling
+        self._exact = dtype.kind in "iu" and self._slope == 1.0 and float(self._intercept).is_integer()
+        self._work_type = np.dtype(np.float32 if dtype == np.float32 and scaling == (1.0, 0.0) else np.float64)
+        if self._work.dtype != self._work_type:
+            self._work = np.empty(0, dtype=self._work_type)
         self.direct = self._exact and self._intercept == 0 and dtype == self.target
         """Whether the stored bytes need no conversion, so that they can be read directly into the target array."""
 
@@ -224,9 +230,14 @@ class LabelConversion(_Conversion):
 
 def _count_enclosed(odd: npt.NDArray[np.bool_]) -> int:
     """Count the invalid voxels `[i, j, k]` that have valid ones on both sides along i and also along j."""
-    outside = np.zeros_like(odd)
+    return int(np.count_nonzero(odd & ~outside(odd)))
+
+
+def outside(odd: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which odd voxels `[i, j, ...]` have only odd ones between them and an edge of the image, along i or j."""
+    found = np.zeros_like(odd)
     for axis in (0, 1):
         for way in (odd, np.flip(odd, axis)):
             reached = np.logical_and.accumulate(way, axis=axis)
-            outside |= reached if way is odd else np.flip(reached, axis)
-    return int(np.count_nonzero(odd & ~outside))
+            found |= reached if way is odd else np.flip(reached, axis)
+    return found

@@ -28,10 +28,14 @@ class ScanOptions:
     """Refuse files whose qform and sform place the scan more than 5 mm apart."""
     scattered: bool = False
     """The slices are unrelated to one another, so nothing is judged across them."""
+    series: str | None = None
+    """UID or number of the CT series of a DICOM study to read. If None, a study with several series is refused."""
 
     def __post_init__(self) -> None:
         if self.volume is not None:
             check_argument("volume", self.volume, Integral, "an integer or None")
+        if self.series is not None:
+            check_argument("series", self.series, str, "the UID or the number of a series, as a string, or None")
         if self.assume_orientation is not None:
             check_argument("assume_orientation", self.assume_orientation, str, "three letters such as LPS, or None")
         for name in ("hu_offset", "max_voxels"):
