@@ -14,11 +14,11 @@ ExtraResult = Literal["picture", "dicom-seg", "dicom-seg-labelmap", "dicom-sr", 
 EXTRA_RESULTS: tuple[ExtraResult, ...] = get_args(ExtraResult)
 
 
-def _any_scan(volume: Volume) -> None:
+def _any_scan(_: Volume) -> None:
     """Accept every scan."""
 
 
-def _no_doubts(volume: Volume) -> tuple[InputWarning, ...]:
+def _no_doubts(_: Volume) -> tuple[InputWarning, ...]:
     """Doubt nothing."""
     return ()
 

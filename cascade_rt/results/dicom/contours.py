@@ -42,7 +42,8 @@ def outlines(mask: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.float64]]:
         mask: `[row, col]`.
 
     Returns:
-        Polygons `[corner, (row, col)]` in pixels, the center of the first pixel at 0; without repeating the first corner.
+        Polygons `[corner, (row, col)]` in pixels, the center of the first pixel at 0. The first corner is not
+        repeated.
     """
     following = _steps(mask)
     found = []

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +11,7 @@ import numpy as np
 
 from cascade_rt.common.atomic import atomic_write
 from cascade_rt.common.version import __version__
-from cascade_rt.results.dicom.source import Source
+from cascade_rt.results.dicom.source import Source, quiet_pydicom
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.scans.volume import Volume, refuse_scan
 
@@ -109,9 +108,7 @@ def save_object(result: Any, source: Source, volume: Volume, path: str | os.Path
         result[element.tag] = element
 
     def write(file: BinaryIO) -> None:
-        with warnings.catch_warnings():
-            # Warnings of pydicom quote what they doubt, such as the name of the patient.
-            warnings.simplefilter("ignore")
+        with quiet_pydicom():
             dcmwrite(file, result, enforce_file_format=True)
 
     atomic_write(Path(path), write, overwrite=overwrite)

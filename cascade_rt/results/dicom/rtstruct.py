@@ -32,8 +32,9 @@ _STUDY_REFERENCE = "1.2.840.10008.3.1.2.3.1"
 def write_rtstruct(segmentation: Segmentation, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write the outlines of the segments, for systems that do not read DICOM SEG, which is the exact result.
 
-    Contours lie halfway between the centers of pixels, and holes are contours of their own: a point belongs to a segment
-    if it is inside an odd number of contours of its slice. No segment is declared a target or an organ at risk.
+    Contours lie halfway between the centers of pixels, and holes are contours of their own: a point belongs to a
+    segment if it is inside an odd number of its contours in the slice. No segment is declared a target or an organ at
+    risk.
 
     Args:
         segmentation: The segmentation of a scan that was read from DICOM.

@@ -15,8 +15,8 @@ from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.results.slice_panel import COLORS
 
 SegKind = Literal["seg", "labelmap"]
-"""`seg`: one bit per voxel and segment, which every archive and viewer reads. `labelmap`: one byte per voxel, compressed;
-a younger class of object (DICOM supplement 243) that older ones do not know."""
+"""`seg`: one bit per voxel and segment, which every archive and viewer reads. `labelmap`: one byte per voxel,
+compressed; a younger class of object (DICOM supplement 243) that older archives and viewers do not know."""
 _TYPES = {"seg": "BINARY", "labelmap": "LABELMAP"}
 CLASSES = {"seg": "1.2.840.10008.5.1.4.1.1.66.4", "labelmap": "1.2.840.10008.5.1.4.1.1.66.7"}
 
@@ -26,8 +26,8 @@ def write_segmentation(
 ) -> None:
     """Write the mask as DICOM SEG, each frame at the place of its slice.
 
-    Empty frames are left out; if nothing was found, all are written, because an object must have a frame. A segment that
-    was looked for and not found is listed and has no frame.
+    Empty frames are left out; if nothing was found, all are written, because an object must have a frame. A segment
+    that was looked for and not found is listed and has no frame.
 
     Args:
         segmentation: The segmentation of a scan that was read from DICOM.

@@ -1,5 +1,6 @@
 """The images that a DICOM result refers to: checked, and reduced to what a result needs of their headers."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,7 @@ def _check_uids(shown: str, headers: DicomHeaders) -> None:
 
     remedy = "export the series with its UIDs, or leave DICOM results out"
     for keyword in (*_OF_THE_IMAGE, *_OF_THE_SERIES):
-        with _without_warnings():
+        with quiet_pydicom():
             found = [str(header.get(keyword) or "") for header in headers.datasets]
         bad = [uid for uid in found if not UID(uid, validation_mode=0).is_valid]
         if bad:
@@ -148,7 +149,7 @@ class Source:
 def _content_date(headers: DicomHeaders) -> tuple[str, str]:
     header = headers.datasets[0]
     for keywords in _DATES:
-        with _without_warnings():
+        with quiet_pydicom():
             date, time = (str(header.get(keyword) or "") for keyword in keywords)
         if len(date) == 8 and date.isdecimal():
             return date, time if len(time) >= 6 and time[:6].isdecimal() else _NO_DATE[1]
@@ -176,7 +177,7 @@ def _patient_and_study(headers: DicomHeaders) -> Any:
     from pydicom import Dataset
 
     header, copied = headers.datasets[0], Dataset()
-    with _without_warnings():
+    with quiet_pydicom():
         for keyword in _PATIENT_AND_STUDY:
             if keyword in header:
                 copied[keyword] = header[keyword]
@@ -193,8 +194,17 @@ def _slice_spacing(volume: Volume) -> float:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Suppress the warnings of pydicom, which quote what they doubt."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def quiet_pydicom() -> Iterator[None]:
+    """Suppress what pydicom warns of and logs: it quotes what it doubts, such as a date of birth."""
+    logger = logging.getLogger("pydicom")
+
+    def nothing(_: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeFilter(nothing)

@@ -31,8 +31,8 @@ def write_report(segmentation: Segmentation, path: str | os.PathLike[str], *, ov
     """Write volumes and lesions as a Comprehensive 3D SR: automatic, complete, not verified by anybody.
 
     There is a group for each segment, which refers to it in the object that `write_segmentation` writes of the same
-    segmentation (kind `seg`), and one for each lesion, at most 50. The text has the status, the intended use of the bundle
-    and how many lesions have no group.
+    segmentation (kind `seg`), and one for each lesion, at most 50. The text has the status, the intended use of the
+    bundle and how many lesions have no group.
 
     Args:
         segmentation: The segmentation of a scan that was read from DICOM.
@@ -80,11 +80,8 @@ def _content(hd: Any, segmentation: Segmentation, source: Source, uids: Uids) ->
         __version__,
         [f"{name}={value}" for name, value in algorithm_parameters(segmentation).items()],
     )
-    lesions = segmentation.measurements.lesions[:MOST_LESIONS]
-    groups = [
-        _segment_group(hd, segment, segmentation, algorithm, source, uids)
-        for segment in segments_of(segmentation, uids)
-    ]
+    lesions, segments = segmentation.measurements.lesions[:MOST_LESIONS], segments_of(segmentation, uids)
+    groups = [_segment_group(hd, segment, segmentation, algorithm, source, uids) for segment in segments]
     groups += [_lesion_group(hd, lesion, number, algorithm, uids) for number, lesion in enumerate(lesions, start=1)]
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=_observer(hd, uids)),
