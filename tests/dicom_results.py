@@ -89,7 +89,7 @@ def lopsided_mask(shape: Sequence[int]) -> Mask:
     mask = np.zeros((slices, rows, cols), dtype=np.uint8)
     mask[1 : slices - 3, rows // 4 : rows // 2, cols // 5 : cols // 2] = 1
     mask[2, rows // 2 : rows // 2 + 5, cols // 5 : cols // 5 + 3] = 1
-    mask[2:4, rows // 4 + 1 : rows // 4 + 6, cols // 5 + 2 : cols // 5 + 9] = 2
+    mask[1:3, rows // 4 + 1 : rows // 4 + 6, cols // 5 + 2 : cols // 5 + 9] = 2
     mask[slices - 4, rows // 3 : rows // 3 + 2, cols // 3 : cols // 3 + 4] = 2
     return mask
 

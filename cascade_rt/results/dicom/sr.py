@@ -165,5 +165,5 @@ def _texts(segmentation: Segmentation) -> list[str]:
     ]
     left_out = len(segmentation.measurements.lesions) - MOST_LESIONS
     if left_out > 0:
-        texts.append(f"{left_out} more lesions, all of them smaller, are counted but not listed.")
+        texts.append(f"{left_out} more lesions, none of them larger, are counted but not listed.")
     return [plain(text, longest) for text in texts]
