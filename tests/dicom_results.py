@@ -53,12 +53,18 @@ PATIENT = {
 LEFT_OUT: dict[str, Any] = dict.fromkeys(("SOPClassUID", "SOPInstanceUID"))
 
 
-def write_scan(folder: Path, shape: tuple[int, int, int] = (8, 40, 48), **changes: Any) -> Path:
-    """Write a series `[z, row, col]` of noise, named in a way that says nothing of the order of its slices."""
-    noise = np.random.default_rng(1).integers(-50, 100, shape) * 2.0
-    noise[:, :4] = -1000
+def noise() -> npt.NDArray[np.float64]:
+    """Slices `[z, row, col]` in HU, with air in front."""
+    found = np.random.default_rng(1).integers(-50, 100, (8, 40, 48)) * 2.0
+    found[:, :4] = -1000
+    return found
+
+
+def write_scan(folder: Path, hu: npt.NDArray[Any] | None = None, **changes: Any) -> Path:
+    """Write a series `[z, row, col]`, by default of noise; file names say nothing of the order of its slices."""
     facts = tuple((PATIENT | changes).items())
-    return write_series(folder, axial_slices(noise, series=SERIES, changes=facts), shuffled=True)
+    slices = axial_slices(noise() if hu is None else hu, series=SERIES, changes=facts)
+    return write_series(folder, slices, shuffled=True)
 
 
 def read_scan(folder: Path) -> Volume:

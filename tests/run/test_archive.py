@@ -7,12 +7,13 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pydicom
 import pytest
 from pynetdicom import AE
+from pynetdicom.association import Association
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from cascade_rt.results.dicom import write_report, write_rtstruct, write_segmentation
@@ -54,8 +55,9 @@ def archive(tmp_path: Path) -> Iterator[int]:
         wait_until_ready(process, http)
         yield dicom
     finally:
-        process.terminate()
-        process.wait(timeout=60)
+        # Its store is temporary, and it would wait for whoever is still connected.
+        process.kill()
+        process.wait()
 
 
 def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
@@ -67,14 +69,23 @@ def wait_until_ready(process: "subprocess.Popen[bytes]", port: int) -> None:
     pytest.fail(f"Orthanc did not start (exit code {process.poll()})")
 
 
+@contextmanager
+def connected(entity: AE, port: int) -> Iterator[Association]:
+    association = entity.associate("127.0.0.1", port, ae_title="ORTHANC")
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        association.release()
+
+
 def send(port: int, paths: list[Path]) -> list[int]:
     """Store files, and return the status of each."""
     datasets = [pydicom.dcmread(path) for path in paths]
     entity = AE()
     for pair in sorted({(each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in datasets}):
         entity.add_requested_context(*pair)
-    with entity.associate("127.0.0.1", port, ae_title="ORTHANC") as association:
-        assert association.is_established
+    with connected(entity, port) as association:
         assert association.rejected_contexts == []
         return [int(association.send_c_store(dataset).Status) for dataset in datasets]
 
@@ -86,8 +97,7 @@ def series_of(port: int, study: str) -> list[str]:
     query.Modality = query.SeriesInstanceUID = ""
     entity = AE()
     entity.add_requested_context(StudyRootQueryRetrieveInformationModelFind)
-    with entity.associate("127.0.0.1", port, ae_title="ORTHANC") as association:
-        assert association.is_established
+    with connected(entity, port) as association:
         answers = association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
         return sorted(answer.Modality for _, answer in answers if answer is not None)
 

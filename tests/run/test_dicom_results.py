@@ -17,9 +17,12 @@ from cascade_rt.run.extra_results import EXTRA_RESULTS, ExtraResult
 from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.volume import Volume
-from tests.cohort_files import fake_cascade, save_labels
+from tests.cohort_files import HU, fake_cascade, save_labels
 from tests.dicom_results import PATIENT, read_scan, write_scan
 
+LABELS = np.zeros((8, 64, 64), dtype=np.uint8)
+LABELS[2:6, 20:40, 20:40] = 1
+LABELS[3:5, 25:30, 25:30] = 2
 DICOM: tuple[ExtraResult, ...] = ("dicom-seg", "dicom-sr", "rtstruct")
 SAYS_WHO = ("Yamada", "Tarou", "MRN12345", "19551224", "A17", "Ward7")
 
@@ -50,7 +53,7 @@ class ReadScan:
 @pytest.fixture
 def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReadScan:
     """A DICOM scan that is opened whatever the path."""
-    reader = ReadScan(read_scan(write_scan(tmp_path / "series", shape=(8, 64, 64))))
+    reader = ReadScan(read_scan(write_scan(tmp_path / "series", HU[LABELS])))
 
     def open_scan(path: Path, options: ScanOptions) -> ReadScan:
         return reader
@@ -97,10 +100,12 @@ def test_only_dicom_results_say_who_the_patient_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", [extra for extra in EXTRA_RESULTS if "picture" not in extra and extra != "dicom-sr"])
 def test_a_scan_that_is_no_dicom_is_refused_before_it_is_computed(tmp_path: Path, extra: ExtraResult) -> None:
-    nifti = save_labels(tmp_path / "scan.nii.gz", np.zeros((4, 64, 64)))
+    nifti = save_labels(tmp_path / "scan.nii.gz", HU[LABELS])
+    finished: list[int] = []
     with pytest.raises(InputError) as refused:
-        infer_file(None, Case.in_folder(nifti, tmp_path / "out", "scan", extras=[extra]))  # type: ignore[arg-type]
+        infer_file(fake_cascade(), Case.in_folder(nifti, tmp_path / "out", "scan", extras=[extra]), on_slices=finished.append)
     assert refused.value.code == "E_NOT_DICOM"
+    assert finished == []
 
 
 def test_a_series_without_uids_is_refused_before_it_is_computed_and_closed(scan: ReadScan, tmp_path: Path) -> None:
