@@ -1,4 +1,4 @@
-"""A DICOM SEG has every voxel of the mask where it was found, as other software reads it, and the bytes of the last run."""
+"""A DICOM SEG has every voxel of the mask in its place, as other software reads it, and the same bytes in every run."""
 
 import subprocess
 from collections.abc import Callable
@@ -34,8 +34,8 @@ from tests.dicom_results import (
 KINDS: tuple[SegKind, ...] = ("seg", "labelmap")
 OF_THE_OLD_VALIDATOR = {
     "Error - Information Object Not found",
-    "Error - </SegmentSequence(0062,0002)[1]/SegmentNumber(0062,0004)> - SegmentNumber not monotonically increasing from "
-    "one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0",
+    "Error - </SegmentSequence(0062,0002)[1]/SegmentNumber(0062,0004)> - SegmentNumber not monotonically increasing "
+    "from one by one - have SegmentSequence item number 1 (from one) with SegmentNumber of 0",
 }
 """What dciodvfy of 2022 says of a label map, a class of object from 2024 whose background is segment 0."""
 
@@ -111,7 +111,9 @@ def test_every_frame_refers_to_the_image_of_its_slice(volume: Volume, kind: SegK
     np.testing.assert_array_equal(read, mask_on_source_grid(mask, volume).T)
 
 
-@pytest.mark.parametrize("change", [np.flipud, lambda mask: mask[:, ::-1], shifted], ids=["flip z", "flip y", "shift z"])
+@pytest.mark.parametrize(
+    "change", [np.flipud, lambda mask: mask[:, ::-1], shifted], ids=["flip z", "flip y", "shift z"]
+)
 def test_a_mask_in_the_wrong_place_is_noticed_by_both_readers(
     scan: Volume, change: Callable[[Mask], Mask], tmp_path: Path
 ) -> None:
@@ -163,7 +165,10 @@ def test_a_bundle_that_looks_for_tumors_alone_has_their_segment_alone(scan: Volu
 
 def test_a_tumor_that_was_not_found_is_listed(scan: Volume, tmp_path: Path) -> None:
     path = written(segmented(scan, np.minimum(lopsided_mask(scan.voxels.shape), 1)), tmp_path)
-    assert [item.SegmentLabel for item in pydicom.dcmread(path).SegmentSequence] == ["Pancreas (without tumor)", "Tumor"]
+    assert [item.SegmentLabel for item in pydicom.dcmread(path).SegmentSequence] == [
+        "Pancreas (without tumor)",
+        "Tumor",
+    ]
     assert complaints(path) == set()
 
 

@@ -1,4 +1,4 @@
-"""DICOM results of a run: written beside the mask, refused before anything is computed, and the only ones with a patient."""
+"""DICOM results of a run: beside the mask, refused before anything is computed, and the only ones with a patient."""
 
 import json
 from collections.abc import Iterator
@@ -103,7 +103,9 @@ def test_a_scan_that_is_no_dicom_is_refused_before_it_is_computed(tmp_path: Path
     nifti = save_labels(tmp_path / "scan.nii.gz", HU[LABELS])
     finished: list[int] = []
     with pytest.raises(InputError) as refused:
-        infer_file(fake_cascade(), Case.in_folder(nifti, tmp_path / "out", "scan", extras=[extra]), on_slices=finished.append)
+        infer_file(
+            fake_cascade(), Case.in_folder(nifti, tmp_path / "out", "scan", extras=[extra]), on_slices=finished.append
+        )
     assert refused.value.code == "E_NOT_DICOM"
     assert finished == []
 
@@ -127,7 +129,7 @@ def test_the_report_of_a_tilted_scan_tells_that_viewers_ignore_the_tilt(scan: Re
 
 
 def test_a_dicom_report_without_what_it_refers_to_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="`dicom-sr`: refers to another result .*; add `dicom-seg`"):
+    with pytest.raises(UsageError, match=r"`dicom-sr`: refers to another result .*; add `dicom-seg`"):
         case(tmp_path, "dicom-sr")
 
 

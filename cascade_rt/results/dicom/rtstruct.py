@@ -64,11 +64,11 @@ def _empty_object(source: Source, uids: Uids) -> Any:
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian
 
-    meta = FileMetaDataset()
+    meta: Any = FileMetaDataset()
     meta.MediaStorageSOPClassUID = _RT_STRUCTURE_SET
     meta.MediaStorageSOPInstanceUID = uids.uid("rtstruct", "instance")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    result = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    result: Any = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
     result.SOPClassUID, result.SOPInstanceUID = _RT_STRUCTURE_SET, meta.MediaStorageSOPInstanceUID
     result.StudyInstanceUID, result.SeriesInstanceUID = source.first.StudyInstanceUID, uids.uid("rtstruct", "series")
     result.FrameOfReferenceUID = source.first.FrameOfReferenceUID
