@@ -7,15 +7,20 @@ from pathlib import Path
 
 from cascade_rt.common.outputs import check_file, check_folder, write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
-from cascade_rt.errors import InputError, OutputError
-from cascade_rt.run.extra_results import EXTRA_FORMATS, ExtraResult
+from cascade_rt.errors import InputError, InputWarning, OutputError
+from cascade_rt.run.extra_results import EXTRA_FORMATS, ExtraResult, check_extras
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One scan and where its results go."""
+    """One scan and where its results go.
+
+    Raises:
+        UsageError: The extra results cannot be written together.
+    """
 
     scan: Path
     mask: Path
@@ -29,6 +34,9 @@ class Case:
     """Why nothing can be computed, such as an unreadable folder, a broken link or an invalid path; otherwise None."""
     series: str | None = None
     """The UID of the DICOM series to read from the scan; None leaves that to the reading options."""
+
+    def __post_init__(self) -> None:
+        check_extras(self.extras)
 
     @classmethod
     def with_mask(
@@ -85,6 +93,23 @@ class Case:
             for path in self.results:
                 if path.parent.is_dir():
                     check_file(path, overwrite=overwrite)
+
+    def check_scan(self, volume: Volume) -> None:
+        """Check, before anything is computed, that the extra results can be made of a scan.
+
+        Args:
+            volume: The scan; only its header need have been read.
+
+        Raises:
+            InputError: A result cannot be made of this scan.
+            BackendUnavailableError: A package that writes a result is not installed.
+        """
+        for extra in self.extras:
+            EXTRA_FORMATS[extra].check(volume)
+
+    def doubts(self, volume: Volume) -> tuple[InputWarning, ...]:
+        """Return what is doubtful about the extra results of a scan."""
+        return tuple(doubt for extra in self.extras for doubt in EXTRA_FORMATS[extra].doubts(volume))
 
     @contextmanager
     def output_gate(self) -> Iterator[None]:

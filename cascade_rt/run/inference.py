@@ -124,7 +124,11 @@ def _read_ahead(cases: Iterable[Case], options: RunOptions) -> Generator[tuple[C
 
     def open_checked(case: Case) -> ScanReader:
         case.check_output(overwrite=options.overwrite)
-        return open_scan(case.scan, case.reading(options.reading))
+        with ExitStack() as undo:
+            reader = undo.enter_context(open_scan(case.scan, case.reading(options.reading)))
+            case.check_scan(reader.volume)
+            undo.pop_all()
+        return reader
 
     ahead: deque[tuple[Case, ScanInBackground]] = deque()
     with ThreadPoolExecutor(1, "read") as reader:
@@ -162,7 +166,12 @@ def _write_all(case: Case, found: Segmentation, turn: Stopwatch, *, overwrite: b
             found.save(case.mask, overwrite=overwrite)
             undo.callback(case.mask.unlink, missing_ok=True)
             files[case.mask] = file_state(case.mask)
-        found = replace(found, input_file=found.volume.file, mask_file=files[case.mask].record)
+        found = replace(
+            found,
+            input_file=found.volume.file,
+            mask_file=files[case.mask].record,
+            warnings=(*found.warnings, *case.doubts(found.volume)),
+        )
         segmentation = found.with_timings(stopwatch.seconds, turn.elapsed)
         segmentation.save_report(case.report, overwrite=overwrite)
         undo.callback(case.report.unlink, missing_ok=True)

@@ -48,6 +48,14 @@ _EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
         "Also write the probabilities of pancreas and tumor on the scan's own grid, as <name>_seg_prob.nii.gz: four "
         "axes, one map after the other along the last, 0 to 1 in steps of 1/255 (uint8 with a slope in the header).",
     ),
+    ("dicom-seg", "--dicom-seg", "Also write a DICOM segmentation, <name>_seg.dcm, of scans read from DICOM."),
+    (
+        "dicom-seg-labelmap",
+        "--dicom-seg-labelmap",
+        "The same as a compressed label map, which is smaller; older archives and viewers do not read it.",
+    ),
+    ("dicom-sr", "--dicom-sr", "With --dicom-seg: also write a DICOM report with volumes, <name>_seg_sr.dcm."),
+    ("rtstruct", "--rtstruct", "Also write a DICOM RT structure set, <name>_seg_rtstruct.dcm."),
 )
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),
@@ -113,11 +121,17 @@ def extra_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_extras(**arguments: Any) -> None:
-        command(extras=tuple(extra for extra, _, _ in _EXTRA_FLAGS if arguments.pop(extra)), **arguments)
+        asked = tuple(extra for extra, _, _ in _EXTRA_FLAGS if arguments.pop(_parameter(extra)))
+        command(extras=asked, **arguments)
 
     for extra, flag, text in reversed(_EXTRA_FLAGS):
-        with_extras = click.option(flag, extra, is_flag=True, help=text)(with_extras)
+        with_extras = click.option(flag, _parameter(extra), is_flag=True, help=text)(with_extras)
     return with_extras
+
+
+def _parameter(extra: "ExtraResult") -> str:
+    """Return the name of the parameter for an extra result: click takes identifiers only."""
+    return extra.replace("-", "_")
 
 
 @click.command()
