@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from cascade_rt.results.segmentation import Segmentation
 
-ExtraResult = Literal["picture"]
+ExtraResult = Literal["picture", "page"]
 EXTRA_RESULTS: tuple[ExtraResult, ...] = get_args(ExtraResult)
 
 
@@ -27,5 +27,14 @@ def _write_picture(segmentation: Segmentation, path: Path, overwrite: bool) -> N
     save_preview(segmentation, path, overwrite=overwrite)
 
 
-EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {"picture": ExtraFormat(".png", _write_picture)}
+def _write_page(segmentation: Segmentation, path: Path, overwrite: bool) -> None:
+    from cascade_rt.results.report_page.page import save_page
+
+    save_page(segmentation, path, overwrite=overwrite)
+
+
+EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {
+    "picture": ExtraFormat(".png", _write_picture),
+    "page": ExtraFormat(".html", _write_page),
+}
 """The format of each extra result. Their modules are imported when they are written."""
