@@ -90,8 +90,10 @@
       sagittalNoseLeft: true,
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.95, 0.8, 0.3, 0.55],
-      crosshairWidth: 1,
+      crosshairWidth: 0.6,
+      crosshairWidthUnit: "mm",
       crosshairGap: 12,
+      maxDrawUndoBitmaps: 1,
       fontColor: [0.92, 0.92, 0.92, 1],
       showAllOrientationMarkers: true,
       dragAndDropEnabled: false,
@@ -109,14 +111,15 @@
     const scan = await NVImage.loadFromUrl({
       url: file.buffer, name: "scan.nii", colormap: "gray", cal_min: low, cal_max: high,
     });
-    nv.addVolume(scan);
-    const mask = await NVImage.loadFromUrl({ url: maskBytes.buffer, name: "mask.nii", opacity: 1 });
+    // The mask is a drawing rather than a second volume: a drawing has a rim as thin as a screen pixel in every plane.
     const [organ, tumor] = settings.colors;
-    mask.setColormapLabel({
+    nv.setDrawColormap({
       R: [0, organ[0], tumor[0]], G: [0, organ[1], tumor[1]], B: [0, organ[2], tumor[2]], A: [0, 255, 255],
       labels: ["", "pancreas", "tumor"],
     });
-    nv.addVolume(mask);
+    nv.addVolume(scan);
+    const mask = await NVImage.loadFromUrl({ url: maskBytes.buffer, name: "mask.nii" });
+    if (!nv.loadDrawing(mask)) throw new Error("the mask does not fit the scan");
 
     // Fractions 0 to 1 toward right, anterior and superior, which is how NiiVue counts, to slice, row and column.
     const voxelAt = ([right, anterior, superior]) => {
@@ -145,15 +148,18 @@
     };
 
     const showMask = (how) => {
-      nv.opts.atlasOutline = how === "outline" ? 1 : 0;
-      mask.opacity = { outline: 1, fill: 0.45, off: 0 }[how];
-      nv.updateGLVolume();
+      // Where the opacity is 0, NiiVue draws no rim either.
+      [nv.drawOpacity, nv.drawRimOpacity] = { outline: [0.002, 1], fill: [0.4, 1], off: [0, -1] }[how];
+      nv.drawScene();
       press("mask", how);
     };
     const showWindow = (name) => {
       const chosen = settings.windows.find((preset) => preset.name === name);
-      [scan.cal_min, scan.cal_max] = chosen.range;
-      nv.updateGLVolume();
+      const [least, most] = chosen.range;
+      if (scan.cal_min !== least || scan.cal_max !== most) {
+        [scan.cal_min, scan.cal_max] = chosen.range;
+        nv.updateGLVolume();
+      }
       press("window", name);
     };
     const three = [
@@ -208,7 +214,7 @@
     showMask("outline");
     reset();
     followAddress();
-    status.dataset.volumes = nv.volumes.length;
+    status.dataset.voxels = nv.volumes[0].img.length;
     status.dataset.highest = labels.reduce((most, label) => Math.max(most, label), 0);
     tell("ready", settings.resolution);
   };
