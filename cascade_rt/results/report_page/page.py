@@ -71,7 +71,7 @@ def render_page(segmentation: Segmentation, most_bytes: int = MOST_BYTES) -> byt
         "picture_note": resolution if images is None else "The slices can be paged through in a browser with scripts.",
         "view_buttons": _buttons("view", {name: _VIEWS[name] for name in _views(segmentation)}),
         "window_buttons": _buttons("window", {name: name for name in WINDOWS_HU}),
-        "data": "" if images is None else _data(segmentation, images, library, resolution),
+        "data": "" if images is None else _data(segmentation, images, library),
         **page_facts(segmentation.to_json(), resolution),
     }
     return _filled(_asset("page.html"), values).encode(errors="backslashreplace")
@@ -142,9 +142,9 @@ def _resolution(images: PageVolume | None) -> str:
     return f"To keep the page small, the scan is shown at {box}; slices and the mask are complete. {values}"
 
 
-def _data(segmentation: Segmentation, images: PageVolume, library: bytes, resolution: str) -> str:
+def _data(segmentation: Segmentation, images: PageVolume, library: bytes) -> str:
     """Return the elements that hold settings, voxels and the library: none of them is run where it stands."""
-    settings = json.dumps(_settings(segmentation, images, resolution)).replace("<", "\\u003c")
+    settings = json.dumps(_settings(segmentation, images)).replace("<", "\\u003c")
     contents = {"header": images.header, "mask": images.mask, "library": library}
     contents |= {f"part-{number}": part.content for number, part in enumerate(images.parts)}
     blocks = [f'<script type="application/json" id="settings">{settings}</script>']
@@ -152,7 +152,7 @@ def _data(segmentation: Segmentation, images: PageVolume, library: bytes, resolu
     return "\n".join(blocks)
 
 
-def _settings(segmentation: Segmentation, images: PageVolume, resolution: str) -> dict[str, Any]:
+def _settings(segmentation: Segmentation, images: PageVolume) -> dict[str, Any]:
     """Return what `viewer.js` needs to know."""
     low, high = WINDOW_HU
     lesions = segmentation.measurements.lesions[:MOST_LESIONS]
@@ -168,7 +168,6 @@ def _settings(segmentation: Segmentation, images: PageVolume, resolution: str) -
         "views": _views(segmentation),
         "lesions": places,
         "start": places[0] if places else _fractions_of(_middle(segmentation), segmentation.mask.shape),
-        "resolution": resolution,
     }
 
 

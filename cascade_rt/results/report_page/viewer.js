@@ -70,6 +70,25 @@
     if (!window.niivue) throw new Error("the viewer was not allowed to run");
   };
 
+  // NiiVue computes gradients of the whole scan for 3D rendering, which there is none of here. Without a graphics card
+  // that takes longer than everything else together, so nothing is drawn while the first of its shaders is in use.
+  const skipGradients = (nv) => {
+    const { gl, blurShader } = nv;
+    const use = blurShader.use.bind(blurShader);
+    blurShader.use = (context) => {
+      use(context);
+      gl.enable(gl.RASTERIZER_DISCARD);
+    };
+    const refresh = nv.refreshLayers.bind(nv);
+    nv.refreshLayers = (...layer) => {
+      try {
+        refresh(...layer);
+      } finally {
+        gl.disable(gl.RASTERIZER_DISCARD);
+      }
+    };
+  };
+
   const press = (kind, chosen) => {
     for (const button of document.querySelectorAll(`[data-${kind}]`))
       button.setAttribute("aria-pressed", String(button.dataset[kind] === chosen));
@@ -90,9 +109,9 @@
       sagittalNoseLeft: true,
       backColor: [0, 0, 0, 1],
       crosshairColor: [0.95, 0.8, 0.3, 0.55],
-      crosshairWidth: 0.6,
+      crosshairWidth: 1.1,
       crosshairWidthUnit: "mm",
-      crosshairGap: 12,
+      crosshairGap: 20,
       maxDrawUndoBitmaps: 1,
       fontColor: [0.92, 0.92, 0.92, 1],
       showAllOrientationMarkers: true,
@@ -107,6 +126,7 @@
       },
     });
     await nv.attachToCanvas(one("canvas"));
+    skipGradients(nv);
     const [low, high] = settings.windows[0].range;
     const scan = await NVImage.loadFromUrl({
       url: file.buffer, name: "scan.nii", colormap: "gray", cal_min: low, cal_max: high,
@@ -216,7 +236,7 @@
     followAddress();
     status.dataset.voxels = nv.volumes[0].img.length;
     status.dataset.highest = labels.reduce((most, label) => Math.max(most, label), 0);
-    tell("ready", settings.resolution);
+    tell("ready", "");
   };
 
   try {
