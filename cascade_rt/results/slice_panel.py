@@ -37,7 +37,11 @@ class Directions:
     bottom: str
 
 
-AXIAL, CORONAL, SAGITTAL = Directions("R", "L", "A", "P"), Directions("R", "L", "S", "I"), Directions("A", "P", "S", "I")
+AXIAL, CORONAL, SAGITTAL = (
+    Directions("R", "L", "A", "P"),
+    Directions("R", "L", "S", "I"),
+    Directions("A", "P", "S", "I"),
+)
 
 
 @dataclass(frozen=True)

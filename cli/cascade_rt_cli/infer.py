@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 
 _EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
     ("picture", "--preview", "Also draw the most informative slice with outlines, as <name>_seg.png."),
-    ("page", "--report", "Also write the report with a viewer of the slices, as <name>_seg.html: one file, no network."),
+    (
+        "page",
+        "--report",
+        "Also write the report with a viewer of the slices, as <name>_seg.html: one file, no network.",
+    ),
 )
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),

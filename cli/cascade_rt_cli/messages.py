@@ -29,6 +29,7 @@ _PARAMETERS = (
     "label_flip",
     "labels",
     "limits",
+    "mask",
     "max_voxels",
     "organ",
     "overwrite",

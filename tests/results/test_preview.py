@@ -292,7 +292,9 @@ def test_other_planes_have_on_their_left(number: int, what: str) -> None:
 
 def test_a_lesion_outside_the_planes_has_an_outline_with_gaps() -> None:
     large, far = block(slice(40, 60), slice(50, 80), slice(15, 25)), block(slice(80, 90), slice(20, 50), slice(2, 7))
-    alone, both = (colored(other_plane(render_preview(segmented(mask)), 0), TUMOR_LABEL) for mask in (large, large | far))
+    alone, both = (
+        colored(other_plane(render_preview(segmented(mask)), 0), TUMOR_LABEL) for mask in (large, large | far)
+    )
     top, _ = extent(both & ~alone, 0)
     added = (both & ~alone)[top]
     assert 0 < np.count_nonzero(added) < 0.7 * np.ptp(np.flatnonzero(added))

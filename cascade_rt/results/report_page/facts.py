@@ -74,7 +74,7 @@ def _lesions(report: Report) -> str:
         notes.insert(0, f"{len(found) - MOST_LESIONS} smaller ones are in the report only.")
     return (
         f'<section aria-labelledby="lesions-title">{title}{table}'
-        f'{"".join(f"<p class=note>{escape(note)}</p>" for note in notes)}</section>'
+        f"{''.join(f'<p class=note>{escape(note)}</p>' for note in notes)}</section>"
     )
 
 
@@ -95,7 +95,9 @@ def _lesion(number: int, lesion: Report) -> str:
 def _warnings(warnings: Iterable[Report]) -> str:
     lines = [f"<li><code>{escape(each['code'])}</code>{escape(each['message'])}</li>" for each in warnings]
     body = f'<ul class="warnings">{"".join(lines)}</ul>' if lines else '<p class="note">None.</p>'
-    return f'<section aria-labelledby="warnings-title"><h2 id="warnings-title">Warnings: {len(lines)}</h2>{body}</section>'
+    return (
+        f'<section aria-labelledby="warnings-title"><h2 id="warnings-title">Warnings: {len(lines)}</h2>{body}</section>'
+    )
 
 
 def _shown(report: Report, resolution: str) -> Iterator[str]:

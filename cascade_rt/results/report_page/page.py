@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
+from cascade_rt.results.lesions import Lesion
 from cascade_rt.results.preview import render_preview
 from cascade_rt.results.report_page.facts import MOST_LESIONS, page_facts
 from cascade_rt.results.report_page.volume_data import PageVolume, page_volume
@@ -60,8 +61,9 @@ def render_page(segmentation: Segmentation, most_bytes: int = MOST_BYTES) -> byt
     """
     picture, library = _picture(segmentation), _LIBRARY.read_bytes()
     room = most_bytes - _RESERVE_BYTES - len(_base64(picture)) - len(_base64(library))
-    images = page_volume(segmentation.volume, segmentation.mask, room * 3 // 4)
-    resolution = _resolution(images)
+    start = _start(segmentation)
+    images = page_volume(segmentation.volume, segmentation.mask, room * 3 // 4, round(start[0]))
+    resolution = _resolution(images, len(segmentation.mask))
     style, viewer = _asset("page.css"), _asset("viewer.js")
     values = {
         "policy": _policy(style, viewer, _library_hash()),
@@ -71,7 +73,7 @@ def render_page(segmentation: Segmentation, most_bytes: int = MOST_BYTES) -> byt
         "picture_note": resolution if images is None else "The slices can be paged through in a browser with scripts.",
         "view_buttons": _buttons("view", {name: _VIEWS[name] for name in _views(segmentation)}),
         "window_buttons": _buttons("window", {name: name for name in WINDOWS_HU}),
-        "data": "" if images is None else _data(segmentation, images, library),
+        "data": "" if images is None else _data(_settings(segmentation, images, start), images, library),
         **page_facts(segmentation.to_json(), resolution),
     }
     return _filled(_asset("page.html"), values).encode(errors="backslashreplace")
@@ -127,12 +129,14 @@ def _views(segmentation: Segmentation) -> list[str]:
     return ["axial"] if flat else list(_VIEWS)
 
 
-def _resolution(images: PageVolume | None) -> str:
+def _resolution(images: PageVolume | None, total: int) -> str:
     """Return a sentence that says at which resolution the page shows the scan."""
     if images is None:
-        return "The scan has too many voxels along one side for a browser to show; there is only a picture."
+        return "The slices are too large for a browser to show; there is only a picture."
     low, high = WINDOW_HU
-    values = f"Values are kept from {low:.0f} to {high:.0f} HU in steps of {(high - low) / 255:.1f} HU."
+    first, stop = images.slices.start, images.slices.stop
+    slices = "" if stop - first == total else f"Only slices {first + 1} to {stop} of {total} are shown. "
+    values = f"{slices}Values are kept from {low:.0f} to {high:.0f} HU in steps of {(high - low) / 255:.1f} HU."
     outside, inside = images.parts[0].factor, images.parts[-1].factor
     if outside == 1:
         return f"Every voxel is shown at full resolution. {values}"
@@ -142,23 +146,26 @@ def _resolution(images: PageVolume | None) -> str:
     return f"To keep the page small, the scan is shown at {box}; slices and the mask are complete. {values}"
 
 
-def _data(segmentation: Segmentation, images: PageVolume, library: bytes) -> str:
+def _data(settings: Mapping[str, Any], images: PageVolume, library: bytes) -> str:
     """Return the elements that hold settings, voxels and the library: none of them is run where it stands."""
-    settings = json.dumps(_settings(segmentation, images)).replace("<", "\\u003c")
+    text = json.dumps(settings).replace("<", "\\u003c")
     contents = {"header": images.header, "mask": images.mask, "library": library}
     contents |= {f"part-{number}": part.content for number, part in enumerate(images.parts)}
-    blocks = [f'<script type="application/json" id="settings">{settings}</script>']
+    blocks = [f'<script type="application/json" id="settings">{text}</script>']
     blocks += [f'<script type="text/plain" id="{name}">{_base64(each)}</script>' for name, each in contents.items()]
     return "\n".join(blocks)
 
 
-def _settings(segmentation: Segmentation, images: PageVolume) -> dict[str, Any]:
+def _settings(segmentation: Segmentation, images: PageVolume, start: Sequence[float]) -> dict[str, Any]:
     """Return what `viewer.js` needs to know."""
     low, high = WINDOW_HU
-    lesions = segmentation.measurements.lesions[:MOST_LESIONS]
-    places = [_fractions(segmentation, lesion.center_mm) for lesion in lesions]
+    lesions = [_index(segmentation, lesion) for lesion in segmentation.measurements.lesions[:MOST_LESIONS]]
+    first, stop = images.slices.start, images.slices.stop
+    shape = stop - first, *segmentation.mask.shape[1:]
     return {
-        "shape": list(segmentation.mask.shape),
+        "shape": shape,
+        "first": first,
+        "total": len(segmentation.mask),
         "affine": segmentation.volume.affine[:3].tolist(),
         "parts": [{"start": part.start, "size": part.size, "factor": part.factor} for part in images.parts],
         "low": low,
@@ -166,29 +173,31 @@ def _settings(segmentation: Segmentation, images: PageVolume) -> dict[str, Any]:
         "colors": [COLORS[ORGAN_LABEL], COLORS[TUMOR_LABEL]],
         "windows": [{"name": name, "range": window} for name, window in WINDOWS_HU.items()],
         "views": _views(segmentation),
-        "lesions": places,
-        "start": places[0] if places else _fractions_of(_middle(segmentation), segmentation.mask.shape),
+        "lesions": [_fractions(index, first, shape) if first <= index[0] < stop else None for index in lesions],
+        "start": _fractions(start, first, shape),
     }
 
 
-def _middle(segmentation: Segmentation) -> list[float]:
-    """Return where the viewer starts without lesions, `[z, row, col]`: in the largest slice of the organ."""
-    mask = segmentation.mask
-    areas = [np.count_nonzero(labels) for labels in mask]
-    if not any(areas):
-        return [(side - 1) / 2 for side in mask.shape]
-    index = int(np.argmax(areas))
+def _start(segmentation: Segmentation) -> list[float]:
+    """Return where the viewer starts, `[z, row, col]`: in the largest lesion, the largest organ slice or the middle."""
+    mask, lesions = segmentation.mask, segmentation.measurements.lesions
+    if lesions:
+        return _index(segmentation, lesions[0])
+    if not mask.any():
+        return [float(side // 2) for side in mask.shape]
+    index = int(np.argmax([np.count_nonzero(labels) for labels in mask]))
     row, col = (float(np.median(places)) for places in np.nonzero(mask[index]))
     return [float(index), row, col]
 
 
-def _fractions(segmentation: Segmentation, center_mm: tuple[float, float, float]) -> list[float]:
-    """Return a place in the world as fractions of the scan (see `_fractions_of`)."""
-    index = np.linalg.solve(segmentation.volume.affine, [*center_mm, 1.0])[:3]
-    return _fractions_of([float(value) for value in np.rint(index)], segmentation.mask.shape)
+def _index(segmentation: Segmentation, lesion: Lesion) -> list[float]:
+    """Return the voxel at the center of a lesion, `[z, row, col]`."""
+    index = np.linalg.solve(segmentation.volume.affine, [*lesion.center_mm, 1.0])[:3]
+    return [float(value) for value in np.rint(index)]
 
 
-def _fractions_of(index: list[float], shape: tuple[int, ...]) -> list[float]:
-    """Return an index `[z, row, col]` as fractions from 0 to 1 toward right, anterior and superior."""
-    superior, posterior, left = ((value + 0.5) / side for value, side in zip(index, shape, strict=True))
+def _fractions(index: Sequence[float], first: int, shape: tuple[int, ...]) -> list[float]:
+    """Return an index `[z, row, col]` as fractions of the slices shown, from 0 to 1 toward right, anterior, superior."""
+    z, row, col = index
+    superior, posterior, left = ((value + 0.5) / side for value, side in zip((z - first, row, col), shape, strict=True))
     return [1 - left, 1 - posterior, superior]

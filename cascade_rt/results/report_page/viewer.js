@@ -150,15 +150,15 @@
     const readOut = () => {
       const [z, row, col] = voxelAt(nv.scene.crosshairPos);
       const at = (z * rows + row) * cols + col;
-      const world = settings.affine.map((line) => line[0] * z + line[1] * row + line[2] * col + line[3]);
+      const world = settings.affine.map((line) => line[0] * (z + settings.first) + line[1] * row + line[2] * col + line[3]);
       const places = world.map((value, axis) => mm(value, ["RL", "AP", "SI"][axis]));
-      one("place").textContent = `Slice ${z + 1} of ${slices} · ${places.join("  ")} mm`;
+      one("place").textContent = `Slice ${z + settings.first + 1} of ${settings.total} · ${places.join("  ")} mm`;
       const code = voxels[at];
       const sign = code === 0 ? "≤ " : code === 255 ? "≥ " : "";
       one("value").textContent = `${sign}${Math.round(settings.low + code * settings.step)} HU`;
       one("label").textContent = ["", "pancreas", "tumor"][labels[at]];
       one("label").dataset.label = labels[at];
-      Object.assign(status.dataset, { slice: z + 1, row, col, label: labels[at], value: code });
+      Object.assign(status.dataset, { slice: z + settings.first + 1, row, col, label: labels[at], value: code });
     };
     nv.onLocationChange = readOut;
     const goTo = (fractions) => {
@@ -204,17 +204,18 @@
       goTo(settings.start);
     };
 
-    const lesions = [...document.querySelectorAll("tr[data-lesion]")];
+    const lesions = [...document.querySelectorAll("tr[data-lesion]")].filter((_, number) => settings.lesions[number]);
     const showLesion = (number) => {
       for (const line of lesions) line.setAttribute("aria-current", String(Number(line.dataset.lesion) === number));
       goTo(settings.lesions[number - 1]);
     };
     const followAddress = () => {
       const number = Number(/^#lesion-(\d+)$/.exec(location.hash)?.[1]);
-      if (number >= 1 && number <= lesions.length) showLesion(number);
+      if (settings.lesions[number - 1]) showLesion(number);
     };
     for (const line of lesions) {
       line.tabIndex = 0;
+      line.classList.add("live");
       line.addEventListener("click", () => showLesion(Number(line.dataset.lesion)));
       line.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") {
@@ -223,7 +224,6 @@
         }
       });
     }
-    one("lesions")?.classList.add("live");
     for (const [kind, show] of [["view", showView], ["window", showWindow], ["mask", showMask]])
       for (const button of document.querySelectorAll(`[data-${kind}]`))
         button.addEventListener("click", () => show(button.dataset[kind]));

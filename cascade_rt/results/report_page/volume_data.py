@@ -17,6 +17,8 @@ from cascade_rt.scans.volume import Volume
 
 LONGEST_SIDE = 2048
 """Voxels along one axis that every browser with WebGL 2 can show."""
+MOST_VOXELS = 48_000_000
+"""Voxels that the memory of a small graphics card holds: 183 slices of 512 x 512. Of more, the nearest are shown."""
 MARGIN_MM = 25.0
 """Distance from the mask to the sides of the box with the finer resolution."""
 _STEPS = ((1, 1), (2, 1), (3, 1), (4, 1), (4, 2), (8, 2), (8, 4), (16, 8), (32, 16))
@@ -44,6 +46,8 @@ class Part:
 class PageVolume:
     """A scan and its mask as a page holds them."""
 
+    slices: slice
+    """The slices of the scan that are shown."""
     header: bytes
     """Header of the NIfTI file that the page puts together: 352 bytes."""
     parts: tuple[Part, ...]
@@ -51,37 +55,47 @@ class PageVolume:
     mask: bytes
     """The mask, a NIfTI file with gzip."""
 
-    @property
-    def bytes(self) -> int:
-        """Size of the voxels."""
-        return sum(len(part.content) for part in self.parts) + len(self.mask)
 
-
-def page_volume(volume: Volume, mask: Bytes, most_bytes: int) -> PageVolume | None:
+def page_volume(
+    volume: Volume, mask: Bytes, most_bytes: int, middle: int, most_voxels: int = MOST_VOXELS
+) -> PageVolume | None:
     """Return a scan and its mask `[z, row, col]` in at most `most_bytes`, or as small as they get.
 
+    Args:
+        volume: The scan.
+        mask: Its mask.
+        most_bytes: Size of the compressed voxels to stay below.
+        middle: The slice around which others are shown, if they are too many.
+        most_voxels: The voxels to show at most.
+
     Returns:
-        None if a side is too long for a browser to show.
+        None if a slice is too large for a browser to show.
     """
-    if max(mask.shape) > LONGEST_SIDE:
+    rows, cols = mask.shape[1:]
+    if max(rows, cols) > LONGEST_SIDE:
         return None
-    content = _compress(_header(volume, is_mask=True) + mask.tobytes())
+    count = min(len(mask), max(1, most_voxels // (rows * cols)), LONGEST_SIDE)
+    first = min(max(0, middle - count // 2), len(mask) - count)
+    slices = slice(first, first + count)
+    content = _compress(_header(volume, slices, is_mask=True) + mask[slices].tobytes())
     smallest: tuple[Part, ...] = ()
-    for parts in _attempts(volume, mask):
+    for parts in _attempts(volume.voxels[slices], mask[slices], volume.spacing_mm):
         smallest = parts
         if sum(len(part.content) for part in parts) + len(content) <= most_bytes:
             break
-    return PageVolume(_header(volume, is_mask=False), smallest, content)
+    return PageVolume(slices, _header(volume, slices, is_mask=False), smallest, content)
 
 
-def _attempts(volume: Volume, mask: Bytes) -> Iterator[tuple[Part, ...]]:
+def _attempts(
+    voxels: npt.NDArray[np.int16], mask: Bytes, spacing_mm: tuple[float, float, float]
+) -> Iterator[tuple[Part, ...]]:
     """Yield the parts of a scan at lower and lower resolutions."""
     everything = (slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2]))
-    box = _box(mask, volume.spacing_mm)
+    box = _box(mask, spacing_mm)
     for outside, inside in _STEPS:
-        parts = [_part(volume.voxels, everything, outside)]
+        parts = [_part(voxels, everything, outside)]
         if box is not None and inside < outside:
-            parts.append(_part(volume.voxels, box, inside))
+            parts.append(_part(voxels, box, inside))
         yield tuple(parts)
 
 
@@ -100,7 +114,9 @@ def _box(mask: Bytes, spacing_mm: tuple[float, float, float]) -> tuple[slice, sl
 def _part(voxels: npt.NDArray[np.int16], window: tuple[slice, slice, slice], factor: int) -> Part:
     # Slice by slice: a whole scan in float32 would be the largest array of a run.
     content = b"".join(coded(_averaged(image, factor)).tobytes() for image in voxels[window])
-    start, size = (tuple(values) for values in zip(*((side.start, side.stop - side.start) for side in window), strict=True))
+    start, size = (
+        tuple(values) for values in zip(*((side.start, side.stop - side.start) for side in window), strict=True)
+    )
     return Part((start[0], start[1], start[2]), (size[0], size[1], size[2]), factor, _compress(content))
 
 
@@ -121,14 +137,17 @@ def _averaged(image: npt.NDArray[np.int16], factor: int) -> npt.NDArray[np.float
     return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
 
 
-def _header(volume: Volume, *, is_mask: bool) -> bytes:
+def _header(volume: Volume, slices: slice, *, is_mask: bool) -> bytes:
     """Return the header of a NIfTI file of uint8 on the canonical grid: first axis columns, then rows, then slices."""
+    affine = volume.affine.copy()
+    affine[:3, 3] += slices.start * affine[:3, 0]
+    _, rows, cols = volume.voxels.shape
     header = Nifti1Header()
     header.set_data_dtype(np.uint8)
-    header.set_data_shape(volume.voxels.shape[::-1])
+    header.set_data_shape((cols, rows, slices.stop - slices.start))
     header.set_zooms(volume.spacing_mm[::-1])
     header.set_xyzt_units("mm")
-    header.set_sform(volume.affine[:, [2, 1, 0, 3]], code=1)
+    header.set_sform(affine[:, [2, 1, 0, 3]], code=1)
     header["vox_offset"] = 352
     low, high = WINDOW_HU
     header["scl_slope"], header["scl_inter"] = (1, 0) if is_mask else ((high - low) / 255, low)
