@@ -13,9 +13,12 @@ from cascade_rt.common.metrics import dice
 from cascade_rt.results.segmentation import STATUS_SENTENCES, Segmentation
 from cascade_rt.results.slice_panel import (
     COLORS,
+    CORONAL,
     OUTLINE,
     PANEL_SIDE,
+    SAGITTAL,
     TEXT,
+    Directions,
     around_organ,
     covered,
     load_font,
@@ -30,28 +33,68 @@ _DIM_TEXT, _DOUBT = (165, 165, 165), (255, 205, 90)
 _BACKGROUND = (22, 22, 24)
 _MARGIN, _LINE, _SWATCH = 16, 24, 14
 _COMPARED_SIDE, _COMPARED_ACROSS = 420, 3
+SIDE_PANEL = (PANEL_SIDE - _MARGIN) // 2
+"""Side of the coronal and the sagittal panel, in pixels."""
 
 
 def render_preview(segmentation: Segmentation) -> Image.Image:
-    """Draw the most informative slice: whole on the left and, if there is an organ, enlarged on the right.
+    """Draw the most informative slice: whole and, if there is an organ, enlarged, with a coronal and a sagittal one.
 
-    The slice is the one with most tumor; without tumor, the one with most organ; without either, the middle one.
-    Outlines follow the voxel edges, so that they enclose exactly the mask. The picture uses the radiological
-    convention: the patient's right is on the left. A frame on the left shows what is enlarged on the right.
+    The slice is the one with most tumor; without tumor, the one with most organ; without either, the middle one. So are
+    the coronal and the sagittal one on the right, which are left out if the slices are no stack. Outlines follow the
+    voxel edges, so that they enclose exactly the mask; tumor in front of these two or behind them has a dashed outline,
+    so that every lesion is seen. The picture uses the radiological convention: the patient's right is on the left. A
+    frame shows what is enlarged.
     """
     index = telling_slice(segmentation.mask)
     image, mask = segmentation.volume.voxels[index], segmentation.mask[index]
     spacing = segmentation.volume.spacing_mm[1:]
     whole = view_of(slice(0, mask.shape[0]), slice(0, mask.shape[1]), spacing)
-    if not mask.any():
-        return _page([slice_panel(image, mask, whole, "whole slice")], segmentation, index)
-    close = view_of(*around_organ(mask, spacing), spacing)
-    enlarged = f"enlarged {close.pixels_per_mm / whole.pixels_per_mm:.1f} times"
-    panels = [
-        slice_panel(image, mask, whole, "whole slice", whole.frame(close)),
-        slice_panel(image, mask, close, enlarged),
-    ]
-    return _page(panels, segmentation, index)
+    caption = f"whole slice, {_position(segmentation, 0, index)}"
+    panels = [slice_panel(image, mask, whole, caption)]
+    if mask.any():
+        close = view_of(*around_organ(mask, spacing), spacing)
+        enlarged = f"enlarged {close.pixels_per_mm / whole.pixels_per_mm:.1f} times"
+        panels = [
+            slice_panel(image, mask, whole, caption, whole.frame(close)),
+            slice_panel(image, mask, close, enlarged),
+        ]
+    return _page(panels, _other_planes(segmentation), segmentation, index)
+
+
+def _other_planes(segmentation: Segmentation) -> list[Image.Image]:
+    """Draw the most informative coronal and sagittal slice of a stack of slices."""
+    if not _is_stack(segmentation):
+        return []
+    return [_plane(segmentation, 1, CORONAL, "coronal"), _plane(segmentation, 2, SAGITTAL, "sagittal")]
+
+
+def _is_stack(segmentation: Segmentation) -> bool:
+    return len(segmentation.mask) > 1 and not segmentation.volume.scattered
+
+
+def _plane(segmentation: Segmentation, axis: int, directions: Directions, name: str) -> Image.Image:
+    """Draw the slice across an axis of `[z, row, col]`, head up."""
+    index = telling_slice(np.moveaxis(segmentation.mask, axis, 0))
+    # Rows of the picture run from the head to the feet.
+    image, mask = (
+        np.ascontiguousarray(np.take(array, index, axis)[::-1])
+        for array in (segmentation.volume.voxels, segmentation.mask)
+    )
+    silhouette = (segmentation.mask == TUMOR_LABEL).any(axis=axis)[::-1]
+    spacing = segmentation.volume.spacing_mm[0], segmentation.volume.spacing_mm[3 - axis]
+    view = view_of(slice(0, mask.shape[0]), slice(0, mask.shape[1]), spacing, SIDE_PANEL)
+    caption = f"{name}, {_position(segmentation, axis, index)}"
+    return slice_panel(image, mask, view, caption, directions=directions, elsewhere=silhouette)
+
+
+def _position(segmentation: Segmentation, axis: int, index: int) -> str:
+    """Return where the middle of a slice across an axis of `[z, row, col]` lies in the world, such as S 12.5 mm."""
+    center = [(side - 1) / 2 for side in segmentation.mask.shape]
+    center[axis] = index
+    world = float((segmentation.volume.affine @ [*center, 1.0])[2 - axis])
+    positive, negative = ("SI", "AP", "RL")[axis]
+    return f"{positive if world >= 0 else negative} {abs(world):.1f} mm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +141,8 @@ def save_picture(picture: Image.Image, path: Path, *, overwrite: bool = False) -
 def telling_slice(mask: npt.NDArray[np.uint8]) -> int:
     """Return the index of the slice to show, from a mask `[z, row, col]`."""
     for lowest in (TUMOR_LABEL, ORGAN_LABEL):
-        areas = [np.count_nonzero(labels >= lowest) for labels in mask]
-        if any(areas):
+        areas = np.count_nonzero(mask >= lowest, axis=(1, 2))
+        if areas.any():
             return int(np.argmax(areas))
     return len(mask) // 2
 
@@ -157,9 +200,17 @@ def _in_rows(panels: list[Image.Image]) -> Image.Image:
     return grid
 
 
-def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> Image.Image:
-    """Arrange panels side by side, with a title above and a legend below."""
-    width, font = panel_corner(len(panels))[0], load_font(15)
+def other_plane_corner(number: int, axial_panels: int) -> tuple[int, int]:
+    """Return the top left corner (x, y) of the coronal (0) or sagittal (1) panel, in pixels."""
+    left, top = panel_corner(axial_panels)
+    return left, top + number * (SIDE_PANEL + _MARGIN)
+
+
+def _page(
+    panels: list[Image.Image], other_planes: list[Image.Image], segmentation: Segmentation, index: int
+) -> Image.Image:
+    """Arrange panels side by side, with the other planes on the right, a title above and a legend below."""
+    width, font = panel_corner(len(panels))[0] + (SIDE_PANEL + _MARGIN if other_planes else 0), load_font(15)
     intended_use = _wrapped(segmentation.provenance["bundle"]["intended_use"], font, width - 2 * _MARGIN)
     legend_lines = 1 if segmentation.measurements.organ_ml else 0
     legend_top = panel_corner(0)[1] + PANEL_SIDE + _MARGIN // 2
@@ -167,9 +218,11 @@ def _page(panels: list[Image.Image], segmentation: Segmentation, index: int) -> 
     page = Image.new("RGB", (width, height), _BACKGROUND)
     for number, panel in enumerate(panels):
         page.paste(panel, panel_corner(number))
+    for number, panel in enumerate(other_planes):
+        page.paste(panel, other_plane_corner(number, len(panels)))
     draw, middle = ImageDraw.Draw(page), legend_top + _LINE // 2
     _draw_title(draw, segmentation, index, width)
-    _draw_legend(draw, segmentation, middle)
+    _draw_legend(draw, segmentation, index, middle)
     for line, text in enumerate(intended_use, start=legend_lines):
         draw.text((_MARGIN, middle + line * _LINE), text, _DIM_TEXT, font, anchor="lm")
     return page
@@ -189,16 +242,29 @@ def _draw_title(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: in
     draw.text((_MARGIN, middle), _shortened(segmentation.volume.name, font, room) + place, TEXT, font, anchor="lm")
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, middle: int) -> None:
-    """Draw the name of each outline, with its volume in the whole scan."""
+def _draw_legend(draw: ImageDraw.ImageDraw, segmentation: Segmentation, index: int, middle: int) -> None:
+    """Draw the name of each outline, with its volume in the whole scan and the number of lesions."""
     found = segmentation.measurements
     organ = "pancreas with tumor" if segmentation.tumor_sought else "pancreas"
-    entries = ((ORGAN_LABEL, organ, found.organ_ml), (TUMOR_LABEL, "tumor", found.tumor_ml))
+    tumor = f"tumor {found.tumor_ml:.1f} ml, {_lesions(segmentation, index)}"
+    if len(found.lesions) > 1 and _is_stack(segmentation):
+        tumor += "; dashed: outside the plane"
+    entries = ((ORGAN_LABEL, f"{organ} {found.organ_ml:.1f} ml", found.organ_ml), (TUMOR_LABEL, tumor, found.tumor_ml))
     left = float(_MARGIN)
-    for label, name, volume_ml in entries:
+    for label, text, volume_ml in entries:
         if volume_ml == 0 or (label == ORGAN_LABEL and not segmentation.organ_sought):
             continue
-        left = _draw_entry(draw, left, middle, COLORS[label], f"{name} {volume_ml:.1f} ml")
+        left = _draw_entry(draw, left, middle, COLORS[label], text)
+
+
+def _lesions(segmentation: Segmentation, index: int) -> str:
+    """Return how many lesions there are, and how many of them are in a slice."""
+    lesions = segmentation.measurements.lesions
+    # A lesion is connected, so it is in each slice from its first to its last.
+    here = sum(lesion.first_slice <= index <= lesion.last_slice for lesion in lesions)
+    if len(lesions) == 1:
+        return "1 lesion"
+    return f"{len(lesions)} lesions, {here} in the axial slice"
 
 
 def _draw_entry(draw: ImageDraw.ImageDraw, left: float, middle: int, color: tuple[int, int, int], text: str) -> float:

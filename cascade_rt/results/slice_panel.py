@@ -21,6 +21,27 @@ _BACKGROUND = (0, 0, 0)
 _CONTEXT_MM = 30.0
 _SCALE_BARS_MM = (50, 20, 10, 5)
 _PANELS_PER_SCALE_BAR = 3
+_DASH = 5
+"""Length of a dash and of a gap, in pixels."""
+_SMALL_SIDE = 400
+"""Panels below this side have smaller letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Where the sides of a panel lie in the patient."""
+
+    left: str
+    right: str
+    top: str
+    bottom: str
+
+
+AXIAL, CORONAL, SAGITTAL = (
+    Directions("R", "L", "A", "P"),
+    Directions("R", "L", "S", "I"),
+    Directions("A", "P", "S", "I"),
+)
 
 
 @dataclass(frozen=True)
@@ -84,8 +105,21 @@ def slice_panel(
     view: View,
     caption: str,
     frame: tuple[float, float, float, float] | None = None,
+    *,
+    directions: Directions = AXIAL,
+    elsewhere: npt.NDArray[np.bool_] | None = None,
 ) -> Image.Image:
-    """Draw a view of a slice `[row, col]` with outlines and annotations, and optionally a frame."""
+    """Draw a view of a slice `[row, col]` with outlines and annotations.
+
+    Args:
+        image: The slice, HU.
+        mask: Its labels.
+        view: What is drawn of it.
+        caption: Text in the upper left corner.
+        frame: A rectangle (left, top, right, bottom) to draw, in pixels of the panel.
+        directions: Where its sides lie in the patient.
+        elsewhere: `[row, col]`, tumor in front of the slice or behind it, whose outline is dashed.
+    """
     low, high = WINDOW_HU
     window = (view.rows, view.cols)
     grey = np.clip((image[window].astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
@@ -93,10 +127,18 @@ def slice_panel(
     panel.paste(Image.fromarray(grey).resize(view.size, Image.Resampling.BICUBIC), view.corner)
     if frame is not None:
         ImageDraw.Draw(panel).rectangle(frame, outline=TEXT)
-    _draw_annotations(panel, view, caption)
+    _draw_annotations(panel, view, caption, directions)
+    if elsewhere is not None:
+        panel.paste(COLORS[TUMOR_LABEL], view.corner, Image.fromarray(_dashed(outline(covered(elsewhere, view)))))
     for label, color in COLORS.items():
         panel.paste(color, view.corner, Image.fromarray(outline(covered(mask >= label, view))))
     return panel
+
+
+def _dashed(lines: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return lines with gaps."""
+    rows, cols = np.indices(lines.shape)
+    return np.asarray(lines & ((rows + cols) // _DASH % 2 == 0))
 
 
 def covered(region: npt.NDArray[np.bool_], view: View) -> npt.NDArray[np.bool_]:
@@ -122,12 +164,23 @@ def outline_around(region: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return outside[OUTLINE:-OUTLINE, OUTLINE:-OUTLINE]
 
 
-def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
-    """Draw the sides of the patient, the scale bar and the caption so that they are readable on any tissue."""
+def _draw_annotations(panel: Image.Image, view: View, caption: str, directions: Directions) -> None:
+    """Draw the sides of the patient, the window, the scale bar and the caption so that they are readable on tissue."""
     draw, side, inset = ImageDraw.Draw(panel), view.side, 12
-    _draw_on_tissue(draw, (inset, side // 2), "R", "lm", 22)
-    _draw_on_tissue(draw, (side - inset, side // 2), "L", "rm", 22)
-    _draw_on_tissue(draw, (inset, inset), caption, "lt")
+    large, small = (22, 16) if side >= _SMALL_SIDE else (16, 12)
+    low, high = WINDOW_HU
+    _draw_on_tissue(draw, (inset, side // 2), directions.left, "lm", large)
+    _draw_on_tissue(draw, (side - inset, side // 2), directions.right, "rm", large)
+    _draw_on_tissue(draw, (side // 2, inset), directions.top, "mt", large)
+    _draw_on_tissue(draw, (side // 2, side - inset), directions.bottom, "mb", large)
+    _draw_on_tissue(draw, (inset, inset), caption, "lt", small)
+    _draw_on_tissue(draw, (inset, side - inset), f"W {high - low:.0f}  L {(high + low) / 2:.0f}", "lb", small)
+    _draw_scale_bar(draw, view, inset, small)
+
+
+def _draw_scale_bar(draw: ImageDraw.ImageDraw, view: View, inset: int, size: int) -> None:
+    """Draw the longest scale bar that fits, if there is one."""
+    side = view.side
     fitting = [length for length in _SCALE_BARS_MM if length * view.pixels_per_mm <= side // _PANELS_PER_SCALE_BAR]
     if not fitting:
         return
@@ -137,7 +190,7 @@ def _draw_annotations(panel: Image.Image, view: View, caption: str) -> None:
     draw.rectangle((right - length - 1, bottom - 4, right, bottom), fill=(0, 0, 0))
     draw.rectangle((right - length, bottom - 3, right - 1, bottom - 1), fill=TEXT)
     name = f"{fitting[0] // 10} cm" if fitting[0] >= 10 else f"{fitting[0]} mm"
-    _draw_on_tissue(draw, (right - length // 2, bottom - 9), name, "mb")
+    _draw_on_tissue(draw, (right - length // 2, bottom - 9), name, "mb", size)
 
 
 def _draw_on_tissue(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, anchor: str, size: int = 16) -> None:

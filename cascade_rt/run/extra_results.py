@@ -10,7 +10,7 @@ from cascade_rt.errors import InputWarning, UsageError
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.scans.volume import Volume
 
-ExtraResult = Literal["picture", "probabilities", "dicom-seg", "dicom-seg-labelmap", "dicom-sr", "rtstruct"]
+ExtraResult = Literal["picture", "probabilities", "dicom-seg", "dicom-seg-labelmap", "dicom-sr", "rtstruct", "page"]
 EXTRA_RESULTS: tuple[ExtraResult, ...] = get_args(ExtraResult)
 
 
@@ -92,6 +92,12 @@ def _doubts_of_seg(volume: Volume) -> tuple[InputWarning, ...]:
     return doubts_of_tilt(volume)
 
 
+def _write_page(segmentation: Segmentation, path: Path, overwrite: bool) -> None:
+    from cascade_rt.results.report_page.page import save_page
+
+    save_page(segmentation, path, overwrite=overwrite)
+
+
 EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {
     "picture": ExtraFormat(".png", _write_picture),
     "probabilities": ExtraFormat("_prob.nii.gz", _write_probabilities),
@@ -99,6 +105,7 @@ EXTRA_FORMATS: Mapping[ExtraResult, ExtraFormat] = {
     "dicom-seg-labelmap": ExtraFormat(".dcm", _write_dicom_labelmap, _check_highdicom, _doubts_of_seg),
     "dicom-sr": ExtraFormat("_sr.dcm", _write_dicom_sr, _check_highdicom, goes_with="dicom-seg"),
     "rtstruct": ExtraFormat("_rtstruct.dcm", _write_rtstruct, _check_dicom),
+    "page": ExtraFormat(".html", _write_page),
 }
 """The format of each extra result. Their modules are imported when they are written."""
 

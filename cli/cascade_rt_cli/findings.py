@@ -48,7 +48,10 @@ def run_rows(case: "Case", report: Mapping[str, Any]) -> Iterator[tuple[str, str
     yield "mask", shown(case.mask)
     yield "report", shown(case.report)
     for extra in case.extras:
-        yield extra, shown(case.extra_path(extra))
+        path = case.extra_path(extra)
+        # Whether a page can be mailed depends on its size.
+        size = f" ({path.stat().st_size / 1e6:.1f} MB)" if extra == "page" and path.is_file() else ""
+        yield extra, f"{shown(path)}{size}"
     steps = ", ".join(f"{step} {seconds:.2f}" for step, seconds in report["timings_s"].items())
     yield "time", f"{report['wall_s']:.2f} s ({steps})"
     yield "engine", f"{engine['backend']} {engine['version']} on {engine['device']}, {engine['precision']}"

@@ -56,6 +56,11 @@ _EXTRA_FLAGS: "tuple[tuple[ExtraResult, str, str], ...]" = (
     ),
     ("dicom-sr", "--dicom-sr", "With --dicom-seg: also write a DICOM report with volumes, <name>_seg_sr.dcm."),
     ("rtstruct", "--rtstruct", "Also write a DICOM RT structure set, <name>_seg_rtstruct.dcm."),
+    (
+        "page",
+        "--report",
+        "Also write the report with a viewer of the slices, as <name>_seg.html: one file, no network.",
+    ),
 )
 _COHORT_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue an earlier run into OUT; finished scans are not repeated."),

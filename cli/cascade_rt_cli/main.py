@@ -14,7 +14,7 @@ from cascade_rt_cli.streams import lasting_streams
 
 # fmt: off
 COMMANDS = (
-    "demo", "infer", "summarize", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle",
+    "demo", "infer", "report", "summarize", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle",
     "doctor",
 )
 # fmt: on

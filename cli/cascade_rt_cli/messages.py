@@ -32,6 +32,7 @@ _PARAMETERS = (
     "label_flip",
     "labels",
     "limits",
+    "mask",
     "max_voxels",
     "organ",
     "overwrite",

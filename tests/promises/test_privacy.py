@@ -58,11 +58,11 @@ def words_in(content: bytes) -> list[str]:
 
 
 def test_nothing_of_the_patient_is_in_any_result_or_message(bundle: Bundle, scan: Path) -> None:
-    done = run("infer", scan, "--bundle", bundle.path, "-o", scan.parent / "out", "--preview")
+    done = run("infer", scan, "--bundle", bundle.path, "-o", scan.parent / "out", "--preview", "--report")
     assert done.exit_code == 0
     assert words_in(done.stdout.encode() + done.stderr.encode()) == []
     results = sorted((scan.parent / "out").iterdir())
-    assert [path.name for path in results] == ["scan_seg.json", "scan_seg.nii.gz", "scan_seg.png"]
+    assert [path.name for path in results] == ["scan_seg.html", "scan_seg.json", "scan_seg.nii.gz", "scan_seg.png"]
     for path in results:
         content = path.read_bytes()
         assert words_in(content) == []

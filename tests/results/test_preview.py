@@ -17,8 +17,10 @@ from cascade_rt.results.measurements import measure
 from cascade_rt.results.preview import (
     COLORS,
     PANEL_SIDE,
+    SIDE_PANEL,
     TRUTH_COLOR,
     Truth,
+    other_plane_corner,
     panel_corner,
     render_comparison,
     render_preview,
@@ -237,14 +239,72 @@ def test_front_of_the_patient_is_at_the_top() -> None:
     assert bottom < PANEL_SIDE / 2
 
 
-def test_picture_without_organ_has_one_panel() -> None:
-    assert render_preview(segmented(empty_mask())).width == panel_corner(1)[0]
+def width_of(axial_panels: int) -> int:
+    """Of a picture with that many axial panels, and the other planes on the right."""
+    return other_plane_corner(0, axial_panels)[0] + SIDE_PANEL + panel_corner(0)[0]
+
+
+def test_picture_without_organ_has_one_axial_panel() -> None:
+    assert render_preview(segmented(empty_mask())).width == width_of(1)
 
 
 @pytest.mark.parametrize(("hu", "grey"), [(-1000, 0), (-160, 0), (40, 127), (240, 255), (3000, 255)])
 def test_grey_is_that_of_the_abdominal_window(hu: int, grey: int) -> None:
     picture = render_preview(segmented(empty_mask(), voxels=np.full(SHAPE, hu)))
     assert panel(picture, 0)[PANEL_SIDE // 2, PANEL_SIDE // 2].tolist() == [grey] * 3
+
+
+# Other planes
+
+
+def other_plane(picture: Image.Image, number: int) -> Pixels:
+    """The coronal (0) or sagittal (1) panel of a picture with an organ."""
+    x, y = other_plane_corner(number, 2)
+    return np.asarray(picture)[y : y + SIDE_PANEL, x : x + SIDE_PANEL]
+
+
+def block(rows: slice, cols: slice, slices: slice, label: int = TUMOR_LABEL) -> Mask:
+    """A block of one label in a scan of 40 slices of 100 x 120 pixels."""
+    mask = np.zeros((40, 100, 120), dtype=np.uint8)
+    mask[slices, rows, cols] = label
+    return mask
+
+
+@pytest.mark.parametrize("number", PANELS)
+def test_other_planes_have_true_proportions(number: int) -> None:
+    # A cube of 30 mm on voxels of 3, 1.5 and 1 mm.
+    picture = render_preview(segmented(block(slice(40, 60), slice(50, 80), slice(15, 25)), (3.0, 1.5, 1.0)))
+    (top, bottom), (left, right) = (extent(colored(other_plane(picture, number), TUMOR_LABEL), axis) for axis in (0, 1))
+    assert bottom - top == pytest.approx(right - left, abs=2)
+
+
+@pytest.mark.parametrize("number", PANELS)
+def test_head_is_at_the_top_of_other_planes(number: int) -> None:
+    picture = render_preview(segmented(block(slice(40, 60), slice(50, 80), slice(30, 38)), (3.0, 1.5, 1.0)))
+    assert extent(colored(other_plane(picture, number), TUMOR_LABEL), 0)[1] < SIDE_PANEL / 2
+
+
+@pytest.mark.parametrize(("number", "what"), [(0, "the patient's right"), (1, "the front")])
+def test_other_planes_have_on_their_left(number: int, what: str) -> None:
+    picture = render_preview(segmented(block(slice(10, 20), slice(5, 15), slice(15, 25)), (3.0, 1.5, 1.0)))
+    assert extent(colored(other_plane(picture, number), TUMOR_LABEL), 1)[1] < SIDE_PANEL / 2
+
+
+def test_a_lesion_outside_the_planes_has_an_outline_with_gaps() -> None:
+    large, far = block(slice(40, 60), slice(50, 80), slice(15, 25)), block(slice(80, 90), slice(20, 50), slice(2, 7))
+    alone, both = (
+        colored(other_plane(render_preview(segmented(mask)), 0), TUMOR_LABEL) for mask in (large, large | far)
+    )
+    top, _ = extent(both & ~alone, 0)
+    added = (both & ~alone)[top]
+    assert 0 < np.count_nonzero(added) < 0.7 * np.ptp(np.flatnonzero(added))
+
+
+@pytest.mark.parametrize("scattered", [True, False])
+def test_slices_that_are_not_neighbors_have_no_other_planes(scattered: bool) -> None:
+    found = segmented(organ_mask())
+    found = replace(found, volume=replace(found.volume, scattered=scattered))
+    assert (render_preview(found).width == width_of(2)) is not scattered
 
 
 # Text
@@ -355,4 +415,4 @@ def test_the_source_stands_below_however_long() -> None:
 @pytest.mark.parametrize("pixel_mm", [10.0, 1000.0, 1e5])
 def test_slices_of_many_metres_have_a_picture(pixel_mm: float) -> None:
     picture = render_preview(segmented(organ_mask(), (3.0, pixel_mm, pixel_mm)))
-    assert picture.width == panel_corner(2)[0]
+    assert picture.width == width_of(2)
