@@ -22,6 +22,7 @@ HEAVY = {
     "pycuda",
     "matplotlib",
     "monai",
+    "highdicom",
 }
 
 
