@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -125,6 +126,13 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"needs the program {name}")
     return path
+
+
+def read_by_dcmqi(seg: Path) -> Any:
+    """The image that dcmqi makes of the frames of a SEG, cropped to the slices with any."""
+    command = [program("segimage2itkimage"), "--inputDICOM", seg, "--outputDirectory", seg.parent]
+    subprocess.run([*command, "--outputType", "nii", "--mergeSegments"], check=True, capture_output=True, timeout=120)
+    return nib.load(seg.parent / "1.nii.gz")
 
 
 def complaints(path: Path) -> set[str]:

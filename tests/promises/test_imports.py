@@ -23,6 +23,7 @@ HEAVY = {
     "pycuda",
     "matplotlib",
     "monai",
+    "highdicom",
 }
 
 

@@ -1,6 +1,5 @@
 """A DICOM SEG has every voxel of the mask in its place, as other software reads it, and the same bytes in every run."""
 
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.dicom_results import (
     Mask,
     complaints,
     lopsided_mask,
-    program,
+    read_by_dcmqi,
     read_scan,
     real_slices,
     segmented,
@@ -65,9 +64,7 @@ def written(segmentation: Segmentation, folder: Path, kind: SegKind = "seg") -> 
 
 def as_dcmqi_reads(path: Path, volume: Volume) -> Mask:
     """The mask `[z, row, col]` from the world coordinates of the voxels that dcmqi finds."""
-    command = [program("segimage2itkimage"), "--inputDICOM", path, "--outputDirectory", path.parent]
-    subprocess.run([*command, "--outputType", "nii", "--mergeSegments"], check=True, capture_output=True, timeout=120)
-    image = nib.load(path.parent / "1.nii.gz")
+    image = read_by_dcmqi(path)
     found = np.asarray(image.dataobj)
     indices = np.argwhere(found)
     world = nib.affines.apply_affine(image.affine, indices)

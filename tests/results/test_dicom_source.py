@@ -16,7 +16,7 @@ from cascade_rt.results.dicom import write_report, write_rtstruct, write_segment
 from cascade_rt.results.dicom.source import check_source, doubts_of_tilt
 from cascade_rt.scans.dicom_headers import DicomHeaders
 from cascade_rt.scans.volume import Volume, mask_on_source_grid
-from tests.dicom_results import complaints, lopsided_mask, read_scan, segmented, write_scan
+from tests.dicom_results import complaints, lopsided_mask, read_by_dcmqi, read_scan, segmented, write_scan
 
 WRITERS = [write_segmentation, write_report, write_rtstruct]
 TILT_MM = 0.6
@@ -156,3 +156,11 @@ def test_frames_of_a_tilted_scan_are_where_their_slices_are(scan: Volume, tmp_pa
     for frame in read.PerFrameFunctionalGroupsSequence:
         source: Any = frame.DerivationImageSequence[0].SourceImageSequence[0]
         assert frame.PlanePositionSequence[0].ImagePositionPatient == places[source.ReferencedSOPInstanceUID]
+
+
+def test_readers_that_ignore_the_tilt_keep_every_voxel(scan: Volume, tmp_path: Path) -> None:
+    """Without the distance of the slices, dcmqi would make fewer of them, as thick as their thickness says."""
+    volume, mask = tilted(scan), lopsided_mask(scan.voxels.shape)
+    write_segmentation(segmented(volume, mask), tmp_path / "seg.dcm")
+    read = np.asarray(read_by_dcmqi(tmp_path / "seg.dcm").dataobj)
+    np.testing.assert_array_equal(np.bincount(read[read > 0]), np.bincount(mask[mask > 0]))
