@@ -1,5 +1,6 @@
 """Parse the headers of DICOM files, without their pixels, and turn what pydicom raises into sentences."""
 
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -51,10 +52,11 @@ def dicom_gate(shown: str) -> Iterator[None]:
     """Turn the errors pydicom raises on a bad file into a one-sentence InputError."""
     import pydicom.errors
 
-    kinds = (pydicom.errors.InvalidDicomError, EOFError, ValueError, TypeError, AttributeError, LookupError)
+    kinds = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, struct.error, EOFError)
+    wrong = (ValueError, TypeError, AttributeError, LookupError, NotImplementedError, RuntimeError)
     try:
         yield
-    except (*kinds, NotImplementedError, RuntimeError, ArithmeticError, OSError) as error:
+    except (*kinds, *wrong, ArithmeticError, OSError) as error:
         # Messages from pydicom quote the file and may name the patient.
         sentence = "is damaged or cannot be decoded; copy it again"
         raise InputError(f"{shown}: {sentence}", code="E_CORRUPT") from error

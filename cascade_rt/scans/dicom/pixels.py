@@ -1,12 +1,16 @@
 """The stored values of slices, from the bytes of their files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.errors import InputError
+from cascade_rt.scans.dicom.codestream import stated_size
 from cascade_rt.scans.dicom.decoders import decoder_of
 from cascade_rt.scans.dicom.headers import Header, dicom_gate, plain_content
 from cascade_rt.scans.dicom.slices import Slice, image_shape
@@ -60,8 +64,7 @@ class PixelFile:
         self._decoder = decoder_of(self._shown, header.syntax)
         self._content = plain_content(self._shown, header.file.read())
         self._start = self._locate()
-        # pydicom takes the fragments of all frames together.
-        self._fragments = b"" if self._decoder is None else bytes(memoryview(self._content)[self._start :])
+        self._frames = [] if self._decoder is None else self._split()
 
     def frame(self, index: int) -> Pixels:
         """Decode an image `[row, col]`, stored values, in native byte order.
@@ -74,17 +77,20 @@ class PixelFile:
         """
         if self._decoder is None:
             return self._native(index)
+        from pydicom.encaps import encapsulate
+
         decoder, plugin = self._decoder
         layout = self._layout
-        with dicom_gate(self._shown), np.errstate(all="ignore"):
+        self._check_size(stated_size(self._frames[index]) or (layout.rows, layout.columns))
+        with dicom_gate(self._shown), _rust_gate(), np.errstate(all="ignore"):
             values, _ = decoder.as_array(
-                self._fragments,
-                index=index,
+                encapsulate([self._frames[index]], has_bot=False),
+                index=0,
                 raw=True,
                 decoding_plugin=plugin,
                 rows=layout.rows,
                 columns=layout.columns,
-                number_of_frames=layout.frames,
+                number_of_frames=1,
                 samples_per_pixel=1,
                 photometric_interpretation="MONOCHROME2",
                 bits_allocated=layout.bits,
@@ -92,14 +98,30 @@ class PixelFile:
                 pixel_representation=int(layout.is_signed),
                 pixel_keyword="PixelData",
             )
-        if values.shape != (layout.rows, layout.columns):
-            raise InputError(
-                f"{self._shown}: has pixels of shape {values.shape}, but its header says "
-                f"{(layout.rows, layout.columns)}; copy it again",
-                code="E_SIZE_LIE",
-            )
+        self._check_size(values.shape)
         found: Pixels = values
         return found
+
+    def _split(self) -> list[bytes]:
+        """Return the compressed image of each frame."""
+        from pydicom.encaps import generate_frames
+
+        dataset, count = self._header.dataset, self._layout.frames
+        with dicom_gate(self._shown):
+            offsets = [dataset.get(tag) for tag in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+            extended = None if None in offsets else (offsets[0], offsets[1])
+            fragments = bytes(memoryview(self._content)[self._start :])
+            self._content = b""
+            frames = list(islice(generate_frames(fragments, number_of_frames=count, extended_offsets=extended), count))
+        if len(frames) != count:
+            raise self._truncated()
+        return frames
+
+    def _check_size(self, found: tuple[int, ...]) -> None:
+        expected = (self._layout.rows, self._layout.columns)
+        if found != expected:
+            sentence = f"has pixels of shape {found}, but its header says {expected}"
+            raise InputError(f"{self._shown}: {sentence}; copy it again", code="E_SIZE_LIE")
 
     def _native(self, index: int) -> Pixels:
         layout = self._layout
@@ -116,7 +138,7 @@ class PixelFile:
         """Return where the value of the pixels begins, and check that it can hold them."""
         at, content, layout = self._header.pixels_at, self._content, self._layout
         if at is None:
-            raise InputError(f"{self._shown}: has no pixels; copy it again", code="E_TRUNCATED")
+            raise _without_pixels(self._shown)
         implicit = bool(self._header.dataset.original_encoding[0])
         order = "little" if layout.is_little else "big"
         start = at + (8 if implicit else 12)
@@ -130,7 +152,7 @@ class PixelFile:
         needed = layout.frames * layout.frame_bytes
         if start + needed > len(content):
             raise self._truncated()
-        if length == _UNDEFINED_LENGTH or not needed <= length <= needed + _LARGEST_PADDING:
+        if length == _UNDEFINED_LENGTH or not needed <= length <= needed + min(_LARGEST_PADDING, layout.frame_bytes // 8):
             sentence = f"its header describes {needed:,} bytes of pixels, but it has {length:,}"
             raise InputError(f"{self._shown}: {sentence}; copy it again", code="E_SIZE_LIE")
         return start
@@ -140,6 +162,17 @@ class PixelFile:
         return InputError(f"{self._shown}: {sentence}; copy it again", code="E_TRUNCATED")
 
 
+@contextmanager
+def _rust_gate() -> Iterator[None]:
+    """Turn a panic of a decoder written in Rust, which is no `Exception`, into an error about the data."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise ValueError("the decoder has panicked") from error
+
+
 def read_stored(entry: Slice) -> Pixels:
     """Read the stored values of one slice `[row, col]`. Raises like `PixelFile`."""
     return PixelFile(entry.header).frame(entry.frame or 0)
@@ -147,8 +180,14 @@ def read_stored(entry: Slice) -> Pixels:
 
 def check_pixels(header: Header) -> None:
     """Refuse a header whose pixels cannot be decoded here, before any are read. Raises like `PixelFile`."""
+    if header.pixels_at is None:
+        raise _without_pixels(header.file.shown)
     _layout(header)
     decoder_of(header.file.shown, header.syntax)
+
+
+def _without_pixels(shown: str) -> InputError:
+    return InputError(f"{shown}: has no pixels (truncated copy?); copy it again or remove it", code="E_TRUNCATED")
 
 
 def padding_of(header: Header) -> tuple[int, int] | None:
