@@ -38,9 +38,16 @@ class HashedFile(io.RawIOBase):
         OSError: The file does not exist or cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], after: "HashedFile | None" = None) -> None:
+        """Open a file.
+
+        Args:
+            path: The file.
+            after: A file that was read before. The record then describes what was read of it, followed by this file.
+        """
         self._file = open_plain_file(path, follow_links=True).detach()
-        self._hash, self._bytes = hashlib.sha256(), 0
+        self._hash = after._hash.copy() if after else hashlib.sha256()
+        self._bytes: int = after._bytes if after else 0
 
     def readable(self) -> bool:
         """Return True."""

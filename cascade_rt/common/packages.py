@@ -15,6 +15,7 @@ PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
     "sign": ("cryptography>=44.0",),
     "rtx": ("tensorrt-rtx-cu13>=1.7",),
     "dicom": ("pydicom>=3.0.2", "pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3"),
+    "formats": ("pynrrd>=1.1",),
     "train": _TRAIN,
     "export": (*_TRAIN, "onnx>=1.21", "onnxscript>=0.7.2"),
     "comparators": (*_TRAIN, "monai>=1.6"),

@@ -6,25 +6,26 @@ import os
 from cascade_rt.common.arguments import as_path, check_argument
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.source import ScanReader
-from cascade_rt.scans.volume import NiftiReader, Volume
+from cascade_rt.scans.volume import FileReader, Volume
 
 _log = logging.getLogger(__name__)
 
 
 def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> ScanReader:
-    """Open a CT scan for reading slice by slice: a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content.
+    """Open a CT scan for reading slice by slice: a NIfTI, NRRD or MetaImage file, by its suffix.
 
     Raises:
-        InputError: The file is missing or not NIfTI, or its header does not describe a single 3D image of numbers.
+        InputError: The file is missing, or its header does not describe a single 3D image of numbers.
+        BackendUnavailableError: The package that reads this format is not installed.
         UsageError: An argument has the wrong type.
     """
     _log.info("reading %s", as_path("path", path))
     check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
-    return NiftiReader(path, options)
+    return FileReader(path, options)
 
 
 def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
-    """Read a CT scan from a NIfTI-1 or NIfTI-2 file. Gzip is detected from the content, not from the name.
+    """Read a CT scan from a NIfTI, NRRD or MetaImage file. The suffix decides; without one it is read as NIfTI.
 
     A compressed file is read to its end so that its checksum is verified.
 
@@ -33,8 +34,9 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCA
         options: User-supplied facts that the file does not state, such as which of several volumes to read.
 
     Raises:
-        InputError: The file is missing, damaged, not NIfTI, or not a single 3D image in Hounsfield units. The `code` of
-            the error says which.
+        InputError: The file is missing, damaged, of another format, or not a single 3D image in Hounsfield units.
+            The `code` of the error says which.
+        BackendUnavailableError: The package that reads this format is not installed.
     """
     with open_scan(path, options) as reader:
         return reader.finish()

@@ -169,7 +169,7 @@ def warn(message: str) -> None:
 def warn_left_out(folder: Path, what: str) -> None:
     """Warn that images in a folder are not read."""
     if not is_quiet():
-        warn(f"{shown(folder)}: skipped, because only .nii and .nii.gz are read: {what}")
+        warn(f"{shown(folder)}: skipped, because only NIfTI, NRRD and MetaImage are read: {what}")
 
 
 def _print_event(outcome: Outcome) -> None:
