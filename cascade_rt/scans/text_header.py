@@ -3,20 +3,22 @@
 Their voxels follow the header, or lie in a file of their own in the same folder (a detached file).
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.common.hashing import FileRecord, HashedFile
-from cascade_rt.common.plain_file import NotAPlainFileError
+from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.errors import InputWarning
-from cascade_rt.scans.names import is_mask_name
+from cascade_rt.scans.names import METAIMAGE_SUFFIXES, NRRD_SUFFIXES, is_mask_name, split_suffix
 from cascade_rt.scans.nifti.decompression import Bunzip2Stream, DecompressedStream, GunzipStream, ZlibStream
 from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
@@ -33,6 +35,7 @@ from cascade_rt.scans.nifti.voxel_stream import ImageHeader, VoxelStream, open_h
 LONGEST_HEADER = 1 << 20
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _DECOMPRESSION: dict[str, type[DecompressedStream]] = {"gzip": GunzipStream, "zlib": ZlibStream, "bzip2": Bunzip2Stream}
+_NAMES_FILE = re.compile(rb"(?:ElementDataFile\s*=|data ?file:)(.*)", re.DOTALL)
 # What stands in place of a name where the voxels lie in many files.
 _SEVERAL_FILES = re.compile(r"LIST\b|.*%", re.IGNORECASE)
 
@@ -164,6 +167,27 @@ def detached_name(name: str) -> str:
     if is_mask_name(plain):
         raise RejectedFile("E_DETACHED", "the file of its voxels is named like a scan or mask; save them as one file")
     return plain
+
+
+def detached_file(path: Path) -> Path | None:
+    """Return the file that holds the voxels of a scan file, or None if that is the scan file itself.
+
+    A header that cannot be used has no such file either: its reader says why.
+    """
+    if split_suffix(path.name)[1].lower() not in {*NRRD_SUFFIXES, *METAIMAGE_SUFFIXES}:
+        return None
+    with (
+        contextlib.suppress(OSError, NotAPlainFileError, RejectedFile),
+        open_plain_file(path, follow_links=True) as file,
+    ):
+        for line in header_lines(file, b"image"):
+            named = _NAMES_FILE.match(line)
+            if named is not None:
+                name = named[1].decode("ascii", "ignore").strip()
+                return None if name.upper() == "LOCAL" else path.with_name(detached_name(name))
+            if not line.strip():
+                break
+    return None
 
 
 def _judged(stated: TextHeader, options: ScanOptions) -> ImageHeader:

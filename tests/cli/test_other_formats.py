@@ -162,7 +162,9 @@ def test_a_broken_file_is_refused_with_its_code_and_leaves_nothing(name: str, tm
 
 
 def write_in_every_format(folder: Path) -> None:
-    nib.Nifti1Image(HU.T, AFFINE).to_filename(folder / "nifti.nii.gz")
+    nifti = nib.Nifti1Image(HU.T, AFFINE)
+    nifti.header.set_xyzt_units("mm")
+    nifti.to_filename(folder / "nifti.nii.gz")
     image = sitk.GetImageFromArray(HU)
     image.SetSpacing((0.75, 0.75, 2))
     for suffix in ("mha", "mhd", "nrrd", "nhdr"):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cascade_rt.data.inputs import differences, record_inputs
 from cascade_rt.errors import InputError
 from cascade_rt.scans.metaimage import parse_metaimage
 from cascade_rt.scans.nifti.gate import RejectedFile
@@ -183,6 +184,17 @@ def test_a_detached_scan_is_identified_by_its_header_and_then_its_voxels(suffix:
     content = path.read_bytes() + voxels.read_bytes()
     assert record is not None
     assert (record.sha256, record.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+
+
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+def test_other_voxels_in_a_detached_file_make_another_input_of_a_store(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"scan.{suffix}"
+    saved(path, HU.T, np.diag([1.0, 1, 2, 1]), compressed=False)
+    (voxels,) = (each for each in tmp_path.iterdir() if each != path)
+    before = record_inputs({"image": path})
+    assert differences(before, {}, {"image": path}) == []
+    voxels.write_bytes(voxels.read_bytes()[::-1] + b"x")
+    assert differences(before, {}, {"image": path}) == [f"a different image from scan.{suffix}"]
 
 
 @pytest.mark.parametrize("suffix", ["mha", "nrrd"])
