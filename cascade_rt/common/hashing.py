@@ -46,8 +46,9 @@ class HashedFile(io.RawIOBase):
             after: A file that was read before. The record then describes what was read of it, followed by this file.
         """
         self._file = open_plain_file(path, follow_links=True).detach()
-        self._hash = after._hash.copy() if after else hashlib.sha256()
-        self._bytes: int = after._bytes if after else 0
+        self._hash, self._bytes = hashlib.sha256(), 0
+        if after is not None:
+            self._hash, self._bytes = after._hash.copy(), after._bytes
 
     def readable(self) -> bool:
         """Return True."""

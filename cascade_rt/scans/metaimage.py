@@ -89,7 +89,7 @@ def _fields(file: BinaryIO) -> tuple[dict[str, str], int]:
     length = 0
     for line in header_lines(file, b"MetaImage"):
         length += len(line)
-        key, equals, value = line.decode("latin-1").partition("=")
+        key, equals, value = os.fsdecode(line).partition("=")
         key = key.strip()
         if not equals or not key.isascii() or key in fields:
             if key == "" and not equals:

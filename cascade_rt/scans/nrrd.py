@@ -6,7 +6,6 @@ of the field `space`: RAS, LAS or LPS.
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
@@ -19,7 +18,14 @@ from cascade_rt.scans.grids import SourceGrid
 from cascade_rt.scans.mask_content import GZIP_BITS, Content, compressed, number, voxel_bytes
 from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.text_header import LPS_TO_RAS, TextHeader, TextHeaderStream, header_lines
+from cascade_rt.scans.text_header import (
+    LPS_TO_RAS,
+    TextHeader,
+    TextHeaderStream,
+    detached_name,
+    header_lines,
+    named_file,
+)
 
 _MAGIC = b"NRRD000"
 _TYPES = {
@@ -43,7 +49,6 @@ _TO_RAS = {
 }
 _WITH_TIME = ("-time", "T")
 _IN_SPACE = {"domain", "space"}
-_LIST = re.compile(rb"data ?file:\s*LIST\b", re.IGNORECASE)
 _SEGMENTS = ((ORGAN_LABEL, "pancreas", "0.96 0.80 0.40"), (TUMOR_LABEL, "tumor", "0.85 0.20 0.20"))
 """Label, name and color of each segment."""
 
@@ -74,10 +79,11 @@ def parse_nrrd(file: BinaryIO) -> tuple[TextHeader, int]:
             raise RejectedFile("E_NOT_NRRD", "this is not an NRRD file; export the scan again, or rename it")
         if not line.strip():
             break
-    if any(_LIST.match(line) for line in lines):
-        raise RejectedFile("E_DETACHED", "its voxels lie in several files; save them as one")
+    data_file = named_file(lines)
+    if data_file is not None:
+        # Before the header is parsed: it ends in a list of names where there are several files.
+        detached_name(data_file)
     fields = _fields(lines)
-    data_file = fields.get("data file", fields.get("datafile"))
     if data_file is None and lines[-1].strip():
         raise RejectedFile("E_TRUNCATED", "the file is truncated inside its header; copy it again")
     return _stated(fields, data_file), sum(map(len, lines))

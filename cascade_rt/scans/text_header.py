@@ -6,9 +6,10 @@ Their voxels follow the header, or lie in a file of their own in the same folder
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +36,7 @@ from cascade_rt.scans.nifti.voxel_stream import ImageHeader, VoxelStream, open_h
 LONGEST_HEADER = 1 << 20
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _DECOMPRESSION: dict[str, type[DecompressedStream]] = {"gzip": GunzipStream, "zlib": ZlibStream, "bzip2": Bunzip2Stream}
-_NAMES_FILE = re.compile(rb"(?:ElementDataFile\s*=|data ?file:)(.*)", re.DOTALL)
+_NAMES_FILE = re.compile(rb"(?:ElementDataFile\s*=|data ?file:)(.*)", re.DOTALL | re.IGNORECASE)
 # What stands in place of a name where the voxels lie in many files.
 _SEVERAL_FILES = re.compile(r"LIST\b|.*%", re.IGNORECASE)
 
@@ -180,14 +181,16 @@ def detached_file(path: Path) -> Path | None:
         contextlib.suppress(OSError, NotAPlainFileError, RejectedFile),
         open_plain_file(path, follow_links=True) as file,
     ):
-        for line in header_lines(file, b"image"):
-            named = _NAMES_FILE.match(line)
-            if named is not None:
-                name = named[1].decode("ascii", "ignore").strip()
-                return None if name.upper() == "LOCAL" else path.with_name(detached_name(name))
-            if not line.strip():
-                break
+        name = named_file(takewhile(bytes.strip, header_lines(file, b"image")))
+        return None if name is None else path.with_name(detached_name(name))
     return None
+
+
+def named_file(lines: Iterable[bytes]) -> str | None:
+    """Return the name that the lines of a header give to the file of the voxels; None if they follow the header."""
+    named = next(filter(None, map(_NAMES_FILE.match, lines)), None)
+    name = "LOCAL" if named is None else os.fsdecode(named[1]).strip()
+    return None if name.upper() == "LOCAL" else name
 
 
 def _judged(stated: TextHeader, options: ScanOptions) -> ImageHeader:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import itertools
 import zlib
 from pathlib import Path
@@ -23,7 +24,7 @@ from cascade_rt.scans.nrrd import parse_nrrd
 from cascade_rt.scans.opening import read_volume
 from cascade_rt.scans.volume import Volume, read_grid, read_mask, write_mask
 from tests.broken_scans import HU
-from tests.volume_files import ANATOMY, ORIENTATIONS, Array, in_every_world, oriented
+from tests.volume_files import ANATOMY, ORIENTATIONS, WORLDS, Array, in_every_world, oriented
 
 sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
 pytest.importorskip("nrrd", reason="pynrrd is not installed")
@@ -38,7 +39,8 @@ NRRD = "NRRD0004\ntype: {}\ndimension: 3\nsizes: 48 40 6\nspace: left-posterior-
 NRRD += "space directions: (0.7,0,0) (0,0.8,0) (0,0,2.5)\nspace origin: (1,2,3)\n\n"
 MHA_TYPES = {
     "MET_SHORT": "i2", "MET_INT": "i4", "MET_LONG": "i4", "MET_LONG_LONG": "i8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
-    "MET_USHORT": "u2", "MET_UINT": "u4", "MET_ULONG": "u4", "MET_ULONG_LONG": "u8", "MET_CHAR": "i1", "MET_UCHAR": "u1",
+    "MET_USHORT": "u2", "MET_UINT": "u4", "MET_ULONG": "u4", "MET_ULONG_LONG": "u8", "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
 }  # fmt: skip
 NRRD_TYPES = {
     "short": "i2", "int16": "i2", "int": "i4", "long long int": "i8", "float": "f4", "double": "f8", "ushort": "u2",
@@ -72,8 +74,6 @@ def fitting(dtype: str) -> Array:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("world", ["straight", "oblique"])
 def test_voxels_lie_where_simpleitk_says(suffix: str, world: str, tmp_path: Path) -> None:
-    from tests.volume_files import WORLDS
-
     for number, orientation in enumerate(ORIENTATIONS[::5]):
         array, affine = oriented(orientation, WORLDS[world])
         path = tmp_path / f"{number}.{suffix}"
@@ -238,8 +238,6 @@ def test_labels_of_another_format_are_those_of_a_nifti_scan(tmp_path: Path) -> N
 @given(data=st.data())
 @pytest.mark.parametrize("parse", [parse_metaimage, parse_nrrd])
 def test_a_changed_header_is_read_or_refused(parse: Any, data: st.DataObject) -> None:
-    import io
-
     whole = MHA.format("SHORT", False, "") if parse is parse_metaimage else NRRD.format("short", "little", "raw")
     lines = whole.splitlines()
     line = data.draw(st.integers(1, len(lines) - 1))
@@ -251,8 +249,7 @@ def test_a_changed_header_is_read_or_refused(parse: Any, data: st.DataObject) ->
     content = "\n".join(lines).encode("utf-8", "replace") + b"\n\n"
     with np.errstate(all="ignore"):
         try:
-            stated, length = parse(io.BytesIO(content))
-        except RejectedFile as refusal:
-            assert "; " in str(refusal)
-        else:
-            assert 0 < length <= len(content)
+            length = parse(io.BytesIO(content))[1]
+        except RejectedFile:
+            return
+    assert 0 < length <= len(content)
