@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cascade_rt.data.case_pairs import pair_cases
 from cascade_rt.errors import InputError, UsageError
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.opening import read_volume
 from cascade_rt.scans.volume import Volume, read_mask

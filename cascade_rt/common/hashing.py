@@ -39,9 +39,17 @@ class HashedFile(io.RawIOBase):
         OSError: The file does not exist or cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], after: "HashedFile | None" = None) -> None:
+        """Open a file.
+
+        Args:
+            path: The file.
+            after: A file that was read before. The record then describes what was read of it, followed by this file.
+        """
         self._file = open_plain_file(path, follow_links=True).detach()
         self._hash, self._bytes = hashlib.sha256(), 0
+        if after is not None:
+            self._hash, self._bytes = after._hash.copy(), after._bytes
 
     def readable(self) -> bool:
         """Return True."""

@@ -23,6 +23,7 @@ PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
         "highdicom>=0.28",
     ),
     "simpleitk": ("SimpleITK>=2.4",),
+    "formats": ("pynrrd>=1.1",),
     "train": _TRAIN,
     "export": (*_TRAIN, "onnx>=1.21", "onnxscript>=0.7.2"),
     "comparators": (*_TRAIN, "monai>=1.6"),

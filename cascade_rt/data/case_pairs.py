@@ -13,7 +13,7 @@ from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError, InputError, UsageError
 from cascade_rt.scans.grids import CanonicalGrid
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import SCAN_SUFFIXES, is_scan_name, split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
 
@@ -71,7 +71,7 @@ class Cohort:
 def pair_cases(
     images: str | os.PathLike[str], labels: str | os.PathLike[str], values: LabelValues | None = None
 ) -> tuple[CasePair, ...]:
-    """Pair the .nii and .nii.gz files of two folders by name.
+    """Pair the scan and label files of two folders by name.
 
     An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`. No other match is
     attempted. Hidden files are ignored, including the `._*` files of macOS.
@@ -85,10 +85,11 @@ def pair_cases(
         Pairs, sorted by name.
 
     Raises:
-        InputError: A folder is missing or has no NIfTI files, two files have the same name, or a file has no partner in
+        InputError: A folder is missing or has no images, two files have the same name, or a file has no partner in
             the other folder.
     """
-    image_files, label_files = _nifti_files(as_path("images", images)), _nifti_files(as_path("labels", labels))
+    image_files = _image_files(as_path("images", images), is_scan_name)
+    label_files = _image_files(as_path("labels", labels), _is_label_name)
     pairs: dict[str, CasePair] = {}
     alone = []
     for image_name, image in image_files.items():
@@ -171,9 +172,13 @@ def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Pa
     return translated
 
 
-def _nifti_files(folder: Path) -> dict[str, Path]:
+def _is_label_name(name: str) -> bool:
+    return bool(split_suffix(name)[1])
+
+
+def _image_files(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; choose the one with the .nii or .nii.gz files")
+        raise InputError(f"{folder}: is not a folder; choose the one with the images")
     files: dict[str, Path] = {}
     try:
         paths = sorted(folder.iterdir())
@@ -181,14 +186,14 @@ def _nifti_files(folder: Path) -> dict[str, Path]:
         sentence = f"the folder cannot be read ({error.strerror}); check its permissions"
         raise InputError(f"{folder}: {sentence}", code="E_READ") from error
     for path in paths:
-        name, suffix = split_suffix(path.name)
-        if path.name.startswith(".") or not suffix:
+        if path.name.startswith(".") or not is_wanted(path.name):
             continue
+        name, _ = split_suffix(path.name)
         if name in files:
             raise InputError(f"{files[name]} and {path}: both are case {name}; remove one of them")
         files[name] = path
     if not files:
-        raise InputError(f"{folder}: contains no .nii or .nii.gz files; choose another folder")
+        raise InputError(f"{folder}: contains no images ({', '.join(SCAN_SUFFIXES)}); choose another folder")
     return files
 
 

@@ -1,4 +1,4 @@
-"""User data: NIfTI scans and labels in two folders, paired by name as in `evaluate`.
+"""User data: scans and labels in two folders, paired by name as in `evaluate`.
 
 IMAGES/patient_07.nii.gz     a CT scan in Hounsfield units; nnU-Net's patient_07_0000.nii.gz is understood
 LABELS/patient_07.nii.gz     on the same grid; the user states which values are pancreas and tumor

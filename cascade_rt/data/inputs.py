@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cascade_rt.common.folders import raise_unreadable, walk_folder
-from cascade_rt.common.hashing import file_sha256
+from cascade_rt.common.hashing import HashedFile, file_sha256
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom import is_dicom
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.text_header import detached_file
 
 _FILES = "files"
 
@@ -83,7 +84,9 @@ def _stamp(path: Path) -> str:
             status = file.stat()
         except OSError as error:
             raise _unreadable(file, error) from error
-        stamp.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="replace"))
+        stamp.update(
+            f"{os.path.relpath(file, path)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode(errors="replace")
+        )
     return stamp.hexdigest()
 
 
@@ -91,7 +94,7 @@ def _content(path: Path) -> str:
     """Hash a file, or the DICOM files in a folder regardless of their names."""
     try:
         if not path.is_dir():
-            return file_sha256(path)
+            return _content_of_scan(path)
         hashes = sorted(file_sha256(file) for file in _files(path) if is_dicom(file))
     except NotAPlainFileError as error:
         raise InputError(f"{path}: {error}; choose a plain file", code="E_NOT_A_FILE") from error
@@ -100,9 +103,21 @@ def _content(path: Path) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def _content_of_scan(path: Path) -> str:
+    """Hash a file, followed by that of its voxels if they lie in another."""
+    with HashedFile(path) as file:
+        whole = file.record()
+        if (detached := detached_file(path)) is not None:
+            with HashedFile(detached, after=file) as voxels:
+                whole = voxels.record()
+    return whole.sha256
+
+
 def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
+        if (detached := detached_file(path)) is not None:
+            yield detached
         return
     for content in walk_folder(path, raise_unreadable):
         yield from (content.path / name for name in content.files if not name.startswith("."))

@@ -205,7 +205,7 @@ class Segmentation:
         from nibabel.nifti1 import Nifti1Header, Nifti1Image
         from nibabel.nifti2 import Nifti2Image
 
-        from cascade_rt.scans.volume import source_header
+        from cascade_rt.scans.nifti_masks import source_header
 
         array = self._array(which)
         header = source_header(self.volume.grid, array.dtype)
@@ -216,9 +216,13 @@ class Segmentation:
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the mask as uint8 on the grid of the input, with the same shape and affine.
 
+        Args:
+            path: The suffix decides the format: .nii.gz, .nii, .nrrd, .seg.nrrd (for 3D Slicer) or .mha.
+            overwrite: Whether an existing file may be replaced.
+
         Raises:
             OutputExistsError: The file exists and `overwrite` is False.
-            OutputError: The file cannot be written.
+            OutputError: The name has another suffix, or the file cannot be written.
         """
         from cascade_rt.scans.volume import write_mask
 

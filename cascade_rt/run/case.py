@@ -9,7 +9,7 @@ from cascade_rt.common.outputs import check_file, check_folder, write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError, InputWarning, OutputError
 from cascade_rt.run.extra_results import EXTRA_FORMATS, ExtraResult, check_extras
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import mask_name, result_stem
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.volume import Volume
 
@@ -49,8 +49,7 @@ class Case:
         refusal: InputError | None = None,
     ) -> "Case":
         """Return the case whose report and other results lie beside its mask: `<name>.json`, `<name>.png`."""
-        stem, _ = split_suffix(mask.name)
-        return cls(scan, mask, mask.with_name(f"{stem}.json"), tuple(extras), name, refusal)
+        return cls(scan, mask, mask.with_name(f"{result_stem(mask.name)}.json"), tuple(extras), name, refusal)
 
     @classmethod
     def in_folder(
@@ -64,13 +63,14 @@ class Case:
     ) -> "Case":
         """Return the case that writes `<name>_seg.nii.gz`, `<name>_seg.json` and, say, `<name>_seg.png` to a folder.
 
-        A name with slashes goes to subfolders.
+        The mask of an NRRD or MetaImage scan is `<name>.seg.nrrd` or `<name>_seg.mha`. A name with slashes goes to
+        subfolders.
         """
-        return cls.with_mask(scan, folder / f"{name}_seg.nii.gz", name=name, extras=extras, refusal=refusal)
+        return cls.with_mask(scan, folder / mask_name(name, scan.name), name=name, extras=extras, refusal=refusal)
 
     def extra_path(self, extra: ExtraResult) -> Path:
         """Return where an extra result is written: beside the mask, with its name and another suffix."""
-        return self.mask.with_name(split_suffix(self.mask.name)[0] + EXTRA_FORMATS[extra].suffix)
+        return self.mask.with_name(result_stem(self.mask.name) + EXTRA_FORMATS[extra].suffix)
 
     def reading(self, options: ScanOptions) -> ScanOptions:
         """Return how the scan is read, given the options of the run."""

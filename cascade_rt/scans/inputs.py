@@ -14,10 +14,10 @@ from nibabel.nifti1 import Nifti1Header
 
 from cascade_rt.common.arguments import check_argument
 from cascade_rt.errors import UsageError
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import split_suffix
 from cascade_rt.scans.nifti.gate import input_gate
-from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
+from cascade_rt.scans.nifti.placement import GEOMETRY_FIELDS
 from cascade_rt.scans.opening import open_scan
 from cascade_rt.scans.simpleitk import from_simpleitk, is_simpleitk
 from cascade_rt.scans.source import ScanInBackground, ScanSource

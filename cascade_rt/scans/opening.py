@@ -11,11 +11,11 @@ from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.reader import DicomReader, read_series_grid, record_series
 from cascade_rt.scans.dicom.signatures import first_bytes, starts_dicom, starts_zip
 from cascade_rt.scans.grids import CanonicalGrid
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.source import ScanReader
-from cascade_rt.scans.volume import NiftiReader, Volume
-from cascade_rt.scans.volume import read_grid as read_nifti_grid
+from cascade_rt.scans.volume import FileReader, Volume
+from cascade_rt.scans.volume import read_grid as read_file_grid
 
 _log = logging.getLogger(__name__)
 
@@ -24,19 +24,19 @@ def open_scan(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_
     """Open a CT scan for reading slice by slice.
 
     Args:
-        path: A NIfTI-1 or NIfTI-2 file, compressed or not; the folder of a DICOM series or study, a zip archive of one,
-            or a single DICOM file. Names ending in .nii or .nii.gz are NIfTI; for others the content decides.
+        path: A NIfTI, NRRD or MetaImage file, by its suffix; the folder of a DICOM series or study, a zip archive of
+            one, or a single DICOM file, by their content. Any other file is read as NIfTI.
         options: User-supplied facts that the scan does not state, such as which of several series to read.
 
     Raises:
         InputError: The scan is missing or its format is unknown, or its header does not describe a single 3D image of
             numbers.
-        BackendUnavailableError: The scan is DICOM, and pydicom or a decoder for the pixels is not installed.
+        BackendUnavailableError: A package that reads this format, or decodes its pixels, is not installed.
         UsageError: An argument has the wrong type.
     """
     _log.info("reading %s", as_path("path", path))
     check_argument("options", options, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
-    return DicomReader(path, options) if stores_dicom(path, options) else NiftiReader(path, options)
+    return DicomReader(path, options) if stores_dicom(path, options) else FileReader(path, options)
 
 
 def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> Volume:
@@ -49,8 +49,8 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCA
         options: User-supplied facts that the scan does not state, such as which of several volumes to read.
 
     Raises:
-        InputError: The scan is missing, damaged, of an unknown format, or not a single 3D image in Hounsfield units. The
-            `code` of the error says which.
+        InputError: The scan is missing, damaged, of an unknown format, or not a single 3D image in Hounsfield units.
+            The `code` of the error says which.
         BackendUnavailableError: See `open_scan`.
     """
     with open_scan(path, options) as reader:
@@ -59,7 +59,7 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCA
 
 def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> CanonicalGrid:
     """Read the grid of a scan from its headers alone. Raises like `open_scan`."""
-    return read_series_grid(path, options) if stores_dicom(path, options) else read_nifti_grid(path, options)
+    return read_series_grid(path, options) if stores_dicom(path, options) else read_file_grid(path, options)
 
 
 def scan_stamp(path: Path) -> list[int] | None:

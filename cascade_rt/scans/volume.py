@@ -1,4 +1,4 @@
-"""Read CT scans and masks from NIfTI files into the canonical frame, and write masks back.
+"""Read CT scans and masks from files into the canonical frame, and write masks back.
 
 The canonical frame is `[z, row, col]`: z toward superior, row toward posterior, col toward the patient's left, like the
 pixels of axial DICOM slices. A file may store its axes in any of 48 orientations. Masks are written on the file's grid.
@@ -6,7 +6,7 @@ pixels of axial DICOM slices. A file may store its axes in any of 48 orientation
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,6 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
 
 from cascade_rt.common.arguments import as_path, check_argument
 from cascade_rt.common.atomic import atomic_write
@@ -26,20 +23,17 @@ from cascade_rt.common.labels import Target
 from cascade_rt.errors import InputWarning, OutputError, UsageError
 from cascade_rt.scans.checks import check_content, geometry_warnings
 from cascade_rt.scans.dicom_headers import DicomHeaders
+from cascade_rt.scans.formats import mask_content, open_stream
 from cascade_rt.scans.grids import Affine, CanonicalGrid, SourceGrid, check_same_grid
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import MASKS_IN_WORDS, NIFTI_SUFFIXES, is_mask_name, split_suffix
 from cascade_rt.scans.nifti.blocks import BlockReader
 from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
 from cascade_rt.scans.nifti.gate import RejectedFile, input_gate
-from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.nifti.placement import check_affine, shear_warnings, what_places
-from cascade_rt.scans.nifti.stream import NiftiStream
+from cascade_rt.scans.nifti.placement import aligned_geometry, check_affine, shear_warnings
+from cascade_rt.scans.nifti.voxel_stream import VoxelStream
+from cascade_rt.scans.nifti_masks import nifti_content, source_header
 
-# For masks, a higher level costs more time than the saved kilobytes are worth.
-_MASK_COMPRESSION = 1
-_GZIP_BITS = 31
-_BLOCK_BYTES = 4 << 20
 # Assumed for a label file without orientation, as nibabel does. The label must still lie on the grid of its scan.
 _LABEL_ORIENTATION = "LAS"
 _OF_THE_SCAN = ("W_ORIENT", "W_UNITS", "W_SPACING", "W_SHEAR", "W_QFAC")
@@ -66,7 +60,7 @@ class Volume:
     grid: SourceGrid
     """The grid of the input."""
     name: str
-    """The file name without .nii or .nii.gz; "array" for arrays."""
+    """The file name without its suffix; "array" for arrays."""
     path: Path | None = None
     """The absolute path of the source file, which `write_mask` refuses to overwrite."""
     warnings: tuple[InputWarning, ...] = ()
@@ -144,14 +138,14 @@ class Volume:
             values, matrix = _as_array(array), _as_affine(affine)
             shape = _check_array(values)
             check_affine(matrix)
-            grid = SourceGrid.of(shape, matrix, array_geometry(matrix))
+            grid = SourceGrid.of(shape, matrix, aligned_geometry(matrix))
             voxels, warnings = _to_hu(values.reshape(grid.shape), grid)
         canonical = CanonicalGrid.of(grid)
         warnings += (*shear_warnings(matrix), *geometry_warnings(canonical))
         return cls(voxels, canonical.affine, grid, name, warnings=warnings, scattered=scattered)
 
 
-class NiftiReader:
+class FileReader:
     """A scan file that is being read: slices can be used as they arrive, before the end of the file is reached.
 
     Opening the reader checks the header. `volume` is allocated at once, but a slice is valid only after `batches` has
@@ -176,7 +170,7 @@ class NiftiReader:
         self._shown, self._options = os.fspath(path), options
         name, _ = split_suffix(os.path.basename(self._shown))
         with input_gate(self._shown):
-            self._stream = NiftiStream(path, options)
+            self._stream = open_stream(path, options)
             header = self._stream.header
             grid = _source_grid(self._stream)
             canonical = CanonicalGrid.of(grid)
@@ -246,14 +240,14 @@ def read_grid(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_
     """Read the grid of a scan from its header alone.
 
     Args:
-        path: A NIfTI file.
+        path: A NIfTI, NRRD or MetaImage file.
         options: User-supplied facts that the file does not state.
 
     Raises:
         InputError: The file is missing, the header is damaged or does not describe a single 3D image of numbers, or its
             orientation is unknown.
     """
-    with input_gate(os.fspath(path)), NiftiStream(path, options) as stream:
+    with input_gate(os.fspath(path)), open_stream(path, options) as stream:
         return CanonicalGrid.of(_source_grid(stream))
 
 
@@ -280,7 +274,7 @@ def read_mask(path: str | os.PathLike[str], like: Volume | CanonicalGrid | None 
     """Read a label file into the canonical frame.
 
     Args:
-        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation.
+        path: A NIfTI, NRRD or MetaImage file with whole numbers from 0 to 255, axes in any orientation.
         like: The scan the labels belong to, or its grid. None skips the check against a scan.
 
     Returns:
@@ -304,8 +298,8 @@ def read_labels(
     """Read a label file into the canonical frame, together with the warnings about it.
 
     Args:
-        path: A NIfTI file with whole numbers from 0 to 255, axes in any orientation. A file without orientation is
-            given the one assumed for its scan, or LAS if none was, as in nibabel.
+        path: A NIfTI, NRRD or MetaImage file with whole numbers from 0 to 255, axes in any orientation. A file without
+            orientation is given the one assumed for its scan, or LAS if none was, as in nibabel.
         like: The scan the labels belong to, or its grid. None skips the check against a scan.
         assume_orientation: The orientation that was assumed for the scan. Used only if `like` is None.
 
@@ -319,7 +313,7 @@ def read_labels(
         check_argument("like", like, (Volume, CanonicalGrid), "the Volume of the scan, or its CanonicalGrid")
     scan = like.canonical_grid if isinstance(like, Volume) else like
     assumed = assume_orientation if scan is None else scan.assumed_orientation
-    with input_gate(shown), NiftiStream(path, _label_options(assumed)) as stream:
+    with input_gate(shown), open_stream(path, _label_options(assumed)) as stream:
         grid = _source_grid(stream)
         canonical = CanonicalGrid.of(grid)
         labels = np.empty(canonical.shape, dtype=np.uint8)
@@ -331,7 +325,7 @@ def read_labels(
     return LabelImage(labels, tuple(warning for warning in warnings if warning.code not in _OF_THE_SCAN))
 
 
-def _source_grid(stream: NiftiStream) -> SourceGrid:
+def _source_grid(stream: VoxelStream) -> SourceGrid:
     header = stream.header
     return SourceGrid.of(header.shape, header.affine, header.geometry)
 
@@ -355,15 +349,17 @@ def mask_on_source_grid(mask: npt.NDArray[np.uint8], volume: Volume) -> npt.NDAr
 def write_mask(
     mask: npt.NDArray[np.uint8], volume: Volume, path: str | os.PathLike[str], *, overwrite: bool = False
 ) -> None:
-    """Write a mask on the input's grid, with its shape, affine, qform and sform with their codes, and units.
+    """Write a mask on the input's grid, with its shape and affine, in the format that the suffix names.
 
-    The same mask gives the same bytes. Nothing else of the input's header is kept: no description, no extensions. The
-    file is NIfTI-2 if the input is, or if a side is too long for NIfTI-1. The write is atomic.
+    The same mask gives the same bytes. Nothing else of the input's header is kept: no description, no extensions.
+    NIfTI keeps the qform and sform of a NIfTI scan with their codes, and units; it is NIfTI-2 if the input is, or if a
+    side is too long for NIfTI-1. NRRD also has the fields in which 3D Slicer looks for segments. The write is atomic.
 
     Args:
         mask: `[z, row, col]`, in the canonical frame of the volume.
         volume: The scan the mask belongs to.
-        path: Where to write. The name must end in .nii or .nii.gz, which decides whether the file is compressed.
+        path: Where to write. The name ends in .nii.gz, .nii (not compressed), .nrrd, .seg.nrrd (which 3D Slicer opens
+            as a segmentation) or .mha.
         overwrite: Whether an existing file may be replaced. The scan itself is never replaced.
 
     Raises:
@@ -374,12 +370,16 @@ def write_mask(
     check_argument("mask", mask, np.ndarray, "an array [z, row, col] of uint8")
     check_argument("volume", volume, Volume, "the Volume that the mask belongs to")
     shown = str(as_path("path", path))
-    _, suffix = split_suffix(shown)
-    if not suffix:
-        raise OutputError(f"{shown}: a mask is written as NIfTI; use a name that ends in .nii or .nii.gz")
+    if not is_mask_name(shown):
+        formats = "a mask is written as NIfTI, NRRD or MetaImage"
+        raise OutputError(f"{shown}: {formats}; use a name that ends in {MASKS_IN_WORDS}")
     refuse_scan(shown, volume)
-    header = source_header(volume.grid, np.uint8)
-    _write_nifti(path, [mask_on_source_grid(mask, volume)], header, overwrite=overwrite)
+    slabs = mask_on_source_grid(mask, volume).T
+
+    def write(file: BinaryIO) -> None:
+        file.writelines(mask_content(slabs, volume.grid, split_suffix(shown)[1].lower()))
+
+    atomic_write(shown, write, overwrite=overwrite)
 
 
 def write_probabilities(
@@ -400,7 +400,8 @@ def write_probabilities(
         overwrite: Whether an existing file may be replaced.
     """
     shown = os.fspath(path)
-    if not split_suffix(shown)[1]:
+    suffix = split_suffix(shown)[1].lower()
+    if suffix not in NIFTI_SUFFIXES:
         raise OutputError(f"{shown}: probabilities are written as NIfTI; use a name that ends in .nii or .nii.gz")
     refuse_scan(shown, volume)
     header = source_header(volume.grid, np.uint8)
@@ -410,23 +411,12 @@ def write_probabilities(
     # That of the input may be the seconds between volumes.
     header["pixdim"][4:] = 1.0
     header["descrip"] = f"{PROBABILITIES_MARK}: {', '.join(_MAP_NAMES[target] for target in maps)}"
-    _write_nifti(path, [mask_on_source_grid(each, volume) for each in maps.values()], header, overwrite=overwrite)
-
-
-def _write_nifti(
-    path: str | os.PathLike[str],
-    volumes: Sequence[npt.NDArray[np.uint8]],
-    header: Nifti1Header,
-    *,
-    overwrite: bool,
-) -> None:
-    """Write volumes `[i, j, k]` one after the other, compressed if the name ends in .gz."""
+    slabs = [mask_on_source_grid(each, volume).T for each in maps.values()]
 
     def write(file: BinaryIO) -> None:
-        content = _nifti_content([each.T for each in volumes], header)
-        file.writelines(content if os.fspath(path).lower().endswith(".nii") else _compressed(content))
+        file.writelines(nifti_content(slabs, header, zipped=suffix == ".nii.gz"))
 
-    atomic_write(path, write, overwrite=overwrite)
+    atomic_write(shown, write, overwrite=overwrite)
 
 
 def refuse_scan(path: str | os.PathLike[str], volume: Volume) -> None:
@@ -441,41 +431,6 @@ def _is_same_file(path: str, other: Path) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
-
-
-def _nifti_content(volumes: Sequence[npt.NDArray[np.uint8]], header: Nifti1Header) -> Iterator[bytes | memoryview]:
-    """Yield the header and the voxels `[k, j, i]` in small blocks, so that no volume is ever copied whole.
-
-    The four zeros after the header mean "no extensions".
-    """
-    yield bytes(header.binaryblock) + bytes(4)
-    for slabs in volumes:
-        thickness = max(1, _BLOCK_BYTES // (slabs.shape[1] * slabs.shape[2]))
-        for first in range(0, len(slabs), thickness):
-            yield np.ascontiguousarray(slabs[first : first + thickness]).data.cast("B")
-
-
-def _compressed(content: Iterator[bytes | memoryview]) -> Iterator[bytes]:
-    """Compress with gzip, without file name and with mtime 0, so that the bytes depend on the mask alone."""
-    stream = isal_zlib.compressobj(_MASK_COMPRESSION, isal_zlib.DEFLATED, _GZIP_BITS)
-    for part in content:
-        yield stream.compress(part)
-    yield stream.flush()
-
-
-def source_header(grid: SourceGrid, dtype: npt.DTypeLike) -> Nifti1Header:
-    """Return a header for an image on the input's grid: NIfTI-2 if the input is, or if a side is too long."""
-    of_nifti1 = max(grid.shape) <= 32767 and grid.geometry["srow_x"].dtype.itemsize == 4
-    header_class: type[Nifti1Header] = Nifti1Header if of_nifti1 else Nifti2Header
-    header = header_class(endianness="<")
-    header.set_data_shape(grid.shape)
-    header.set_data_dtype(dtype)
-    header.set_data_offset(header.single_vox_offset)
-    header.set_slope_inter(1.0, 0.0)
-    with np.errstate(all="ignore"):
-        for name, value in grid.geometry.items():
-            header[name] = value
-    return header
 
 
 def _as_array(array: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -513,16 +468,6 @@ def _check_array(array: npt.NDArray[Any]) -> tuple[int, int, int]:
     if array.dtype.kind not in "iuf":
         raise RejectedFile("E_DTYPE", f"voxels must be integers or floats, not {array.dtype}; use int16")
     return array.shape[0], array.shape[1], array.shape[2]
-
-
-def array_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
-    """Return the NIfTI header fields of a grid that comes from no NIfTI file."""
-    header = Nifti1Header()
-    header.set_xyzt_units("mm")
-    header.set_sform(affine, code="aligned")
-    header.set_qform(affine, code="unknown")
-    placing = what_places(header)
-    return {field: np.array(placing[field]) for field in GEOMETRY_FIELDS}
 
 
 def _to_hu(array: npt.NDArray[Any], grid: SourceGrid) -> tuple[npt.NDArray[np.int16], tuple[InputWarning, ...]]:

@@ -40,7 +40,7 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 
 @click.command()
-@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans (.nii, .nii.gz).")
+@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans.")
 @click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels.")
 @click.option(
     "--organ",

@@ -15,7 +15,7 @@ from cascade_rt.common.outputs import make_folder, probe_folder
 from cascade_rt.common.version import __version__
 from cascade_rt.engines import EngineRequest
 from cascade_rt.errors import UsageError
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import is_mask_name
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.messages import shown
 from cascade_rt_cli.options import (
@@ -146,7 +146,7 @@ def _parameter(extra: "ExtraResult") -> str:
     "--output",
     type=PATH,
     metavar="OUT",
-    help="A mask file (.nii, .nii.gz) for one scan, or a folder. Default: the current folder.",
+    help="A mask file (.nii.gz, .nii, .seg.nrrd, .nrrd, .mha) for one scan, or a folder. Default: the current folder.",
 )
 @extra_options
 @bundle_option
@@ -179,10 +179,11 @@ def infer(
     reading: ScanOptions,
     how: CohortOptions,
 ) -> None:
-    """Segment CT scans (.nii, .nii.gz).
+    """Segment CT scans: NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd).
 
-    For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumor),
-    and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
+    For each SCAN this writes a mask on the scan's own grid (0 background, 1 pancreas, 2 tumor) and in its format,
+    <name>_seg.nii.gz, <name>.seg.nrrd (which 3D Slicer opens as a segmentation) or <name>_seg.mha, and a
+    report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
     A FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on lines that
     begin with #. OUT then mirrors their folders, OUT/journal.jsonl records the outcome of each scan, and at the end
@@ -252,7 +253,7 @@ def _plan(
 def _cohort_folder(output: Path | None) -> Path:
     if output is None:
         raise UsageError("a cohort has many results; choose a folder for them with -o")
-    if split_suffix(output.name)[1] and not output.is_dir():
+    if is_mask_name(output.name) and not output.is_dir():
         raise UsageError(f"{output}: is one file for several scans; choose a folder")
     return output
 

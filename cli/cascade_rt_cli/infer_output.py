@@ -187,7 +187,7 @@ def warn(message: str) -> None:
 def warn_left_out(folder: Path, what: str) -> None:
     """Warn that images in a folder are not read."""
     if not is_quiet():
-        warn(f"{shown(folder)}: skipped, because only NIfTI and CT series in DICOM are read: {what}")
+        warn(f"{shown(folder)}: skipped, because only NIfTI, NRRD, MetaImage and CT series in DICOM are read: {what}")
 
 
 def _print_event(outcome: Outcome) -> None:

@@ -14,8 +14,8 @@ from cascade_rt_cli.streams import lasting_streams
 
 # fmt: off
 COMMANDS = (
-    "demo", "infer", "report", "summarize", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect", "bundle",
-    "doctor",
+    "demo", "infer", "report", "summarize", "prepare", "train", "export", "verify", "evaluate", "benchmark", "inspect",
+    "bundle", "doctor",
 )
 # fmt: on
 """Commands in the order in which a new user needs them. Each is a function of its name, in a module of its name."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="msd: Task07_Pancreas, as downloaded or with nnU-Net names. nih: Pancreas-CT, DICOM or NIfTI. folder: "
     "your own scans and labels.",
 )
-@click.option("--images", type=PATH, metavar="DIR", help="folder: where the scans are (.nii, .nii.gz).")
+@click.option("--images", type=PATH, metavar="DIR", help="folder: where the scans are.")
 @click.option(
     "--labels", type=PATH, metavar="DIR", help="Folder of the labels; msd, nih: only if they are not in DATA."
 )

@@ -83,8 +83,11 @@ def test_a_result_never_overwrites_another_scan(bundle: Bundle, tmp_path: Path) 
 
 
 def test_a_mask_of_another_format_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    result = infer("scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.mha")
-    assert (result.exit_code, "masks are written as NIfTI" in result.stderr) == (2, True)
+    result = infer("scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path / "mask.mhd")
+    assert (result.exit_code, "masks are written as .nii.gz, .nii, .seg.nrrd, .nrrd or .mha" in result.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_a_report_that_cannot_be_written_takes_the_mask_with_it(

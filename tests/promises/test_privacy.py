@@ -83,7 +83,7 @@ def test_the_report_has_no_folder_and_no_user(bundle: Bundle, scan: Path) -> Non
 @pytest.mark.parametrize(
     "options",
     [
-        ("-o", "nowhere.mha"),
+        ("-o", "nowhere.mhd"),
         ("--bundle", "DOE_JOHN_no_bundle"),
         ("--backend", "tensorrt"),
     ],

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from cascade_rt.errors import InputError
-from cascade_rt.scans.nifti.header import GEOMETRY_FIELDS, header_length
+from cascade_rt.scans.nifti.header import header_length
 from cascade_rt.scans.nifti.options import ScanOptions
+from cascade_rt.scans.nifti.placement import GEOMETRY_FIELDS
 from cascade_rt.scans.opening import read_volume
 from cascade_rt.scans.volume import Volume, write_mask
 from tests.broken_scans import GOOD, NIFTI2, NOWHERE, QFORM_ONLY, SFORM_ONLY, scan

@@ -16,7 +16,7 @@ from cascade_rt.errors import InputError
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.opening import open_scan
 from cascade_rt.scans.source import SLICES_PER_STEP, ScanInBackground
-from cascade_rt.scans.volume import NiftiReader
+from cascade_rt.scans.volume import FileReader
 from tests.cohort_files import AFFINE, fake_cascade
 
 SLICES = 3 * SLICES_PER_STEP + 1
@@ -38,7 +38,7 @@ def write_scan(
     return voxels
 
 
-class GatedReader(NiftiReader):
+class GatedReader(FileReader):
     """Reads no part of the scan before the test lets it."""
 
     def __init__(self, path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_scan_without_a_body_is_segmented_no_further_than_it_was_read(
 
 
 def test_a_bug_in_the_reader_keeps_its_type(threads: ThreadPoolExecutor) -> None:
-    def broken() -> NiftiReader:
+    def broken() -> FileReader:
         raise ZeroDivisionError("our bug")
 
     with pytest.raises(ZeroDivisionError, match="our bug"):

@@ -231,9 +231,9 @@ def test_the_scan_itself_is_never_overwritten(link: str, scan: Path, tmp_path: P
     assert caught.value.code == "E_SAME_FILE"
 
 
-@pytest.mark.parametrize("name", ["mask", "mask.png", "mask.gz", "mask.nii.zip"])
+@pytest.mark.parametrize("name", ["mask", "mask.png", "mask.gz", "mask.nii.zip", "mask.mhd", "mask.nhdr"])
 def test_another_ending_is_refused(name: str, scan: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"use a name that ends in \.nii or \.nii\.gz"):
+    with pytest.raises(OutputError, match=r"use a name that ends in \.nii\.gz, \.nii, \.seg\.nrrd, \.nrrd or \.mha"):
         write_mask(LABELS, read_volume(scan), tmp_path / name)
 
 

@@ -253,7 +253,7 @@ def test_an_unreadable_file_is_refused(scan: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("cascade_rt.scans.nifti.stream.HashedFile", refuse)
+    monkeypatch.setattr("cascade_rt.scans.nifti.voxel_stream.HashedFile", refuse)
     with pytest.raises(InputError, match=r"the file cannot be read \(Permission denied\); check its permissions"):
         read_volume(scan)
 

@@ -18,12 +18,12 @@ from cascade_rt.run.cohort.dicom_series import SeriesCase, SeriesSearch, is_one_
 from cascade_rt.run.cohort.left_out import OTHER_FORMATS, LeftOut
 from cascade_rt.run.cohort.own_masks import is_own_mask, is_own_probabilities
 from cascade_rt.run.extra_results import ExtraResult
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import MASKS_IN_WORDS, SCAN_SUFFIXES, is_mask_name, is_scan_name, split_suffix
 from cascade_rt.scans.opening import stores_dicom
 
 _OF_DICOM = re.compile(r"(?<=.)\.(dcm|zip)$", re.IGNORECASE)
 _LONGEST_LIST = 1 << 30
-_FOREIGN_SUFFIXES = {".mha", ".mhd", ".nrrd", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
+_FOREIGN_SUFFIXES = {".mhd", ".nhdr", ".hdr", ".img", ".dcm", ".gz", ".png", ".json"}
 """Suffixes of files that somebody may expect as a mask."""
 _ENCODINGS = (
     # UTF-32 first: its little-endian byte order mark begins with that of UTF-16.
@@ -39,7 +39,7 @@ _NO_FOLDERS = OTHER_FORMATS | frozenset(
     for ending in (
         *("bval", "bvec", "csv", "docx", "gif", "gz", "html", "ini", "jpeg", "jpg", "json", "log", "mat", "md", "npy"),
         *("npz", "pdf", "png", "py", "sh", "svg", "tar", "tgz", "tif", "tiff", "toml", "tsv", "txt", "xls", "xlsx"),
-        *("xml", "yaml", "yml", "zip"),
+        *("nrrd", "xml", "yaml", "yml", "zip"),
     )
 )
 """Suffixes of files that are not scans. Folder names may have any suffix: a date, a number, part of a UID."""
@@ -88,13 +88,13 @@ def plan_cases(
     """Find scans and decide where their results go.
 
     Args:
-        sources: Scans, folders and lists. A folder is searched recursively for `.nii` and `.nii.gz`, except for hidden
-            ones and for our own masks that lie beside their report, and for the series of DICOM studies, also in zip
-            archives. Links are followed, and each folder is entered once. A list is a `.txt` file with the path of one
-            scan per line, relative to the list. A line that begins with # and does not name an existing file is a
+        sources: Scans, folders and lists. A folder is searched recursively for scans (see `SCAN_SUFFIXES`), except for
+            hidden ones and for our own masks that lie beside their report, and for the series of DICOM studies, also in
+            zip archives. Links are followed, and each folder is entered once. A list is a `.txt` file with the path of
+            one scan per line, relative to the list. A line that begins with # and does not name an existing file is a
             comment. A folder with one DICOM study, and nothing else that can be read, is one scan.
         output: The output folder, which mirrors the subfolders that the scans have in their source; None for the
-            current folder. For a single scan it may be the mask file (`.nii` or `.nii.gz`).
+            current folder. For a single scan it may be the mask file (see `MASK_SUFFIXES`).
         extras: What else to write for each scan.
         every_series: Make one case of each CT series of a DICOM study. Otherwise a study is one case, of which the
             reading options choose the series.
@@ -103,14 +103,15 @@ def plan_cases(
 
     Returns:
         Cases in the order of the sources; within a folder sorted by name, those behind links last. In the output
-        folder, the mask is `<name>_seg.nii.gz`, the report `<name>_seg.json` and a picture `<name>_seg.png`. Anything
-        that may hold scans but cannot be read becomes a case with a refusal, so that no scan is omitted silently.
+        folder, the mask is `<name>_seg.nii.gz`, `<name>.seg.nrrd` or `<name>_seg.mha`, as its scan is; the report is
+        `<name>_seg.json` and a picture `<name>_seg.png`. Anything that may hold scans but cannot be read becomes a case
+        with a refusal, so that no scan is omitted silently.
 
     Raises:
         InputError: A list or a folder that was named cannot be read.
         UsageError: A folder or a list has no scans, results would be written among the scans of a folder, one output
             file is given for several scans, two scans would have the same results, a result would overwrite a scan, or
-            the output file is not NIfTI.
+            a mask cannot be written under the name of the output file.
     """
     if output is not None and _is_mask_file(sources, output):
         return _checked([Case.with_mask(sources[0], output, name=_stem(sources[0].name), extras=extras)])
@@ -120,7 +121,7 @@ def plan_cases(
         name = found.name
         if name in cases:
             raise UsageError(
-                f"{cases[name].scan} and {found.scan} would both become {name}_seg.nii.gz; rename one of them, "
+                f"{cases[name].scan} and {found.scan} would both become {_results(cases[name])}; rename one of them, "
                 "or segment them separately"
             )
         case = Case.in_folder(found.scan, folder, name, extras=extras, refusal=found.refusal)
@@ -128,17 +129,22 @@ def plan_cases(
     return _checked(list(cases.values()))
 
 
+def _results(case: Case) -> str:
+    """Return the name of the mask of a case, with its folders inside the output folder."""
+    return (PurePosixPath(case.name).parent / case.mask.name).as_posix()
+
+
 def _is_mask_file(sources: Sequence[Path], output: Path) -> bool:
     """Return whether an output is meant as one mask file rather than as a folder."""
     if output.is_dir():
         return False
-    is_nifti = bool(split_suffix(output.name)[1])
+    is_mask = is_mask_name(output.name)
     is_one_scan = len(sources) == 1 and not holds_many(sources[0])
-    if is_nifti and not is_one_scan:
+    if is_mask and not is_one_scan:
         raise UsageError(f"{output}: is one file for several scans; choose a folder")
-    if is_one_scan and not is_nifti and output.suffix.lower() in _FOREIGN_SUFFIXES:
-        raise UsageError(f"{output}: masks are written as NIfTI; choose a name ending in .nii.gz, or a folder")
-    return is_nifti
+    if is_one_scan and not is_mask and output.suffix.lower() in _FOREIGN_SUFFIXES:
+        raise UsageError(f"{output}: masks are written as {MASKS_IN_WORDS}; choose such a name, or a folder")
+    return is_mask
 
 
 def _checked(cases: list[Case]) -> list[Case]:
@@ -212,14 +218,16 @@ def _in_folder(root: Path, output: Path, left_out: LeftOut) -> Iterator[SeriesCa
         return
     if lacking is not None:
         raise lacking
-    raise UsageError(f"{root}: contains no .nii or .nii.gz files and no CT series; pass the folder of the scans")
+    raise UsageError(
+        f"{root}: contains no scans ({', '.join(SCAN_SUFFIXES)}) and no CT series; pass the folder of the scans"
+    )
 
 
 def _in_one_folder(content: FolderContent) -> Iterator[SeriesCase]:
     # Files that begin with a dot are metadata that macOS leaves beside the real files, also in the MSD archives.
     for file in (each for each in content.files if not each.startswith(".")):
         path = content.path / file
-        if split_suffix(file)[1] and not (is_own_mask(path) or is_own_probabilities(path)):
+        if is_scan_name(file) and not (is_own_mask(path) or is_own_probabilities(path)):
             yield SeriesCase(_stem(file), path, None)
         # A broken link: it may have pointed to a folder of scans.
         elif path.suffix.lower() not in _NO_FOLDERS and path.is_symlink() and not os.path.exists(path):

@@ -12,7 +12,7 @@ from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.headers import import_pydicom, read_header
 from cascade_rt.scans.dicom.listing import Listing, dicom_files, open_listing
 from cascade_rt.scans.dicom.selection import describe
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import split_suffix
 
 _NAMED = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)
 _UNNAMED = re.compile(r"[^.]*|.*\.\d+")

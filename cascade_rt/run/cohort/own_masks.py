@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cascade_rt.common.hashing import record_file
 from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file, read_plain_file
-from cascade_rt.scans.nifti import split_suffix
+from cascade_rt.scans.names import result_stem, split_suffix
 from cascade_rt.scans.volume import PROBABILITIES_MARK
 
 LONGEST_REPORT = 64 << 20
@@ -17,12 +17,12 @@ _NIFTI_HEADER = 540
 
 
 def is_own_mask(path: Path) -> bool:
-    """Return whether a NIfTI file is a mask of ours, by the hash in the report of the same name.
+    """Return whether a file is a mask of ours, by the hash in the report of the same name.
 
     A file that was changed since, or whose report is gone, is treated as a scan: refusing a mask is better than
     omitting a scan.
     """
-    report = path.with_name(f"{split_suffix(path.name)[0]}.json")
+    report = path.with_name(f"{result_stem(path.name)}.json")
     try:
         values = json.loads(read_plain_file(report, LONGEST_REPORT, follow_links=True))
         written = values["output"] if "report_version" in values else None

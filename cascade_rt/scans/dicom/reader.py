@@ -24,8 +24,8 @@ from cascade_rt.scans.dicom_headers import DicomHeaders
 from cascade_rt.scans.grids import CanonicalGrid, SourceGrid
 from cascade_rt.scans.nifti.gate import RejectedFile, input_gate
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.nifti.placement import check_affine, shear_warnings
-from cascade_rt.scans.volume import Volume, array_geometry
+from cascade_rt.scans.nifti.placement import aligned_geometry, check_affine, shear_warnings
+from cascade_rt.scans.volume import Volume
 
 _SUFFIXES = {".dcm", ".zip"}
 
@@ -186,4 +186,4 @@ def _source_grid(slices: Sequence[Slice], options: ScanOptions) -> SourceGrid:
         raise RejectedFile("E_NDIM", f"has one volume, not volume {options.volume}; leave out `volume`")
     affine = affine_of(slices)
     check_affine(affine)
-    return SourceGrid.of((columns, rows, len(slices)), affine, array_geometry(affine))
+    return SourceGrid.of((columns, rows, len(slices)), affine, aligned_geometry(affine))

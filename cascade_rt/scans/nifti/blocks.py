@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade_rt.scans.nifti.conversion import HuConversion, LabelConversion
-from cascade_rt.scans.nifti.stream import NiftiStream
+from cascade_rt.scans.nifti.voxel_stream import VoxelStream
 
 _BLOCK_BYTES = 4 << 20
 
@@ -18,7 +18,7 @@ class BlockReader:
 
     def __init__(
         self,
-        stream: NiftiStream,
+        stream: VoxelStream,
         wanted: npt.NDArray[np.int16] | npt.NDArray[np.uint8],
         conversion: HuConversion | LabelConversion,
     ) -> None:

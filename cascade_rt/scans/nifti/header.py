@@ -1,12 +1,9 @@
 """Parse and check the header of a NIfTI file: shape, data type, scaling and voxel offset."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
@@ -14,13 +11,10 @@ from cascade_rt.errors import InputWarning
 from cascade_rt.scans.nifti.foreign import describe
 from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.nifti.placement import place, what_places
+from cascade_rt.scans.nifti.placement import GEOMETRY_FIELDS, place, what_places
+from cascade_rt.scans.nifti.voxel_stream import ImageHeader
 
 LONGEST_HEADER = 540
-GEOMETRY_FIELDS = (
-    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
-    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
-)
 
 _KINDS: dict[bytes, tuple[type[Nifti1Header], Literal["<", ">"]]] = {
     (348).to_bytes(4, "little"): (Nifti1Header, "<"),
@@ -55,44 +49,6 @@ _UNSCALED = (1.0, 0.0)
 _LINE_ENDS = ([13, 10, 26, 10], [0, 0, 0, 0])
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class NiftiHeader:
-    """A checked header: its image can be read and placed in the world."""
-
-    shape: tuple[int, int, int]
-    """Voxels along `[i, j, k]` of one volume."""
-    dtype: np.dtype[Any]
-    """The stored data type, with its byte order."""
-    scaling: tuple[float, float]
-    """Slope and intercept, which turn stored values into real ones."""
-    image_offset: int
-    """The byte offset of the image."""
-    volume: int
-    """Index of the selected volume."""
-    volumes: int
-    """The number of volumes in the file."""
-    affine: npt.NDArray[np.float64]
-    """4x4, from the index (i, j, k) to world mm (RAS+)."""
-    geometry: Mapping[str, npt.NDArray[Any]]
-    """The header fields that place the voxels in the world, with meaningless content removed (see `what_places`)."""
-    warnings: tuple[InputWarning, ...]
-
-    @property
-    def volume_bytes(self) -> int:
-        """Size of one volume in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def voxel_offset(self) -> int:
-        """The byte offset of the selected volume."""
-        return self.image_offset + self.volume * self.volume_bytes
-
-    @property
-    def end(self) -> int:
-        """The byte offset just past the last volume."""
-        return self.image_offset + self.volumes * self.volume_bytes
-
-
 def header_length(start: bytes) -> int:
     """Return the length of the header in bytes, given the first bytes of a file.
 
@@ -106,7 +62,7 @@ def header_length(start: bytes) -> int:
     raise RejectedFile("E_NOT_NIFTI", f"this is not a NIfTI file ({describe(start)}); convert the scan to .nii.gz")
 
 
-def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
+def parse_header(block: bytes, options: ScanOptions) -> ImageHeader:
     """Check a header and parse the fields needed for reading.
 
     Args:
@@ -127,7 +83,7 @@ def parse_header(block: bytes, options: ScanOptions) -> NiftiHeader:
     affine = place(fields, shape, options, warnings)
     placing = what_places(fields)
     geometry = {name: np.array(placing[name]) for name in GEOMETRY_FIELDS}
-    return NiftiHeader(shape, dtype, scaling, offset, volume, volumes, affine, geometry, tuple(warnings))
+    return ImageHeader(shape, dtype, scaling, offset, volume, volumes, affine, geometry, tuple(warnings))
 
 
 def _check_magic(fields: Nifti1Header) -> None:

@@ -5,6 +5,7 @@ and the file is refused unless the user states the orientation.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,11 @@ from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
 
 Affine = npt.NDArray[np.float64]
+
+GEOMETRY_FIELDS = (
+    *("pixdim", "xyzt_units", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
 
 _KNOWN_CODES = range(6)
 _SPATIAL_UNIT = 7
@@ -52,8 +58,8 @@ def place(
     if sform_code > 0:
         affine = _sform(fields)
     else:
-        _check_spacing(spacing)
-        affine = _qform(fields) if qform_code > 0 else _assumed(spacing, shape, options, warnings)
+        check_spacing(spacing)
+        affine = _qform(fields) if qform_code > 0 else assume(spacing, shape, options, warnings, "no qform, no sform")
     check_affine(affine)
     _warn_of_spacing(spacing, affine, warnings)
     if sform_code == 0 and qform_code > 0:
@@ -97,6 +103,25 @@ def what_places(fields: Nifti1Header) -> Nifti1Header:
     if has_sform and _is_other_spacing(np.array(pixdim[1:4], dtype=np.float64), _sform(fields)):
         pixdim[1:4] = np.linalg.norm(_sform(fields)[:3, :3], axis=0)
     return placing
+
+
+def aligned_geometry(affine: Affine) -> dict[str, npt.NDArray[Any]]:
+    """Return the geometry fields of an image in mm that only an sform places."""
+    header = Nifti1Header()
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code="aligned")
+    header.set_qform(affine, code="unknown")
+    placing = what_places(header)
+    return {field: np.array(placing[field]) for field in GEOMETRY_FIELDS}
+
+
+def unplaced_geometry(spacing: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+    """Return the geometry fields of an image in mm of which only the voxel sizes are known."""
+    header = Nifti1Header()
+    header.set_xyzt_units("mm")
+    header["pixdim"][:4] = [1, *np.abs(spacing)]
+    header["pixdim"][4:] = 0
+    return {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
 
 
 def check_affine(affine: Affine) -> None:
@@ -147,7 +172,7 @@ def _qform(fields: Nifti1Header) -> Affine:
 
 def _sensible_qform(fields: Nifti1Header) -> Affine | None:
     try:
-        _check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
+        check_spacing(np.array(fields["pixdim"][1:4], dtype=np.float64))
         qform = _qform(fields)
         check_affine(qform)
     except RejectedFile:
@@ -155,18 +180,30 @@ def _sensible_qform(fields: Nifti1Header) -> Affine | None:
     return qform
 
 
-def _assumed(
+def assume(
     spacing: npt.NDArray[np.float64],
     shape: tuple[int, int, int],
     options: ScanOptions,
     warnings: list[InputWarning],
+    missing: str,
 ) -> Affine:
-    """Return the affine of a file without qform and sform, with the center of the image at the world origin."""
+    """Return the affine of a file without orientation, with the center of the image at the world origin.
+
+    Args:
+        spacing: Voxel sizes along (i, j, k) in mm.
+        shape: Number of voxels along them.
+        options: What the user knows about the file.
+        warnings: The assumption is appended.
+        missing: What the file lacks, such as "no qform, no sform".
+
+    Raises:
+        RejectedFile: The user does not state the orientation.
+    """
     axes = options.assume_orientation
     if axes is None:
         raise RejectedFile(
             "E_ORIENT",
-            "the file does not state its orientation (no qform, no sform), so left and right cannot be told apart; "
+            f"the file does not state its orientation ({missing}), so left and right cannot be told apart; "
             "export it again or set `assume_orientation`, such as LPS",
         )
     warnings.append(InputWarning("W_ORIENT", f"the file does not state its orientation; {axes} is assumed"))
@@ -179,7 +216,8 @@ def _assumed(
     return affine
 
 
-def _check_spacing(spacing: npt.NDArray[np.float64]) -> None:
+def check_spacing(spacing: npt.NDArray[np.float64]) -> None:
+    """Raise RejectedFile if a header gives voxel sizes that are 0 or not finite. Their signs do not matter."""
     if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise RejectedFile("E_SPACING", f"its header gives an invalid voxel size, {_shown(spacing)}; export it again")
 

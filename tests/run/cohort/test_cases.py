@@ -21,7 +21,7 @@ def names(sources: list[Path], output: Path) -> list[str]:
 
 
 def test_a_folder_gives_all_scans_in_it_however_deep_in_order(tmp_path: Path) -> None:
-    for name in ("s2/ct.nii.gz", "s1/ct.nii.gz", "z.nii", "a.NII.GZ", "notes.txt", "mask.mha"):
+    for name in ("s2/ct.nii.gz", "s1/ct.nii.gz", "z.nii", "a.NII.GZ", "notes.txt", "mask.mgz", "mask.seg.nrrd"):
         touch(tmp_path / "scans" / name)
     assert names([tmp_path / "scans"], tmp_path / "out") == ["a", "z", "s1/ct", "s2/ct"]
 
@@ -84,9 +84,9 @@ def left_out(root: Path) -> list[tuple[Path, str]]:
 
 def test_images_in_other_formats_are_counted_in_one_phrase(tmp_path: Path) -> None:
     root = tmp_path / "in"
-    for name in ("a.nii", "b.mha", "s1/c.MHA", "d.img", "d.hdr", "e.nii.bz2", "f.nii.gz.part", ".g.mha", "notes.txt"):
+    for name in ("a.nii", "b.mgz", "s1/c.MGZ", "d.img", "d.hdr", "e.nii.bz2", "f.nii.gz.part", ".g.mgz", "notes.txt"):
         touch(root / name)
-    expected = "1 .hdr file, 1 .img file, 2 .mha files, 1 .nii.bz2 file, 1 .nii.gz.part file"
+    expected = "1 .hdr file, 1 .img file, 2 .mgz files, 1 .nii.bz2 file, 1 .nii.gz.part file"
     assert left_out(root) == [(root, expected)]
 
 

@@ -69,7 +69,7 @@ HARMLESS: dict[str, MakeOdd] = {
     "link_to_its_own_folder": link("again", "."),
     "link_to_the_folder_above": link("up", ".."),
     "link_to_a_note_that_is_gone": link("notes.txt", "nowhere"),
-    "link_to_an_image_of_another_format_that_is_gone": link("odd.mha", "nowhere"),
+    "link_to_an_image_of_another_format_that_is_gone": link("odd.mgz", "nowhere"),
     "empty_folder": folder("empty"),
     "hidden_pipe": lambda root: os.mkfifo(root / ".odd.nii.gz"),
     "socket_like_pipe_of_another_name": lambda root: os.mkfifo(root / "pipe"),
