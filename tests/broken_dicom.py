@@ -224,9 +224,7 @@ def signed(value: Array) -> tuple[tuple[str, Any], ...]:
 
 
 def stored_signed(hu: Array, *more: tuple[str, Any]) -> list[SliceFile]:
-    return [
-        replace(entry, changes=(*entry.changes, *signed(hu[place]), *more)) for place, entry in enumerate(slices())
-    ]
+    return [replace(entry, changes=(*entry.changes, *signed(hu[place]), *more)) for place, entry in enumerate(slices())]
 
 
 def padded(value: int) -> Array:
@@ -253,7 +251,9 @@ def moved(index: int, *by: float) -> list[SliceFile]:
 
 def prone() -> list[SliceFile]:
     return [
-        replace(entry, hu=entry.hu[::-1, ::-1], orientation=(-1, 0, 0, 0, -1, 0), position=(2.9, 11.2, entry.position[2]))
+        replace(
+            entry, hu=entry.hu[::-1, ::-1], orientation=(-1, 0, 0, 0, -1, 0), position=(2.9, 11.2, entry.position[2])
+        )
         for entry in slices()
     ]
 
@@ -293,11 +293,13 @@ BROKEN: list[Study] = [
     *_studies(
         "E_SLICES_DOUBLED",
         slice_doubled_with_other_pixels=series(slices(), replace(slices()[3], hu=HU[3] + 20, number=9)),
-        two_phases_in_one_series=series(slices(), *[replace(each, hu=each.hu + 9, number=each.number + 6) for each in slices()]),
-        two_acquisitions=series(
-            having(("AcquisitionNumber", 1)), *having(("AcquisitionNumber", 2), hu=HU[0])
+        two_phases_in_one_series=series(
+            slices(), *[replace(each, hu=each.hu + 9, number=each.number + 6) for each in slices()]
         ),
-        two_phases_in_one_enhanced_ct=enhanced(found=[*slices(), *[replace(each, hu=each.hu + 9) for each in slices()]]),
+        two_acquisitions=series(having(("AcquisitionNumber", 1)), *having(("AcquisitionNumber", 2), hu=HU[0])),
+        two_phases_in_one_enhanced_ct=enhanced(
+            found=[*slices(), *[replace(each, hu=each.hu + 9) for each in slices()]]
+        ),
     ),
     *_studies(
         "E_SLICES_UNEVEN",
@@ -319,7 +321,11 @@ BROKEN: list[Study] = [
         "E_SERIES",
         two_series=series(slices(), *slices(HU[:4], **OTHER_SERIES)),
         three_series_in_a_zip=packed(
-            found=[*slices(), *slices(HU[:4], **OTHER_SERIES), *slices(HU[:2], series="1.2.5", more=(("SeriesNumber", 9),))]
+            found=[
+                *slices(),
+                *slices(HU[:4], **OTHER_SERIES),
+                *slices(HU[:2], series="1.2.5", more=(("SeriesNumber", 9),)),
+            ]
         ),
     ),
     Study("series_that_is_not_there", series(slices()), "E_SERIES", options=("--series", "4")),
@@ -341,7 +347,9 @@ BROKEN: list[Study] = [
             lambda found: delattr(found.SharedFunctionalGroupsSequence[0], "PixelValueTransformationSequence")
         ),
     ),
-    *_studies("E_SLOPE", slope_0=series(having(("RescaleSlope", 0))), slope_infinite=series(having(("RescaleSlope", "1e999")))),
+    *_studies(
+        "E_SLOPE", slope_0=series(having(("RescaleSlope", 0))), slope_infinite=series(having(("RescaleSlope", "1e999")))
+    ),
     *_studies(
         "E_NOT_HU",
         optical_density=series(having(("RescaleType", "OD"))),
@@ -372,7 +380,11 @@ BROKEN: list[Study] = [
         colours=series(having(("SamplesPerPixel", 3))),
         frames_in_a_plain_ct=series(having(("NumberOfFrames", 3))),
     ),
-    *_studies("E_DTYPE", one_bit=series(having(("BitsAllocated", 1))), more_bits_than_there_are=series(having(("BitsStored", 20)))),
+    *_studies(
+        "E_DTYPE",
+        one_bit=series(having(("BitsAllocated", 1))),
+        more_bits_than_there_are=series(having(("BitsStored", 20))),
+    ),
     *_studies(
         "E_TRUNCATED",
         pixels_too_short=series(having(("PixelData", bytes(100)), at=2)),
@@ -381,7 +393,11 @@ BROKEN: list[Study] = [
         file_cut_in_its_pixels=edited(lambda content: content[:-500]),
         zip_cut=packed(rewrite(lambda content: content.__delitem__(slice(len(content) // 2, None)))),
     ),
-    *_studies("E_SIZE_LIE", half_the_rows=series(having(("Rows", 20))), twice_the_pixels=series(having(("PixelData", bytes(40 * 48 * 4))))),
+    *_studies(
+        "E_SIZE_LIE",
+        half_the_rows=series(having(("Rows", 20))),
+        twice_the_pixels=series(having(("PixelData", bytes(40 * 48 * 4)))),
+    ),
     *_studies(
         "E_CORRUPT",
         number_that_is_a_name=edited(lambda content: content.replace(b"-30.0\\", b"DOE\x1b[\\")),
@@ -417,14 +433,14 @@ ODD: list[Study] = [
         shuffled=lambda folder: write_series(folder / "scan", slices(), shuffled=True),
         numbered_backward=series([replace(each, number=9 - each.number) for each in slices()]),
         without_preamble=without_preamble,
-        directory_of_the_medium=with_file(
-            "DICOMDIR", lambda path: having(("Modality", None))[0].write(path)
-        ),
+        directory_of_the_medium=with_file("DICOMDIR", having(("Modality", None))[0].write),
         dot_files=with_file("._1-001.dcm", b"no DICOM"),
         text_beside=with_file("README", b"DOE^JOHN\n" * 40),
         localizer_of_the_series=series(slices(), LOCALIZER),
         screen_save_beside=series(slices(), SCREEN_SAVE),
-        secondary_capture_beside=series(slices(), beside(changes=(*PATIENT, ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")))),
+        secondary_capture_beside=series(
+            slices(), beside(changes=(*PATIENT, ("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7")))
+        ),
         reports_and_contours_beside=series(slices(), *(beside(kind) for kind in ("SR", "SEG", "RTSTRUCT", "PR"))),
         slice_twice=series(slices(), slices()[3]),
         uids_missing=series(having(("SeriesInstanceUID", ""), ("StudyInstanceUID", ""), ("SOPInstanceUID", ""))),
@@ -459,7 +475,9 @@ ODD: list[Study] = [
         has_same_mask=False,
     ),
     Study("water_declared_as_padding", series(stored_signed(HU, ("PixelPaddingValue", 0)))),
-    *_studies(None, "W_SLOPE", slope_minus_1=series([replace(each, slope=-1.0, intercept=3071.0) for each in slices()])),
+    *_studies(
+        None, "W_SLOPE", slope_minus_1=series([replace(each, slope=-1.0, intercept=3071.0) for each in slices()])
+    ),
     *_studies(None, "W_THICK", slices_12_mm_apart=series(slices(spacing=(12, 0.8, 0.7)))),
     *_studies(None, "W_NOT_HU", hu_and_1024=series(slices(HU + 1024))),
     Study("hu_and_1024_with_offset", series(slices(HU + 1024)), options=("--hu-offset", "-1024")),

@@ -10,10 +10,13 @@ import numpy.typing as npt
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError, InputError, UsageError
+from cascade_rt.scans.dicom.listing import files_in_folder
+from cascade_rt.scans.dicom.reader import scan_name
 from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.nifti import split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
+from cascade_rt.scans.opening import read_grid
+from cascade_rt.scans.volume import LabelImage, Volume, read_labels
 
 CHANNEL_SUFFIX = "_0000"
 """What nnU-Net appends to the name of a case's first (here only) image."""
@@ -66,7 +69,9 @@ class Cohort:
     """Whether any label file marks a tumor. If none does, the labels do not cover tumors (as in NIH)."""
 
 
-def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) -> tuple[CasePair, ...]:
+def pair_cases(
+    images: Path, labels: Path, values: LabelValues | None = None, *, dicom: bool = False
+) -> tuple[CasePair, ...]:
     """Pair the .nii and .nii.gz files of two folders by name.
 
     An image belongs to the label of the same name, or of its name without nnU-Net's `_0000`. No other match is
@@ -76,6 +81,8 @@ def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) ->
         images: Folder of the scans.
         labels: Folder of the labels.
         values: Meaning of the label values, as in `CasePair`.
+        dicom: Whether scans may also be DICOM: subfolders with one study each, .zip archives and .dcm files. The label
+            of the subfolder `study1` is `study1.nii.gz`.
 
     Returns:
         Pairs, sorted by name.
@@ -84,7 +91,7 @@ def pair_cases(images: Path, labels: Path, values: LabelValues | None = None) ->
         InputError: A folder is missing or has no NIfTI files, two files have the same name, or a file has no partner in
             the other folder.
     """
-    image_files, label_files = _nifti_files(images), _nifti_files(labels)
+    image_files, label_files = _nifti_files(images, dicom=dicom), _nifti_files(labels)
     pairs: dict[str, CasePair] = {}
     alone = []
     for image_name, image in image_files.items():
@@ -167,7 +174,7 @@ def translate_labels(label: npt.NDArray[np.uint8], values: LabelValues, path: Pa
     return translated
 
 
-def _nifti_files(folder: Path) -> dict[str, Path]:
+def _nifti_files(folder: Path, *, dicom: bool = False) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; choose the one with the .nii or .nii.gz files")
     files: dict[str, Path] = {}
@@ -178,14 +185,25 @@ def _nifti_files(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: {sentence}", code="E_READ") from error
     for path in paths:
         name, suffix = split_suffix(path.name)
-        if path.name.startswith(".") or not suffix:
+        if path.name.startswith(".") or not (suffix or (dicom and _is_dicom(path))):
             continue
+        name = name if suffix else scan_name(path)
         if name in files:
             raise InputError(f"{files[name]} and {path}: both are case {name}; remove one of them")
         files[name] = path
     if not files:
         raise InputError(f"{folder}: contains no .nii or .nii.gz files; choose another folder")
     return files
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix.lower() in {".dcm", ".zip"}
+    try:
+        return next(files_in_folder(path), None) is not None
+    except InputError:
+        # Whoever reads the scan says what is wrong with it.
+        return True
 
 
 def _label_name(image_name: str, labels: Mapping[str, Path]) -> str | None:

@@ -49,8 +49,8 @@ def read_volume(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCA
         options: User-supplied facts that the scan does not state, such as which of several volumes to read.
 
     Raises:
-        InputError: The scan is missing, damaged, of an unknown format, or not a single 3D image in Hounsfield units. The
-            `code` of the error says which.
+        InputError: The scan is missing, damaged, of an unknown format, or not a single 3D image in Hounsfield units.
+            The `code` of the error says which.
         BackendUnavailableError: See `open_scan`.
     """
     with open_scan(path, options) as reader:
@@ -90,7 +90,9 @@ def stores_dicom(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SC
     """
     found = _is_dicom(Path(path))
     if options.series is not None and not found:
-        raise InputError(f"{os.fspath(path)}: is not DICOM, which alone has series; leave out `series`", code="E_SERIES")
+        raise InputError(
+            f"{os.fspath(path)}: is not DICOM, which alone has series; leave out `series`", code="E_SERIES"
+        )
     return found
 
 

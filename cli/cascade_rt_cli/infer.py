@@ -157,20 +157,23 @@ def infer(
     reading: ScanOptions,
     how: CohortOptions,
 ) -> None:
-    """Segment CT scans (.nii, .nii.gz).
+    """Segment CT scans (NIfTI, or DICOM series in folders, .zip archives or enhanced CT files).
 
     For each SCAN this writes a mask, <name>_seg.nii.gz, on the scan's own grid (0 background, 1 pancreas, 2 tumor),
     and a report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
-    A FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on lines that
-    begin with #. OUT then mirrors their folders, and OUT/journal.jsonl records the outcome of each scan. One bad scan
-    does not stop the others: the exit code is 3 and those that failed are listed. After a run was stopped or killed, or
-    when the folder has new scans, continue with --resume.
+    A folder with one DICOM study is a scan. If the study has several CT series, --series chooses one.
+
+    Any other FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on
+    lines that begin with #. OUT then mirrors their folders, and OUT/journal.jsonl records the outcome of each scan. One
+    bad scan does not stop the others: the exit code is 3 and those that failed are listed. After a run was stopped or
+    killed, or when the folder has new scans, continue with --resume.
 
     \b
     Examples:
       cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
+      cascade-rt infer study --series 3 -o masks
       cascade-rt infer scans -o masks
       cascade-rt infer scans -o masks --resume --workers 2
       cascade-rt infer list.txt -o masks --log-format json
@@ -216,7 +219,9 @@ def _plan(
 
     folder = None
     if reading.series is not None and any(scan.is_dir() and holds_many(scan) for scan in scans):
-        raise UsageError("--series chooses within one study; leave it out to segment every series of a folder of studies")
+        raise UsageError(
+            "--series chooses within one study; leave it out to segment every series of a folder of studies"
+        )
     if how != CohortOptions() or (len(scans) > 1 and output) or any(map(holds_many, scans)):
         folder = _cohort_folder(output)
     every_series = folder is not None and reading.series is None

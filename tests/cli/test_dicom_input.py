@@ -69,7 +69,9 @@ def as_zip(folder: Path) -> Path:
 def as_enhanced(*, shared: bool, legacy: bool = False) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         slices = axial_slices(HU, **BODY)
-        return write_enhanced(folder / "scan.dcm", [slices[index] for index in (3, 0, 5, 1, 4, 2)], shared=shared, legacy=legacy)
+        return write_enhanced(
+            folder / "scan.dcm", [slices[index] for index in (3, 0, 5, 1, 4, 2)], shared=shared, legacy=legacy
+        )
 
     return write
 

@@ -57,5 +57,8 @@ def test_where_there_are_no_locks_it_is_told(monkeypatch: pytest.MonkeyPatch, fo
 
 def test_what_is_not_read_beside_the_scans_is_told_in_one_line() -> None:
     Path("in", "other.mha").touch()
-    assert "cascade-rt: warning: in: skipped, because only NIfTI and CT series in DICOM are read: 1 .mha file\n" in infer().stderr
+    assert (
+        "cascade-rt: warning: in: skipped, because only NIfTI and CT series in DICOM are read: 1 .mha file\n"
+        in infer().stderr
+    )
     assert "not read" not in infer("--overwrite", "-q").stderr

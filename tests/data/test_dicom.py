@@ -333,7 +333,11 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("syntax", "name", "package"),
-    [(JPEG_LS, "JPEG-LS", "pyjpegls"), (RLE, "RLE", "pylibjpeg-rle"), (JPEG_LOSSLESS, "JPEG Lossless,", "python-gdcm$")],
+    [
+        (JPEG_LS, "JPEG-LS", "pyjpegls"),
+        (RLE, "RLE", "pylibjpeg-rle"),
+        (JPEG_LOSSLESS, "JPEG Lossless,", "python-gdcm$"),
+    ],
 )
 def test_a_missing_decoder_is_named_before_any_pixel_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, name: str, package: str

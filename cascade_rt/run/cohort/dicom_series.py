@@ -206,4 +206,3 @@ def _unique(name: str, numbers: Sequence[str]) -> list[str]:
         return [name]
     are_numbers = len(set(numbers)) == len(numbers) and all(number.isdecimal() for number in numbers)
     return [f"{name}_{number if are_numbers else rank}" for rank, number in enumerate(numbers, start=1)]
-

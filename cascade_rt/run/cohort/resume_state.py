@@ -12,7 +12,14 @@ from cascade_rt.common.hashing import FileState, file_sha256, stamp
 from cascade_rt.common.outputs import write_error
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.common.shown_paths import hide_folders
-from cascade_rt.errors import BackendUnavailableError, CascadeError, InputError, OutputError, OutputExistsError, WorkerError
+from cascade_rt.errors import (
+    BackendUnavailableError,
+    CascadeError,
+    InputError,
+    OutputError,
+    OutputExistsError,
+    WorkerError,
+)
 from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.journal import Entry, Journal, newest_entries
 from cascade_rt.run.cohort.outcome import Outcome

@@ -152,7 +152,9 @@ class PixelFile:
         needed = layout.frames * layout.frame_bytes
         if start + needed > len(content):
             raise self._truncated()
-        if length == _UNDEFINED_LENGTH or not needed <= length <= needed + min(_LARGEST_PADDING, layout.frame_bytes // 8):
+        if length == _UNDEFINED_LENGTH or not needed <= length <= needed + min(
+            _LARGEST_PADDING, layout.frame_bytes // 8
+        ):
             sentence = f"its header describes {needed:,} bytes of pixels, but it has {length:,}"
             raise InputError(f"{self._shown}: {sentence}; copy it again", code="E_SIZE_LIE")
         return start

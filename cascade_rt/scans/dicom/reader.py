@@ -187,4 +187,3 @@ def _source_grid(slices: Sequence[Slice], options: ScanOptions) -> SourceGrid:
     affine = affine_of(slices)
     check_affine(affine)
     return SourceGrid.of((columns, rows, len(slices)), affine, array_geometry(affine))
-

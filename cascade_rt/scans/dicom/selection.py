@@ -86,7 +86,9 @@ def choose(shown: str, listing: Listing, wanted: str | None) -> str:
     count = "1 CT series" if len(facts) == 1 else f"{len(facts)} CT series"
     reason = "" if wanted is None else ", none of them the one that was chosen"
     listed = ", ".join(map(str, facts))
-    raise InputError(f"{shown}: contains {count}{reason}; choose one by its number with `series`: {listed}", code="E_SERIES")
+    raise InputError(
+        f"{shown}: contains {count}{reason}; choose one by its number with `series`: {listed}", code="E_SERIES"
+    )
 
 
 def describe(listing: Listing) -> list[SeriesFacts]:

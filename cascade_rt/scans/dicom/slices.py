@@ -121,9 +121,7 @@ def place(
         sentence = "its directions are not perpendicular unit vectors"
         raise InputError(f"{shown}: {sentence}; export the series again", code="E_AFFINE")
     if min(row_mm, column_mm) <= 0 or min(shape) < 1:
-        raise InputError(
-            f"{shown}: its image or pixel size is not positive; export the series again", code="E_SPACING"
-        )
+        raise InputError(f"{shown}: its image or pixel size is not positive; export the series again", code="E_SPACING")
     return Slice(
         header=header,
         number=image,

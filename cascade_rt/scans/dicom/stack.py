@@ -114,8 +114,7 @@ def _check_drift(shown: str, slices: Sequence[Slice], *, allow_tilt: bool) -> No
         raise InputError(f"{shown}: {found}; keep the slices of one acquisition", code="E_SLICES_UNEVEN")
     tilt = math.degrees(math.atan2(drift[-1], last.height_mm - first.height_mm))
     raise InputError(
-        f"{shown}: {found} (gantry tilt of {tilt:.1f} degrees?); "
-        "convert the series with dcm2niix, which corrects it",
+        f"{shown}: {found} (gantry tilt of {tilt:.1f} degrees?); convert the series with dcm2niix, which corrects it",
         code="E_SLICES_UNEVEN",
     )
 

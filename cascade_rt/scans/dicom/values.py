@@ -51,4 +51,3 @@ def integer(dataset: Any, tag: int, default: int | None = None) -> int | None:
         return int.from_bytes(value, order, signed=kind in _SIGNED)  # type: ignore[arg-type]
     text = value.decode("ascii").strip(" \0")
     return int(text) if text else default
-
