@@ -433,7 +433,7 @@ ODD: list[Study] = [
         shuffled=lambda folder: write_series(folder / "scan", slices(), shuffled=True),
         numbered_backward=series([replace(each, number=9 - each.number) for each in slices()]),
         without_preamble=without_preamble,
-        directory_of_the_medium=with_file("DICOMDIR", lambda path: having(("Modality", None))[0].write(path)),
+        directory_of_the_medium=with_file("DICOMDIR", having(("Modality", None))[0].write),
         dot_files=with_file("._1-001.dcm", b"no DICOM"),
         text_beside=with_file("README", b"DOE^JOHN\n" * 40),
         localizer_of_the_series=series(slices(), LOCALIZER),

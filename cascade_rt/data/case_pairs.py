@@ -12,10 +12,13 @@ from cascade_rt.common.arguments import as_path
 from cascade_rt.common.labels import ORGAN_LABEL, TUMOR_LABEL
 from cascade_rt.common.shown_paths import plain_text
 from cascade_rt.errors import CascadeError, InputError, UsageError
+from cascade_rt.scans.dicom.listing import files_in_folder
+from cascade_rt.scans.dicom.reader import scan_name
 from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.names import SCAN_SUFFIXES, is_scan_name, split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import LabelImage, Volume, read_grid, read_labels
+from cascade_rt.scans.opening import read_grid
+from cascade_rt.scans.volume import LabelImage, Volume, read_labels
 
 CHANNEL_SUFFIX = "_0000"
 """What nnU-Net appends to the name of a case's first (here only) image."""
@@ -69,7 +72,11 @@ class Cohort:
 
 
 def pair_cases(
-    images: str | os.PathLike[str], labels: str | os.PathLike[str], values: LabelValues | None = None
+    images: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    values: LabelValues | None = None,
+    *,
+    dicom: bool = False,
 ) -> tuple[CasePair, ...]:
     """Pair the scan and label files of two folders by name.
 
@@ -80,6 +87,8 @@ def pair_cases(
         images: Folder of the scans.
         labels: Folder of the labels.
         values: Meaning of the label values, as in `CasePair`.
+        dicom: Whether scans may also be DICOM: subfolders with one study each, .zip archives and .dcm files. The label
+            of the subfolder `study1` is `study1.nii.gz`.
 
     Returns:
         Pairs, sorted by name.
@@ -88,7 +97,7 @@ def pair_cases(
         InputError: A folder is missing or has no images, two files have the same name, or a file has no partner in
             the other folder.
     """
-    image_files = _image_files(as_path("images", images), is_scan_name)
+    image_files = _image_files(as_path("images", images), is_scan_name, dicom=dicom)
     label_files = _image_files(as_path("labels", labels), _is_label_name)
     pairs: dict[str, CasePair] = {}
     alone = []
@@ -176,7 +185,7 @@ def _is_label_name(name: str) -> bool:
     return bool(split_suffix(name)[1])
 
 
-def _image_files(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Path]:
+def _image_files(folder: Path, is_wanted: Callable[[str], bool], *, dicom: bool = False) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; choose the one with the images")
     files: dict[str, Path] = {}
@@ -186,15 +195,26 @@ def _image_files(folder: Path, is_wanted: Callable[[str], bool]) -> dict[str, Pa
         sentence = f"the folder cannot be read ({error.strerror}); check its permissions"
         raise InputError(f"{folder}: {sentence}", code="E_READ") from error
     for path in paths:
-        if path.name.startswith(".") or not is_wanted(path.name):
+        is_file = is_wanted(path.name)
+        if path.name.startswith(".") or not (is_file or (dicom and _is_dicom(path))):
             continue
-        name, _ = split_suffix(path.name)
+        name = split_suffix(path.name)[0] if is_file else scan_name(path)
         if name in files:
             raise InputError(f"{files[name]} and {path}: both are case {name}; remove one of them")
         files[name] = path
     if not files:
         raise InputError(f"{folder}: contains no images ({', '.join(SCAN_SUFFIXES)}); choose another folder")
     return files
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix.lower() in {".dcm", ".zip"}
+    try:
+        return next(files_in_folder(path), None) is not None
+    except InputError:
+        # Whoever reads the scan says what is wrong with it.
+        return True
 
 
 def _label_name(image_name: str, labels: Mapping[str, Path]) -> str | None:

@@ -40,7 +40,9 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 
 @click.command()
-@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans.")
+@click.option(
+    "--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans, in any format that infer reads."
+)
 @click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels.")
 @click.option(
     "--organ",
@@ -82,7 +84,8 @@ def evaluate(
 ) -> None:
     """Segment scans whose true labels are known, and score the masks.
 
-    A scan and its label must have the same name; nnU-Net's suffix _0000 of scans is ignored. Labels are 0 (background),
+    A scan and its label must have the same name; nnU-Net's suffix _0000 of scans is ignored. The label of a DICOM study
+    in the subfolder study1, or in study1.zip, is study1.nii.gz. Labels are 0 (background),
     1 (pancreas) and 2 (tumor), unless --organ and --tumor say otherwise. All labels are checked before the first scan
     is segmented.
 
@@ -96,7 +99,7 @@ def evaluate(
     from cascade_rt.run.cascade import open_cascade
 
     values = LabelValues(organ or LabelValues().organ, tumor) if organ or tumor else None
-    pairs = pair_cases(images, labels, values)
+    pairs = pair_cases(images, labels, values, dicom=True)
     check_files((output, table), _files(pairs), overwrite=overwrite)
     with (
         open_cascade(bundle, engines=engines, falls_back=False) as cascade,

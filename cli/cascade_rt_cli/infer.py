@@ -179,22 +179,25 @@ def infer(
     reading: ScanOptions,
     how: CohortOptions,
 ) -> None:
-    """Segment CT scans: NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd).
+    """Segment CT scans: NIfTI, NRRD, MetaImage, and DICOM (folders, .zip archives, enhanced CT).
 
     For each SCAN this writes a mask on the scan's own grid (0 background, 1 pancreas, 2 tumor) and in its format,
     <name>_seg.nii.gz, <name>.seg.nrrd (which 3D Slicer opens as a segmentation) or <name>_seg.mha, and a
     report, <name>_seg.json, with volumes, lesions, the time of each step and what computed them.
 
-    A FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on lines that
-    begin with #. OUT then mirrors their folders, OUT/journal.jsonl records the outcome of each scan, and at the end
-    OUT/results.csv has a row for each (see `cascade-rt summarize`). One bad scan does not stop the others: the exit
-    code is 3 and those that failed are listed. After a run was stopped or killed, or when the folder has new scans,
-    continue with --resume.
+    A folder with one DICOM study is a scan. If the study has several CT series, --series chooses one.
+
+    Any other FOLDER is searched recursively for scans; a LIST.txt has the path of one scan per line, and comments on
+    lines that begin with #. OUT then mirrors their folders, OUT/journal.jsonl records the outcome of each scan, and at
+    the end OUT/results.csv has a row for each (see `cascade-rt summarize`). One bad scan does not stop the others: the
+    exit code is 3 and those that failed are listed. After a run was stopped or killed, or when the folder has new
+    scans, continue with --resume.
 
     \b
     Examples:
       cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
+      cascade-rt infer study --series 3 -o masks
       cascade-rt infer scans -o masks
       cascade-rt infer scans -o masks --resume --workers 2
       cascade-rt infer list.txt -o masks --log-format json

@@ -13,7 +13,8 @@ from cascade_rt.errors import BackendUnavailableError, CascadeError, InputError,
 from cascade_rt.measuring.benchmarking.statistics import Ratio, Spread, paired_ratio, spread
 from cascade_rt.measuring.benchmarking.worker import Opened, OpenRunner, Run, Worker
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.volume import read_grid, read_mask
+from cascade_rt.scans.opening import read_grid, record_scan
+from cascade_rt.scans.volume import read_mask
 
 NETWORK_STEPS = ("stage1", "stage2")
 """The steps in which the networks compute."""
@@ -33,20 +34,20 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan file."""
+    """A scan."""
 
     path: Path
     slices: int
 
     @classmethod
     def of(cls, path: Path, reading: ScanOptions = DEFAULT_SCAN_OPTIONS) -> "Scan":
-        """Read the number of slices, and load the file into the page cache, so that no arm has to wait for the disk.
+        """Read the number of slices, and load its files into the page cache, so that no arm has to wait for the disk.
 
         Raises:
             InputError: The file cannot be used.
         """
         slices = read_grid(path, reading).shape[0]
-        path.read_bytes()
+        record_scan(path, reading)
         return cls(path, slices)
 
 
