@@ -44,7 +44,7 @@ def middle_of(found: npt.NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def expected_place(window: Window, picture: npt.NDArray[Any]) -> tuple[float, float]:
-    """Where the middle of a block lies in a picture of the axial view: patient's right on the left, front at the top."""
+    """Where the middle of a block lies in a picture of the axial view: patient's right on the left, front on top."""
     height, width, _ = picture.shape
     scale = min(height / (SHAPE[1] * SPACING_MM[1]), width / (SHAPE[2] * SPACING_MM[2]))
     row, col = ((side.start + side.stop) / 2 for side in window[1:])

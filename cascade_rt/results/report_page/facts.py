@@ -8,6 +8,7 @@ from cascade_rt.results.segmentation import STATUS_SENTENCES
 
 MOST_LESIONS = 50
 """Lesions listed on a page; speckle has thousands."""
+_TIMES, _TO, _NONE = " \N{MULTIPLICATION SIGN} ", "\N{EN DASH}", "\N{EN DASH}"
 _CERTAIN = frozenset({"ok", "no_tumor", "organ_only", "tumor_only", "no_tumor_only"})
 
 Report = Mapping[str, Any]
@@ -84,8 +85,8 @@ def _lesion(number: int, lesion: Report) -> str:
         f"{number}",
         f"{lesion['volume_ml']:.2f} ml",
         f"{lesion['longest_axial_diameter_mm']:.0f} mm",
-        "–" if lesion["score"] is None else f"{lesion['score']:.2f}",
-        f"{first}" if first == last else f"{first}–{last}",
+        _NONE if lesion["score"] is None else f"{lesion['score']:.2f}",
+        f"{first}" if first == last else f"{first}{_TO}{last}",
     )
     apart = ' title="apart from the pancreas"' if lesion["touches_pancreas"] is False else ""
     inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
@@ -109,12 +110,12 @@ def _shown(report: Report, resolution: str) -> Iterator[str]:
         yield "The networks saw the scan's own pixels; nothing was resampled."
     else:
         yield (
-            f"The networks saw slices that were resampled from {_pair(spacing[1:])} mm to {_pair(grid['pixel_mm'])} mm; "
+            f"The networks saw slices resampled from {_sizes(spacing[1:])} mm to {_sizes(grid['pixel_mm'])} mm; "
             "the mask lies on the scan's own pixels."
         )
     search, islands = report["search"], report["islands"]
     if search["slices_left_out"]:
-        yield f"{search['slices_left_out']} slices were not searched (every {search['first_every']}th was looked at first)."
+        yield f"{search['slices_left_out']} slices were not searched, as none of those near them showed a pancreas."
     if search["body_box"] is not None:
         yield "The search was confined to a box around the body."
     if islands["voxels_dropped"]:
@@ -123,8 +124,8 @@ def _shown(report: Report, resolution: str) -> Iterator[str]:
         yield "The slices were said to be unrelated to one another, so nothing was judged across them."
 
 
-def _pair(values: Iterable[float]) -> str:
-    return " × ".join(f"{value:.2f}" for value in values)
+def _sizes(values: Iterable[float]) -> str:
+    return _TIMES.join(f"{value:.2f}" for value in values)
 
 
 def _provenance(report: Report) -> Iterator[tuple[str, str]]:
@@ -136,8 +137,8 @@ def _provenance(report: Report) -> Iterator[tuple[str, str]]:
     if made["engines_passed_over"]:
         yield "Engines passed over", "; ".join(made["engines_passed_over"])
     yield "Versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    size = " × ".join(str(side) for side in reversed(geometry["shape"]))
-    spacing = " × ".join(f"{step:.2f}" for step in reversed(geometry["spacing_mm"]))
+    size = _TIMES.join(str(side) for side in reversed(geometry["shape"]))
+    spacing = _sizes(reversed(geometry["spacing_mm"]))
     yield "Scan", f"{size} voxels of {spacing} mm, stored as {geometry['file']['orientation']}"
     for name, key in (("SHA-256 of the scan", "input"), ("SHA-256 of the mask", "output")):
         if report[key] is not None:

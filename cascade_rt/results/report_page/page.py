@@ -197,7 +197,7 @@ def _index(segmentation: Segmentation, lesion: Lesion) -> list[float]:
 
 
 def _fractions(index: Sequence[float], first: int, shape: tuple[int, ...]) -> list[float]:
-    """Return an index `[z, row, col]` as fractions of the slices shown, from 0 to 1 toward right, anterior, superior."""
+    """Return an index `[z, row, col]` as fractions of what is shown, toward right, anterior and superior."""
     z, row, col = index
     superior, posterior, left = ((value + 0.5) / side for value, side in zip((z - first, row, col), shape, strict=True))
     return [1 - left, 1 - posterior, superior]

@@ -121,7 +121,7 @@ def _part(voxels: npt.NDArray[np.int16], window: tuple[slice, slice, slice], fac
 
 
 def coded(hu: npt.NDArray[np.float32]) -> Bytes:
-    """Return Hounsfield units as uint8: 0 is the lower end of the abdominal window or less, 255 its upper end or more."""
+    """Return Hounsfield units as uint8: 0 is the lower end of the abdominal window and below, 255 the upper end."""
     low, high = WINDOW_HU
     return np.asarray(np.clip(np.rint((hu - low) * (255 / (high - low))), 0, 255), dtype=np.uint8)
 
