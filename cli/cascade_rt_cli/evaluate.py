@@ -40,7 +40,7 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 
 @click.command()
-@click.option(
+@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans, in any format of infer.")
     "--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans, in any format that infer reads."
 )
 @click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels.")
