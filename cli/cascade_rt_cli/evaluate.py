@@ -41,8 +41,6 @@ _NAMES: Mapping[Target, str] = {"organ": "pancreas", "tumor": "tumor"}
 
 @click.command()
 @click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans, in any format of infer.")
-    "--images", type=PATH, required=True, metavar="DIR", help="Folder of the scans, in any format that infer reads."
-)
 @click.option("--labels", type=PATH, required=True, metavar="DIR", help="Folder of their labels.")
 @click.option(
     "--organ",
