@@ -32,6 +32,7 @@ from cascade_rt.errors import CascadeError
 from cascade_rt.models.cascade_model import CascadeModel, tumor_maps
 from cascade_rt.models.crop import crop as cut
 from cascade_rt.models.crop import plan_mask_box
+from cascade_rt.models.hu_window import apply_window
 from cascade_rt.training.checkpoint import load_checkpoint
 
 PATH = click.Path(path_type=Path)
@@ -146,16 +147,15 @@ def first_of_each_patient(crops: Sequence[Crop], count: int) -> list[Crop]:
 
 def stage2_alone(model: CascadeModel) -> Probability:
     """Return the second stage as a function, fed with the plain image in the box of the pancreas and its margin."""
-    low, high = model.config.window_hu
 
     def find(hu: npt.NDArray[np.generic], organ: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
         box = plan_mask_box(organ, model.config.crop)
         found = np.zeros(organ.shape, dtype=np.float32)
         if box is None:
             return found
-        image = np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
         with torch.inference_mode():
-            maps = tumor_maps(model.stage2, torch.from_numpy(cut(image, box))[None, None])
+            image = apply_window(torch.from_numpy(cut(hu.astype(np.float32), box)), model.config.window_hu)
+            maps = tumor_maps(model.stage2, image[None, None])
             height, width = box.inside(organ.shape)
             found[box.slices] = torch.sigmoid(maps[-1])[0, 0, :height, :width].numpy()
         return found

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.models.crop import Box
+from cascade_rt.models.hu_window import apply_window
 from cascade_rt.models.multiscale_unet import MultiscaleUNet
 from cascade_rt.models.saliency import SaliencyModule
 from cascade_rt.models.stage2 import build_stage2
@@ -36,18 +37,13 @@ class CascadeModel(nn.Module):
         self.saliency = SaliencyModule(config.saliency_channels) if config.saliency else None
         self.stage2 = build_stage2(config)
 
-    def window(self, hu: Tensor) -> Tensor:
-        """Map Hounsfield units to [0, 1] with clamping."""
-        low, high = self.config.window_hu
-        return torch.clamp((hu - low) / (high - low), 0.0, 1.0)
-
     def find_organ(self, hu: Tensor) -> OrganPass:
         """Run stage 1 on Hounsfield units.
 
         Args:
             hu: `[batch, 1, row, col]`; row and col are multiples of `config.stage1_side_multiple`.
         """
-        image = self.window(hu)
+        image = apply_window(hu, self.config.window_hu)
         if self.stage1 is None:
             return OrganPass(image, None, torch.ones_like(image))
         logits = self._organ_logits(self.stage1, image)

@@ -14,6 +14,7 @@ from cascade_rt.config import CropConfig, TrainConfig
 from cascade_rt.data.sampling import Batch
 from cascade_rt.models.cascade_model import CascadeModel, OrganPass, paste_crops
 from cascade_rt.models.crop import Box, full_box, grow, plan_mask_box
+from cascade_rt.models.hu_window import apply_window
 from cascade_rt.training.losses.segmentation import tumor_loss
 from cascade_rt.training.losses.total import Losses, boundary_loss, organ_loss, total_loss
 from cascade_rt.training.schedule import Step, has_boundary_loss
@@ -89,7 +90,7 @@ def _find_organ(model: CascadeModel, hu: Tensor, step: Step, config: TrainConfig
     if config.train_stage1:
         return model.find_organ(hu)
     if not (step.use_saliency or step.predicted_boxes or has_boundary_loss(step, config)):
-        image = model.window(hu)
+        image = apply_window(hu, model.config.window_hu)
         return OrganPass(image, None, torch.ones_like(image))
     with torch.no_grad():
         return model.find_organ(hu)

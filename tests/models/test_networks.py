@@ -5,6 +5,7 @@ import torch
 
 from cascade_rt.config import CascadeConfig
 from cascade_rt.models.cascade_model import CascadeModel, Stage1Graph, Stage2Graph
+from cascade_rt.models.hu_window import apply_window
 from cascade_rt.models.multiscale_unet import MultiscaleEncoder
 
 
@@ -119,4 +120,4 @@ def test_context_kernel_1_has_fewer_parameters() -> None:
 
 def test_window_maps_its_ends_to_0_and_1_and_clamps() -> None:
     hu = torch.tensor([-1000.0, -100.0, 70.0, 240.0, 3000.0])
-    torch.testing.assert_close(make_model().window(hu), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+    torch.testing.assert_close(apply_window(hu, (-100.0, 240.0)), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
