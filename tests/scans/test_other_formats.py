@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cascade_rt.data.case_pairs import check_pairs, pair_cases
 from cascade_rt.data.inputs import differences, record_inputs
 from cascade_rt.errors import InputError
 from cascade_rt.scans.metaimage import parse_metaimage
@@ -232,6 +233,18 @@ def test_labels_of_another_format_are_those_of_a_nifti_scan(tmp_path: Path) -> N
     volume = read_volume(tmp_path / "scan.nii.gz")
     found = read_mask(tmp_path / "labels.nrrd", like=volume)
     np.testing.assert_array_equal(found, volume.grid.to_canonical(labels))
+
+
+def test_scans_and_labels_are_paired_whatever_their_formats(tmp_path: Path) -> None:
+    affine = np.diag([-0.75, -0.75, 2, 1])
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    for folder, names in ((images, ("a.mha", "b_0000.nrrd")), (labels, ("a.seg.nrrd", "b.mhd"))):
+        folder.mkdir()
+        for name in names:
+            saved(folder / name, HU.T if folder is images else (HU.T > 50).astype(np.uint8), affine)
+    pairs = pair_cases(images, labels)
+    assert [(pair.name, pair.image.name) for pair in pairs] == [("a", "a.mha"), ("b", "b_0000.nrrd")]
+    assert check_pairs(pairs).pairs == pairs
 
 
 @settings(max_examples=150, deadline=None)

@@ -191,7 +191,7 @@ def open_hashed(path: str) -> HashedFile:
     try:
         return HashedFile(path)
     except NotAPlainFileError as error:
-        raise RejectedFile("E_NOT_A_FILE", f"{error}; choose the file of a scan") from None
+        raise RejectedFile("E_NOT_A_FILE", f"{error}; choose a scan file") from None
 
 
 def _size(count: int) -> str:
