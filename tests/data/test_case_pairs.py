@@ -64,8 +64,8 @@ def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
         ([f"{n}.nii" for n in range(8)], ["0.nii"], "images without a label: 1, 2, 3, 4, 5 and 2 more;"),
         (["a.nii", "a_0000.nii"], ["a.nii"], r"a\.nii and .*a_0000\.nii both belong to .*a\.nii; remove one of them"),
         (["a.nii", "a.nii.gz"], ["a.nii"], r"a\.nii and .*a\.nii\.gz: both are case a; remove one of them"),
-        ([], ["a.nii"], r"images: contains no \.nii or \.nii\.gz file"),
-        (["a.nii"], ["._a.nii"], r"labels: contains no \.nii or \.nii\.gz file"),
+        ([], ["a.nii"], r"images: contains no images \(\.nii\.gz, \.nii, \.nrrd, "),
+        (["a.nii"], ["._a.nii"], r"labels: contains no images \(\.nii\.gz, \.nii, \.nrrd, "),
     ],
 )
 def test_what_cannot_be_paired_is_named(images: list[str], labels: list[str], message: str, tmp_path: Path) -> None:
