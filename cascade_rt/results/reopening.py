@@ -44,9 +44,8 @@ def reopen(report: Path, mask: Path, scan: Path, options: ScanOptions = DEFAULT_
     content = _read_report(report)
     recorded = _recorded(content, report)
     _check_file(mask, _record_of(mask), recorded["output"], "mask", report)
-    _check_file(scan, _record_of(scan), recorded["input"], "scan", report)
     volume = read_volume(scan, replace(options, scattered=bool(recorded["scattered"])))
-    # A folder of slices has no hash of its own before it was read; a file may have been replaced since.
+    # Only its reader knows which bytes are the scan: those of one file, of two, or of all slices of a series.
     _check_file(scan, volume.file, recorded["input"], "scan", report)
     labels = read_mask(mask, volume)
     try:
@@ -93,10 +92,8 @@ def _recorded(content: Mapping[str, Any], report: Path) -> dict[str, Any]:
         raise _no_report(report) from error
 
 
-def _record_of(path: Path) -> FileRecord | None:
-    """Return hash and size of a file; None of a folder of slices, which only its reader can hash."""
-    if path.is_dir():
-        return None
+def _record_of(path: Path) -> FileRecord:
+    """Return hash and size of a file. Raises InputError if it cannot be read."""
     try:
         return record_file(path)
     except NotAPlainFileError as error:
@@ -109,7 +106,7 @@ def _check_file(path: Path, found: FileRecord | None, recorded: FileRecord | Non
     """Raise InputError if a file is not the one that the report names."""
     if recorded is None:
         raise InputError(f"{report}: names no {what} file, so that it cannot be told which one it is", code="E_REPORT")
-    if found is not None and found != recorded:
+    if found != recorded:
         sentence = f"is not the {what} that {report.name} describes (its hash differs)"
         raise InputError(f"{path}: {sentence}; choose the {what} of that run", code="E_OTHER_FILE")
 

@@ -6,6 +6,7 @@ import click
 
 from cascade_rt.common.outputs import check_files
 from cascade_rt.errors import InputError
+from cascade_rt.scans.names import masks_of
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.console import print_rows, results_console
 from cascade_rt_cli.messages import shown
@@ -16,9 +17,7 @@ from cascade_rt_cli.output import is_json, log_format_option, print_event
 @click.command()
 @click.argument("report_file", type=PATH, metavar="MASK.json")
 @click.option("--scan", type=PATH, required=True, metavar="SCAN", help="The scan that was segmented.")
-@click.option(
-    "--mask", type=PATH, metavar="MASK", help="The mask. Default: beside the report, with its name and .nii.gz or .nii."
-)
+@click.option("--mask", type=PATH, metavar="MASK", help="The mask. Default: beside the report, with its name.")
 @click.option(
     "-o", "--output", type=PATH, metavar="PAGE.html", help="The page. Default: beside the report, with its name."
 )
@@ -54,7 +53,7 @@ def report(
 
 def _mask_beside(report_file: Path) -> Path:
     """Return the mask that has the name of a report."""
-    candidates = [report_file.with_name(f"{report_file.stem}{suffix}") for suffix in (".nii.gz", ".nii")]
+    candidates = [report_file.with_name(name) for name in masks_of(report_file.stem)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

@@ -56,6 +56,16 @@ def test_a_missing_mask_is_named_with_its_flag(results: Path, tmp_path: Path) ->
     assert (done.exit_code, "name the mask of this report with --mask" in done.stderr) == (4, True)
 
 
+@pytest.mark.parametrize("mask", ["scan_seg.nii.gz", "scan_seg.nii", "scan.seg.nrrd", "scan_seg.nrrd", "scan_seg.mha"])
+def test_the_mask_beside_the_report_is_found_in_every_format(
+    results: Path, bundle: Bundle, tmp_path: Path, mask: str
+) -> None:
+    pytest.importorskip("nrrd", reason="pynrrd is not installed")
+    infer = ("infer", results / "scan.nii.gz", "--bundle", bundle.path, "-o", tmp_path / mask)
+    assert run(*infer).exit_code == 0
+    assert run("report", tmp_path / "scan_seg.json", "--scan", results / "scan.nii.gz").exit_code == 0
+
+
 def test_programs_get_the_page_and_its_size(results: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     arguments = ("--scan", results / "scan.nii.gz", "-o", page, "--log-format", "json")

@@ -17,6 +17,7 @@ from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
 from cascade_rt.run.inference import infer_file
+from tests.dicom_files import axial_slices, write_series, zipped
 from tests.volume_files import noisy_tissue
 
 
@@ -54,6 +55,27 @@ def test_it_is_the_one_that_was_written(case: Case, written: Segmentation) -> No
 
 def test_its_page_is_the_one_that_the_run_wrote(case: Case, written: Segmentation) -> None:
     assert render_page(opened(case)) == case.extra_path("page").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["scan.nrrd", "scan.nhdr", "scan.mha", "scan.mhd", "series", "series.zip"])
+def test_results_of_every_format_are_opened_again(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    case = Case.in_folder(save_scan(tmp_path / name), tmp_path, "scan")
+    engines = Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
+    written = infer_file(Cascade(bundle, engines), case)
+    assert opened(case).to_json() == written.to_json()
+
+
+def save_scan(path: Path) -> Path:
+    """Write a scan in the format that its name says; a name without a known suffix is a folder of DICOM files."""
+    hu = np.ascontiguousarray(noisy_tissue(64, 64, 4).T) // 2 * 2
+    if not path.name.startswith("scan"):
+        pytest.importorskip("pydicom", reason="pydicom is not installed")
+        series = write_series(path.with_suffix(""), axial_slices(hu))
+        return zipped(series, path) if path.suffix else series
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    pytest.importorskip("nrrd", reason="pynrrd is not installed")
+    sitk.WriteImage(sitk.GetImageFromArray(hu), str(path))
+    return path
 
 
 @pytest.mark.parametrize("which", ["scan", "mask"])

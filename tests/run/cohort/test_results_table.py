@@ -65,6 +65,19 @@ def test_a_row_has_the_status_of_the_report_and_what_was_measured(scans: Path, o
     assert row.warnings == tuple(warning["code"] for warning in report["warnings"])
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".nhdr", ".mha", ".mhd"])
+def test_a_scan_of_another_format_has_a_row_like_any_other(tmp_path: Path, output: Path, suffix: str) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    pytest.importorskip("nrrd", reason="pynrrd is not installed")
+    found = save_scan(tmp_path / "good.nii.gz")
+    (tmp_path / "scans").mkdir()
+    sitk.WriteImage(sitk.ReadImage(str(found)), str(tmp_path / "scans" / f"good{suffix}"))
+    run(tmp_path / "scans", output)
+    row = rows_of(output)["good"]
+    assert (row.status, row.error_code) == (json.loads((output / "good_seg.json").read_text())["status"], None)
+    assert row.tumor_ml == pytest.approx(2 * VOXEL_ML)
+
+
 def test_an_empty_mask_has_the_status_no_organ(scans: Path, output: Path) -> None:
     run(scans, output)
     row = rows_of(output)["sub/nothing"]
