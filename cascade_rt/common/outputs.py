@@ -59,6 +59,10 @@ def check_file(path: str | os.PathLike[str], *, overwrite: bool) -> None:
         OutputExistsError: The file exists and `overwrite` is off.
     """
     target = Path(path)
+    if "\0" in os.fspath(target):
+        raise OutputError(
+            f"{os.fspath(target)!r}: has a NUL character, which no file name can have; choose another name"
+        )
     if os.path.isdir(target):
         raise OutputError(f"{target}: is a folder; choose a file name")
     if not os.path.isdir(target.parent):

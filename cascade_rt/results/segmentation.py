@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from cascade_rt.common.arguments import as_path
 from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.byte_probabilities import to_bytes, to_floats
 from cascade_rt.common.hashing import FileRecord, FileState
@@ -182,7 +183,7 @@ class Segmentation:
 
     def _array(self, which: ArrayName) -> npt.NDArray[Any]:
         """Return one of the arrays on the grid of the scan. Raises UsageError if there is none of this name."""
-        if which not in get_args(ArrayName):
+        if not isinstance(which, str) or which not in get_args(ArrayName):
             raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")
         array: npt.NDArray[Any] | None = getattr(self.on_grid(), which)
         if array is None and which == "tumor_prob" and not self.tumor_sought:
@@ -263,6 +264,7 @@ class Segmentation:
         """Write the report as JSON. Raises like `save`."""
         from cascade_rt.scans.volume import refuse_scan
 
+        as_path("path", path)
         refuse_scan(path, self.volume)
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(errors="backslashreplace"), overwrite=overwrite)

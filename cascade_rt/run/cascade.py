@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -254,6 +254,8 @@ def open_cascade(
     request = _engine_request(backend, precision, engines)
     if bundle is not None:
         as_path("bundle", bundle)
+    check_argument("sha256", sha256, (str, NoneType), "the hash of the bundle in hexadecimal, or None")
+    check_argument("falls_back", falls_back, bool, "True or False")
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
         raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")

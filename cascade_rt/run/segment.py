@@ -61,6 +61,7 @@ def segment(
         if opening:
             given = ", ".join(opening)
             raise UsageError(f"cascade: is open already, so {given} would have no effect; leave one or the other out")
+    check_argument("reading", reading, ScanOptions, "ScanOptions, such as ScanOptions(assume_hu=True)")
     # The scan comes first: it is checked at once, and a file is read while the bundle is opened.
     check_search(search, scattered=reading.scattered)
     with (

@@ -17,7 +17,7 @@ from cascade_rt.errors import UsageError
 from cascade_rt.scans.names import split_suffix
 from cascade_rt.scans.nifti.gate import input_gate
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.nifti.placement import GEOMETRY_FIELDS
+from cascade_rt.scans.nifti.placement import GEOMETRY_FIELDS, what_places
 from cascade_rt.scans.opening import open_scan
 from cascade_rt.scans.simpleitk import from_simpleitk, is_simpleitk
 from cascade_rt.scans.source import ScanInBackground, ScanSource
@@ -92,5 +92,6 @@ def _from_nibabel(image: Any, options: ScanOptions) -> Volume:
     header = getattr(image, "header", None)
     if not isinstance(header, Nifti1Header) or not np.allclose(header.get_best_affine(), volume.grid.affine):
         return volume
-    geometry = {field: np.array(header[field]) for field in GEOMETRY_FIELDS}
+    placing = what_places(header)
+    geometry = {field: np.array(placing[field]) for field in GEOMETRY_FIELDS}
     return replace(volume, grid=replace(volume.grid, geometry=geometry))

@@ -399,7 +399,7 @@ def write_probabilities(
         path: Where to write, as for `write_mask`.
         overwrite: Whether an existing file may be replaced.
     """
-    shown = os.fspath(path)
+    shown = os.fspath(as_path("path", path))
     suffix = split_suffix(shown)[1].lower()
     if suffix not in NIFTI_SUFFIXES:
         raise OutputError(f"{shown}: probabilities are written as NIfTI; use a name that ends in .nii or .nii.gz")

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 import cascade_rt
 from cascade_rt.errors import InputWarning
-from cascade_rt.results.report_page.page import render_page
+from cascade_rt.results.report_page.page import _resolution, render_page
 from cascade_rt.results.report_page.volume_data import PageVolume, coded, page_volume
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.scans.volume import Volume
@@ -89,6 +90,26 @@ def test_the_same_segmentation_gives_the_same_page_whenever_it_was_made() -> Non
 
 def test_scattered_slices_are_shown_in_their_own_plane_only() -> None:
     assert settings_of(render_page(segmented(scattered=True)))["views"] == ["axial"]
+
+
+def test_of_fewer_slices_than_the_scan_has_it_does_not_say_that_they_are_complete() -> None:
+    parts = tuple(images(segmented(), 1000).parts)
+    found = PageVolume(slice(2, 9), b"", parts, b"")
+    sentence = _resolution(found, 24)
+    assert "Only slices 3 to 9 of 24 are shown" in sentence
+    assert "slices and the mask are complete" not in sentence
+    assert "slices and the mask are complete" in _resolution(replace(found, slices=slice(0, 24)), 24)
+
+
+def test_a_hollow_lesion_is_found_at_its_tumor_not_in_its_middle() -> None:
+    _, row, col = np.indices(SHAPE)
+    away = np.hypot(row - 40, col - 48)
+    mask = ((away > 14) & (away < 20) & (col < 58)).astype(np.uint8) * 2
+    mask[:8], mask[14:] = 0, 0
+    (right, anterior, superior), *_ = settings_of(render_page(segmented(mask=mask)))["lesions"]
+    place = (superior, 1 - anterior, 1 - right)
+    found = tuple(int(fraction * side) for fraction, side in zip(place, SHAPE, strict=True))
+    assert mask[found] == 2
 
 
 # What it may do

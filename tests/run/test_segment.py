@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import cascade_rt
-from cascade_rt import ScanOptions, SearchOptions, segment
-from cascade_rt.errors import InputError, UsageError
+from cascade_rt import ScanOptions, SearchOptions, open_cascade, segment
+from cascade_rt.errors import InputError, OutputError, UsageError
 from cascade_rt.run.cascade import Cascade
 from tests.cohort_files import AFFINE, HU, fake_cascade
 
@@ -80,6 +80,32 @@ def test_a_cascade_and_how_to_open_one_contradict_each_other() -> None:
 def test_a_cascade_of_another_type_is_refused() -> None:
     with pytest.raises(UsageError, match=r"^cascade: got str"):
         segment((ARRAY, AFFINE), "phantom")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reading", [None, "scattered", 3])
+def test_reading_of_another_type_is_refused(reading: Any) -> None:
+    with pytest.raises(UsageError, match=r"^reading: got \w+; pass ScanOptions"):
+        segment((ARRAY, AFFINE), fake_cascade(), reading=reading)
+
+
+@pytest.mark.parametrize(("name", "given"), [("sha256", []), ("sha256", 3), ("falls_back", "x")])
+def test_arguments_of_opening_are_checked(name: str, given: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name}: got"):
+        open_cascade("phantom", **{name: given})
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a.nii"])
+def test_results_are_saved_to_paths_only(path: Any) -> None:
+    found = segment((ARRAY, AFFINE), fake_cascade(), keep_probabilities=True)
+    for save in (found.save, found.save_report, found.save_probabilities):
+        with pytest.raises(UsageError, match=r"^path: got"):
+            save(path)
+
+
+def test_a_name_with_a_nul_is_refused() -> None:
+    found = segment((ARRAY, AFFINE), fake_cascade())
+    with pytest.raises(OutputError, match="NUL"):
+        found.save("a\0b.nii")
 
 
 def test_slices_of_a_scattered_scan_are_not_skipped() -> None:

@@ -92,6 +92,18 @@ def test_a_nifti_image_keeps_how_its_header_places_it(tmp_path: Path) -> None:
     assert (int(written["qform_code"]), int(written["sform_code"])) == (1, 4)
 
 
+def test_a_file_gives_the_same_mask_file_by_its_path_and_as_an_image(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(noisy_tissue(16, 16, 3), rotation(10, 25) @ LPS_AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4:] = 7
+    path = tmp_path / "scan.nii"
+    nib.save(image, path)
+    for name, scan in (("path.nii", path), ("image.nii", nib.load(path))):
+        volume = volume_of(scan)
+        write_mask(np.zeros(volume.voxels.shape, np.uint8), volume, tmp_path / name)
+    assert (tmp_path / "path.nii").read_bytes() == (tmp_path / "image.nii").read_bytes()
+
+
 def test_the_file_of_a_nibabel_image_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "patient.nii"
     nib.save(nib.Nifti1Image(ANATOMY.T, LPS_AFFINE), path)

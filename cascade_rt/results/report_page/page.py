@@ -135,7 +135,8 @@ def _resolution(images: PageVolume | None, total: int) -> str:
         return "The slices are too large for a browser to show; there is only a picture."
     low, high = WINDOW_HU
     first, stop = images.slices.start, images.slices.stop
-    slices = "" if stop - first == total else f"Only slices {first + 1} to {stop} of {total} are shown. "
+    is_whole = stop - first == total
+    slices = "" if is_whole else f"Only slices {first + 1} to {stop} of {total} are shown. "
     values = f"{slices}Values are kept from {low:.0f} to {high:.0f} HU in steps of {(high - low) / 255:.1f} HU."
     outside, inside = images.parts[0].factor, images.parts[-1].factor
     if outside == 1:
@@ -143,7 +144,8 @@ def _resolution(images: PageVolume | None, total: int) -> str:
     near = "full resolution" if inside == 1 else f"1/{inside} of the resolution along rows and columns"
     far = f"1/{outside} of the resolution along rows and columns"
     box = f"{near} around the mask, {far} elsewhere" if len(images.parts) > 1 else far
-    return f"To keep the page small, the scan is shown at {box}; slices and the mask are complete. {values}"
+    complete = "slices and the mask are complete" if is_whole else "the mask of these slices is complete"
+    return f"To keep the page small, the scan is shown at {box}; {complete}. {values}"
 
 
 def _data(settings: Mapping[str, Any], images: PageVolume, library: bytes) -> str:
@@ -191,13 +193,19 @@ def _start(segmentation: Segmentation) -> list[float]:
 
 
 def _index(segmentation: Segmentation, lesion: Lesion) -> list[float]:
-    """Return the voxel at the center of a lesion, `[z, row, col]`."""
-    index = np.linalg.solve(segmentation.volume.affine, [*lesion.center_mm, 1.0])[:3]
-    return [float(value) for value in np.rint(index)]
+    """Return the voxel at the center of a lesion, `[z, row, col]`, or the nearest one of tumor if that is hollow."""
+    affine = segmentation.volume.affine
+    center = np.rint(np.linalg.solve(affine, [*lesion.center_mm, 1.0])[:3]).astype(int)
+    if segmentation.mask[tuple(center)] == TUMOR_LABEL:
+        return [float(value) for value in center]
+    tumor = np.argwhere(segmentation.mask[lesion.first_slice : lesion.last_slice + 1] == TUMOR_LABEL)
+    tumor[:, 0] += lesion.first_slice
+    away_mm = np.linalg.norm((tumor - center) @ affine[:3, :3].T, axis=1)
+    return [float(value) for value in tumor[np.argmin(away_mm)]]
 
 
 def _fractions(index: Sequence[float], first: int, shape: tuple[int, ...]) -> list[float]:
-    """Return an index `[z, row, col]` as fractions of what is shown, toward right, anterior and superior."""
+    """Return an index `[z, row, col]` as fractions of what is shown, from 0 to 1 toward right, anterior, superior."""
     z, row, col = index
     superior, posterior, left = ((value + 0.5) / side for value, side in zip((z - first, row, col), shape, strict=True))
     return [1 - left, 1 - posterior, superior]
