@@ -16,9 +16,10 @@ from cascade_rt.results.lesions import Lesion
 from cascade_rt.results.measurements import Measurements
 from cascade_rt.results.segmentation import REPORT_VERSION, STATUS_SENTENCES, Segmentation
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
-from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.opening import read_volume, stores_dicom
 from cascade_rt.scans.pixel_grid import PixelGrid
 from cascade_rt.scans.search import SearchRecord
+from cascade_rt.scans.text_header import detached_file
 from cascade_rt.scans.volume import Volume, read_mask
 
 _MOST_BYTES = 64 << 20
@@ -44,9 +45,10 @@ def reopen(report: Path, mask: Path, scan: Path, options: ScanOptions = DEFAULT_
     content = _read_report(report)
     recorded = _recorded(content, report)
     _check_file(mask, _record_of(mask), recorded["output"], "mask", report)
-    _check_file(scan, _record_of(scan), recorded["input"], "scan", report)
+    if not _has_record_of_its_own(scan, options):
+        _check_file(scan, _record_of(scan), recorded["input"], "scan", report)
     volume = read_volume(scan, replace(options, scattered=bool(recorded["scattered"])))
-    # A folder of slices has no hash of its own before it was read; a file may have been replaced since.
+    # Whatever else has no hash before it was read; and a file may have been replaced since.
     _check_file(scan, volume.file, recorded["input"], "scan", report)
     labels = read_mask(mask, volume)
     try:
@@ -93,10 +95,13 @@ def _recorded(content: Mapping[str, Any], report: Path) -> dict[str, Any]:
         raise _no_report(report) from error
 
 
-def _record_of(path: Path) -> FileRecord | None:
-    """Return hash and size of a file; None of a folder of slices, which only its reader can hash."""
-    if path.is_dir():
-        return None
+def _has_record_of_its_own(scan: Path, options: ScanOptions) -> bool:
+    """Return whether the record of a scan is not that of its file: of DICOM, and of voxels in a file of their own."""
+    return stores_dicom(scan, options) or detached_file(scan) is not None
+
+
+def _record_of(path: Path) -> FileRecord:
+    """Return hash and size of a file."""
     try:
         return record_file(path)
     except NotAPlainFileError as error:
