@@ -100,6 +100,21 @@ def stamp_of(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
+def joint_stamp(stamps: Sequence[list[int] | None]) -> list[int] | None:
+    """Return one stamp for several files, or None if one of them is missing.
+
+    Returns:
+        The sum of their sizes in bytes, the last modification time and the last change of an inode in ns, and a hash of
+        all stamps.
+    """
+    found = [each for each in stamps if each is not None]
+    if len(found) < len(stamps) or not found:
+        return None
+    digest = hashlib.sha256(repr(found).encode()).digest()
+    sizes, modified, changed, _ = zip(*found, strict=True)
+    return [sum(sizes), max(modified), max(changed), int.from_bytes(digest[:6], "big")]
+
+
 def file_state(path: str | os.PathLike[str]) -> FileState:
     """Hash a file and note its stamp. Raises like `HashedFile`."""
     with HashedFile(path) as file:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cascade_rt.common.folders import raise_unreadable, walk_folder
-from cascade_rt.common.hashing import HashedFile, file_sha256
+from cascade_rt.common.hashing import file_sha256
 from cascade_rt.common.plain_file import NotAPlainFileError
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom import is_dicom
 from cascade_rt.scans.nifti.options import ScanOptions
-from cascade_rt.scans.text_header import detached_file
+from cascade_rt.scans.text_header import detached_file, record_with_detached
 
 _FILES = "files"
 
@@ -94,23 +94,13 @@ def _content(path: Path) -> str:
     """Hash a file, or the DICOM files in a folder regardless of their names."""
     try:
         if not path.is_dir():
-            return _content_of_scan(path)
+            return record_with_detached(path).sha256
         hashes = sorted(file_sha256(file) for file in _files(path) if is_dicom(file))
     except NotAPlainFileError as error:
         raise InputError(f"{path}: {error}; choose a plain file", code="E_NOT_A_FILE") from error
     except OSError as error:
         raise _unreadable(path, error) from error
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def _content_of_scan(path: Path) -> str:
-    """Hash a file, followed by that of its voxels if they lie in another."""
-    with HashedFile(path) as file:
-        whole = file.record()
-        if (detached := detached_file(path)) is not None:
-            with HashedFile(detached, after=file) as voxels:
-                whole = voxels.record()
-    return whole.sha256
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -181,7 +181,7 @@ class Segmentation:
 
         return to_simpleitk(self._array(which), self.volume.grid.affine)
 
-    def _array(self, which: ArrayName) -> npt.NDArray[Any]:
+    def _array(self, which: object) -> npt.NDArray[Any]:
         """Return one of the arrays on the grid of the scan. Raises UsageError if there is none of this name."""
         if not isinstance(which, str) or which not in get_args(ArrayName):
             raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")

@@ -40,11 +40,6 @@ def mask_name(name: str, scan: str) -> str:
     return f"{name}{suffix}" if suffix == SEGMENTATION_SUFFIX else f"{name}_seg{suffix}"
 
 
-def possible_mask_names(name: str) -> tuple[str, ...]:
-    """Return the file names that `mask_name` may give the mask of a case, whatever the format of its scan."""
-    return tuple(dict.fromkeys(mask_name(name, suffix) for suffix in SCAN_SUFFIXES))
-
-
 def masks_of(stem: str) -> tuple[str, ...]:
     """Return the names of all masks whose other results have this name without suffix: `result_stem` the other way."""
     return tuple(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cascade_rt.common.arguments import as_path, check_argument
 from cascade_rt.common.folders import stamp_folder
-from cascade_rt.common.hashing import FileRecord, record_file, stamp
+from cascade_rt.common.hashing import FileRecord, joint_stamp, stamp
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.reader import DicomReader, read_series_grid, record_series
 from cascade_rt.scans.dicom.signatures import first_bytes, starts_dicom, starts_zip
@@ -14,6 +14,7 @@ from cascade_rt.scans.grids import CanonicalGrid
 from cascade_rt.scans.names import split_suffix
 from cascade_rt.scans.nifti.options import DEFAULT_SCAN_OPTIONS, ScanOptions
 from cascade_rt.scans.source import ScanReader
+from cascade_rt.scans.text_header import detached_file, record_with_detached
 from cascade_rt.scans.volume import FileReader, Volume
 from cascade_rt.scans.volume import read_grid as read_file_grid
 
@@ -66,10 +67,14 @@ def scan_stamp(path: Path) -> list[int] | None:
     """Return what changes whenever a scan is written or replaced, or None if it is missing or cannot be looked at.
 
     Returns:
-        For a file see `stamp`. For a folder four numbers as well, of all files in it and in its subfolders: the sum of
-        their sizes, the last modification and the last change of an inode in ns, and a hash of the stamps of all.
+        For a file see `stamp`. For a folder four numbers as well, of all files in it and in its subfolders, and for a
+        header with its voxels in another file of both: the sum of their sizes, the last modification and the last
+        change of an inode in ns, and a hash of the stamps of all.
     """
-    return stamp_folder(path) if path.is_dir() else stamp(path)
+    if path.is_dir():
+        return stamp_folder(path)
+    detached = detached_file(path)
+    return stamp(path) if detached is None else joint_stamp([stamp(path), stamp(detached)])
 
 
 def record_scan(path: Path, options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> FileRecord:
@@ -79,7 +84,7 @@ def record_scan(path: Path, options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> File
         InputError, BackendUnavailableError: The DICOM series cannot be found.
         OSError, NotAPlainFileError: The file cannot be read.
     """
-    return record_series(path, options.series) if stores_dicom(path, options) else record_file(path)
+    return record_series(path, options.series) if stores_dicom(path, options) else record_with_detached(path)
 
 
 def stores_dicom(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SCAN_OPTIONS) -> bool:

@@ -186,6 +186,21 @@ def detached_file(path: Path) -> Path | None:
     return None
 
 
+def record_with_detached(path: Path) -> FileRecord:
+    """Return the hash and size of a scan file, followed by those of the file of its voxels if there is one.
+
+    Raises:
+        NotAPlainFileError: One of them is a folder, a pipe or a device.
+        OSError: One of them does not exist or cannot be read.
+    """
+    with HashedFile(path) as file:
+        record = file.record()
+        if (detached := detached_file(path)) is not None:
+            with HashedFile(detached, after=file) as voxels:
+                record = voxels.record()
+    return record
+
+
 def named_file(lines: Iterable[bytes]) -> str | None:
     """Return the name that the lines of a header give to the file of the voxels; None if they follow the header."""
     named = next(filter(None, map(_NAMES_FILE.match, lines)), None)

@@ -2,19 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
+from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom import find_series
+from cascade_rt.scans.opening import read_volume
 from cascade_rt_cli.main import main
 from tests.broken_scans import ct
-from tests.dicom_files import BODY, SYNTAXES, axial_slices, stored_as, write_enhanced, write_series, zipped
+from tests.dicom_files import BODY, SYNTAXES, SliceFile, axial_slices, stored_as, write_enhanced, write_series, zipped
 
 HU = ct(0, (6, 40, 48))
 
@@ -107,3 +112,51 @@ def test_a_series_is_one_scan_without_a_journal(series: Path, tmp_path: Path) ->
     report = json.loads((tmp_path / "out" / "scan_seg.json").read_text())
     assert report["case"] == "scan"
     assert report["input"]["bytes"] == sum(path.stat().st_size for path in series.iterdir())
+
+
+def of_patient(number: int, first_slice: int) -> list[SliceFile]:
+    """Slices of a patient whose series has the same UID as those of the others, some slices further up."""
+    facts = (("PatientID", f"P{number}"), ("StudyInstanceUID", f"1.2.{number}"))
+    return [
+        replace(entry, position=(*entry.position[:2], entry.position[2] + 2.5 * first_slice), number=index)
+        for index, entry in enumerate(axial_slices(HU, changes=facts, **BODY), start=first_slice)
+    ]
+
+
+def test_two_patients_with_one_series_uid_are_not_read_as_one_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / "scans" / "a", of_patient(1, 0))
+    write_series(tmp_path / "scans" / "b", of_patient(2, 6))
+    with pytest.raises(InputError, match="2 studies or patients") as caught:
+        read_volume(tmp_path / "scans")
+    assert caught.value.code == "E_SLICES_DIFFER"
+
+
+def test_two_patients_with_one_series_uid_are_two_cases(tmp_path: Path) -> None:
+    write_series(tmp_path / "scans" / "a", of_patient(1, 0))
+    write_series(tmp_path / "scans" / "b", of_patient(2, 6))
+    assert infer(tmp_path / "scans", "-o", tmp_path / "out").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"a_seg.nii.gz", "b_seg.nii.gz"}
+
+
+def in_12_bits(stored: npt.NDArray[Any], high_bit: int = 11, **elements: Any) -> list[SliceFile]:
+    """Slices of the stored values `[z, row, col]`."""
+    facts = {"BitsStored": 12, "HighBit": high_bit, **elements}
+    return [
+        replace(entry, changes=(*facts.items(), ("PixelData", image.astype("<u2").tobytes())))
+        for entry, image in zip(axial_slices(HU, **BODY), stored, strict=True)
+    ]
+
+
+def test_padding_in_bits_that_pixels_do_not_have_is_air(tmp_path: Path) -> None:
+    """Read with the lowest 12 bits alone, -2000 would be bone."""
+    stored = HU + 1024
+    stored[:, :5] = -2000
+    volume = read_volume(write_series(tmp_path, in_12_bits(stored, PixelPaddingValue=65536 - 2000)))
+    assert (volume.voxels[:, :5] == -1024).all()
+    assert np.array_equal(volume.voxels[:, 5:], HU[:, 5:])
+
+
+def test_pixels_in_the_upper_bits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bits up to 15") as caught:
+        read_volume(write_series(tmp_path, in_12_bits((HU + 1024) << 4, high_bit=15)))
+    assert caught.value.code == "E_DTYPE"

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
+from cascade_rt.errors import OutputError
 from cascade_rt.results.dicom import write_segmentation
 from cascade_rt.results.dicom.seg import SegKind
 from cascade_rt.results.segmentation import Segmentation
@@ -276,3 +277,12 @@ def test_a_patient_whom_the_libraries_doubt_is_copied_without_a_word(
     assert [str(each.message) for each in recwarn] == []
     assert caplog.text == ""
     assert b"24.12.55" in path.read_bytes()
+
+
+def test_a_slice_of_the_scan_is_never_overwritten(tmp_path: Path) -> None:
+    volume = read_scan(write_scan(tmp_path / "scan"))
+    image = next((tmp_path / "scan").rglob("*.dcm"))
+    before = image.read_bytes()
+    with pytest.raises(OutputError) as caught:
+        write_segmentation(segmented(volume, lopsided_mask(volume.voxels.shape)), image, overwrite=True)
+    assert (caught.value.code, image.read_bytes()) == ("E_SAME_FILE", before)

@@ -1,6 +1,7 @@
 """A result that is opened again from its files is the one that was written, or it is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,8 @@ from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.case import Case
 from cascade_rt.run.inference import infer_file
-from tests.dicom_files import axial_slices, write_series, zipped
+from tests.broken_scans import ct
+from tests.dicom_files import BODY, axial_slices, write_enhanced, write_series, zipped
 from tests.volume_files import noisy_tissue
 
 
@@ -76,6 +78,29 @@ def save_scan(path: Path) -> Path:
     pytest.importorskip("nrrd", reason="pynrrd is not installed")
     sitk.WriteImage(sitk.GetImageFromArray(hu), str(path))
     return path
+
+
+def a_zip(folder: Path) -> Path:
+    return zipped(write_series(folder / "files", axial_slices(ct(0, (6, 40, 48)), **BODY)), folder / "scan.zip")
+
+
+def an_enhanced_ct(folder: Path) -> Path:
+    return write_enhanced(folder / "scan.dcm", axial_slices(ct(0, (6, 40, 48)), **BODY))
+
+
+def a_detached_file(folder: Path) -> Path:
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    sitk.WriteImage(sitk.GetImageFromArray(ct(0, (6, 40, 48))), folder / "scan.mhd")
+    return folder / "scan.mhd"
+
+
+@pytest.mark.parametrize("write", [a_zip, an_enhanced_ct, a_detached_file])
+def test_a_scan_whose_record_is_not_that_of_one_file_is_opened(
+    bundle: Bundle, write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    case = Case.in_folder(write(tmp_path), tmp_path, "scan")
+    written = infer_file(Cascade(bundle, Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))), case)
+    assert opened(case).to_json() == written.to_json()
 
 
 @pytest.mark.parametrize("which", ["scan", "mask"])

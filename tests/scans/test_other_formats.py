@@ -22,7 +22,7 @@ from cascade_rt.scans.metaimage import parse_metaimage
 from cascade_rt.scans.nifti.gate import RejectedFile
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.nrrd import parse_nrrd
-from cascade_rt.scans.opening import read_volume
+from cascade_rt.scans.opening import read_volume, record_scan, scan_stamp
 from cascade_rt.scans.volume import Volume, read_grid, read_mask, write_mask
 from tests.broken_scans import HU
 from tests.volume_files import ANATOMY, ORIENTATIONS, WORLDS, Array, in_every_world, oriented
@@ -233,6 +233,20 @@ def test_labels_of_another_format_are_those_of_a_nifti_scan(tmp_path: Path) -> N
     volume = read_volume(tmp_path / "scan.nii.gz")
     found = read_mask(tmp_path / "labels.nrrd", like=volume)
     np.testing.assert_array_equal(found, volume.grid.to_canonical(labels))
+
+
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+def test_stamp_and_hash_of_a_scan_cover_its_voxels_in_another_file(tmp_path: Path, suffix: str) -> None:
+    scan = tmp_path / f"scan.{suffix}"
+    saved(scan, HU.T, np.diag([-0.75, -0.75, 2, 1]), compressed=False)
+    assert record_scan(scan) == read_volume(scan, ANYTHING).file
+    before = scan_stamp(scan), record_scan(scan)
+    (voxels,) = (path for path in tmp_path.iterdir() if path != scan)
+    voxels.write_bytes(voxels.read_bytes()[::-1])
+    after = scan_stamp(scan), record_scan(scan)
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    voxels.unlink()
+    assert scan_stamp(scan) is None
 
 
 def test_scans_and_labels_are_paired_whatever_their_formats(tmp_path: Path) -> None:

@@ -11,8 +11,12 @@ import numpy as np
 
 from cascade_rt.common.atomic import atomic_write
 from cascade_rt.common.version import __version__
+from cascade_rt.errors import InputError, OutputError
 from cascade_rt.results.dicom.source import Source, quiet_pydicom
 from cascade_rt.results.segmentation import Segmentation
+from cascade_rt.scans.dicom.headers import read_header
+from cascade_rt.scans.dicom.signatures import is_dicom
+from cascade_rt.scans.dicom.sources import FileOnDisk
 from cascade_rt.scans.volume import Volume, refuse_scan
 
 MANUFACTURER = "cascade-rt"
@@ -94,11 +98,12 @@ def save_object(result: Any, source: Source, volume: Volume, path: str | os.Path
 
     Raises:
         OutputExistsError: The file exists and `overwrite` is False.
-        OutputError: The path is that of the scan, or the file cannot be written.
+        OutputError: The path is that of the scan or of a CT image, or the file cannot be written.
     """
     from pydicom import dcmwrite
 
     refuse_scan(path, volume)
+    _refuse_image(Path(path))
     date, time = source.content_date
     result.InstanceCreationDate, result.InstanceCreationTime = date, time
     for contribution in result.get("ContributingEquipmentSequence", ()):
@@ -112,3 +117,14 @@ def save_object(result: Any, source: Source, volume: Volume, path: str | os.Path
             dcmwrite(file, result, enforce_file_format=True)
 
     atomic_write(Path(path), write, overwrite=overwrite)
+
+
+def _refuse_image(path: Path) -> None:
+    """Raise OutputError if a file is a CT image, such as a slice of the scan, which is a folder: no result is one."""
+    try:
+        modality = read_header(FileOnDisk(path)).dataset.get("Modality") if path.exists() and is_dicom(path) else None
+    except InputError:
+        return
+    if modality == "CT":
+        sentence = "this is a CT image, which is never overwritten; choose another name"
+        raise OutputError(f"{path}: {sentence}", code="E_SAME_FILE")

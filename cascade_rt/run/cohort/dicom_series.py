@@ -11,7 +11,7 @@ from cascade_rt.common.folders import FolderContent, walk_folder
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom.headers import import_pydicom, read_header
 from cascade_rt.scans.dicom.listing import Listing, dicom_files, open_listing
-from cascade_rt.scans.dicom.selection import describe
+from cascade_rt.scans.dicom.selection import describe, owner_of
 from cascade_rt.scans.names import split_suffix
 
 _NAMED = re.compile(r".*\.(dcm|dicom|ima)", re.IGNORECASE)
@@ -40,6 +40,8 @@ class _Part:
     images: set[str]
     """Their SOPInstanceUIDs."""
     number: str
+    owner: tuple[str, ...]
+    """See `owner_of`."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,9 @@ class SeriesSearch:
         for uid, headers in listing.series.items():
             datasets = [header.dataset for header in headers]
             images = {str(dataset.get("SOPInstanceUID") or "") for dataset in datasets}
-            self._parts[uid].append(_Part(content.path, images, str(datasets[0].get("SeriesNumber") or "")))
+            self._parts[uid].append(
+                _Part(content.path, images, str(datasets[0].get("SeriesNumber") or ""), owner_of(headers[0]))
+            )
         wrong = [error for error in errors if listing.series or error.code != "E_NOT_DICOM"]
         if wrong and not listing.series:
             self._refused.append(SeriesCase(self._name(content.path), content.path, None, wrong[0]))
@@ -188,11 +192,16 @@ def _list_one_folder(folder: Path, names: Sequence[str]) -> tuple[Listing, list[
 
 
 def _grouped(uid: str, parts: Sequence[_Part]) -> list[list[_Part]]:
-    """Join the parts of one series. Parts with the same images are copies, and without UIDs nothing is joined."""
+    """Join the parts of one series.
+
+    Parts with the same images are copies, those of several patients have the same UID by mistake, and without UIDs
+    nothing is joined.
+    """
     groups: list[list[_Part]] = []
     for part in sorted(parts, key=lambda part: part.folder):
         for group in groups:
-            if uid and "" not in part.images and all(part.images.isdisjoint(other.images) for other in group):
+            is_new = uid and "" not in part.images and all(part.images.isdisjoint(other.images) for other in group)
+            if is_new and part.owner == group[0].owner:
                 group.append(part)
                 break
         else:

@@ -32,7 +32,7 @@ from cascade_rt.run.case import Case
 from cascade_rt.run.cohort.cases import Shard
 from cascade_rt.run.cohort.journal import Entry, find_journals, name_of_part, newest_entries
 from cascade_rt.run.cohort.own_masks import LONGEST_REPORT
-from cascade_rt.scans.names import possible_mask_names
+from cascade_rt.scans.names import SCAN_SUFFIXES
 
 ROW_SENTENCES: Mapping[str, str] = {
     **{str(status): sentence for status, sentence in STATUS_SENTENCES.items()},
@@ -179,8 +179,8 @@ def _row(folder: Path, entry: Entry) -> CaseRow:
 def _unchanged_report(folder: Path, entry: Entry) -> bytes | None:
     """Return the report of a case that is done, or None if its report or its mask is not what was recorded."""
     outputs, stamps = entry.outputs or {}, entry.output_stamps or {}
-    case = _case(folder, entry.case, outputs)
     try:
+        case = _recorded_case(folder, entry.case, outputs)
         mask, report = (path.relative_to(folder).as_posix() for path in (case.mask, case.report))
         content = read_plain_file(case.report, LONGEST_REPORT, follow_links=True)
     except (OSError, ValueError):
@@ -190,11 +190,14 @@ def _unchanged_report(folder: Path, entry: Entry) -> bytes | None:
     return content if is_ours and is_unchanged(case.mask, outputs.get(mask), stamps.get(mask)) else None
 
 
-def _case(folder: Path, name: str, outputs: Mapping[str, str]) -> Case:
-    """Return the case of a name: its mask has the format of its scan, so it is the one that was recorded."""
-    cases = [Case.with_mask(Path(), folder / mask, name=name) for mask in possible_mask_names(name)]
-    recorded = {folder / path for path in outputs}
-    return next((case for case in cases if case.mask in recorded), cases[0])
+def _recorded_case(folder: Path, name: str, outputs: Mapping[str, str]) -> Case:
+    """Return the case whose mask is among the outputs: the format of a mask is that of its scan, which no entry names.
+
+    Raises:
+        ValueError: The journal names a case outside its folder.
+    """
+    cases = [Case.in_folder(Path(f"scan{suffix}"), folder, name) for suffix in SCAN_SUFFIXES]
+    return next((case for case in cases if case.mask.relative_to(folder).as_posix() in outputs), cases[0])
 
 
 def _measured(report: Mapping[str, Any]) -> dict[str, Any]:

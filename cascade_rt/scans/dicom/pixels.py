@@ -209,9 +209,9 @@ def padding_of(header: Header) -> tuple[int, int] | None:
 
 
 def _as_stored(value: int, layout: _Layout) -> int:
-    """Return a value that may be written with the other signedness as it is stored."""
-    value %= 1 << layout.bits
-    return value - (1 << layout.bits) if layout.is_signed and value >> (layout.bits - 1) else value
+    """Return a value that may be written with the other signedness, or in more bits than pixels have, as it is read."""
+    value %= 1 << layout.bits_stored
+    return value - (1 << layout.bits_stored) if layout.is_signed and value >> (layout.bits_stored - 1) else value
 
 
 def _layout(header: Header) -> _Layout:
@@ -219,6 +219,7 @@ def _layout(header: Header) -> _Layout:
     with dicom_gate(shown):
         bits = integer(dataset, 0x00280100) or 0
         rows, columns = image_shape(shown, dataset)
+        high_bit = integer(dataset, 0x00280102)
         layout = _Layout(
             rows=rows,
             columns=columns,
@@ -231,4 +232,7 @@ def _layout(header: Header) -> _Layout:
     if bits not in {8, 16, 32} or not 1 <= layout.bits_stored <= bits:
         sentence = f"its pixels have {layout.bits_stored} of {bits} bits, which no CT has"
         raise InputError(f"{shown}: {sentence}; export the original CT series", code="E_DTYPE")
+    if high_bit not in {None, layout.bits_stored - 1}:
+        sentence = f"its pixels lie in bits up to {high_bit}, not in the lowest {layout.bits_stored}"
+        raise InputError(f"{shown}: {sentence}; convert the series with dcm2niix", code="E_DTYPE")
     return layout

@@ -136,6 +136,7 @@ def checked_slices(shown: str, listing: Listing, uid: str) -> tuple[Slice, ...]:
     headers = listing.series[uid]
     for header in headers:
         check_pixels(header)
+    check_owner(shown, headers)
     _check_frame_of_reference(shown, headers)
     slices = _parsed(headers)
     if not slices:
@@ -153,6 +154,24 @@ def _parsed(headers: Iterable[Header]) -> list[Slice]:
     for header in headers:
         slices += parse_frames(header) if is_multi_frame(header.dataset) else [parse_slice(header)]
     return slices
+
+
+def owner_of(header: Header) -> tuple[str, ...]:
+    """Return what is the same in all files of one series, and differs between patients and studies."""
+    with dicom_gate(header.file.shown):
+        return tuple(str(header.dataset.get(keyword) or "") for keyword in ("StudyInstanceUID", "PatientID"))
+
+
+def check_owner(shown: str, headers: Iterable[Header]) -> None:
+    """Refuse files that have the UID of one series, but are of several studies or patients.
+
+    Raises:
+        InputError: Programs that remove names may give the same UID to series of several patients.
+    """
+    owners = {owner_of(header) for header in headers}
+    if len(owners) > 1:
+        sentence = f"its slices have the UID of one series but are of {len(owners)} studies or patients"
+        raise InputError(f"{shown}: {sentence}; choose the folder of one of them", code="E_SLICES_DIFFER")
 
 
 def _check_frame_of_reference(shown: str, headers: Sequence[Header]) -> None:

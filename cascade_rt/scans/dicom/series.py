@@ -14,7 +14,7 @@ from cascade_rt.scans.dicom.conversion import SliceConversion
 from cascade_rt.scans.dicom.headers import import_pydicom
 from cascade_rt.scans.dicom.listing import Listing, files_in_folder, list_files
 from cascade_rt.scans.dicom.pixels import check_pixels, read_stored
-from cascade_rt.scans.dicom.selection import has_same_pixels
+from cascade_rt.scans.dicom.selection import check_owner, has_same_pixels
 from cascade_rt.scans.dicom.slices import Slice, parse_slice
 from cascade_rt.scans.dicom.stack import affine_of, stack
 from cascade_rt.scans.grids import CanonicalGrid
@@ -62,6 +62,7 @@ def find_series(folder: str | os.PathLike[str]) -> Series:
     for uid in listing.series:
         listing.check_strangers(uid)
     headers = listing.series[_only_series(root, listing)]
+    check_owner(str(root), headers)
     for header in headers:
         check_pixels(header)
     slices = [parse_slice(header) for header in headers]

@@ -78,6 +78,16 @@ def test_a_scan_of_another_format_has_a_row_like_any_other(tmp_path: Path, outpu
     assert row.tumor_ml == pytest.approx(2 * VOXEL_ML)
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_mask_in_the_format_of_its_scan_has_its_measurements(scans: Path, output: Path, suffix: str) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="SimpleITK is not installed")
+    pytest.importorskip("nrrd", reason="pynrrd is not installed")
+    sitk.WriteImage(sitk.ReadImage(scans / "good.nii.gz"), scans / f"other{suffix}")
+    run(scans, output)
+    row = rows_of(output)["other"]
+    assert (row.error_code, row.organ_ml) == (None, pytest.approx(64 * VOXEL_ML))
+
+
 def test_an_empty_mask_has_the_status_no_organ(scans: Path, output: Path) -> None:
     run(scans, output)
     row = rows_of(output)["sub/nothing"]
