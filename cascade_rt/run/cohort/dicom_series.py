@@ -70,9 +70,8 @@ class SeriesSearch:
         for uid, headers in listing.series.items():
             datasets = [header.dataset for header in headers]
             images = {str(dataset.get("SOPInstanceUID") or "") for dataset in datasets}
-            self._parts[uid].append(
-                _Part(content.path, images, str(datasets[0].get("SeriesNumber") or ""), owner_of(headers[0]))
-            )
+            number = str(datasets[0].get("SeriesNumber") or "")
+            self._parts[uid].append(_Part(content.path, images, number, owner_of(headers[0])))
         wrong = [error for error in errors if listing.series or error.code != "E_NOT_DICOM"]
         if wrong and not listing.series:
             self._refused.append(SeriesCase(self._name(content.path), content.path, None, wrong[0]))
