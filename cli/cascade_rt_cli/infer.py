@@ -179,7 +179,10 @@ def infer(
     reading: ScanOptions,
     how: CohortOptions,
 ) -> None:
-    """Segment CT scans: NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd).
+    """Segment CT scans: NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) and DICOM.
+
+    DICOM is the folder of a series or a study (choose one series with --series), a zip archive of one, or a file of an
+    enhanced CT.
 
     For each SCAN this writes a mask on the scan's own grid (0 background, 1 pancreas, 2 tumor) and in its format,
     <name>_seg.nii.gz, <name>.seg.nrrd (which 3D Slicer opens as a segmentation) or <name>_seg.mha, and a

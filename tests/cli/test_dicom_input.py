@@ -190,3 +190,17 @@ def test_what_inflates_to_far_more_than_the_pixels_takes_little_memory(tmp_path:
         assert tracemalloc.get_traced_memory()[1] < 240 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_hidden_folders_are_not_of_the_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / ".snapshot", axial_slices(HU, series="1.2.9", **BODY))
+    volume = read_volume(write_series(tmp_path, axial_slices(HU, **BODY)))
+    assert np.array_equal(volume.voxels, HU)
+
+
+def test_a_study_is_one_scan_also_with_results_of_an_earlier_run_in_it(tmp_path: Path) -> None:
+    study = write_series(tmp_path / "study", axial_slices(HU, changes=(("SeriesNumber", 3),), **BODY))
+    for _ in range(2):
+        result = infer(study, "-o", study / "out", "--series", "3", "--save-probabilities", "--overwrite")
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert not (study / "out" / "journal.jsonl").exists()
