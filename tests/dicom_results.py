@@ -71,7 +71,7 @@ def write_scan(folder: Path, hu: npt.NDArray[Any] | None = None, **changes: Any)
 def read_scan(folder: Path) -> Volume:
     """Read a series with its headers, as a DICOM reader does."""
     series = find_series(folder)
-    datasets = tuple(pydicom.dcmread(entry.path, stop_before_pixels=True) for entry in series.slices)
+    datasets = tuple(pydicom.dcmread(entry.header.file.path, stop_before_pixels=True) for entry in series.slices)
     return replace(read_series(series, name="scan"), dicom=DicomHeaders(datasets))
 
 

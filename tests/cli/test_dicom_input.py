@@ -1,6 +1,9 @@
 """DICOM through the command line: the same voxels give the same mask, however they are stored and packed."""
 
 import json
+import os
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,9 @@ from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt.errors import InputError
 from cascade_rt.scans.dicom import find_series
+from cascade_rt.scans.dicom.headers import read_header
+from cascade_rt.scans.dicom.pixels import PixelFile
+from cascade_rt.scans.dicom.sources import FileOnDisk
 from cascade_rt.scans.opening import read_volume
 from cascade_rt_cli.main import main
 from tests.broken_scans import ct
@@ -160,3 +166,41 @@ def test_pixels_in_the_upper_bits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bits up to 15") as caught:
         read_volume(write_series(tmp_path, in_12_bits((HU + 1024) << 4, high_bit=15)))
     assert caught.value.code == "E_DTYPE"
+
+
+def test_a_file_far_longer_than_its_pixels_is_not_read(tmp_path: Path) -> None:
+    write_series(tmp_path, axial_slices(HU, **BODY))
+    os.truncate(tmp_path / "1-003.dcm", 1 << 30)
+    with pytest.raises(InputError, match="far more than its pixels need") as caught:
+        read_volume(tmp_path)
+    assert caught.value.code == "E_SIZE_LIE"
+
+
+def test_what_inflates_to_far_more_than_the_pixels_takes_little_memory(tmp_path: Path) -> None:
+    path = stored_as(axial_slices(HU, **BODY)[0].write(tmp_path / "1.dcm"), SYNTAXES["deflated"])
+    content = path.read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
+    packing = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packing.compress(zlib.decompress(content[start:], -15))
+    packed += b"".join(packing.compress(bytes(32 << 20)) for _ in range(8))
+    path.write_bytes(content[:start] + packed + packing.flush())
+    tracemalloc.start()
+    try:
+        PixelFile(read_header(FileOnDisk(path))).frame(0)
+        assert tracemalloc.get_traced_memory()[1] < 240 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_hidden_folders_are_not_of_the_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / ".snapshot", axial_slices(HU, series="1.2.9", **BODY))
+    volume = read_volume(write_series(tmp_path, axial_slices(HU, **BODY)))
+    assert np.array_equal(volume.voxels, HU)
+
+
+def test_a_study_is_one_scan_also_with_results_of_an_earlier_run_in_it(tmp_path: Path) -> None:
+    study = write_series(tmp_path / "study", axial_slices(HU, changes=(("SeriesNumber", 3),), **BODY))
+    for _ in range(2):
+        result = infer(study, "-o", study / "out", "--series", "3", "--save-probabilities", "--overwrite")
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert not (study / "out" / "journal.jsonl").exists()

@@ -13,7 +13,7 @@ import pytest
 from cascade_rt.errors import InputError, InputWarning, UsageError
 from cascade_rt.results.segmentation import Segmentation
 from cascade_rt.run.case import Case
-from cascade_rt.run.extra_results import EXTRA_RESULTS, ExtraResult
+from cascade_rt.run.extra_results import ExtraResult
 from cascade_rt.run.inference import RunOptions, infer_file
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt.scans.volume import Volume
@@ -98,7 +98,7 @@ def test_only_dicom_results_say_who_the_patient_is(tmp_path: Path) -> None:
         assert said == (list(SAYS_WHO) if path.suffix == ".dcm" else [])
 
 
-@pytest.mark.parametrize("extra", [extra for extra in EXTRA_RESULTS if "picture" not in extra and extra != "dicom-sr"])
+@pytest.mark.parametrize("extra", ["dicom-seg", "dicom-seg-labelmap", "rtstruct"])
 def test_a_scan_that_is_no_dicom_is_refused_before_it_is_computed(tmp_path: Path, extra: ExtraResult) -> None:
     nifti = save_labels(tmp_path / "scan.nii.gz", HU[LABELS])
     finished: list[int] = []

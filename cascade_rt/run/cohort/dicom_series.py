@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cascade_rt.common.folders import FolderContent, walk_folder
 from cascade_rt.errors import InputError
+from cascade_rt.run.cohort.own_masks import is_own_mask, is_own_probabilities
 from cascade_rt.scans.dicom.headers import import_pydicom, read_header
 from cascade_rt.scans.dicom.listing import Listing, dicom_files, open_listing
 from cascade_rt.scans.dicom.selection import describe, owner_of
@@ -70,9 +71,8 @@ class SeriesSearch:
         for uid, headers in listing.series.items():
             datasets = [header.dataset for header in headers]
             images = {str(dataset.get("SOPInstanceUID") or "") for dataset in datasets}
-            self._parts[uid].append(
-                _Part(content.path, images, str(datasets[0].get("SeriesNumber") or ""), owner_of(headers[0]))
-            )
+            number = str(datasets[0].get("SeriesNumber") or "")
+            self._parts[uid].append(_Part(content.path, images, number, owner_of(headers[0])))
         wrong = [error for error in errors if listing.series or error.code != "E_NOT_DICOM"]
         if wrong and not listing.series:
             self._refused.append(SeriesCase(self._name(content.path), content.path, None, wrong[0]))
@@ -136,20 +136,25 @@ def may_be_dicom(name: str) -> bool:
 
 
 def is_one_study(folder: Path) -> bool:
-    """Return whether a folder holds the DICOM files of one study and no NIfTI files, so that it is one scan.
+    """Return whether a folder holds the DICOM files of one study and no other scans, so that it is one scan.
 
-    Looks into one file per subfolder.
+    Our own results in it, as of an earlier run, change nothing. Looks into one file per subfolder.
     """
     studies: set[str] = set()
     for content in walk_folder(folder, lambda _: None):
         content.folders[:] = [name for name in content.folders if not name.startswith(".")]
-        if any(split_suffix(name)[1] for name in content.files if not name.startswith(".")):
+        if any(_is_scan_or_label(content.path / name) for name in content.files):
             return False
         study = _study_of(folder, content)
         studies |= set() if study is None else {study}
         if len(studies) > 1:
             return False
     return bool(studies)
+
+
+def _is_scan_or_label(path: Path) -> bool:
+    is_one = not path.name.startswith(".") and bool(split_suffix(path.name)[1])
+    return is_one and not (is_own_mask(path) or is_own_probabilities(path))
 
 
 def _study_of(root: Path, content: FolderContent) -> str | None:

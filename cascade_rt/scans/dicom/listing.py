@@ -89,7 +89,9 @@ def list_files(files: Iterator[SourceFile] | Sequence[SourceFile]) -> Listing:
 
 
 def files_in_folder(root: Path) -> Iterator[FileOnDisk]:
-    """Yield the DICOM files of a folder and its subfolders. Other files are passed over, unless they may be slices.
+    """Yield the DICOM files of a folder and its subfolders, except hidden ones.
+
+    Other files are passed over, unless they may be slices.
 
     Raises:
         InputError: A folder or a file cannot be read, or a file beside the slices may be one of them and is not DICOM.
@@ -97,6 +99,8 @@ def files_in_folder(root: Path) -> Iterator[FileOnDisk]:
     if not root.is_dir():
         raise InputError(f"{root}: the folder does not exist; check the path", code="E_NOT_FOUND")
     for content in walk_folder(root, raise_unreadable):
+        # Such as the .snapshot of a file server, which holds all files once more.
+        content.folders[:] = [name for name in content.folders if not name.startswith(".")]
         yield from dicom_files(content.path, content.files, root)
 
 

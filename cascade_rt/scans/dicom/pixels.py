@@ -25,6 +25,9 @@ _PADDING, _PADDING_LIMIT = 0x00280120, 0x00280121
 _LARGEST_PADDING = 4096
 """Maximum number of bytes after the image: some programs fill up to whole blocks."""
 
+_LARGEST_REST = 64 << 20
+"""Maximum number of bytes of everything that is neither header nor pixels, such as overlays and private elements."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
@@ -62,7 +65,11 @@ class PixelFile:
         self._header = header
         self._layout = _layout(header)
         self._decoder = decoder_of(self._shown, header.syntax)
-        self._content = plain_content(self._shown, header.file.read())
+        most = self._most_bytes()
+        if header.file.size > most:
+            sentence = f"has {header.file.size:,} bytes, far more than its pixels need"
+            raise InputError(f"{self._shown}: {sentence}; export the series again", code="E_SIZE_LIE")
+        self._content = plain_content(self._shown, header.file.read(), most)
         self._start = self._locate()
         self._frames = [] if self._decoder is None else self._split()
 
@@ -101,6 +108,13 @@ class PixelFile:
         self._check_size(values.shape)
         found: Pixels = values
         return found
+
+    def _most_bytes(self) -> int:
+        """Return how long the file may be, so that what follows the pixels does not fill the memory."""
+        if self._header.pixels_at is None:
+            raise _without_pixels(self._shown)
+        # Twice, because noise may grow when it is compressed.
+        return self._header.pixels_at + 2 * self._layout.frames * self._layout.frame_bytes + _LARGEST_REST
 
     def _split(self) -> list[bytes]:
         """Return the compressed image of each frame."""
