@@ -183,7 +183,7 @@ class Segmentation:
 
     def _array(self, which: object) -> npt.NDArray[Any]:
         """Return one of the arrays on the grid of the scan. Raises UsageError if there is none of this name."""
-        if which not in get_args(ArrayName):
+        if not isinstance(which, str) or which not in get_args(ArrayName):
             raise UsageError(f"which: {which!r} does not exist; use mask, organ_prob or tumor_prob")
         array: npt.NDArray[Any] | None = getattr(self.on_grid(), which)
         if array is None and which == "tumor_prob" and not self.tumor_sought:
