@@ -57,7 +57,8 @@ def reopen(report: Path, mask: Path, scan: Path, options: ScanOptions = DEFAULT_
         raise _no_report(report) from error
     if json.loads(json.dumps(found.to_json())) != content:
         raise InputError(
-            f"{report}: does not describe this scan as it was read now; give the options of the run, such as `assume_hu`",
+            f"{report}: does not describe this scan as it was read now; give the options of the run, "
+            "such as `assume_hu`",
             code="E_REPORT",
         )
     return found
