@@ -71,7 +71,7 @@ def scan_stamp(path: Path) -> list[int] | None:
         header with its voxels in another file of both: the sum of their sizes, the last modification and the last
         change of an inode in ns, and a hash of the stamps of all.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return stamp_folder(path)
     detached = detached_file(path)
     return stamp(path) if detached is None else joint_stamp([stamp(path), stamp(detached)])
@@ -104,7 +104,7 @@ def stores_dicom(path: str | os.PathLike[str], options: ScanOptions = DEFAULT_SC
 def _is_dicom(path: Path) -> bool:
     if split_suffix(path.name)[1]:
         return False
-    if path.is_dir():
+    if os.path.isdir(path):
         return True
     try:
         head = first_bytes(path)

@@ -43,7 +43,7 @@ def test_every_command_takes_both_flags_after_its_name(command: str) -> None:
 
 def test_the_log_says_which_file_is_read_and_which_engine_opened(scan: Path, tmp_path: Path) -> None:
     lines = infer(scan, tmp_path, "-v").stderr.splitlines()
-    assert any(line.endswith("INFO cascade_rt.scans.volume: reading scan.nii.gz") for line in lines)
+    assert any(line.endswith("INFO cascade_rt.scans.opening: reading scan.nii.gz") for line in lines)
     opened = re.compile(r"INFO cascade_rt\.engines: opened \S*phantom_bundle on onnxruntime .* in fp32")
     assert any(opened.search(line) for line in lines)
 
@@ -60,7 +60,7 @@ def test_the_log_of_programs_is_json(scan: Path, tmp_path: Path) -> None:
     assert {
         "event": "log",
         "level": "INFO",
-        "logger": "cascade_rt.scans.volume",
+        "logger": "cascade_rt.scans.opening",
         "message": "reading scan.nii.gz",
     } in events
 
@@ -68,7 +68,7 @@ def test_the_log_of_programs_is_json(scan: Path, tmp_path: Path) -> None:
 def test_what_workers_log_reaches_the_console_without_folders(scan: Path, tmp_path: Path) -> None:
     options = ("-v", "--workers", 1, "--bundle", "phantom", "--backend", "onnxruntime")
     lines = cascade_rt("infer", scan.parent, *options, "-o", tmp_path).stderr.splitlines()
-    assert any(line.endswith("INFO cascade_rt.scans.volume: reading scan.nii.gz") for line in lines)
+    assert any(line.endswith("INFO cascade_rt.scans.opening: reading scan.nii.gz") for line in lines)
     assert not any("Jane_Doe" in line for line in lines)
 
 

@@ -19,8 +19,8 @@ from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
 from cascade_rt_cli.main import main
 from tests.volume_files import noisy_tissue
 
-PATIENT = b"DOE^JOHN"
-WORDS = ("DOE", "JOHN", "19551224", "MRN12345", "Ward7")
+PATIENT = b"DOERING^JOHN"
+WORDS = ("DOERING", "JOHN", "19551224", "MRN12345", "Ward7")
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A scan whose header, extensions and folder name its patient; the working folder is elsewhere."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    folder = tmp_path / "DOE_JOHN_19551224" / "Ward7"
+    folder = tmp_path / "DOERING_JOHN_19551224" / "Ward7"
     folder.mkdir(parents=True)
     voxels = noisy_tissue(64, 64, 3)
     image = nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 2.5, 1.0]))
     for field in ("descrip", "aux_file", "intent_name"):
         image.header[field] = PATIENT
     image.header["db_name"] = b"MRN12345"
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOE^JOHN 19551224 MRN12345"))
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"DOERING^JOHN 19551224 MRN12345"))
     nib.save(image, folder / "scan.nii.gz")
     with gzip.open(folder / "scan.nii.gz") as file:
         assert PATIENT in file.read(1000)
@@ -103,7 +103,7 @@ def test_the_report_has_no_folder_and_no_user(bundle: Bundle, scan: Path) -> Non
     "options",
     [
         ("-o", "nowhere.mhd"),
-        ("--bundle", "DOE_JOHN_no_bundle"),
+        ("--bundle", "DOERING_JOHN_no_bundle"),
         ("--backend", "tensorrt"),
     ],
 )

@@ -64,7 +64,8 @@ class SeriesSearch:
             BackendUnavailableError: There may be DICOM files, and pydicom is not installed.
         """
         seen = set(self._look_into_archives(content))
-        names = [name for name in content.files if may_be_dicom(name)]
+        # Broken links are scans that are gone: whoever plans the cases reports them.
+        names = [name for name in content.files if may_be_dicom(name) and os.path.exists(content.path / name)]
         if not names:
             return seen
         listing, errors = _list_one_folder(content.path, names)

@@ -1,6 +1,7 @@
 """What `--resume` trusts: sizes and times, or with `--verify` the bytes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cascade_rt.run.cohort.cases import plan_cases
 from cascade_rt.run.cohort.journal import Journal, journal_path, read_journal
 from cascade_rt.run.cohort.resume_state import ResumeState
 from cascade_rt.run.cohort.run import Summary, run_cases, run_here
+from cascade_rt.scans import opening
 from tests.cohort_runs import SETTINGS, open_fake, run, save_scan, save_scans
 
 
@@ -27,14 +29,17 @@ def output(tmp_path: Path) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that the driver of a run has hashed."""
     found: list[Path] = []
-    original = hashing.file_sha256
-
-    def remember(path: Path) -> str:
-        found.append(path)
-        return original(path)
-
-    monkeypatch.setattr(hashing, "file_sha256", remember)
+    for module, name in ((hashing, "file_sha256"), (opening, "record_with_detached")):
+        monkeypatch.setattr(module, name, remembering(found, getattr(module, name)))
     return found
+
+
+def remembering(found: list[Path], hash_file: Callable[[Path], object]) -> Callable[[Path], object]:
+    def remember(path: Path) -> object:
+        found.append(path)
+        return hash_file(path)
+
+    return remember
 
 
 def resume(scans: Path, output: Path, *, verify: bool) -> Summary:

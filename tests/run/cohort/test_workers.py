@@ -74,7 +74,7 @@ def test_a_scan_that_crashes_its_worker_is_tried_three_times(scans: Path, output
 def test_what_a_worker_logs_is_logged_here(scans: Path, output: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="cascade_rt")
     run(scans, output, run_in_workers(open_fake, 2))
-    read = [record.args for record in caplog.records if record.name == "cascade_rt.scans.volume"]
+    read = [record.args for record in caplog.records if record.name == "cascade_rt.scans.opening"]
     assert sorted(read) == [(path,) for path in sorted(scans.iterdir())]
 
 
