@@ -63,14 +63,15 @@ def parts_of(page: bytes) -> list[bytes]:
 
     The library, whose hash another test checks, is left out.
     """
-    embedded = rb'(?<=base64,)[^"]+|(?<=">)[A-Za-z0-9+/=]{400,}(?=</script>)'
-    library = re.findall(rb'(?<=id="library">)[^<]+', page)
-    parts = [base64.b64decode(found) for found in re.findall(embedded, page) if found not in library]
-    assert len(parts) >= 4
-    return [
-        re.sub(embedded, b"", page),
-        *(gzip.decompress(part) if part[:2] == b"\x1f\x8b" else part for part in parts),
+    picture = re.findall(rb"(?<=base64,)[^\"]+", page)
+    blocks = re.findall(rb'<script type="text/plain" id="([^"]+)">([^<]+)', page)
+    assert {b"header", b"mask", b"part-0"} <= {name for name, _ in blocks}
+    decoded = [
+        base64.b64decode(block) for block in [*picture, *(block for name, block in blocks if name != b"library")]
     ]
+    for block in [*picture, *(block for _, block in blocks)]:
+        page = page.replace(block, b"")
+    return [page, *(gzip.decompress(part) if part[:2] == b"\x1f\x8b" else part for part in decoded)]
 
 
 def test_nothing_of_the_patient_is_in_any_result_or_message(bundle: Bundle, scan: Path) -> None:
