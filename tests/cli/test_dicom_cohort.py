@@ -1,6 +1,7 @@
 """Cohorts of DICOM studies: a case for each series, a journal that knows when their files have changed."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ def test_a_resumed_run_computes_only_what_has_changed(cohort: Path) -> None:
     assert infer(cohort, "-o", out).exit_code == 0
     assert all(entry["input_stamp"] for entry in journal(out) if entry["status"] == "done")
     again = infer(cohort, "-o", out, "--resume")
-    assert (again.exit_code, "already done  6" in " ".join(again.stdout.split("\n"))) == (0, True)
+    assert again.exit_code == 0
+    assert re.search(r"already done +6", again.stdout)
     write_series(cohort / "study1", [*slices(1)[:5]])
     (cohort / "study1" / "1-006.dcm").unlink()
     changed = infer(cohort, "-o", out, "--resume")
