@@ -91,13 +91,11 @@ class Cascade:
         If memory runs out, a cascade of `open_cascade` tries again with smaller batches, then on the next backend if it
         was opened with `auto`. Each scan is computed entirely on one engine.
 
-        The segmentation is returned only after the scan has been read to its end and found intact. The step `load` of
-        the timings is the time that the networks spent waiting for slices, not the time that reading took.
+        It returns once the scan was read to its end and found intact. `load` in the timings is the wait for slices.
 
         Args:
             scan: A `Volume`, or a scan that is being read, which the caller must close.
-            keep_probabilities: Also return the probability maps of pancreas and tumor: True as float32, "uint8" in
-                units of 1/255, which takes a quarter of the memory, one byte per voxel and map.
+            keep_probabilities: Also return the maps of pancreas and tumor: True as float32, "uint8" in units of 1/255.
             on_open: Called with the scan once its header has been read.
             on_slices: Called with the number of slices just finished.
             search: Where stage 1 looks; anything but the whole scan may change the mask.

@@ -198,9 +198,7 @@ def infer(
       cascade-rt infer scan.nii.gz --preview
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
       cascade-rt infer study --series 3 -o masks
-      cascade-rt infer scans -o masks
       cascade-rt infer scans -o masks --resume --workers 2
-      cascade-rt infer list.txt -o masks --log-format json
 
     \b
     A Slurm array of 16 jobs (#SBATCH --array=0-15), each of which may be resubmitted unchanged:
