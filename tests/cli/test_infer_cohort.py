@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,9 @@ def test_files_that_are_not_read_are_reported_in_one_line() -> None:
     reason = "only NIfTI, NRRD, MetaImage and CT series in DICOM are read"
     assert f"cascade-rt: warning: in: skipped, because {reason}: 1 .mgz file\n" in infer().stderr
     assert "not read" not in infer("--overwrite", "-q").stderr
+
+
+def test_an_archive_without_a_ct_series_is_reported() -> None:
+    with zipfile.ZipFile(Path("in", "packed.zip"), "w") as archive:
+        archive.write(Path("in", "good.nii.gz"))
+    assert "are read: 1 .zip file\n" in infer().stderr

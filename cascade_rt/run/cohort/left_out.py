@@ -12,8 +12,8 @@ from cascade_rt.run.cohort.own_masks import is_own_mask
 from cascade_rt.scans.dicom import is_dicom
 from cascade_rt.scans.names import SEGMENTATION_SUFFIX, is_scan_name
 
-OTHER_FORMATS = frozenset({".dcm", ".hdr", ".ima", ".img", ".mgh", ".mgz", ".mnc"})
-"""Suffixes of images in formats that are not read, or of NIfTI in two files."""
+OTHER_FORMATS = frozenset({".dcm", ".hdr", ".ima", ".img", ".mgh", ".mgz", ".mnc", ".zip"})
+"""Suffixes of images in formats that are not read, of NIfTI in two files, and of archives that hold no CT series."""
 _PACKED_OR_UNFINISHED = re.compile(r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)[^a-z0-9].*", re.IGNORECASE)
 _UNNAMED = re.compile(r"[^.]*|.*\.\d+")
 """Names without a suffix, or with a number in its place, as in most DICOM archives."""
