@@ -45,10 +45,11 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         ("libraries, on a convolution", _findings(diagnosis.libraries)),
         ("backends, on the embedded bundle", _findings(diagnosis.backends)),
     ):
-        for row, (name, text) in enumerate(rows):
-            if row == 0:
-                console.print(title, style="bold")
-            console.print(f"  {name:<21}{printable(text)}")
+        lines = [f"  {name:<21}{printable(text)}" for name, text in rows]
+        if lines:
+            console.print(title, style="bold")
+        for line in lines:
+            console.print(line)
     console.print(f"--backend auto uses {diagnosis.best or 'nothing: no backend runs here'}", style="bold")
 
 
