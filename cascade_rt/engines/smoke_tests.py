@@ -96,9 +96,10 @@ def _tensorrt() -> str:
     try:
         for _ in range(3):  # plain run, capture as a CUDA graph, replay
             check_sums(session.run({"image": image()})["sums"])
+        graphs = "on" if session.records_graphs else "off: cuda-bindings is not installed"
     finally:
         session.close()
-    return f"on {gpu.name}, CUDA graphs {'on' if session.records_graphs else 'off: cuda-bindings is not installed'}"
+    return f"on {gpu.name}, CUDA graphs {graphs}"
 
 
 def _tensorrt_rtx() -> str:
