@@ -1,13 +1,19 @@
 # `make demo` and `make test` need Python >= 3.11 and nothing else; run again, they reuse what is there.
+# `make gpu` needs Linux, an NVIDIA driver and g++ too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Where TensorRT's libraries come from: NVIDIA, or a mirror.
+NVIDIA_INDEX ?= https://pypi.nvidia.com
 
-.PHONY: demo test lint types layers unit format clean
+.PHONY: demo gpu test lint types layers unit format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cascade-rt demo --output out/demo
+
+gpu: $(VENV)/.gpu
+	$(BIN)/cascade-rt doctor
 
 test: lint types layers unit
 
@@ -39,6 +45,14 @@ $(BIN)/python:
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[cpu]'
 	touch $@
+
+# ONNX Runtime comes for a CPU or for GPUs. ONNX Runtime on the GPU works already if one of the later steps fails.
+$(VENV)/.gpu: pyproject.toml constraints.txt requirements/build_pycuda.sh | $(BIN)/python
+	$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(INSTALL) --editable '.[gpu]'
+	bash requirements/build_pycuda.sh $(BIN)/python
+	$(INSTALL) --extra-index-url $(NVIDIA_INDEX) --editable '.[gpu,tensorrt]'
+	touch $@ $(VENV)/.runtime
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[dev]'

@@ -53,9 +53,23 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """A machine whose driver shows a GPU, whatever this one has."""
-    gpu = Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1")
-    monkeypatch.setattr("cascade_rt.engines.find_gpu", lambda: gpu)
-    monkeypatch.setattr("cascade_rt.engines.nvidia.find_gpu", lambda: gpu)
+    return _show_gpu(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1"))
+
+
+@pytest.fixture
+def an_old_driver(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """A machine with a GPU whose driver is older than the packages need, whatever this one has."""
+    return _show_gpu(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "550.54.14", "12.4"))
+
+
+def _show_gpu(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> Gpu:
+    for module in (
+        "cascade_rt.engines",
+        "cascade_rt.engines.nvidia",
+        "cascade_rt.engines.doctor",
+        "cascade_rt.engines.smoke_tests",
+    ):
+        monkeypatch.setattr(f"{module}.find_gpu", lambda: gpu)
     return gpu
 
 

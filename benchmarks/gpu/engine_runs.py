@@ -78,7 +78,7 @@ def open_tensorrt(network: Network, task: Task, *, precision: Precision = "fp32"
         precision: Which graph.
         recorded: As a CUDA graph, which is how the engine `tensorrt` runs.
     """
-    trt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
+    trt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="tensorrt")
     log = tensorrt_log("tensorrt")
     runtime = trt.Runtime(log.logger)
     engine = runtime.deserialize_cuda_engine(_plan(network, task.stage, precision))

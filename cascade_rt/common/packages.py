@@ -10,7 +10,8 @@ from cascade_rt.errors import BackendUnavailableError
 _TRAIN = ("torch>=2.10", "safetensors>=0.5", "matplotlib>=3.9")
 PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime>=1.27",),
-    "gpu": ("onnxruntime-gpu[cuda,cudnn]>=1.27", "tensorrt>=10.13", "pycuda>=2026.1", "cuda-bindings>=13.0"),
+    "gpu": ("onnxruntime-gpu[cuda,cudnn]>=1.28", "cuda-bindings>=13.0,<14", "onnx>=1.21"),
+    "tensorrt": ("tensorrt-cu13>=10.13", "pycuda>=2026.1"),
     "openvino": ("openvino>=2025.2",),
     "sign": ("cryptography>=44.0",),
     "rtx": ("tensorrt-rtx-cu13>=1.7",),
@@ -30,6 +31,10 @@ PACKAGES_OF: Mapping[str, tuple[str, ...]] = {
 }
 """Packages of each extra, as in `pyproject.toml`. Messages name these packages and not the extra: cascade-rt is not on
 any package index, and anyone who registered its name there would have their package installed instead."""
+_INDEXES_OF: Mapping[str, tuple[str, ...]] = {"tensorrt": ("--extra-index-url", "https://pypi.nvidia.com")}
+"""Where pip finds the packages of an extra that PyPI has only stubs of."""
+_BUILT_BY: Mapping[str, str] = {"pycuda>=2026.1": "bash requirements/build_pycuda.sh"}
+"""How a package that has no wheels is built, in the repository of cascade-rt."""
 
 
 def pip_install(extra: str, *options: str) -> str:
@@ -39,7 +44,10 @@ def pip_install(extra: str, *options: str) -> str:
         extra: The extra of cascade-rt.
         options: Options of `pip install`.
     """
-    return shlex.join(["pip", "install", *options, *PACKAGES_OF[extra]])
+    wheels = [package for package in PACKAGES_OF[extra] if package not in _BUILT_BY]
+    builds = [_BUILT_BY[package] for package in PACKAGES_OF[extra] if package in _BUILT_BY]
+    pip = shlex.join(["pip", "install", *options, *_INDEXES_OF.get(extra, ()), *wheels])
+    return " && ".join([pip, *builds])
 
 
 def backend_named(name: str) -> str:

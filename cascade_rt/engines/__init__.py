@@ -246,14 +246,17 @@ def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) ->
 def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
     """Return the backends worth trying, and why others are left out.
 
-    Most machines have no GPU, so a single short sentence covers all GPU backends.
+    Most machines have no GPU that could run them, so a single short sentence covers all GPU backends.
     """
     try:
-        find_gpu()
+        unsupported = find_gpu().unsupported
     except BackendUnavailableError as error:
-        names = " and ".join(GPU_BACKENDS)
-        return tuple(each for each in BACKENDS if each not in GPU_BACKENDS), [f"{names} need an NVIDIA GPU: {error}"]
-    return BACKENDS, []
+        reason = f"need an NVIDIA GPU: {error}"
+    else:
+        if not unsupported:
+            return BACKENDS, []
+        reason = f"cannot run here: {unsupported}"
+    return tuple(each for each in BACKENDS if each not in GPU_BACKENDS), [f"{' and '.join(GPU_BACKENDS)} {reason}"]
 
 
 def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:

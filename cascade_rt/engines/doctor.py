@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ _PACKAGES: Mapping[str, Sequence[str]] = {
     "OpenVINO": ["openvino"],
     "ONNX Runtime": ["onnxruntime-gpu", "onnxruntime"],
     "PyTorch": ["torch"],
-    "TensorRT": ["tensorrt"],
+    "TensorRT": ["tensorrt-cu13", "tensorrt"],
     "TensorRT-RTX": ["tensorrt-rtx-cu13", "tensorrt-rtx-cu12"],
     "pycuda": ["pycuda"],
     "cuda-bindings": ["cuda-bindings"],
@@ -33,6 +33,8 @@ _PACKAGES: Mapping[str, Sequence[str]] = {
     "cuDNN": ["nvidia-cudnn-cu13", "nvidia-cudnn-cu12"],
 }
 """Packages whose versions are reported, and the distributions that may provide each."""
+_EITHER = ("onnxruntime", "onnxruntime-gpu")
+"""Distributions with the same files: the one installed last has overwritten those of the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Diagnosis:
     gpu: Gpu | None
     no_gpu: str
     """Why no GPU was found, or empty if one was."""
+    clashes: tuple[Finding, ...]
+    """Packages that have overwritten one another."""
     libraries: tuple[Finding, ...]
     """Each library, tried on a convolution."""
     backends: tuple[Finding, ...]
@@ -85,9 +89,23 @@ def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> D
         versions=package_versions(),
         gpu=gpu,
         no_gpu=no_gpu,
+        clashes=tuple(_clashes(gpu)),
         libraries=tuple(_try(trial, gpu) for trial in trials),
         backends=tuple(_try(trial, gpu) for trial in on_bundle),
     )
+
+
+def _clashes(gpu: Gpu | None) -> Iterator[Finding]:
+    """Yield a finding if ONNX Runtime is installed both for a CPU and for GPUs."""
+    versions = [_version([each]) for each in _EITHER]
+    if all(versions):
+        both = " and ".join(f"{name} {version}" for name, version in zip(_EITHER, versions, strict=True))
+        yield Finding(
+            "ONNX Runtime",
+            works=False,
+            text=f"{both} are both installed, and one has overwritten files of the other",
+            fix=f"pip uninstall -y {' '.join(_EITHER)} && {pip_install('gpu' if gpu else 'cpu')}",
+        )
 
 
 def _try(trial: Trial, gpu: Gpu | None) -> Finding:

@@ -13,6 +13,12 @@ Load = Callable[[str], Any]
 _DRIVER, _MANAGEMENT = ("nvcuda.dll", "nvml.dll") if os.name == "nt" else ("libcuda.so.1", "libnvidia-ml.so.1")
 _MAJOR, _MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR in cuda.h."""
+_OLDEST_CUDA = 13
+"""The major version of CUDA that the packages of the extras `gpu` and `tensorrt` are built for."""
+_OLDEST_DRIVER = 580
+"""The first driver that runs CUDA 13."""
+_LEAST_CAPABILITY = (7, 5)
+"""The oldest generation that CUDA 13 supports: Turing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,22 @@ class Gpu:
     """Version of the driver, or empty if its management library is missing or fails."""
     cuda: str
     """Newest CUDA version that the driver supports."""
+
+    @property
+    def unsupported(self) -> str:
+        """Why the packages for GPUs cannot run here whatever is installed, and what helps; empty if they can."""
+        if self.compute_capability < _LEAST_CAPABILITY:
+            return (
+                f"{self.name} has compute capability {_dotted(self.compute_capability)}, and CUDA {_OLDEST_CUDA} "
+                f"needs {_dotted(_LEAST_CAPABILITY)} (Turing) or later; use another GPU"
+            )
+        if int(self.cuda.partition(".")[0]) < _OLDEST_CUDA:
+            driver = f"driver {self.driver}".rstrip()
+            return (
+                f"the NVIDIA {driver} runs CUDA up to {self.cuda}, and the packages for GPUs need "
+                f"CUDA {_OLDEST_CUDA}; install driver {_OLDEST_DRIVER} or later"
+            )
+        return ""
 
 
 def find_gpu(load: Load | None = None) -> Gpu:
@@ -62,14 +84,24 @@ def require_gpu(backend: str) -> Gpu:
     """Return the GPU that a backend will run on.
 
     Raises:
-        BackendUnavailableError: There is no GPU. The message is one sentence that names the backend.
+        BackendUnavailableError: There is no GPU, or it or its driver is too old for CUDA 13. The message is one
+            sentence that names the backend.
     """
     try:
-        return find_gpu()
+        gpu = find_gpu()
     except BackendUnavailableError as error:
         raise BackendUnavailableError(
             f"backend {backend!r} needs an NVIDIA GPU, but {error}; choose another `backend`, or auto"
         ) from None
+    if gpu.unsupported:
+        raise BackendUnavailableError(
+            f"backend {backend!r} cannot run: {gpu.unsupported}, or choose another `backend`, or auto"
+        )
+    return gpu
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _attribute(driver: Any, device: ctypes.c_int, number: int) -> int:

@@ -10,10 +10,13 @@ where it belongs. With that option, any graph with shape arithmetic, such as sta
 """
 
 import contextlib
+import ctypes
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from cascade_rt.common.packages import backend_named, import_package, pip_install
@@ -42,8 +45,6 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     helpers: tuple["Provider", ...] = ()
     """Fallback providers on the same GPU, for nodes that this provider does not support."""
-    package: str | None = None
-    """A package whose import loads the shared libraries that the provider needs."""
 
 
 CUDA = Provider(
@@ -56,7 +57,10 @@ CUDA = Provider(
         "use_tf32": "0",
     },
 )
-TENSORRT = Provider("TensorrtExecutionProvider", {"device_id": "0"}, helpers=(CUDA,), package="tensorrt")
+TENSORRT = Provider("TensorrtExecutionProvider", {"device_id": "0"}, helpers=(CUDA,))
+
+_TENSORRT_LIBRARY = re.compile(rb"(?:lib)?nvinfer(?:_|\.so\.)([0-9]+)")
+"""The library of TensorRT, as named in the file of the provider."""
 
 
 def open_cpu_session(graph: bytes, what: str, threads: int | None = None) -> Any:
@@ -123,8 +127,8 @@ def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) 
             f"backend {backend!r} needs {provider.name}, which the installed ONNX Runtime was built without; "
             f"run: pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('gpu')}"
         )
-    if provider.package is not None:
-        import_package(provider.package, needed_by=backend_named(backend), extra="gpu")
+    if provider is TENSORRT:
+        _load_tensorrt(Path(onnxruntime.__file__).parent / "capi", backend)
     complaint = _load_cuda_libraries(onnxruntime)
     session = _start(onnxruntime, graph, what, provider, complaint)
     check_placement(session, what, backend)
@@ -200,6 +204,31 @@ def _not_started(provider: Provider, reason: str) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"ONNX Runtime cannot start {provider.name} ({reason}); run: {pip_install('gpu', '--upgrade')}"
     )
+
+
+def _load_tensorrt(folder: Path, backend: str) -> None:
+    """Load the TensorRT that the provider in a folder was linked with. The installed one may be of another version.
+
+    Raises:
+        BackendUnavailableError: It cannot be loaded.
+    """
+    installed = "no TensorRT"
+    with contextlib.suppress(BackendUnavailableError):  # the libraries may be there without the package
+        # The package loads its libraries when it is imported.
+        package = import_package("tensorrt", needed_by=backend_named(backend), extra="tensorrt")
+        installed = f"TensorRT {package.__version__}"
+    files = [path.read_bytes() for path in folder.glob("*onnxruntime_providers_tensorrt.*")]
+    linked = _TENSORRT_LIBRARY.search(b"".join(files))
+    if linked is None:
+        return
+    library, version = linked[0].decode(), linked[1].decode()
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        raise BackendUnavailableError(
+            f"{TENSORRT.name} of the installed ONNX Runtime is built for TensorRT {version}, and {library} cannot be "
+            f"loaded ({installed} is installed); backend 'tensorrt' does not need it"
+        ) from None
 
 
 def _load_cuda_libraries(onnxruntime: Any) -> str:

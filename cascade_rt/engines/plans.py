@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cascade_rt.bundles.bundle import Bundle
-from cascade_rt.common.packages import pip_install
 from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.errors import BackendUnavailableError
 
@@ -40,5 +39,6 @@ def no_plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
     """Raise BackendUnavailableError: the default source, which has no plans."""
     raise BackendUnavailableError(
         f"backend 'tensorrt' has no {precision} engine for {stage} of bundle {bundle.manifest.name!r} on this "
-        f"GPU, and no builder was given; run: {pip_install('export')}, or choose another backend"
+        "GPU, and no builder was given; pass `plans`, such as cascade_rt_export.plans.built_plans(), or choose "
+        "another backend"
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from cascade_rt.common.packages import backend_named, import_package, pip_install
 from cascade_rt.engines.base import Array
-from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.nvidia import find_gpu, require_gpu
 from cascade_rt.engines.onnxruntime_session import (
     CUDA,
     TENSORRT,
@@ -87,8 +87,8 @@ def _onnxruntime_gpu(name: str, provider: Provider) -> str:
 
 def _tensorrt() -> str:
     gpu = require_gpu("tensorrt")
-    tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
-    import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="gpu")
+    tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="tensorrt")
+    import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="tensorrt")
     from cascade_rt.engines.tensorrt_build import build_plan
     from cascade_rt.engines.tensorrt_session import TensorRtSession
 
@@ -96,9 +96,10 @@ def _tensorrt() -> str:
     try:
         for _ in range(3):  # plain run, capture as a CUDA graph, replay
             check_sums(session.run({"image": image()})["sums"])
+        graphs = "on" if session.records_graphs else "off: cuda-bindings is not installed"
     finally:
         session.close()
-    return f"on {gpu.name}, CUDA graphs {'on' if session.records_graphs else 'off: cuda-bindings is not installed'}"
+    return f"on {gpu.name}, CUDA graphs {graphs}"
 
 
 def _tensorrt_rtx() -> str:
@@ -122,7 +123,7 @@ def _pytorch(device: str) -> str:
 
     name = "the CPU"
     if device == "cuda":
-        name = require_gpu("pytorch").name
+        name = find_gpu().name
         if not torch.cuda.is_available():
             raise BackendUnavailableError(
                 f"PyTorch {torch.__version__} was built without CUDA, or does not find the GPU; "
@@ -143,7 +144,7 @@ TRIALS = (
     Trial("openvino", _openvino, "openvino"),
     Trial("onnxruntime-cuda", partial(_onnxruntime_gpu, "onnxruntime-cuda", CUDA), "gpu", needs_gpu=True),
     Trial("onnxruntime-tensorrt", partial(_onnxruntime_gpu, "onnxruntime-tensorrt", TENSORRT), "gpu", needs_gpu=True),
-    Trial("tensorrt", _tensorrt, "gpu", needs_gpu=True),
+    Trial("tensorrt", _tensorrt, "tensorrt", needs_gpu=True),
     Trial("tensorrt-rtx", _tensorrt_rtx, "rtx"),
     # Last, because PyTorch loads CUDA libraries, which later trials would then find loaded already.
     Trial("pytorch", partial(_pytorch, "cpu"), "train"),

@@ -15,7 +15,7 @@ from cascade_rt.errors import BackendUnavailableError
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 """TensorRT, or TensorRT-RTX, which builds for GeForce and RTX cards without needing a GPU."""
 
-_EXTRAS: dict[Flavour, str] = {"tensorrt": "gpu", "tensorrt_rtx": "rtx"}
+_EXTRAS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 # The oldest versions this was written for. Older ones may work.
 _OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 13), "tensorrt_rtx": (1, 7)}
 

@@ -48,7 +48,7 @@ class TensorRtEngine:
         """
         gpu = require_gpu("tensorrt")
         for package in ("tensorrt", "pycuda.driver"):
-            import_package(package, needed_by=backend_named("tensorrt"), extra="gpu")
+            import_package(package, needed_by=backend_named("tensorrt"), extra="tensorrt")
         return cls(plans(bundle, stage, precision), stage, gpu)
 
     @property

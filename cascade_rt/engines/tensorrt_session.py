@@ -92,8 +92,8 @@ class TensorRtSession:
             BackendUnavailableError: There is no GPU, a package is missing, or TensorRT rejects the plan.
         """
         require_gpu("tensorrt")
-        self._tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="gpu")
-        self.cuda: Any = import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="gpu")
+        self._tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="tensorrt")
+        self.cuda: Any = import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="tensorrt")
         """The module `pycuda.driver`."""
         self.cuda.init()
         self._context = self.cuda.Device(0).retain_primary_context()

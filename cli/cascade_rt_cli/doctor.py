@@ -41,12 +41,15 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     console = results_console()
     for title, rows in (
         ("versions", _versions(diagnosis)),
+        ("packages that exclude each other", _findings(diagnosis.clashes)),
         ("libraries, on a convolution", _findings(diagnosis.libraries)),
         ("backends, on the embedded bundle", _findings(diagnosis.backends)),
     ):
-        console.print(title, style="bold")
-        for name, text in rows:
-            console.print(f"  {name:<21}{printable(text)}")
+        lines = [f"  {name:<21}{printable(text)}" for name, text in rows]
+        if lines:
+            console.print(title, style="bold")
+        for line in lines:
+            console.print(line)
     console.print(f"--backend auto uses {diagnosis.best or 'nothing: no backend runs here'}", style="bold")
 
 
@@ -60,6 +63,8 @@ def _versions(diagnosis: "Diagnosis") -> Iterator[tuple[str, str]]:
     major, minor = gpu.compute_capability
     yield "NVIDIA GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / 2**30:.0f} GiB"
     yield "NVIDIA driver", f"{gpu.driver or 'version unknown'}, runs CUDA up to {gpu.cuda}"
+    if gpu.unsupported:
+        yield "", f"too old: {gpu.unsupported}"
 
 
 def _findings(findings: "Iterable[Finding]") -> Iterator[tuple[str, str]]:

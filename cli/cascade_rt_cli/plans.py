@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
     """Load an engine from the cache, or compile it and report the build."""
-    with needs_extra("export"):
+    with needs_extra("gpu"):
         from cascade_rt_export.plans import built_plans
     with shown_builds() as on_build:
         return built_plans(on_build)(bundle, stage, precision)

@@ -35,6 +35,18 @@ def test_a_command_can_be_pasted_into_a_shell() -> None:
     assert pip_install("cpu", "--upgrade") == "pip install --upgrade 'onnxruntime>=1.27'"
 
 
+def test_what_pip_cannot_build_or_find_by_itself_comes_with_how() -> None:
+    assert pip_install("tensorrt", "--upgrade") == (
+        "pip install --upgrade --extra-index-url https://pypi.nvidia.com 'tensorrt-cu13>=10.13' "
+        "&& bash requirements/build_pycuda.sh"
+    )
+    assert (ROOT / "requirements" / "build_pycuda.sh").is_file()
+
+
+def test_an_extra_of_wheels_asks_for_nothing_that_has_none() -> None:
+    assert not [each for each in requirements("gpu") if each.startswith(("pycuda", "tensorrt"))]
+
+
 def test_nothing_tells_to_install_a_name_that_nobody_owns() -> None:
     documents = [*SOURCES, *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     telling = ("install 'cascade-rt", "install cascade-rt", 'install "cascade-rt')

@@ -55,6 +55,17 @@ def test_with_a_gpu_auto_names_what_each_gpu_backend_lacks(bundle: Bundle, monke
     ]
 
 
+@pytest.mark.usefixtures("an_old_driver")
+def test_with_an_old_driver_auto_says_so_once_and_blames_no_package(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "tensorrt", "pycuda")
+    assert open_engines(bundle).passed_over == (
+        "tensorrt and onnxruntime-cuda cannot run here: the NVIDIA driver 550.54.14 runs CUDA up to 12.4, "
+        "and the packages for GPUs need CUDA 13; install driver 580 or later",
+    )
+
+
 @pytest.mark.usefixtures("a_gpu")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_asked_for_is_never_replaced(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cascade_rt.engines.doctor import Finding, examine
 from cascade_rt.engines.smoke_tests import TRIALS, Trial, check_sums
 from cascade_rt.errors import BackendUnavailableError, EngineError
+from tests.fake_gpu import FakeGpu, Network
 
 
 def fail(error: Exception) -> Callable[[], str]:
@@ -57,6 +59,41 @@ def test_without_a_gpu_nothing_that_needs_one_is_tried() -> None:
     assert findings["tensorrt"] == Finding("tensorrt", False, "needs an NVIDIA GPU, but none was found")
 
 
+@pytest.mark.usefixtures("an_old_driver")
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"])
+def test_an_old_driver_is_named_before_any_package(name: str) -> None:
+    (finding,) = (finding for finding in examine().libraries if finding.name == name)
+    assert "the NVIDIA driver 550.54.14 runs CUDA up to 12.4" in finding.text
+    assert finding.fix == ""
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_cuda_graphs_are_on_if_they_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = np.array([2, 3, 3, 3, 3, 3, 3, 2], np.float32)
+    shape = (1, 1, 8, 8)
+    network = Network("image", lambda _: {"sums": np.outer(side, side)[None, None]}, ((shape, shape),))
+    FakeGpu({b"a plan": network}).install(monkeypatch)
+    monkeypatch.setattr("cascade_rt.engines.tensorrt_build.build_plan", lambda *_: b"a plan")
+    (trial,) = (trial for trial in TRIALS if trial.name == "tensorrt")
+    assert trial.run() == "on NVIDIA Test, CUDA graphs on"
+
+
+def distribution(folder: Path, name: str, version: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_two_packages_with_the_same_files_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "onnxruntime", "1.32.0")
+    distribution(tmp_path, "onnxruntime-gpu", "1.31.1")
+    monkeypatch.syspath_prepend(tmp_path)
+    (clash,) = examine(trials=first_trial(lambda: "works")).clashes
+    assert clash.text.startswith("onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are both installed")
+    assert clash.fix.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda")
+
+
 def test_a_library_that_computes_wrongly_does_not_pass() -> None:
     with pytest.raises(EngineError, match="computes a convolution incorrectly"):
         check_sums(np.full((1, 1, 8, 8), 9, np.float32))
@@ -66,4 +103,4 @@ def test_a_library_that_computes_wrongly_does_not_pass() -> None:
 @pytest.mark.parametrize("name", [trial.name for trial in TRIALS if trial.needs_gpu])
 def test_a_library_for_gpus_works_or_says_how_to_mend_it(name: str) -> None:
     (finding,) = (finding for finding in examine().libraries if finding.name == name)
-    assert finding.works or finding.fix
+    assert finding.works or finding.fix or "built for TensorRT" in finding.text

@@ -11,8 +11,10 @@ from cascade_rt.errors import BackendUnavailableError
 class Driver:
     """The functions of libcuda and of NVML that are called, with an H200 behind them."""
 
-    def __init__(self, start: int = 0) -> None:
+    def __init__(self, start: int = 0, cuda: int = 13010, capability: tuple[int, int] = (9, 0)) -> None:
         self.start = start
+        self.cuda = cuda
+        self.capability = capability
 
     def cuInit(self, _: int) -> int:  # noqa: N802  the driver's own name
         return self.start
@@ -34,11 +36,11 @@ class Driver:
         return 0
 
     def cuDeviceGetAttribute(self, value, number: int, _) -> int:  # noqa: N802
-        value._obj.value = {75: 9, 76: 0}[number]
+        value._obj.value = dict(zip((75, 76), self.capability, strict=True))[number]
         return 0
 
     def cuDriverGetVersion(self, version) -> int:  # noqa: N802
-        version._obj.value = 13010
+        version._obj.value = self.cuda
         return 0
 
     def nvmlInit_v2(self) -> int:  # noqa: N802
@@ -78,6 +80,39 @@ def test_the_backend_that_needs_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) 
         BackendUnavailableError, match=r"backend 'tensorrt' needs an NVIDIA GPU, but .*; choose another"
     ):
         require_gpu("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("driver", "advice"),
+    [
+        (
+            Driver(cuda=12090),
+            "the NVIDIA driver 590.44.01 runs CUDA up to 12.9, and the packages for GPUs need CUDA 13; "
+            "install driver 580 or later, or choose another `backend`, or auto",
+        ),
+        (
+            Driver(capability=(7, 0)),
+            "NVIDIA H200 has compute capability 7.0, and CUDA 13 needs 7.5 (Turing) or later; "
+            "use another GPU, or choose another `backend`, or auto",
+        ),
+    ],
+    ids=["driver", "GPU"],
+)
+def test_what_is_too_old_for_the_packages_is_named(
+    driver: Driver, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
+    with pytest.raises(BackendUnavailableError) as refusal:
+        require_gpu("tensorrt")
+    assert str(refusal.value) == f"backend 'tensorrt' cannot run: {advice}"
+
+
+@pytest.mark.parametrize("driver", [Driver(cuda=13000), Driver(capability=(7, 5)), Driver(capability=(12, 0))])
+def test_the_oldest_and_the_newest_that_the_packages_run_on_are_taken(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
+    assert require_gpu("tensorrt").name == "NVIDIA H200"
 
 
 @pytest.mark.gpu

@@ -1,12 +1,17 @@
 """ONNX Runtime computes where it was told to, or is refused; what holds on the CPU is tried here."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
 
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.engines.base import smallest_inputs
-from cascade_rt.engines.onnxruntime_session import CUDA, check_placement, open_gpu_session, run_bound
+from cascade_rt.engines.onnxruntime_session import CUDA, TENSORRT, check_placement, open_gpu_session, run_bound
+from cascade_rt.engines.smoke_tests import GRAPH_PATH
 from cascade_rt.errors import BackendUnavailableError
 
 
@@ -56,6 +61,22 @@ def test_onnxruntime_without_cuda_is_refused_with_the_command_to_fix_it(bundle: 
     graph = bundle.graph("stage1").read_bytes()
     with pytest.raises(BackendUnavailableError, match=r"CUDAExecutionProvider, .*; run: pip uninstall .*gpu\[cuda"):
         open_gpu_session(graph, "the graph", CUDA, "onnxruntime-cuda")
+
+
+def test_a_provider_for_another_tensorrt_is_refused_without_useless_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "capi").mkdir()
+    (tmp_path / "capi" / "libonnxruntime_providers_tensorrt.so").write_bytes(b"\x7fELF\0libnvinfer.so.999\0")
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT.name])
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4.0.106"))
+    with pytest.raises(BackendUnavailableError) as refusal:
+        open_gpu_session(GRAPH_PATH.read_bytes(), "the graph", TENSORRT, "onnxruntime-tensorrt")
+    assert str(refusal.value) == (
+        "TensorrtExecutionProvider of the installed ONNX Runtime is built for TensorRT 999, and libnvinfer.so.999 "
+        "cannot be loaded (TensorRT 11.4.0.106 is installed); backend 'tensorrt' does not need it"
+    )
 
 
 def test_results_on_the_gpu_are_those_of_float32() -> None:

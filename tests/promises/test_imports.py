@@ -92,6 +92,12 @@ def test_the_gate_on_phantoms_needs_no_nibabel() -> None:
     )
 
 
+def test_engines_of_tensorrt_are_compiled_without_pytorch() -> None:
+    loaded = modules_after("import cascade_rt_export.plans, cascade_rt_cli.plans")
+    assert "onnx" in loaded
+    assert not loaded & {"torch", "onnxscript", "safetensors", "matplotlib"}
+
+
 def test_infer_with_onnxruntime_never_imports_torch(bundle: Bundle, tmp_path: Path) -> None:
     loaded = modules_after(
         "import numpy as np, nibabel as nib\n"

@@ -72,6 +72,22 @@ def test_whatever_a_deployment_needs_is_in_the_lock(requirement: str) -> None:
     assert numbers(PINS[normal(name)]) >= numbers(floor)
 
 
+@pytest.mark.parametrize("extra", sorted(project()["optional-dependencies"]))  # type: ignore[call-overload]
+def test_every_package_of_an_extra_is_pinned(extra: str) -> None:
+    pinned = constraints()
+    named = (re.match(r"[\w.-]+", requirement)[0] for requirement in requirements(extra))  # type: ignore[index]
+    assert [name for name in named if normal(name) not in {*pinned, "cascade-rt"}] == []
+
+
+def test_every_package_of_nvidia_is_for_one_version_of_cuda() -> None:
+    pinned = constraints()
+    bindings, runtime = pinned["cuda-bindings"], pinned["nvidia-cuda-runtime"]
+    cuda = {numbers(bindings)[0], numbers(runtime)[0]}
+    cuda |= {int(found[1]) for name in pinned if (found := re.search(r"(?:^|-)cu(\d+)(?:-|$)", name))}
+    assert cuda == {13}
+    assert "tensorrt" not in pinned, "its version decides for which CUDA it is"
+
+
 @pytest.mark.parametrize("name", sorted(FLOORS))
 def test_versions_with_known_holes_are_below_the_floor(name: str) -> None:
     every = requirements(*project()["optional-dependencies"])  # type: ignore[misc]
