@@ -10,6 +10,9 @@ from hypothesis import settings
 from cascade_rt.bundles.bundle import read_bundle
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError
+from tests.cuda_emulator.fixtures import emulator, no_violation, violations
+
+__all__ = ["emulator", "no_violation", "violations"]
 
 # A busy machine must not fail a test: what takes long is measured in benchmarks.
 settings.register_profile("untimed", deadline=None)
