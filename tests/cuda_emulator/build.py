@@ -77,7 +77,7 @@ def _show_packages(folder: Path) -> None:
     outer = sysconfig.get_path("purelib")
     libraries = [str(folder.resolve() / "lib" / name) for name in LIBRARIES]
     lines = (
-        f"import ctypes, os; [ctypes.CDLL(path) for path in {libraries} if os.path.exists(path)]",
+        f"import ctypes, os; list(map(ctypes.CDLL, filter(os.path.exists, {libraries})))",
         f"import sys; sys.path.insert(0, {str(HERE / 'packages')!r})",
         f"import site; site.addsitedir({outer!r})",
     )
