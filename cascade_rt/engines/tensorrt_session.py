@@ -8,6 +8,8 @@ include its last logged error. The primary context of the GPU is used, which is 
 """
 
 import math
+import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import numpy as np
 
 from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.engines.base import Array
+from cascade_rt.engines.cuda_context import releaser
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.lru_cache import LruCache
@@ -97,11 +100,16 @@ class TensorRtSession:
         """The module `pycuda.driver`."""
         self.cuda.init()
         self._context = self.cuda.Device(0).retain_primary_context()
-        self._slots: LruCache[object, _ShapeSlot] = LruCache(shapes_kept)
+        self._held = _Held(self.cuda, self._context, LruCache(shapes_kept))
+        self._close = weakref.finalize(self, self._held.close)
         self.device_seconds = 0.0
         """GPU time of the last run in seconds, including copies."""
-        with self.on_gpu():
-            self._gpu: _Loaded | None = _load(self._tensorrt, self.cuda, plan)
+        try:
+            with self.on_gpu():
+                self._held.loaded = _load(self._tensorrt, self.cuda, plan)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def version(self) -> str:
@@ -111,7 +119,7 @@ class TensorRtSession:
     @property
     def records_graphs(self) -> bool:
         """Whether runs are captured as CUDA graphs."""
-        return self._gpu is not None and self._gpu.recorder is not None
+        return self._held.loaded is not None and self._held.loaded.recorder is not None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -164,24 +172,22 @@ class TensorRtSession:
         on_gpu = frozenset(kept) | {name for name, given in inputs.items() if isinstance(given, DeviceBatch)}
         with self.on_gpu():
             key = (tuple(shapes.items()), on_gpu)
-            slot = self._slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
+            slot = self._held.slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
             outputs = slot.run(inputs, kept)
             self.device_seconds = slot.device_seconds
         return outputs
 
     def close(self) -> None:
-        """Free all GPU memory. May be called twice."""
-        if self._gpu is None:
-            return
-        with self.on_gpu():
-            self._slots.clear()
-            self._gpu.workspaces.close()
-            self._gpu = None
+        """Free all GPU memory and release the GPU's context. May be called twice.
+
+        This also happens when the session is garbage collected, and when Python exits.
+        """
+        self._close()
 
     def _loaded(self) -> "_Loaded":
-        if self._gpu is None:
-            raise RuntimeError("the TensorRT session is closed")
-        return self._gpu
+        if self._held.loaded is None:
+            raise _closed()
+        return self._held.loaded
 
     @contextmanager
     def on_gpu(self) -> Iterator[None]:
@@ -190,17 +196,55 @@ class TensorRtSession:
         Raises:
             EngineOutOfMemoryError: The memory of the GPU is full.
             BackendUnavailableError: Anything else inside the block failed on the GPU.
+            RuntimeError: The session is closed.
         """
+        if not self._close.alive:
+            raise _closed()
+        with self._held.on_gpu():
+            yield
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("the TensorRT session is closed")
+
+
+class _Held:
+    """What a session holds on the GPU. It does not refer to the session, so that it can outlive it and be freed."""
+
+    def __init__(self, cuda: Any, context: Any, slots: "LruCache[object, _ShapeSlot]") -> None:
+        self._cuda = cuda
+        self._context = context
+        self._release = releaser(cuda, context)
+        self._process = os.getpid()
+        self.slots = slots
+        self.loaded: _Loaded | None = None
+
+    @contextmanager
+    def on_gpu(self) -> Iterator[None]:
+        """See `TensorRtSession.on_gpu`."""
         self._context.push()
         try:
             yield
-        except self.cuda.Error as error:
+        except self._cuda.Error as error:
             kind = EngineOutOfMemoryError if is_out_of_memory(error) else BackendUnavailableError
             raise kind(
                 f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or choose another `backend`"
             ) from error
         finally:
             self._context.pop()
+
+    def close(self) -> None:
+        """Free everything and release the context. Called once."""
+        if os.getpid() != self._process:
+            return  # a forked process has no GPU
+        try:
+            with self.on_gpu():
+                self.slots.clear()
+                if self.loaded is not None:
+                    self.loaded.close()
+        finally:
+            self.loaded = None
+            self._release()
 
 
 class _Workspaces:
@@ -228,7 +272,7 @@ class _Workspaces:
             self._memory.popitem()[1].free()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Loaded:
     """An engine and the resources shared by its runs."""
 
@@ -254,6 +298,11 @@ class _Loaded:
                 raise EngineOutOfMemoryError(f"TensorRT cannot {what}, its memory is full; choose another `backend`")
             raise EngineError(f"TensorRT cannot {what} ({self.log.last_error})")
         return answer
+
+    def close(self) -> None:
+        """Free everything now, while its context is current, even if the traceback of an error still refers to this."""
+        self.workspaces.close()
+        del self.recorder, self.stream, self.engine, self.runtime
 
 
 class _ShapeSlot:
@@ -303,7 +352,8 @@ class _ShapeSlot:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
-        del self._context
+        # Not left to the end of the last reference, because the traceback of an error may refer to this slot.
+        del self._context, self._start, self._stop, self._gpu
         while self._device:
             self._device.popitem()[1].free()
         self._host = {}
