@@ -26,8 +26,7 @@ class DeviceBridge:
         self._gpu = stage1.session
         self._images = DeviceImages(self._gpu.cuda, self._gpu.stream)
         self._salient: tuple[DeviceImage, ...] = ()
-        with self._gpu.on_gpu():
-            self._masks = DeviceMasks(self._gpu.cuda, self._gpu.stream)
+        self._masks = DeviceMasks(self._gpu.cuda, self._gpu.stream, self._gpu.mask_kernel())
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
         """Run stage 1 (see `StageBridge`)."""

@@ -23,6 +23,7 @@ from cascade_rt.engines.base import Array
 from cascade_rt.engines.cuda_context import releaser
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
+from cascade_rt.engines.device_masks import MaskKernel
 from cascade_rt.engines.lru_cache import LruCache
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.out_of_memory import is_out_of_memory
@@ -135,6 +136,14 @@ class TensorRtSession:
     def stream(self) -> Any:
         """The CUDA stream for all work of this session."""
         return self._loaded().stream
+
+    def mask_kernel(self) -> MaskKernel:
+        """Return the kernel that makes masks, which is loaded at the first call."""
+        loaded = self._loaded()
+        if loaded.mask_kernel is None:
+            with self.on_gpu():
+                loaded.mask_kernel = MaskKernel(self.cuda)
+        return loaded.mask_kernel
 
     def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
         """Return the largest batch size for images of a given size.
@@ -287,6 +296,7 @@ class _Loaded:
     profiles: tuple[Profile, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    mask_kernel: MaskKernel | None = None
 
     def done(self, answer: Any, what: str) -> Any:
         """Return the value that TensorRT returned. Raise EngineError if it is False or None.
@@ -302,6 +312,8 @@ class _Loaded:
     def close(self) -> None:
         """Free everything now, while its context is current, even if the traceback of an error still refers to this."""
         self.workspaces.close()
+        if self.mask_kernel is not None:
+            self.mask_kernel.close()
         del self.recorder, self.stream, self.engine, self.runtime
 
 
