@@ -128,8 +128,8 @@ class DeviceMasks:
         pixels = rows * cols
         size = len(images) * pixels
         if size not in self._device:
-            self._device[size] = self._cuda.mem_alloc(size)
-            self._host[size] = self._cuda.pagelocked_empty(size, np.uint8)
+            buffers = self._cuda.mem_alloc(size), self._cuda.pagelocked_empty(size, np.uint8)
+            self._device[size], self._host[size] = buffers
         device, host = self._device[size], self._host[size]
         for number, image in enumerate(images):
             self._kernel.enqueue(self._stream, int(image.memory), int(device) + number * pixels, pixels)

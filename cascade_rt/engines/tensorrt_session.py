@@ -7,14 +7,15 @@ include its last logged error. The primary context of the GPU is used, which is 
 `pycuda.autoinit` would create a second context.
 """
 
+import logging
 import math
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -40,6 +41,9 @@ _NON_BLOCKING = 1
 _NOTHING: Mapping[str, DeviceBatch] = MappingProxyType({})
 
 Shape = tuple[int, ...]
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,7 @@ class TensorRtSession:
         """Return the kernel that makes masks, which is loaded at the first call."""
         loaded = self._loaded()
         if loaded.mask_kernel is None:
-            with self.on_gpu():
-                loaded.mask_kernel = MaskKernel(self.cuda)
+            loaded.mask_kernel = self.with_room(lambda: MaskKernel(self.cuda))
         return loaded.mask_kernel
 
     def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
@@ -172,19 +175,46 @@ class TensorRtSession:
 
         Raises:
             OutsideProfileError: The engine was not built for one of the shapes.
-            BackendUnavailableError: The GPU failed, or its memory is full.
+            EngineOutOfMemoryError: The memory of the GPU is full, even without the buffers of other shapes.
+            BackendUnavailableError: The GPU failed.
             EngineError: TensorRT fails to run the engine.
         """
+        return self.with_room(lambda: self._run(inputs, kept))
+
+    def with_room(self, work: Callable[[], Result]) -> Result:
+        """Do work on the GPU. If its memory is full, free what is kept for shapes and do the work once more.
+
+        Args:
+            work: Called with the GPU's context current. What it has done before it fails must not matter.
+
+        Raises:
+            The same errors as `on_gpu`.
+        """
+        try:
+            with self.on_gpu():
+                return work()
+        except EngineOutOfMemoryError as error:
+            _log.info("%s; freeing the buffers of all image sizes and trying once more", error)
+        self.forget_shapes()
+        with self.on_gpu():
+            return work()
+
+    def _run(self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]) -> dict[str, Array]:
         loaded = self._loaded()
         shapes = {name: inputs[name].shape for name in loaded.inputs}
         profile = choose_profile(loaded.profiles, shapes)
         on_gpu = frozenset(kept) | {name for name, given in inputs.items() if isinstance(given, DeviceBatch)}
-        with self.on_gpu():
-            key = (tuple(shapes.items()), on_gpu)
-            slot = self._held.slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
-            outputs = slot.run(inputs, kept)
-            self.device_seconds = slot.device_seconds
+        key = (tuple(shapes.items()), on_gpu)
+        slot = self._held.slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
+        outputs = slot.run(inputs, kept)
+        self.device_seconds = slot.device_seconds
         return outputs
+
+    def forget_shapes(self) -> None:
+        """Free the buffers, graphs and workspaces of all shapes. They are made again when they are needed."""
+        with self.on_gpu():
+            self._held.slots.clear()
+            self._loaded().workspaces.close()
 
     def close(self) -> None:
         """Free all GPU memory and release the GPU's context. May be called twice.
@@ -323,10 +353,23 @@ class _ShapeSlot:
     def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
         self._gpu = gpu
         self._context = _new_context(gpu, profile)
-        for name, shape in shapes.items():
-            gpu.done(self._context.set_input_shape(name, shape), f"accept {name!r} in shape {list(shape)}")
         self._host: dict[str, Array] = {}
         self._device: dict[str, Any] = {}
+        self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
+        self._graph: CudaGraph | None = None
+        self._runs = 0
+        self.device_seconds = 0.0
+        try:
+            self._allocate(shapes, on_gpu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
+        """Set the shapes of the inputs, and allocate memory for all tensors."""
+        gpu = self._gpu
+        for name, shape in shapes.items():
+            gpu.done(self._context.set_input_shape(name, shape), f"accept {name!r} in shape {list(shape)}")
         for name in (*gpu.inputs, *gpu.outputs):
             shape = tuple(self._context.get_tensor_shape(name))
             dtype = np.dtype(gpu.tensorrt.nptype(gpu.engine.get_tensor_dtype(name)))
@@ -335,10 +378,6 @@ class _ShapeSlot:
             if name not in on_gpu:
                 # Page-locked, so that copies are asynchronous.
                 self._host[name] = gpu.cuda.pagelocked_empty(shape, dtype)
-        self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
-        self._graph: CudaGraph | None = None
-        self._runs = 0
-        self.device_seconds = 0.0
 
     def run(self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]) -> dict[str, Array]:
         """Copy in, compute, copy out."""
