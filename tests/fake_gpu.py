@@ -65,6 +65,7 @@ class FakeGpu:
         self.plans = plans or {b"a plan": doubling()}
         self.memory: dict[int, np.ndarray] = {}
         self.contexts_in_use = 0
+        self.contexts_retained = 0
         self.recording: list[Operation] | None = None
         self.executions = 0
         self.replays = 0
@@ -86,6 +87,9 @@ class FakeGpu:
         """Put the three packages in the place of the real ones."""
         # TensorRT has one log for the life of a process, but each stand-in is a package of its own.
         monkeypatch.setattr(tensorrt_session, "tensorrt_log", cache(tensorrt_log.__wrapped__))
+        # What pycuda leaves on the driver's stack of contexts, only a driver can show.
+        leftovers = SimpleNamespace(cuCtxPopCurrent_v2=lambda _: 0)
+        monkeypatch.setattr("cascade_rt.engines.cuda_context.driver_library", lambda: leftovers)
         modules = {"tensorrt": self._tensorrt(), "pycuda": ModuleType("pycuda"), "pycuda.driver": self.pycuda_driver()}
         if graphs:
             modules |= {"cuda": ModuleType("cuda"), "cuda.bindings": ModuleType("cuda.bindings")}
@@ -145,6 +149,18 @@ class FakeGpu:
 
             def pop(self) -> None:
                 gpu.contexts_in_use -= 1
+
+            def detach(self) -> None:
+                gpu.contexts_retained -= 1
+                gpu.contexts_in_use -= 1
+
+            @staticmethod
+            def get_current() -> None:
+                return None
+
+        def retain() -> Context:
+            gpu.contexts_retained += 1
+            return Context()
 
         class Event:
             def record(self, stream: Stream) -> None:
@@ -225,7 +241,8 @@ class FakeGpu:
         driver.Error, driver.Event, driver.mem_alloc = Error, Event, Allocation
         driver.module_from_buffer = lambda _: SimpleNamespace(get_function={"as_mask": MaskKernel()}.__getitem__)
         driver.init = lambda: None
-        driver.Device = lambda _: SimpleNamespace(retain_primary_context=Context)
+        driver.Device = lambda _: SimpleNamespace(retain_primary_context=retain)
+        driver.Context = Context
         driver.Stream = gpu.new_stream
         driver.pagelocked_empty = np.empty
         driver.memcpy_htod_async, driver.memcpy_dtoh_async = to_device, to_host

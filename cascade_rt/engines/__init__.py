@@ -125,8 +125,14 @@ class Engines:
 
         Not done from the start, because only unsplit stages can hand over tensors on a shared device.
         """
+        from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+
         if isinstance(self.stage1, SplittingEngine):
             return False
+        for engine in (self.stage1, self.stage2):
+            if isinstance(engine, TensorRtEngine):
+                # Whole batches are not run again, and what is kept for them may be what the other stage lacks.
+                engine.forget_shapes()
         self.stage1, self.stage2 = SplittingEngine(self.stage1), SplittingEngine(self.stage2)
         return True
 

@@ -128,3 +128,8 @@ def _driver_version(load: Load) -> str:
     if management.nvmlInit_v2() != 0 or management.nvmlSystemGetDriverVersion(version, len(version)) != 0:
         return ""
     return version.value.decode(errors="replace")
+
+
+def driver_library() -> Any:
+    """Return the driver's library, which must exist."""
+    return ctypes.CDLL(_DRIVER)

@@ -102,6 +102,10 @@ class TensorRtEngine:
         check_outputs("the TensorRT engine", self.stage, inputs, outputs)
         return outputs
 
+    def forget_shapes(self) -> None:
+        """Free the GPU memory that is kept for image sizes seen so far."""
+        self.session.forget_shapes()
+
     def close(self) -> None:
         """Free all GPU memory."""
         if self._session is not None:

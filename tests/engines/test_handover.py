@@ -123,6 +123,14 @@ def test_a_longer_scan_takes_no_more_memory(on_gpu: Callable[..., Cascade], gpu:
     assert long == short
 
 
+def test_halved_batches_start_without_the_buffers_of_whole_ones(
+    on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu
+) -> None:
+    on_gpu().run(scan(6, 96, 128))
+    assert engines.halve_batches()
+    assert gpu.memory == {}
+
+
 def test_a_run_that_fails_frees_the_crops(on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu) -> None:
     gpu.refuses_to_run = True
     with pytest.raises(EngineError, match="TensorRT cannot run"):
