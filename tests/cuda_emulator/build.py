@@ -29,7 +29,7 @@ LIBRARIES = {
 QUICK_TO_COMPILE = "-O0 -g0 -w"
 
 
-class CannotBuild(Exception):
+class CannotBuildError(Exception):
     """This machine cannot build the environment; the message says what it lacks."""
 
 
@@ -37,7 +37,7 @@ def build(folder: Path) -> None:
     """Make the environment, or bring what has changed up to date.
 
     Raises:
-        CannotBuild: This is not Linux, or there is no compiler.
+        CannotBuildError: This is not Linux, or there is no compiler.
     """
     _check_machine()
     python = folder / "bin" / "python"
@@ -51,12 +51,12 @@ def build(folder: Path) -> None:
 
 def _check_machine() -> None:
     if not sys.platform.startswith("linux"):
-        raise CannotBuild("the CUDA driver is emulated on Linux only")
+        raise CannotBuildError("the CUDA driver is emulated on Linux only")
     missing = [name for name in ("gcc", "g++") if shutil.which(name) is None]
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         missing.append("Python.h")
     if missing:
-        raise CannotBuild(f"{', '.join(missing)} not found; on Debian: apt-get install gcc g++ python3-dev")
+        raise CannotBuildError(f"{', '.join(missing)} not found; on Debian: apt-get install gcc g++ python3-dev")
 
 
 def _once(stamp: Path, inputs: list[Path], make) -> None:
@@ -110,10 +110,10 @@ def main() -> None:
     options = parser.parse_args()
     try:
         build(options.folder)
-    except CannotBuild as error:
+    except CannotBuildError as error:
         if options.run is None:
             sys.exit(str(error))
-        print(f"skipped: the tests that need a GPU, since none can be emulated here ({error})")
+        print(f"skipped: the tests that need a GPU, since none can be emulated here ({error})")  # noqa: T201
         return
     if options.run is not None:
         python = options.folder / "bin" / "python"

@@ -1,5 +1,6 @@
 """How tests get the emulated driver. A test that uses `emulator` is marked `gpu`, so that `make emulated` runs it."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def emulator() -> Iterator[Emulator]:
         pytest.skip("needs the emulated driver, and this machine has a real one")
     import tensorrt
 
+    gc.collect()  # or what other tests left would be freed during this one
     driver = Emulator()
     limits = [driver.counters(device).memory_limit for device in range(driver.devices)]
     tensorrt.behaviour.reset()

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.fake_gpu import FakeGpu, Network
 
 from cascade_rt.engines.doctor import Finding, examine
 from cascade_rt.engines.smoke_tests import TRIALS, Trial, check_sums
 from cascade_rt.errors import BackendUnavailableError, EngineError
-from tests.fake_gpu import FakeGpu, Network
 
 
 def fail(error: Exception) -> Callable[[], str]:

@@ -3,54 +3,35 @@
 import contextlib
 import ctypes
 import gc
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from cascade_rt.engines import tensorrt_session
 from cascade_rt.engines.device_images import DeviceImages
 from cascade_rt.engines.device_masks import DeviceMasks
 from cascade_rt.engines.tensorrt_session import TensorRtSession
 from cascade_rt.errors import BackendUnavailableError, EngineOutOfMemoryError
+from tests.cuda_emulator.driver import Emulator
+from tests.emulated_networks import doubling, plan_of
 
-driver = pytest.importorskip("tests.cuda_emulator.driver", reason="needs the emulated CUDA driver")
-if not driver.is_emulated():
-    pytest.skip("needs the emulated CUDA driver", allow_module_level=True)
-import pycuda.driver as cuda  # noqa: E402
+pytestmark = pytest.mark.gpu
+cuda: Any = pytest.importorskip("pycuda.driver", reason="needs pycuda on the emulated driver")
 
 SIDE = 64
 IMAGE_BYTES = 4 * SIDE * SIDE
 
 
-def doubling_plan(largest_batch: int = 64) -> bytes:
-    """A plan of the stand-in for TensorRT: an image in, twice the image out."""
-    shape = ["batch", 1, "height", "width"]
-    image, doubled = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("image", "doubled"))
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["image", "image"], ["doubled"])], "doubling", [image], [doubled]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    small, large = [1, 1, 16, 16], [largest_batch, 1, 512, 512]
-    facts = json.dumps({"profiles": [[small, small, large]] * 2}).encode()
-    return len(facts).to_bytes(8, "little") + facts + model.SerializeToString()
+PROFILES = [((1, 1, 16, 16), (64, 1, 512, 512))]
 
 
 @pytest.fixture
-def emulator() -> Iterator["driver.Emulator"]:
-    emulator = driver.Emulator()
-    limit = emulator.counters().memory_limit
-    yield emulator
-    emulator.limit_memory(limit)
-
-
-@pytest.fixture
-def open_session() -> Callable[[], TensorRtSession]:
+def open_session(emulator: Emulator) -> Callable[[], TensorRtSession]:
     cuda.init()
-    return lambda: TensorRtSession(doubling_plan())
+    return lambda: TensorRtSession(plan_of(doubling(), PROFILES))
 
 
 def image(side: int = SIDE, batch: int = 1) -> dict[str, np.ndarray]:
@@ -79,7 +60,7 @@ def read_masks(session: TensorRtSession) -> None:
 
 
 def test_a_closed_session_leaves_nothing_and_no_word(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator", capfd: pytest.CaptureFixture[str]
+    open_session: Callable[[], TensorRtSession], emulator: Emulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     session = open_session()
     for _ in range(3):
@@ -94,7 +75,7 @@ def test_a_closed_session_leaves_nothing_and_no_word(
 
 
 def test_a_session_that_is_forgotten_leaves_nothing_either(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator", capfd: pytest.CaptureFixture[str]
+    open_session: Callable[[], TensorRtSession], emulator: Emulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     session = open_session()
     run(session)
@@ -106,7 +87,7 @@ def test_a_session_that_is_forgotten_leaves_nothing_either(
 
 
 def test_a_session_that_is_closed_while_an_error_is_handled_leaves_nothing(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator", capfd: pytest.CaptureFixture[str]
+    open_session: Callable[[], TensorRtSession], emulator: Emulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The traceback then refers to all that the run has held."""
     session = open_session()
@@ -120,7 +101,7 @@ def test_a_session_that_is_closed_while_an_error_is_handled_leaves_nothing(
     assert capfd.readouterr().err == ""
 
 
-def test_a_plan_that_is_refused_leaves_nothing(emulator: "driver.Emulator", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_is_refused_leaves_nothing(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tensorrt.Runtime.deserialize_cuda_engine", lambda *_: None)
     with pytest.raises(BackendUnavailableError, match="rejects the engine"):
         TensorRtSession(b"")
@@ -128,7 +109,7 @@ def test_a_plan_that_is_refused_leaves_nothing(emulator: "driver.Emulator", monk
 
 
 def test_the_context_that_was_current_before_is_current_after(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator"
+    open_session: Callable[[], TensorRtSession], emulator: Emulator
 ) -> None:
     """Notebooks make a context current with `pycuda.autoprimaryctx` and keep it so."""
     outer = cuda.Device(0).retain_primary_context()
@@ -146,7 +127,7 @@ def test_the_context_that_was_current_before_is_current_after(
 
 
 def test_a_session_may_be_opened_used_and_closed_in_different_threads(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator", capfd: pytest.CaptureFixture[str]
+    open_session: Callable[[], TensorRtSession], emulator: Emulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sessions: list[TensorRtSession] = []
     in_thread(lambda: sessions.append(open_session()))
@@ -160,7 +141,7 @@ def test_a_session_may_be_opened_used_and_closed_in_different_threads(
 
 
 def test_the_kernel_is_loaded_once_however_many_scans_and_threads(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator"
+    open_session: Callable[[], TensorRtSession], emulator: Emulator
 ) -> None:
     session = open_session()
     for _ in range(3):
@@ -170,7 +151,7 @@ def test_the_kernel_is_loaded_once_however_many_scans_and_threads(
 
 
 def test_a_run_for_which_memory_is_short_frees_what_is_kept_for_other_sizes(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator"
+    open_session: Callable[[], TensorRtSession], emulator: Emulator
 ) -> None:
     session = open_session()
     for side in (16, 32, 48, 64):
@@ -183,7 +164,7 @@ def test_a_run_for_which_memory_is_short_frees_what_is_kept_for_other_sizes(
 
 
 def test_if_memory_is_short_all_the_same_nothing_of_the_run_is_kept(
-    open_session: Callable[[], TensorRtSession], emulator: "driver.Emulator"
+    open_session: Callable[[], TensorRtSession], emulator: Emulator
 ) -> None:
     session = open_session()
     run(session, 16)
@@ -192,15 +173,15 @@ def test_if_memory_is_short_all_the_same_nothing_of_the_run_is_kept(
     for _ in range(3):
         with pytest.raises(EngineOutOfMemoryError):
             session.run(image())
-    after = emulator.counters()
-    assert (after.blocks, after.pinned_blocks, after.events, after.graphs) == (workspace, 0, 0, 0)
+    assert emulator.since("blocks") == workspace
+    assert [emulator.since(name) for name in ("pinned_blocks", "events", "graphs")] == [0, 0, 0]
     session.close()
 
 
 @pytest.mark.parametrize("allocation", ["memory", "page-locked memory"])
 def test_an_allocation_while_a_run_is_recorded_ends_no_run(
     open_session: Callable[[], TensorRtSession],
-    emulator: "driver.Emulator",
+    emulator: Emulator,
     monkeypatch: pytest.MonkeyPatch,
     allocation: str,
 ) -> None:
