@@ -65,6 +65,7 @@ class FakeGpu:
         self.plans = plans or {b"a plan": doubling()}
         self.memory: dict[int, np.ndarray] = {}
         self.contexts_in_use = 0
+        self.devices: list[int] = []
         self.recording: list[Operation] | None = None
         self.executions = 0
         self.replays = 0
@@ -146,6 +147,10 @@ class FakeGpu:
             def pop(self) -> None:
                 gpu.contexts_in_use -= 1
 
+        def device(index: int) -> SimpleNamespace:
+            gpu.devices.append(index)
+            return SimpleNamespace(retain_primary_context=Context)
+
         class Event:
             def record(self, stream: Stream) -> None:
                 self.stream = stream
@@ -225,7 +230,7 @@ class FakeGpu:
         driver.Error, driver.Event, driver.mem_alloc = Error, Event, Allocation
         driver.module_from_buffer = lambda _: SimpleNamespace(get_function={"as_mask": MaskKernel()}.__getitem__)
         driver.init = lambda: None
-        driver.Device = lambda _: SimpleNamespace(retain_primary_context=Context)
+        driver.Device = device
         driver.Stream = gpu.new_stream
         driver.pagelocked_empty = np.empty
         driver.memcpy_htod_async, driver.memcpy_dtoh_async = to_device, to_host

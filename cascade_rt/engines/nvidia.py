@@ -115,12 +115,8 @@ def check_device(device: int) -> None:
         BackendUnavailableError: There is no GPU at all.
         UsageError: There are GPUs, but none has this number. The message lists them.
     """
-    if device == 0:
-        return
-    try:
-        find_gpu(device=device)
-    except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"there is no GPU {device} here: {error}; leave out the number") from None
+    if device > 0:
+        _find_numbered(device)
 
 
 def check_alike(devices: Sequence[int]) -> None:
@@ -130,14 +126,22 @@ def check_alike(devices: Sequence[int]) -> None:
         BackendUnavailableError: There is no GPU at all.
         UsageError: One of the numbers has no GPU, or two GPUs are of different models.
     """
-    first, *others = [find_gpu(device=device) for device in devices]
+    first, *others = [_find_numbered(device) for device in devices]
     for other in others:
         if other.model != first.model:
+            both = " and ".join(f"{gpu}, {gpu.multiprocessors} multiprocessors," for gpu in (first, other))
             raise UsageError(
-                f"GPU {first.index} is {first.name} and GPU {other.index} is {other.name}, which may round "
-                "differently, so masks would depend on which of them is free first; choose GPUs of one model, or start "
-                "a run with `device` and `shard` for each"
+                f"{both} are different models: a mask might depend on which of them is free first; choose GPUs of one "
+                "model, or start a run with `device` and `shard` for each"
             )
+
+
+def _find_numbered(device: int) -> Gpu:
+    """Return a GPU that was asked for by its number. Raises like `find_gpu`."""
+    try:
+        return find_gpu(device=device)
+    except BackendUnavailableError as error:
+        raise BackendUnavailableError(f"there is no GPU {device} here: {error}; name none to run on the CPU") from None
 
 
 def require_gpu(backend: str, device: int = 0) -> Gpu:

@@ -1,6 +1,7 @@
 """A stage on TensorRT, with libraries that compute with numpy; the engine contract runs on real ones."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_an_image_larger_than_the_engine_was_built_for_is_refused(open_stage2: C
 
 def test_it_says_the_precision_of_its_plan_and_the_gpu(open_stage2: Callable[[], TensorRtEngine]) -> None:
     info = open_stage2().info
-    assert (info.precision, info.device, info.version) == ("fp16", "NVIDIA Test", "11.4")
+    assert (info.precision, info.device, info.version) == ("fp16", "NVIDIA Test (GPU 0)", "11.4")
     assert info.settings == {"cuda_graphs": "on"}
 
 
@@ -72,14 +73,19 @@ def test_an_engine_of_another_stage_is_refused_and_leaves_no_memory(gpu: FakeGpu
 
 @pytest.mark.usefixtures("gpu")
 def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
-    asked: list[tuple[str, Stage, Precision]] = []
+    asked: list[tuple[str, Stage, Precision, int]] = []
 
-    def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-        asked.append((bundle.manifest.name, stage, precision))
+    def plans(bundle: Bundle, stage: Stage, precision: Precision, device: int) -> Plan:
+        asked.append((bundle.manifest.name, stage, precision, device))
         return Plan(b"a plan", precision)
 
-    open_engine(read_bundle(embedded_bundle_path("phantom")), "stage2", "tensorrt", "fp16", plans)
-    assert asked == [("phantom_bundle", "stage2", "fp16")]
+    open_engine(read_bundle(embedded_bundle_path("phantom")), "stage2", "tensorrt", "fp16", plans, device=3)
+    assert asked == [("phantom_bundle", "stage2", "fp16", 3)]
+
+
+def test_it_runs_on_the_gpu_of_the_number_asked_for(gpu: FakeGpu, a_gpu: Gpu) -> None:
+    engine = TensorRtEngine(Plan(b"a plan", "fp32"), "stage2", replace(a_gpu, index=1))
+    assert (gpu.devices, engine.info.device) == ([1], "NVIDIA Test (GPU 1)")
 
 
 @pytest.mark.usefixtures("gpu")
