@@ -155,7 +155,8 @@ def test_a_library_that_refuses_to_run_is_passed_over_with_its_reason(
 
 
 @pytest.mark.usefixtures("a_gpu")
-def test_both_stages_are_opened_on_the_gpu_asked_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_stages_are_opened_on_the_gpu_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     golden, devices = bundle.read_golden(), []
 
     def open_fake(_: Bundle, stage: Stage, *others: object) -> StageEngine:
@@ -168,13 +169,15 @@ def test_both_stages_are_opened_on_the_gpu_asked_for(bundle: Bundle, monkeypatch
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_without_a_gpu_auto_refuses_one_that_was_asked_for_by_number(bundle: Bundle) -> None:
+def test_without_a_gpu_auto_refuses_one_that_was_asked_for_by_number() -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     with pytest.raises(BackendUnavailableError, match="there is no GPU 1 here: this machine has no NVIDIA driver"):
         open_engines(bundle, device=1)
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_a_backend_of_the_cpu_ignores_the_number_of_a_gpu(bundle: Bundle) -> None:
+def test_a_backend_of_the_cpu_ignores_the_number_of_a_gpu() -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
     with open_engines(bundle, "onnxruntime", device=1) as engines:
         assert engines.stage1.info.device == "cpu"
 
