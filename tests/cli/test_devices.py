@@ -8,19 +8,16 @@ from click.testing import CliRunner, Result
 
 from cascade_rt.engines import Engines
 from cascade_rt.engines.fake import organ_by_hu, tumor_by_salient
-from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.run.cohort.run import Runner, run_here
 from cascade_rt.run.inference import RunOptions
 from cascade_rt_cli.main import main
 from tests.cohort_runs import save_scan
 
-GPUS = tuple(Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1", 132, index) for index in range(3))
-
 
 @pytest.fixture
-def opened_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """A machine with three equal GPUs and a scan; the number of the GPU of each engine that is opened."""
+def opened_on(equal_gpus: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """A machine with four equal GPUs and a scan; the number of the GPU of each engine that is opened."""
     devices: list[int] = []
 
     def open_engines(*arguments: object) -> Engines:
@@ -28,7 +25,6 @@ def opened_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
         return Engines(organ_by_hu(50.0, (-100.0, 240.0)), tumor_by_salient(0.75))
 
     monkeypatch.setattr("cascade_rt.run.cascade.open_engines", open_engines)
-    monkeypatch.setattr("cascade_rt.engines.nvidia.find_gpus", lambda _=None: GPUS)
     monkeypatch.chdir(tmp_path)
     save_scan(Path("in", "good.nii.gz"))
     return devices
@@ -80,7 +76,7 @@ def test_a_cohort_has_a_worker_for_each_gpu_or_more(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--devices", "0,3"), "there is no GPU 3 here; choose from 0 (NVIDIA Test) and 1 (NVIDIA Test) and 2"),
+        (("--devices", "0,4"), "there is no GPU 4 here; choose from 0 (NVIDIA Test) and 1 (NVIDIA Test) and 2"),
         (("--devices", "0,x"), "--devices takes the numbers of GPUs, such as 0,1, not '0,x'"),
         (("--devices", ""), "--devices takes the numbers of GPUs, such as 0,1, not ''"),
         (("--devices", "1,0,1"), "--devices 1,0,1 names a GPU twice"),
@@ -115,10 +111,9 @@ def test_a_gpu_asked_for_by_number_on_a_machine_without_one_is_one_sentence(
     assert (result.exit_code, "here: this machine has no NVIDIA driver" in result.stderr) == (7, True), result.stderr
 
 
-@pytest.mark.usefixtures("no_gpu")
-def test_doctor_lists_all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cascade_rt.engines.doctor.find_gpus", lambda: GPUS)
+@pytest.mark.usefixtures("equal_gpus")
+def test_doctor_lists_all_gpus() -> None:
     told = run("doctor").stdout
     assert [line for line in told.splitlines() if line.startswith("  NVIDIA GPU")] == [
-        f"  NVIDIA GPU {index}         NVIDIA Test, compute capability 9.0, 1 GiB" for index in range(3)
+        f"  NVIDIA GPU {index}         NVIDIA Test, compute capability 9.0, 1 GiB" for index in range(4)
     ]

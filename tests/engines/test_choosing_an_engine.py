@@ -154,7 +154,7 @@ def test_a_library_that_refuses_to_run_is_passed_over_with_its_reason(
     assert engines.passed_over == ("TensorRT cannot run (no kernel for this)",) * 2
 
 
-@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.usefixtures("equal_gpus")
 def test_both_stages_are_opened_on_the_gpu_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = read_bundle(embedded_bundle_path("phantom"))
     golden, devices = bundle.read_golden(), []

@@ -1,7 +1,6 @@
 """A stage on TensorRT, with libraries that compute with numpy; the engine contract runs on real ones."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +70,7 @@ def test_an_engine_of_another_stage_is_refused_and_leaves_no_memory(gpu: FakeGpu
     assert gpu.memory == {}
 
 
-@pytest.mark.usefixtures("gpu")
+@pytest.mark.usefixtures("gpu", "equal_gpus")
 def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
     asked: list[tuple[str, Stage, Precision, int]] = []
 
@@ -83,8 +82,8 @@ def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened() -> None:
     assert asked == [("phantom_bundle", "stage2", "fp16", 3)]
 
 
-def test_it_runs_on_the_gpu_of_the_number_asked_for(gpu: FakeGpu, a_gpu: Gpu) -> None:
-    engine = TensorRtEngine(Plan(b"a plan", "fp32"), "stage2", replace(a_gpu, index=1))
+def test_it_runs_on_the_gpu_of_the_number_asked_for(gpu: FakeGpu, equal_gpus: tuple[Gpu, ...]) -> None:
+    engine = TensorRtEngine(Plan(b"a plan", "fp32"), "stage2", equal_gpus[1])
     assert (gpu.devices, engine.info.device) == ([1], "NVIDIA Test (GPU 1)")
 
 
