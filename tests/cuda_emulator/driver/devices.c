@@ -222,7 +222,9 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice ordinal)
 {
     struct device *device = of_ordinal(ordinal);
     if (!device) return CUDA_ERROR_INVALID_DEVICE;
-    snprintf(name, (size_t)length, "NVIDIA Emulated GPU %d", device->number);
+    const char *model = getenv("CUDA_EMULATOR_MODEL");  // of all devices, which are otherwise of different models
+    if (model) snprintf(name, (size_t)length, "%s", model);
+    else snprintf(name, (size_t)length, "NVIDIA Emulated GPU %d", device->number);
     return CUDA_SUCCESS;
 }
 
