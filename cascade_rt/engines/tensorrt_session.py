@@ -89,22 +89,23 @@ class TensorRtSession:
     from the host. All contexts of a profile share one workspace, because they run one after another on one stream.
     """
 
-    def __init__(self, plan: bytes, *, shapes_kept: int = SHAPES_KEPT) -> None:
+    def __init__(self, plan: bytes, *, device: int = 0, shapes_kept: int = SHAPES_KEPT) -> None:
         """Load a plan.
 
         Args:
             plan: The serialized engine. It is executable code: see `Plan`.
+            device: Number of the GPU among those that this process sees.
             shapes_kept: Number of shapes whose buffers and graphs are cached.
 
         Raises:
             BackendUnavailableError: There is no GPU, a package is missing, or TensorRT rejects the plan.
         """
-        require_gpu("tensorrt")
+        require_gpu("tensorrt", device)
         self._tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="tensorrt")
         self.cuda: Any = import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="tensorrt")
         """The module `pycuda.driver`."""
         self.cuda.init()
-        self._context = self.cuda.Device(0).retain_primary_context()
+        self._context = self.cuda.Device(device).retain_primary_context()
         self._held = _Held(self.cuda, self._context, LruCache(shapes_kept))
         self._close = weakref.finalize(self, self._held.close)
         self.device_seconds = 0.0

@@ -56,3 +56,11 @@ def test_a_broken_package_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     result = doctor()
     assert "tensorrt-rtx         no: it is installed but broken: libnobody_has.so.1" in result.stdout
     assert "to fix it: pip install --force-reinstall 'tensorrt-rtx-cu13>=1.7'" in result.stdout
+
+
+@pytest.mark.usefixtures("an_old_driver")
+def test_a_driver_that_is_too_old_is_told_with_its_version() -> None:
+    lines = doctor().stdout.splitlines()
+    driver = next(number for number, line in enumerate(lines) if line.startswith("  NVIDIA driver"))
+    assert lines[driver].endswith("550.54.14, runs CUDA up to 12.4")
+    assert lines[driver + 1].strip().startswith("too old: the NVIDIA driver 550.54.14 runs CUDA up to 12.4")

@@ -1,6 +1,7 @@
 """A stage on TensorRT, on the emulated GPU; the engine contract says what all engines have in common."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_an_image_larger_than_the_engine_was_built_for_is_refused(stage2: Tensor
 
 def test_it_says_the_precision_of_its_plan_and_the_gpu(stage2: TensorRtEngine) -> None:
     info = stage2.info
-    assert (info.precision, info.device) == ("fp16", find_gpu().name)
+    assert (info.precision, info.device) == ("fp16", str(find_gpu()))
     assert info.version.startswith("11.4")
     assert info.settings["cuda_graphs"] == "on"
 
@@ -77,14 +78,21 @@ def test_an_engine_of_another_stage_is_refused_and_leaves_nothing(plan: bytes, e
 
 
 def test_the_source_of_plans_is_asked_for_the_stage_that_is_opened(plan: bytes) -> None:
-    asked: list[tuple[str, Stage, Precision]] = []
+    asked: list[tuple[str, Stage, Precision, int]] = []
 
-    def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-        asked.append((bundle.manifest.name, stage, precision))
+    def plans(bundle: Bundle, stage: Stage, precision: Precision, device: int) -> Plan:
+        asked.append((bundle.manifest.name, stage, precision, device))
         return Plan(plan, precision)
 
-    open_engine(read_bundle(embedded_bundle_path("phantom")), "stage2", "tensorrt", "fp16", plans).close()
-    assert asked == [("phantom_bundle", "stage2", "fp16")]
+    open_engine(read_bundle(embedded_bundle_path("phantom")), "stage2", "tensorrt", "fp16", plans, device=1).close()
+    assert asked == [("phantom_bundle", "stage2", "fp16", 1)]
+
+
+def test_it_runs_on_the_gpu_of_the_number_asked_for(plan: bytes, emulator: Emulator) -> None:
+    with closing(TensorRtEngine(Plan(plan, "fp32"), "stage2", find_gpu(device=1))) as engine:
+        engine.run(image())
+        assert engine.info.device == str(find_gpu(device=1))
+    assert [emulator.since("allocations", device) > 0 for device in (0, 1)] == [False, True]
 
 
 @pytest.mark.usefixtures("emulator")

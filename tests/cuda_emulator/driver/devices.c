@@ -1,6 +1,7 @@
 // Devices, their primary contexts, each thread's stack of contexts, and what the driver says of itself.
 //
-//     CUDA_EMULATOR_DEVICES=2           how many GPUs there are; 1 by default
+//     CUDA_EMULATOR_DEVICES=4           how many GPUs there are; 2 by default
+//     CUDA_EMULATOR_MODEL=NAME          the name of all, which otherwise are of different models
 //     CUDA_EMULATOR_MEMORY_MB=8192,30   memory of each; of the last one also that of all after it
 //     CUDA_EMULATOR_VIOLATIONS=FILE     violations are appended here, those of child processes too
 #include "emulator.h"
@@ -8,6 +9,7 @@
 #include <stdarg.h>
 
 #define DEEPEST_STACK 64
+#define DEFAULT_DEVICES 2
 #define DEFAULT_MEMORY_MB 8192
 
 pthread_mutex_t emulator_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
@@ -21,7 +23,7 @@ static __thread int depth;
 static int read_device_count(void)
 {
     const char *wanted = getenv("CUDA_EMULATOR_DEVICES");
-    int count = wanted ? atoi(wanted) : 1;
+    int count = wanted ? atoi(wanted) : DEFAULT_DEVICES;
     return count < 0 ? 0 : count > MOST_DEVICES ? MOST_DEVICES : count;
 }
 
@@ -222,7 +224,9 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice ordinal)
 {
     struct device *device = of_ordinal(ordinal);
     if (!device) return CUDA_ERROR_INVALID_DEVICE;
-    snprintf(name, (size_t)length, "NVIDIA Emulated GPU %d", device->number);
+    const char *model = getenv("CUDA_EMULATOR_MODEL");
+    if (model) snprintf(name, (size_t)length, "%s", model);
+    else snprintf(name, (size_t)length, "NVIDIA Emulated GPU %d", device->number);
     return CUDA_SUCCESS;
 }
 
