@@ -7,7 +7,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # Where TensorRT's libraries come from: NVIDIA, or a mirror.
 NVIDIA_INDEX ?= https://pypi.nvidia.com
 
-.PHONY: demo gpu test lint types layers unit format clean
+.PHONY: demo gpu test lint types layers unit emulated format clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/cascade-rt demo --output out/demo
@@ -15,7 +15,7 @@ demo: $(VENV)/.runtime
 gpu: $(VENV)/.gpu
 	$(BIN)/cascade-rt doctor
 
-test: lint types layers unit
+test: lint types layers unit emulated
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -28,8 +28,13 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 # In their own order: files of few tests, which xdist would leave for the end, are the longest.
+PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(BIN)/python $(PYTEST) -m "not slow and not gpu"
+
+# On an emulated GPU (tests/cuda_emulator), which has to be compiled.
+emulated: $(VENV)/.dev
+	$(BIN)/python -m tests.cuda_emulator.build $(VENV)/emulated-gpu --run $(PYTEST) -m "not slow and gpu"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

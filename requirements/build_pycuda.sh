@@ -37,7 +37,7 @@ CUDA_INC_DIR = ["$work/cuda/nvidia/cu13/include"]
 CUDADRV_LIB_DIR = ["$work/driver"]
 CUDA_ENABLE_CURAND = False
 END
-CFLAGS="-O1 -g0 -w" LDFLAGS="-Wl,--no-as-needed" pip wheel --no-deps --wheel-dir "$wheels" "$work/pycuda"
+CFLAGS="${CFLAGS:--O1 -g0 -w}" LDFLAGS="-Wl,--no-as-needed" pip wheel --no-deps --wheel-dir "$wheels" "$work/pycuda"
 
 pip install --no-deps --force-reinstall "$wheels"/pycuda-*.whl
 pip install --constraint "$root/constraints.txt" "$wheels"/pycuda-*.whl

@@ -1,6 +1,7 @@
 """What several tests share: a small trained-looking model, and the bundle it exports to."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 from cascade_rt.bundles.bundle import read_bundle
 from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError
+from tests.cuda_emulator.fixtures import emulator, no_violation, violations
+
+__all__ = ["emulator", "no_violation", "violations"]
 
 # A busy machine must not fail a test: what takes long is measured in benchmarks.
 settings.register_profile("untimed", deadline=None)
@@ -53,24 +57,26 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """A machine whose driver shows a GPU, whatever this one has."""
-    return _show_gpu(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1"))
+    return _show_gpus(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1"))[0]
+
+
+@pytest.fixture
+def equal_gpus(monkeypatch: pytest.MonkeyPatch) -> tuple[Gpu, ...]:
+    """A machine whose driver shows four GPUs of one model, whatever this one has."""
+    gpu = Gpu("NVIDIA Test", (9, 0), 1 << 30, "590.44.01", "13.1", multiprocessors=132)
+    return _show_gpus(monkeypatch, *(replace(gpu, index=index) for index in range(4)))
 
 
 @pytest.fixture
 def an_old_driver(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """A machine with a GPU whose driver is older than the packages need, whatever this one has."""
-    return _show_gpu(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "550.54.14", "12.4"))
+    return _show_gpus(monkeypatch, Gpu("NVIDIA Test", (9, 0), 1 << 30, "550.54.14", "12.4"))[0]
 
 
-def _show_gpu(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> Gpu:
-    for module in (
-        "cascade_rt.engines",
-        "cascade_rt.engines.nvidia",
-        "cascade_rt.engines.doctor",
-        "cascade_rt.engines.smoke_tests",
-    ):
-        monkeypatch.setattr(f"{module}.find_gpu", lambda: gpu)
-    return gpu
+def _show_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> tuple[Gpu, ...]:
+    for module in ("cascade_rt.engines.nvidia", "cascade_rt.engines.doctor"):
+        monkeypatch.setattr(f"{module}.find_gpus", lambda _=None: gpus)
+    return gpus
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self, cast, get_args
 
 from cascade_rt.bundles.bundle import Bundle
-from cascade_rt.common.arguments import check_function
+from cascade_rt.common.arguments import check_argument, check_function
 from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
 from cascade_rt.engines.base import StageEngine
-from cascade_rt.engines.nvidia import find_gpu
+from cascade_rt.engines.nvidia import check_device, find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
 from cascade_rt.engines.out_of_memory import named_out_of_memory
 from cascade_rt.engines.plans import PlanSource, no_plans
@@ -54,7 +54,8 @@ class EngineRequest:
     """Which engines to open.
 
     Raises:
-        UsageError: The backend or the precision does not exist, or an argument has the wrong type.
+        UsageError: The backend or the precision does not exist, the device is negative, or an argument has the wrong
+            type.
     """
 
     backend: BackendChoice = "auto"
@@ -63,9 +64,14 @@ class EngineRequest:
     """The numeric precision; `auto` selects the fastest on the backend."""
     plans: PlanSource = no_plans
     """Where the backend `tensorrt` gets its engines from."""
+    device: int = 0
+    """Number of the GPU among those that this process sees. Backends that run on the CPU ignore it."""
 
     def __post_init__(self) -> None:
-        check_function("plans", self.plans, "a function of bundle, stage and precision")
+        check_function("plans", self.plans, "a function of bundle, stage, precision and device")
+        check_argument("device", self.device, int, "the number of a GPU, from 0")
+        if self.device < 0:
+            raise UsageError(f"device: got {self.device}; pass the number of a GPU, from 0")
         for name, choice in (("backend", BackendChoice), ("precision", PrecisionChoice)):
             if getattr(self, name) not in get_args(choice):
                 given = getattr(self, name)
@@ -125,8 +131,14 @@ class Engines:
 
         Not done from the start, because only unsplit stages can hand over tensors on a shared device.
         """
+        from cascade_rt.engines.tensorrt_engine import TensorRtEngine
+
         if isinstance(self.stage1, SplittingEngine):
             return False
+        for engine in (self.stage1, self.stage2):
+            if isinstance(engine, TensorRtEngine):
+                # Whole batches are not run again, and what is kept for them may be what the other stage lacks.
+                engine.forget_shapes()
         self.stage1, self.stage2 = SplittingEngine(self.stage1), SplittingEngine(self.stage2)
         return True
 
@@ -152,7 +164,12 @@ def cannot_open(error: CascadeError) -> bool:
 
 
 def open_engine(
-    bundle: Bundle, stage: Stage, backend: Backend, precision: EnginePrecision = "fp32", plans: PlanSource = no_plans
+    bundle: Bundle,
+    stage: Stage,
+    backend: Backend,
+    precision: EnginePrecision = "fp32",
+    plans: PlanSource = no_plans,
+    device: int = 0,
 ) -> StageEngine:
     """Open one stage of a bundle on one backend.
 
@@ -162,11 +179,12 @@ def open_engine(
         backend: The backend to open it on.
         precision: The precision to compute in.
         plans: Source of engines for `tensorrt`. Other backends ignore it.
+        device: Number of the GPU among those that this process sees. Backends that run on the CPU ignore it.
 
     Raises:
         BackendUnavailableError: The backend cannot run on this machine.
         BundleError: The bundle has no graphs in this precision.
-        UsageError: The backend does not support this precision.
+        UsageError: The backend does not support this precision, or no GPU has this number.
     """
     if precision not in PRECISIONS_OF[backend]:
         raise UsageError(f"backend {backend!r} {_other_precisions(backend, precision)}; choose another backend")
@@ -178,11 +196,11 @@ def open_engine(
     if backend == "tensorrt":
         from cascade_rt.engines.tensorrt_engine import TensorRtEngine
 
-        return TensorRtEngine.of_bundle(bundle, stage, precision, plans)
+        return TensorRtEngine.of_bundle(bundle, stage, precision, plans, device)
     if backend == "onnxruntime-cuda":
         from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeGpuEngine
 
-        return OnnxRuntimeGpuEngine(bundle, stage, precision)
+        return OnnxRuntimeGpuEngine(bundle, stage, precision, device=device)
     if backend == "onnxruntime":
         from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeEngine
 
@@ -199,6 +217,7 @@ def open_engines(
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
     plans: PlanSource = no_plans,
+    device: int = 0,
 ) -> Engines:
     """Open both stages.
 
@@ -207,20 +226,23 @@ def open_engines(
         backend: `auto` picks the first backend that really runs, and records why those before it did not.
         precision: `auto` picks the fastest on the backend among those in the bundle: fp32 on a CPU, fp16 on a GPU.
         plans: Source of engines for `tensorrt`.
+        device: Number of the GPU among those that this process sees. Backends that run on the CPU ignore it. With
+            `auto`, a number other than 0 needs a GPU.
 
     Raises:
-        BackendUnavailableError: The requested backend, or every backend, cannot run on this machine.
+        BackendUnavailableError: The requested backend, or every backend, cannot run on this machine, or there is no GPU
+            although one was asked for by number.
         BundleError: The bundle has no graphs in this precision, or one that the library cannot run.
         EngineBuildError: The requested backend cannot build its engine.
         OutputError: The requested backend cannot store the engine that it builds.
         EngineError: The requested backend refuses to run, or an engine does not reproduce the exported outputs
             (`E_SELF_TEST`). In the latter case `auto` does not try the next backend.
-        UsageError: The requested backend does not support this precision.
+        UsageError: The requested backend does not support this precision, or no GPU has this number.
     """
     if backend == "auto":
-        engines = _open_best(bundle, precision, plans)
+        engines = _open_best(bundle, precision, plans, device)
     else:
-        engines = _open_both(bundle, backend, precision, plans)
+        engines = _open_both(bundle, backend, precision, plans, device)
     info = engines.stage1.info
     _log.info("opened %s on %s %s in %s on %s", bundle.path, info.backend, info.version, info.precision, info.device)
     for reason in engines.passed_over:
@@ -228,14 +250,15 @@ def open_engines(
     return engines
 
 
-def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) -> Engines:
-    candidates, passed_over = _candidates()
+def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource, device: int) -> Engines:
+    check_device(device)
+    candidates, passed_over = _candidates(device)
     for candidate in candidates:
         if precision not in ("auto", *PRECISIONS_OF[candidate]):
             passed_over.append(f"backend {candidate!r} {_other_precisions(candidate, precision)}")
             continue
         try:
-            return replace(_open_both(bundle, candidate, precision, plans), passed_over=tuple(passed_over))
+            return replace(_open_both(bundle, candidate, precision, plans, device), passed_over=tuple(passed_over))
         except CascadeError as error:
             if not cannot_open(error):
                 raise
@@ -243,13 +266,13 @@ def _open_best(bundle: Bundle, precision: PrecisionChoice, plans: PlanSource) ->
     raise BackendUnavailableError("no engine can run here: " + "; ".join(passed_over))
 
 
-def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
+def _candidates(device: int) -> tuple[tuple[Backend, ...], list[str]]:
     """Return the backends worth trying, and why others are left out.
 
     Most machines have no GPU that could run them, so a single short sentence covers all GPU backends.
     """
     try:
-        unsupported = find_gpu().unsupported
+        unsupported = find_gpu(device=device).unsupported
     except BackendUnavailableError as error:
         reason = f"need an NVIDIA GPU: {error}"
     else:
@@ -259,14 +282,14 @@ def _candidates() -> tuple[tuple[Backend, ...], list[str]]:
     return tuple(each for each in BACKENDS if each not in GPU_BACKENDS), [f"{' and '.join(GPU_BACKENDS)} {reason}"]
 
 
-def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource) -> Engines:
+def _open_both(bundle: Bundle, backend: Backend, choice: PrecisionChoice, plans: PlanSource, device: int) -> Engines:
     precision = _precision(bundle, backend, choice)
     with ExitStack() as undo:
         # Outermost, because memory may run out wherever a graph or the golden case is read.
         undo.enter_context(named_out_of_memory("the bundle", backend))
-        stage1 = open_engine(bundle, "stage1", backend, precision, plans)
+        stage1 = open_engine(bundle, "stage1", backend, precision, plans, device)
         undo.callback(stage1.close)
-        stage2 = open_engine(bundle, "stage2", backend, precision, plans)
+        stage2 = open_engine(bundle, "stage2", backend, precision, plans, device)
         undo.callback(stage2.close)
         # A GPU library loads parts of itself lazily, so only the first run shows whether it works at all.
         golden = bundle.read_golden()

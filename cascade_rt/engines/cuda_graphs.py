@@ -60,10 +60,10 @@ class GraphRecorder:
             recorded = True
         finally:
             status, graph = self._driver.cuStreamEndCapture(self._stream)
-        if not recorded or status != self._driver.CUresult.CUDA_SUCCESS:
+        if status != self._driver.CUresult.CUDA_SUCCESS:
             return None
         try:
-            return CudaGraph(self._driver, graph, self._stream)
+            return CudaGraph(self._driver, graph, self._stream) if recorded else None
         except EngineError:
             return None
         finally:

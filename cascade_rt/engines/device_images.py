@@ -124,6 +124,7 @@ class DeviceImages:
 
     def close(self) -> None:
         """Free all images, including those not returned. cuMemFree waits for work that still uses them."""
+        self._stream = None
         self._idle.clear()
         while self._allocated:
             self._allocated.pop().free()

@@ -74,21 +74,43 @@ PTX = """
 """
 
 
+class MaskKernel:
+    """The kernel, loaded into the current context. `close` unloads it, in the same context.
+
+    Loading makes the driver compile the PTX, so a session loads it once.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._module = cuda.module_from_buffer(PTX.encode("ascii"))
+        self._function = self._module.get_function("as_mask")
+        self._function.prepare("PPIfff")
+
+    def enqueue(self, stream: Any, source: int, target: int, pixels: int) -> None:
+        """Binarize the float32 pixels at one device address into bytes at another."""
+        blocks = (-(-pixels // _THREADS), 1)
+        limits = (MASK_THRESHOLD, -ROUNDING, 1 + ROUNDING)
+        self._function.prepared_async_call(blocks, (_THREADS, 1, 1), stream, source, target, pixels, *limits)
+
+    def close(self) -> None:
+        """Unload the kernel."""
+        # pycuda unloads a module with the last reference to it, and a function refers to its module.
+        del self._function, self._module
+
+
 class DeviceMasks:
     """Binarizes images. Buffers are kept for each total number of pixels until `close`."""
 
-    def __init__(self, cuda: Any, stream: Any) -> None:
-        """Load the kernel.
+    def __init__(self, cuda: Any, stream: Any, kernel: MaskKernel) -> None:
+        """Start without buffers.
 
         Args:
             cuda: `pycuda.driver`. The GPU's context must be current whenever a method is called.
             stream: The stream for all work.
+            kernel: The kernel.
         """
         self._cuda = cuda
         self._stream = stream
-        self._module = cuda.module_from_buffer(PTX.encode("ascii"))
-        self._kernel = self._module.get_function("as_mask")
-        self._kernel.prepare("PPIfff")
+        self._kernel = kernel
         self._device: dict[int, Any] = {}
         self._host: dict[int, Array] = {}
 
@@ -106,20 +128,18 @@ class DeviceMasks:
         pixels = rows * cols
         size = len(images) * pixels
         if size not in self._device:
-            self._device[size] = self._cuda.mem_alloc(size)
-            self._host[size] = self._cuda.pagelocked_empty(size, np.uint8)
+            buffers = self._cuda.mem_alloc(size), self._cuda.pagelocked_empty(size, np.uint8)
+            self._device[size], self._host[size] = buffers
         device, host = self._device[size], self._host[size]
-        blocks = (-(-pixels // _THREADS), 1)
-        limits = (MASK_THRESHOLD, -ROUNDING, 1 + ROUNDING)
         for number, image in enumerate(images):
-            addresses = (int(image.memory), int(device) + number * pixels)
-            self._kernel.prepared_async_call(blocks, (_THREADS, 1, 1), self._stream, *addresses, pixels, *limits)
+            self._kernel.enqueue(self._stream, int(image.memory), int(device) + number * pixels, pixels)
         self._cuda.memcpy_dtoh_async(host, device, self._stream)
         self._stream.synchronize()
         return host.reshape(len(images), 1, rows, cols)
 
     def close(self) -> None:
         """Free all buffers."""
+        self._stream = None
         while self._device:
             self._device.popitem()[1].free()
         self._host.clear()

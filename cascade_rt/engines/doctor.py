@@ -12,7 +12,7 @@ from cascade_rt.common.packages import pip_install
 from cascade_rt.common.version import __version__
 from cascade_rt.engines import BACKENDS, Backend, open_engines
 from cascade_rt.engines.base import smallest_inputs
-from cascade_rt.engines.nvidia import Gpu, find_gpu
+from cascade_rt.engines.nvidia import Gpu, find_gpus
 from cascade_rt.engines.plans import PlanSource, no_plans
 from cascade_rt.engines.smoke_tests import TRIALS, Trial
 from cascade_rt.errors import BackendUnavailableError, CascadeError
@@ -56,6 +56,9 @@ class Diagnosis:
     versions: Mapping[str, str]
     """Version of each package, or empty if it is not installed."""
     gpu: Gpu | None
+    """The first GPU, which everything is tried on."""
+    gpus: tuple[Gpu, ...]
+    """All GPUs that this process sees."""
     no_gpu: str
     """Why no GPU was found, or empty if one was."""
     clashes: tuple[Finding, ...]
@@ -82,12 +85,14 @@ def examine(plans: PlanSource = no_plans, trials: Sequence[Trial] = TRIALS) -> D
         plans: Source of engines for the backend `tensorrt`.
         trials: The libraries and how to try them. Each backend needs a trial of the same name.
     """
-    gpu, no_gpu = _find_gpu()
+    gpus, no_gpu = _find_gpus()
+    gpu = gpus[0] if gpus else None
     by_name = {trial.name: trial for trial in trials}
     on_bundle = [replace(by_name[name], run=partial(_run_bundle, name, plans)) for name in BACKENDS]
     return Diagnosis(
         versions=package_versions(),
         gpu=gpu,
+        gpus=gpus,
         no_gpu=no_gpu,
         clashes=tuple(_clashes(gpu)),
         libraries=tuple(_try(trial, gpu) for trial in trials),
@@ -128,11 +133,11 @@ def _run_bundle(backend: Backend, plans: PlanSource) -> str:
     return f"{info.version} on {info.device}, {info.precision}"
 
 
-def _find_gpu() -> tuple[Gpu | None, str]:
+def _find_gpus() -> tuple[tuple[Gpu, ...], str]:
     try:
-        return find_gpu(), ""
+        return find_gpus(), ""
     except BackendUnavailableError as error:
-        return None, str(error)
+        return (), str(error)
 
 
 def package_versions() -> dict[str, str]:

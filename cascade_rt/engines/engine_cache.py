@@ -77,12 +77,14 @@ class Machine:
     """Compute capability of the GPU, such as `9.0`."""
     driver: str
     """Version of the driver or, if unknown, the newest CUDA version that it supports."""
+    multiprocessors: int = 0
+    """Number of multiprocessors of the GPU, in which GPUs of one name may differ."""
 
     @classmethod
     def of_gpu(cls, gpu: Gpu) -> Self:
-        """Return the machine that has a given GPU."""
+        """Return the machine that has a given GPU. Equal GPUs of a machine share their plans."""
         major, minor = gpu.compute_capability
-        return cls(gpu.name, f"{major}.{minor}", gpu.driver or f"CUDA {gpu.cuda}")
+        return cls(gpu.name, f"{major}.{minor}", gpu.driver or f"CUDA {gpu.cuda}", gpu.multiprocessors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def attempts(bundle: Bundle, engines: Engines, request: EngineRequest | None) ->
     passed = 0
     for backend in BACKENDS[BACKENDS.index(current) + 1 :] if current in BACKENDS else ():
         try:
-            others = open_engines(bundle, backend, request.precision, request.plans)
+            others = open_engines(bundle, backend, request.precision, request.plans, request.device)
         except CascadeError as error:
             if not (cannot_open(error) or isinstance(error, BundleError | UsageError)):
                 raise

@@ -90,9 +90,18 @@ class OnnxRuntimeGpuEngine:
     Not measured: this class has not run on a GPU yet.
     """
 
-    def __init__(self, bundle: Bundle, stage: Stage, precision: Precision = "fp32", provider: Provider = CUDA) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        stage: Stage,
+        precision: Precision = "fp32",
+        provider: Provider = CUDA,
+        *,
+        device: int = 0,
+    ) -> None:
         backend = "onnxruntime-cuda"
-        gpu = require_gpu(backend)
+        gpu = require_gpu(backend, device)
+        provider = provider.on_device(device)
         path = bundle.graph(stage, precision)
         self.stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]
@@ -100,7 +109,8 @@ class OnnxRuntimeGpuEngine:
         self._session: Any = open_gpu_session(path.read_bytes(), self._graph, provider, backend)
         _check_names(self._session, stage, path)
         settings = {"provider": provider.name, **provider.options}
-        self.info = EngineInfo(backend, precision, gpu.name, _version(), settings)
+        self.info = EngineInfo(backend, precision, str(gpu), _version(), settings)
+        self._device = device
         self.preferred_batch = GPU_BATCH[stage]
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -118,7 +128,7 @@ class OnnxRuntimeGpuEngine:
         failures = (errors.Fail, errors.EPFail, errors.RuntimeException, RuntimeError)
         try:
             with named_out_of_memory(self.stage, self.info.backend, *failures):
-                outputs = run_bound(self._session, feeds, self._output_names, "cuda")
+                outputs = run_bound(self._session, feeds, self._output_names, "cuda", self._device)
         except failures as error:
             reason = str(error).partition("\n")[0]
             raise BackendUnavailableError(

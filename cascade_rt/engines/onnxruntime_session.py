@@ -14,7 +14,7 @@ import ctypes
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     helpers: tuple["Provider", ...] = ()
     """Fallback providers on the same GPU, for nodes that this provider does not support."""
+
+    def on_device(self, device: int) -> "Provider":
+        """Return the same, with its helpers, on the GPU of this number among those that this process sees."""
+        helpers = tuple(helper.on_device(device) for helper in self.helpers)
+        return replace(self, options={**self.options, "device_id": str(device)}, helpers=helpers)
 
 
 CUDA = Provider(
@@ -157,22 +162,25 @@ def check_placement(session: Any, what: str, backend: str) -> None:
         )
 
 
-def run_bound(session: Any, feeds: Mapping[str, Array], output_names: Sequence[str], device: str) -> list[Array]:
+def run_bound(
+    session: Any, feeds: Mapping[str, Array], output_names: Sequence[str], kind: str, device: int = 0
+) -> list[Array]:
     """Run a session with inputs and outputs bound to device memory, then copy the outputs to the host.
 
     Args:
         session: The session.
         feeds: Inputs by name, C-contiguous.
         output_names: Names of the outputs to return.
-        device: `cuda` or `cpu`.
+        kind: `cuda` or `cpu`.
+        device: Number of the GPU that the session runs on.
     """
     import onnxruntime
 
     binding = session.io_binding()
     for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, kind, device))
     for name in output_names:
-        binding.bind_output(name, device, 0)
+        binding.bind_output(name, kind, device)
     # Unlike `session.run`, this never retries on the CPU.
     session.run_with_iobinding(binding)
     outputs: list[Array] = binding.copy_outputs_to_cpu()

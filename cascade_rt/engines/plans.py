@@ -21,13 +21,19 @@ class Plan:
 
 
 class PlanSource(Protocol):
-    """Returns the plan of a stage for the GPU of this machine, from a cache or by building it.
+    """Returns the plan of a stage for a GPU of this machine, from a cache or by building it.
 
     Called only if a driver and a GPU exist and the package `tensorrt` can be imported.
     """
 
-    def __call__(self, bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+    def __call__(self, bundle: Bundle, stage: Stage, precision: Precision, device: int) -> Plan:
         """Return the plan.
+
+        Args:
+            bundle: The bundle.
+            stage: The stage that the plan runs.
+            precision: The precision that it computes in.
+            device: Number of the GPU among those that this process sees.
 
         Raises:
             BackendUnavailableError: No plan exists and none can be built. The message is one sentence.
@@ -35,7 +41,7 @@ class PlanSource(Protocol):
         ...
 
 
-def no_plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+def no_plans(bundle: Bundle, stage: Stage, precision: Precision, device: int) -> Plan:  # noqa: ARG001
     """Raise BackendUnavailableError: the default source, which has no plans."""
     raise BackendUnavailableError(
         f"backend 'tensorrt' has no {precision} engine for {stage} of bundle {bundle.manifest.name!r} on this "

@@ -26,14 +26,12 @@ class DeviceBridge:
         self._gpu = stage1.session
         self._images = DeviceImages(self._gpu.cuda, self._gpu.stream)
         self._salient: tuple[DeviceImage, ...] = ()
-        with self._gpu.on_gpu():
-            self._masks = DeviceMasks(self._gpu.cuda, self._gpu.stream)
+        self._masks = DeviceMasks(self._gpu.cuda, self._gpu.stream, self._gpu.mask_kernel())
 
     def find_organ(self, hu: Array, *, masks: bool = False) -> Mapping[str, Array]:
         """Run stage 1 (see `StageBridge`)."""
         count, _, rows, cols = hu.shape
-        with self._gpu.on_gpu():
-            self._images.give_back(self._salient)
+        self._images.give_back(self._salient)
         self._salient = self._take(count, rows, cols)
         kept = {"salient": DeviceBatch(self._salient)}
         if not masks:
@@ -46,8 +44,7 @@ class DeviceBridge:
 
     def crop(self, index: int, image_shape: tuple[int, int], box: Box) -> DeviceImage:
         """Cut a crop `[row, col]` (see `StageBridge`)."""
-        with self._gpu.on_gpu():
-            return self._images.crop(self._salient[index], image_shape, box)
+        return self._gpu.with_room(lambda: self._images.crop(self._salient[index], image_shape, box))
 
     def find_tumor(self, crops: Sequence[DeviceImage], *, masks: bool = False) -> Array:
         """Run stage 2 (see `StageBridge`)."""
@@ -93,13 +90,11 @@ class DeviceBridge:
         """
         probs = self._take(*shape)
         outputs = engine.run_on_gpu(inputs, {**kept, name: DeviceBatch(probs)})
-        with self._gpu.on_gpu():
-            mask = self._masks.read(probs)
-            self._images.give_back(probs)
+        mask = self._gpu.with_room(lambda: self._masks.read(probs))
+        self._images.give_back(probs)
         if mask.max() == NOT_A_PROBABILITY:
             raise not_a_probability(engine, name, "values that are not probabilities")
         return outputs, mask.astype(np.bool_)
 
     def _take(self, count: int, rows: int, cols: int) -> tuple[DeviceImage, ...]:
-        with self._gpu.on_gpu():
-            return tuple(self._images.take(rows, cols) for _ in range(count))
+        return tuple(self._gpu.with_room(lambda: self._images.take(rows, cols)) for _ in range(count))

@@ -28,7 +28,7 @@ class TensorRtEngine:
 
     def __init__(self, plan: Plan, stage: Stage, gpu: Gpu) -> None:
         self.stage = stage
-        session = TensorRtSession(plan.data)
+        session = TensorRtSession(plan.data, device=gpu.index)
         try:
             _check_names(session, stage)
         except BackendUnavailableError:
@@ -36,20 +36,21 @@ class TensorRtEngine:
             raise
         self._session: TensorRtSession | None = session
         settings = {"cuda_graphs": "on" if session.records_graphs else "off, cuda-bindings is not installed"}
-        self.info = EngineInfo("tensorrt", plan.precision, gpu.name, session.version, settings)
+        self.info = EngineInfo("tensorrt", plan.precision, str(gpu), session.version, settings)
         self.preferred_batch = GPU_BATCH[stage]
 
     @classmethod
-    def of_bundle(cls, bundle: Bundle, stage: Stage, precision: Precision, plans: PlanSource) -> Self:
-        """Open a stage of a bundle. The plan source is called only if TensorRT could run a plan.
+    def of_bundle(cls, bundle: Bundle, stage: Stage, precision: Precision, plans: PlanSource, device: int = 0) -> Self:
+        """Open a stage of a bundle on one GPU. The plan source is called only if TensorRT could run a plan.
 
         Raises:
             BackendUnavailableError: There is no GPU or no plan, a package is missing, or TensorRT rejects the plan.
+            UsageError: No GPU has this number.
         """
-        gpu = require_gpu("tensorrt")
+        gpu = require_gpu("tensorrt", device)
         for package in ("tensorrt", "pycuda.driver"):
             import_package(package, needed_by=backend_named("tensorrt"), extra="tensorrt")
-        return cls(plans(bundle, stage, precision), stage, gpu)
+        return cls(plans(bundle, stage, precision, device), stage, gpu)
 
     @property
     def session(self) -> TensorRtSession:
@@ -101,6 +102,10 @@ class TensorRtEngine:
         outputs = {name: _joined([part[name] for part in parts]) for name in names}
         check_outputs("the TensorRT engine", self.stage, inputs, outputs)
         return outputs
+
+    def forget_shapes(self) -> None:
+        """Free the GPU memory that is kept for image sizes seen so far."""
+        self.session.forget_shapes()
 
     def close(self) -> None:
         """Free all GPU memory."""

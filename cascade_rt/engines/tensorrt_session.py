@@ -7,19 +7,24 @@ include its last logged error. The primary context of the GPU is used, which is 
 `pycuda.autoinit` would create a second context.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.engines.base import Array
+from cascade_rt.engines.cuda_context import releaser
 from cascade_rt.engines.cuda_graphs import CudaGraph, GraphRecorder, open_recorder
 from cascade_rt.engines.device_images import DeviceBatch
+from cascade_rt.engines.device_masks import MaskKernel
 from cascade_rt.engines.lru_cache import LruCache
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.out_of_memory import is_out_of_memory
@@ -36,6 +41,9 @@ _NON_BLOCKING = 1
 _NOTHING: Mapping[str, DeviceBatch] = MappingProxyType({})
 
 Shape = tuple[int, ...]
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +89,33 @@ class TensorRtSession:
     from the host. All contexts of a profile share one workspace, because they run one after another on one stream.
     """
 
-    def __init__(self, plan: bytes, *, shapes_kept: int = SHAPES_KEPT) -> None:
+    def __init__(self, plan: bytes, *, device: int = 0, shapes_kept: int = SHAPES_KEPT) -> None:
         """Load a plan.
 
         Args:
             plan: The serialized engine. It is executable code: see `Plan`.
+            device: Number of the GPU among those that this process sees.
             shapes_kept: Number of shapes whose buffers and graphs are cached.
 
         Raises:
             BackendUnavailableError: There is no GPU, a package is missing, or TensorRT rejects the plan.
         """
-        require_gpu("tensorrt")
+        require_gpu("tensorrt", device)
         self._tensorrt = import_package("tensorrt", needed_by=backend_named("tensorrt"), extra="tensorrt")
         self.cuda: Any = import_package("pycuda.driver", needed_by=backend_named("tensorrt"), extra="tensorrt")
         """The module `pycuda.driver`."""
         self.cuda.init()
-        self._context = self.cuda.Device(0).retain_primary_context()
-        self._slots: LruCache[object, _ShapeSlot] = LruCache(shapes_kept)
+        self._context = self.cuda.Device(device).retain_primary_context()
+        self._held = _Held(self.cuda, self._context, LruCache(shapes_kept))
+        self._close = weakref.finalize(self, self._held.close)
         self.device_seconds = 0.0
         """GPU time of the last run in seconds, including copies."""
-        with self.on_gpu():
-            self._gpu: _Loaded | None = _load(self._tensorrt, self.cuda, plan)
+        try:
+            with self.on_gpu():
+                self._held.loaded = _load(self._tensorrt, self.cuda, plan)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def version(self) -> str:
@@ -111,7 +125,7 @@ class TensorRtSession:
     @property
     def records_graphs(self) -> bool:
         """Whether runs are captured as CUDA graphs."""
-        return self._gpu is not None and self._gpu.recorder is not None
+        return self._held.loaded is not None and self._held.loaded.recorder is not None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -127,6 +141,13 @@ class TensorRtSession:
     def stream(self) -> Any:
         """The CUDA stream for all work of this session."""
         return self._loaded().stream
+
+    def mask_kernel(self) -> MaskKernel:
+        """Return the kernel that makes masks, which is loaded at the first call."""
+        loaded = self._loaded()
+        if loaded.mask_kernel is None:
+            loaded.mask_kernel = self.with_room(lambda: MaskKernel(self.cuda))
+        return loaded.mask_kernel
 
     def largest_batch(self, shapes: Mapping[str, Shape]) -> int:
         """Return the largest batch size for images of a given size.
@@ -155,33 +176,58 @@ class TensorRtSession:
 
         Raises:
             OutsideProfileError: The engine was not built for one of the shapes.
-            BackendUnavailableError: The GPU failed, or its memory is full.
+            EngineOutOfMemoryError: The memory of the GPU is full, even without the buffers of other shapes.
+            BackendUnavailableError: The GPU failed.
             EngineError: TensorRT fails to run the engine.
         """
+        return self.with_room(lambda: self._run(inputs, kept))
+
+    def with_room(self, work: Callable[[], Result]) -> Result:
+        """Do work on the GPU. If its memory is full, free what is kept for shapes and do the work once more.
+
+        Args:
+            work: Called with the GPU's context current. What it has done before it fails must not matter.
+
+        Raises:
+            The same errors as `on_gpu`.
+        """
+        try:
+            with self.on_gpu():
+                return work()
+        except EngineOutOfMemoryError as error:
+            _log.info("%s; freeing the buffers of all image sizes and trying once more", error)
+        self.forget_shapes()
+        with self.on_gpu():
+            return work()
+
+    def _run(self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]) -> dict[str, Array]:
         loaded = self._loaded()
         shapes = {name: inputs[name].shape for name in loaded.inputs}
         profile = choose_profile(loaded.profiles, shapes)
         on_gpu = frozenset(kept) | {name for name, given in inputs.items() if isinstance(given, DeviceBatch)}
-        with self.on_gpu():
-            key = (tuple(shapes.items()), on_gpu)
-            slot = self._slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
-            outputs = slot.run(inputs, kept)
-            self.device_seconds = slot.device_seconds
+        key = (tuple(shapes.items()), on_gpu)
+        slot = self._held.slots.get(key, lambda: _ShapeSlot(loaded, profile, shapes, on_gpu))
+        outputs = slot.run(inputs, kept)
+        self.device_seconds = slot.device_seconds
         return outputs
 
-    def close(self) -> None:
-        """Free all GPU memory. May be called twice."""
-        if self._gpu is None:
-            return
+    def forget_shapes(self) -> None:
+        """Free the buffers, graphs and workspaces of all shapes. They are made again when they are needed."""
         with self.on_gpu():
-            self._slots.clear()
-            self._gpu.workspaces.close()
-            self._gpu = None
+            self._held.slots.clear()
+            self._loaded().workspaces.close()
+
+    def close(self) -> None:
+        """Free all GPU memory and release the GPU's context. May be called twice.
+
+        This also happens when the session is garbage collected, and when Python exits.
+        """
+        self._close()
 
     def _loaded(self) -> "_Loaded":
-        if self._gpu is None:
-            raise RuntimeError("the TensorRT session is closed")
-        return self._gpu
+        if self._held.loaded is None:
+            raise _closed()
+        return self._held.loaded
 
     @contextmanager
     def on_gpu(self) -> Iterator[None]:
@@ -190,17 +236,55 @@ class TensorRtSession:
         Raises:
             EngineOutOfMemoryError: The memory of the GPU is full.
             BackendUnavailableError: Anything else inside the block failed on the GPU.
+            RuntimeError: The session is closed.
         """
+        if not self._close.alive:
+            raise _closed()
+        with self._held.on_gpu():
+            yield
+
+
+def _closed() -> RuntimeError:
+    return RuntimeError("the TensorRT session is closed")
+
+
+class _Held:
+    """What a session holds on the GPU. It does not refer to the session, so that it can outlive it and be freed."""
+
+    def __init__(self, cuda: Any, context: Any, slots: "LruCache[object, _ShapeSlot]") -> None:
+        self._cuda = cuda
+        self._context = context
+        self._release = releaser(cuda, context)
+        self._process = os.getpid()
+        self.slots = slots
+        self.loaded: _Loaded | None = None
+
+    @contextmanager
+    def on_gpu(self) -> Iterator[None]:
+        """See `TensorRtSession.on_gpu`."""
         self._context.push()
         try:
             yield
-        except self.cuda.Error as error:
+        except self._cuda.Error as error:
             kind = EngineOutOfMemoryError if is_out_of_memory(error) else BackendUnavailableError
             raise kind(
                 f"backend 'tensorrt' failed on the GPU ({error}); free its memory, or choose another `backend`"
             ) from error
         finally:
             self._context.pop()
+
+    def close(self) -> None:
+        """Free everything and release the context. Called once."""
+        if os.getpid() != self._process:
+            return  # a forked process has no GPU
+        try:
+            with self.on_gpu():
+                self.slots.clear()
+                if self.loaded is not None:
+                    self.loaded.close()
+        finally:
+            self.loaded = None
+            self._release()
 
 
 class _Workspaces:
@@ -228,7 +312,7 @@ class _Workspaces:
             self._memory.popitem()[1].free()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Loaded:
     """An engine and the resources shared by its runs."""
 
@@ -243,6 +327,7 @@ class _Loaded:
     profiles: tuple[Profile, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    mask_kernel: MaskKernel | None = None
 
     def done(self, answer: Any, what: str) -> Any:
         """Return the value that TensorRT returned. Raise EngineError if it is False or None.
@@ -255,6 +340,13 @@ class _Loaded:
             raise EngineError(f"TensorRT cannot {what} ({self.log.last_error})")
         return answer
 
+    def close(self) -> None:
+        """Free everything now, while its context is current, even if the traceback of an error still refers to this."""
+        self.workspaces.close()
+        if self.mask_kernel is not None:
+            self.mask_kernel.close()
+        del self.recorder, self.stream, self.engine, self.runtime
+
 
 class _ShapeSlot:
     """The context, buffers and CUDA graph for one combination of shapes and of tensors that stay on the GPU."""
@@ -262,10 +354,23 @@ class _ShapeSlot:
     def __init__(self, gpu: _Loaded, profile: int, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
         self._gpu = gpu
         self._context = _new_context(gpu, profile)
-        for name, shape in shapes.items():
-            gpu.done(self._context.set_input_shape(name, shape), f"accept {name!r} in shape {list(shape)}")
         self._host: dict[str, Array] = {}
         self._device: dict[str, Any] = {}
+        self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
+        self._graph: CudaGraph | None = None
+        self._runs = 0
+        self.device_seconds = 0.0
+        try:
+            self._allocate(shapes, on_gpu)
+        except BaseException:
+            self.close()
+            raise
+
+    def _allocate(self, shapes: Mapping[str, Shape], on_gpu: frozenset[str]) -> None:
+        """Set the shapes of the inputs, and allocate memory for all tensors."""
+        gpu = self._gpu
+        for name, shape in shapes.items():
+            gpu.done(self._context.set_input_shape(name, shape), f"accept {name!r} in shape {list(shape)}")
         for name in (*gpu.inputs, *gpu.outputs):
             shape = tuple(self._context.get_tensor_shape(name))
             dtype = np.dtype(gpu.tensorrt.nptype(gpu.engine.get_tensor_dtype(name)))
@@ -274,10 +379,6 @@ class _ShapeSlot:
             if name not in on_gpu:
                 # Page-locked, so that copies are asynchronous.
                 self._host[name] = gpu.cuda.pagelocked_empty(shape, dtype)
-        self._start, self._stop = gpu.cuda.Event(), gpu.cuda.Event()
-        self._graph: CudaGraph | None = None
-        self._runs = 0
-        self.device_seconds = 0.0
 
     def run(self, inputs: Mapping[str, Array | DeviceBatch], kept: Mapping[str, DeviceBatch]) -> dict[str, Array]:
         """Copy in, compute, copy out."""
@@ -303,7 +404,8 @@ class _ShapeSlot:
         if self._graph is not None:
             self._graph.close()
         self._graph = None
-        del self._context
+        # Not left to the end of the last reference, because the traceback of an error may refer to this slot.
+        del self._context, self._start, self._stop, self._gpu
         while self._device:
             self._device.popitem()[1].free()
         self._host = {}

@@ -224,6 +224,7 @@ def open_cascade(
     backend: BackendChoice = "auto",
     precision: PrecisionChoice = "auto",
     *,
+    device: int = 0,
     engines: EngineRequest = ANY_ENGINES,
     public_key: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
@@ -236,7 +237,8 @@ def open_cascade(
             `phantom` (see `cascade_rt.bundles.bundle.find_bundle`); None for the default embedded bundle.
         backend: The library that runs the networks; `auto` selects the best one that runs here.
         precision: The numeric precision; `auto` selects the fastest on the backend.
-        engines: Backend and precision in one, with a source of TensorRT engines, in place of the two arguments.
+        device: Number of the GPU among those that this process sees. Backends that run on the CPU ignore it.
+        engines: Backend, precision and device in one, with a source of TensorRT engines, in place of these arguments.
         public_key: A PEM file. A bundle not signed with the matching private key is refused.
         sha256: The hash that the bundle must have, in hexadecimal; None accepts any.
         falls_back: Whether a scan that runs out of memory is tried again in smaller batches or on another backend, for
@@ -246,10 +248,10 @@ def open_cascade(
         BundleError: The bundle is refused, has another hash, or has no graphs of this precision.
         BackendUnavailableError: The backend cannot run on this machine.
         EngineError: An engine does not compute what was exported.
-        UsageError: The backend or precision does not exist, the backend does not support this precision, an argument
-            has the wrong type, or backend or precision are given twice.
+        UsageError: The backend, precision or GPU does not exist, the backend does not support this precision, an
+            argument has the wrong type, or backend, precision or device are given twice.
     """
-    request = _engine_request(backend, precision, engines)
+    request = _engine_request(backend, precision, device, engines)
     if bundle is not None:
         as_path("bundle", bundle)
     check_argument("sha256", sha256, (str, NoneType), "the hash of the bundle in hexadecimal, or None")
@@ -257,18 +259,23 @@ def open_cascade(
     opened = read_bundle(find_bundle(bundle), public_key)
     if sha256 not in {None, opened.sha256}:
         raise BundleError(f"{opened.path}: does not have the hash {sha256}; was it replaced? start again")
-    both = open_engines(opened, request.backend, request.precision, request.plans)
+    both = open_engines(opened, request.backend, request.precision, request.plans, request.device)
     return Cascade(opened, both, request if falls_back else None)
 
 
-def _engine_request(backend: BackendChoice, precision: PrecisionChoice, engines: EngineRequest) -> EngineRequest:
+def _engine_request(
+    backend: BackendChoice, precision: PrecisionChoice, device: int, engines: EngineRequest
+) -> EngineRequest:
     """Return which engines to open, from either of the two ways to say so."""
     check_argument("engines", engines, EngineRequest, "EngineRequest, such as EngineRequest('onnxruntime', 'fp32')")
-    if (backend, precision) == ("auto", "auto"):
+    given = EngineRequest(backend, precision, device=device)
+    if given == ANY_ENGINES:
         return engines
     if engines != ANY_ENGINES:
-        raise UsageError("engines: holds backend and precision already; leave out `backend` and `precision`")
-    return EngineRequest(backend, precision)
+        raise UsageError(
+            "engines: holds backend, precision and device already; leave out `backend`, `precision` and `device`"
+        )
+    return given
 
 
 def _counted_once(on_slices: Callable[[int], None]) -> Callable[[], Callable[[int], None]]:

@@ -21,6 +21,7 @@ class Opening(TypedDict, total=False):
     bundle: str | os.PathLike[str] | None
     backend: BackendChoice
     precision: PrecisionChoice
+    device: int
     engines: EngineRequest
     public_key: str | os.PathLike[str] | None
     sha256: str | None

@@ -13,9 +13,10 @@ from rich.table import Table
 from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.outputs import check_files
+from cascade_rt.engines.nvidia import check_device
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.console import print_rows, progress_bar, results_console
-from cascade_rt_cli.options import PATH, FiniteFloat, bundle_option, overwrite_option, scan_options
+from cascade_rt_cli.options import PATH, FiniteFloat, bundle_option, device_option, overwrite_option, scan_options
 from cascade_rt_cli.output import print_note
 from cascade_rt_cli.plans import plans
 
@@ -36,6 +37,7 @@ _WIDEST = 1000
     "onnxruntime,pytorch:fp32. Append +z-search=4 or +body-box to search only part of the scan, as in infer; the table "
     "shows what that costs. Default: all that run here.",
 )
+@device_option
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -59,6 +61,7 @@ _WIDEST = 1000
 def benchmark(
     scans: tuple[Path, ...],
     backends: str | None,
+    device: int,
     rounds: int,
     warm_up: float,
     output: Path | None,
@@ -93,11 +96,12 @@ def benchmark(
 
     arms, schedule = all_arms() if backends is None else parse_arms(backends), Schedule(rounds, warm_up)
     check_files((output, chart), scans, overwrite=overwrite)
+    check_device(device)
     opened = read_bundle(bundle or default_bundle_path())
     names = ", ".join(arm.name for arm in arms)
     print_note(f"measuring {len(scans)} scans in {rounds} rounds, bundle {opened.manifest.name}, with {names}")
-    measurement = _measure(scans, arms, opened, schedule, reading, all_must_run=backends is not None)
-    machine = describe_machine()
+    measurement = _measure(scans, arms, opened, device, schedule, reading, all_must_run=backends is not None)
+    machine = describe_machine(device)
     if output is not None:
         context = {"machine": machine, "bundle": describe_bundle(opened)}
         lines = as_text(measurement_lines(measurement, schedule, context))
@@ -112,6 +116,7 @@ def _measure(
     scans: Sequence[Path],
     arms: "tuple[Arm, ...]",
     bundle: Bundle,
+    device: int,
     schedule: "Schedule",
     reading: ScanOptions,
     *,
@@ -127,7 +132,7 @@ def _measure(
     with tempfile.TemporaryDirectory(prefix="cascade-rt-benchmark-") as folder, progress_bar() as bars:
         bar = bars.add_task("", total=len(arms) * len(scans) * schedule.rounds)
         return measure(
-            runners(bundle.path, arms, plans, reading),
+            runners(bundle.path, arms, plans, reading, device),
             scans,
             schedule,
             Path(folder),

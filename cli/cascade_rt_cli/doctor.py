@@ -60,8 +60,10 @@ def _versions(diagnosis: "Diagnosis") -> Iterator[tuple[str, str]]:
     if gpu is None:
         yield "NVIDIA GPU", f"none: {diagnosis.no_gpu}"
         return
-    major, minor = gpu.compute_capability
-    yield "NVIDIA GPU", f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / 2**30:.0f} GiB"
+    for each in diagnosis.gpus:
+        major, minor = each.compute_capability
+        memory = f"{each.memory_bytes / 2**30:.0f} GiB"
+        yield f"NVIDIA GPU {each.index}", f"{each.name}, compute capability {major}.{minor}, {memory}"
     yield "NVIDIA driver", f"{gpu.driver or 'version unknown'}, runs CUDA up to {gpu.cuda}"
     if gpu.unsupported:
         yield "", f"too old: {gpu.unsupported}"

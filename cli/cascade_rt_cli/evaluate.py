@@ -104,7 +104,7 @@ def evaluate(
         nullcontext()
         if baseline is None
         else open_cascade(
-            bundle, engines=EngineRequest(baseline, "fp32", engines.plans), falls_back=False
+            bundle, engines=EngineRequest(baseline, "fp32", engines.plans, engines.device), falls_back=False
         ) as reference,
     ):
         print_note(f"evaluating {len(pairs)} cases, {_engines_compared(cascade, reference, baseline)}")

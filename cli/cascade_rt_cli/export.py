@@ -17,7 +17,15 @@ from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.bundle import print_bundle
 from cascade_rt_cli.console import print_rows, results_console, spinner
 from cascade_rt_cli.messages import needs_extra, shown
-from cascade_rt_cli.options import PATH, EngineChoice, FiniteFloat, calibrate_option, limits_option, scan_options
+from cascade_rt_cli.options import (
+    PATH,
+    EngineChoice,
+    FiniteFloat,
+    calibrate_option,
+    device_option,
+    limits_option,
+    scan_options,
+)
 from cascade_rt_cli.output import print_note
 from cascade_rt_cli.plans import plans, shown_builds
 
@@ -54,6 +62,7 @@ if TYPE_CHECKING:
     metavar="X.Y",
     help="GPU to compile for, such as 8.9; only with tensorrt-rtx.  [default: all that it supports]",
 )
+@device_option
 @click.option(
     "--corner-grid",
     type=click.IntRange(min=1),
@@ -84,6 +93,7 @@ def export(
     limits: Path | None,
     engine: EngineChoice | None,
     compute_capability: str | None,
+    device: int,
     corner_grid: int | None,
     islands: Islands | None,
     least_island_ml: float | None,
@@ -111,7 +121,7 @@ def export(
     from cascade_rt_export.calibration import scan_calibration
     from cascade_rt_export.gate import read_limits
 
-    _check_engine(engine, compute_capability)
+    _check_engine(engine, compute_capability, device)
     trained = _load(checkpoint, corner_grid, islands, least_island_ml)
     calibration = scan_calibration(scans, reading) if scans else None
     print_note(f"exporting a cascade trained on {trained.data}, {trained.epochs_done} epochs")
@@ -130,7 +140,7 @@ def export(
             on_step=say,
         )
     _print_exported(bundle)
-    _compile_engines(bundle, engine, compute_capability, overwrite=overwrite)
+    _compile_engines(bundle, engine, compute_capability, device, overwrite=overwrite)
 
 
 def _load(path: Path, corner_grid: int | None, islands: Islands | None, least_island_ml: float | None) -> "Checkpoint":
@@ -156,24 +166,27 @@ def _print_exported(bundle: Bundle) -> None:
         print_note(f"cascade-rt: warning: the bundle has float32 only; half precision was left out: {left_out}")
 
 
-def _check_engine(engine: EngineChoice | None, compute_capability: str | None) -> None:
+def _check_engine(engine: EngineChoice | None, compute_capability: str | None, device: int) -> None:
     """Check before the export that engines can be compiled after it.
 
     Raises:
-        UsageError: A compute capability is given for an engine other than TensorRT-RTX.
+        UsageError: A compute capability is given for an engine other than TensorRT-RTX, or a GPU for one other than
+            TensorRT, or no GPU has this number.
         BackendUnavailableError: The package, or for TensorRT the GPU, is missing.
     """
     if compute_capability is not None and engine != "tensorrt-rtx":
         raise UsageError("--compute-capability needs --engine tensorrt-rtx; TensorRT builds for this machine's GPU")
+    if device > 0 and engine != "tensorrt":
+        raise UsageError("--device needs --engine tensorrt, which builds for a GPU of this machine")
     if engine == "tensorrt":
-        require_gpu("tensorrt")
+        require_gpu("tensorrt", device)
         import_tensorrt("tensorrt")
     elif engine == "tensorrt-rtx":
         import_tensorrt("tensorrt_rtx")
 
 
 def _compile_engines(
-    bundle: Bundle, engine: EngineChoice | None, compute_capability: str | None, *, overwrite: bool
+    bundle: Bundle, engine: EngineChoice | None, compute_capability: str | None, device: int, *, overwrite: bool
 ) -> None:
     """Compile an engine from each graph. Raises the errors of `open_engine` and `write_plans`."""
     if engine is None:
@@ -181,7 +194,7 @@ def _compile_engines(
     if engine == "tensorrt":
         for precision in bundle.precisions:
             for stage in STAGES:
-                plans(bundle, stage, precision)
+                plans(bundle, stage, precision, device)
         return
     from cascade_rt.engines.engine_cache import BuildOptions
     from cascade_rt_export.plans import write_plans

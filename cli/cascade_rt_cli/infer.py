@@ -1,8 +1,8 @@
 """`cascade-rt infer`: segment scans and write masks and reports."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from cascade_rt.bundles.bundle import Bundle, default_bundle_path, read_bundle
 from cascade_rt.common.atomic import remove_leftovers
 from cascade_rt.common.outputs import make_folder, probe_folder
 from cascade_rt.common.version import __version__
-from cascade_rt.engines import EngineRequest
+from cascade_rt.engines import GPU_BACKENDS, EngineRequest
+from cascade_rt.engines.nvidia import check_alike
 from cascade_rt.errors import UsageError
 from cascade_rt.scans.names import is_mask_name
 from cascade_rt.scans.nifti.options import ScanOptions
@@ -79,10 +80,16 @@ _COHORT_OPTIONS = (
         help="Compute in K processes; if one crashes or hangs, the others continue. Default: in this process.",
     ),
     click.option(
+        "--devices",
+        metavar="N,N,...",
+        help="Compute on these GPUs, such as 0,1 (doctor lists them), with a worker for each; more --workers take them "
+        "in turn. A single scan is computed on the first.",
+    ),
+    click.option(
         "--timeout",
         type=FiniteFloat(min=0, min_open=True),
         metavar="SECONDS",
-        help="With --workers: give up on a scan that makes no progress for this long. Default: 600.",
+        help="With --workers or --devices: give up on a scan that makes no progress for this long. Default: 600.",
     ),
 )
 
@@ -98,6 +105,8 @@ class CohortOptions:
     """Number of worker processes, or None to run in this process."""
     timeout: float | None = None
     """Seconds without progress after which a worker is killed, or None for the default."""
+    devices: tuple[int, ...] = ()
+    """Numbers of the GPUs that the workers take in turn; empty for the one that the engines were requested on."""
 
 
 def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -105,20 +114,42 @@ def cohort_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_how(
-        *, resume: bool, verify: bool, shard: str | None, workers: int | None, timeout: float | None, **others: Any
+        *,
+        resume: bool,
+        verify: bool,
+        shard: str | None,
+        workers: int | None,
+        devices: str | None,
+        timeout: float | None,
+        **others: Any,
     ) -> None:
         from cascade_rt.run.cohort.cases import Shard
 
         if verify and not resume:
             raise UsageError("--verify checks the results of an earlier run; add --resume")
+        gpus = () if devices is None else _gpu_numbers(devices)
+        workers = workers or len(gpus) or None
+        if workers is not None and workers < len(gpus):
+            raise UsageError(f"--devices names {len(gpus)} GPUs, more than --workers {workers}; name fewer")
         if timeout is not None and workers is None:
             raise UsageError("--timeout cannot stop a scan that hangs in this process; add --workers 1")
         part = Shard.parse(shard) if shard else None
-        command(**others, how=CohortOptions(resume, verify, part, workers, timeout))
+        command(**others, how=CohortOptions(resume, verify, part, workers, timeout, gpus))
 
     for option in reversed(_COHORT_OPTIONS):
         with_how = option(with_how)
     return with_how
+
+
+def _gpu_numbers(text: str) -> tuple[int, ...]:
+    """Parse a list of different GPUs. Raises UsageError if it is none."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--devices takes the numbers of GPUs, such as 0,1, not {text!r}; doctor lists them")
+    numbers = tuple(map(int, parts))
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--devices {text} names a GPU twice; for more processes on a GPU, use --workers")
+    return numbers
 
 
 def extra_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -199,6 +230,7 @@ def infer(
       cascade-rt infer scans/*.nii.gz -o masks --bundle bundles/first
       cascade-rt infer study --series 3 -o masks
       cascade-rt infer scans -o masks --resume --workers 2
+      cascade-rt infer scans -o masks --devices 0,1,2,3
 
     \b
     A Slurm array of 16 jobs (#SBATCH --array=0-15), each of which may be resubmitted unchanged:
@@ -210,6 +242,7 @@ def infer(
     from cascade_rt.scans.search import SearchOptions
     from cascade_rt_cli.infer_output import CohortOutput, ScanOutput
 
+    _check_devices(engines, how.devices)
     options = RunOptions(reading, SearchOptions(z_search, body_box), overwrite)
     opening = partial(open_cascade, bundle, engines=engines, public_key=public_key)
     cases, folder = _plan(scans, output, how, extras, reading)
@@ -224,8 +257,25 @@ def infer(
             state = stack.enter_context(_journal(folder, how, settings, reading, overwrite=overwrite))
             told = CohortOutput(cases, opened.manifest, folder, how.part)
         stack.enter_context(told)
-        summary = run_cases(cases, _runner(opening, options, how, told), state, on_outcome=told.tell)
+        ways_to_open = [partial(opening, engines=replace(engines, device=device)) for device in how.devices]
+        summary = run_cases(cases, _runner(ways_to_open or [opening], options, how, told), state, on_outcome=told.tell)
     told.conclude(summary)
+
+
+def _check_devices(engines: EngineRequest, devices: Sequence[int]) -> None:
+    """Check that the workers will run on GPUs that exist and compute the same.
+
+    Raises:
+        UsageError: The engines run on a CPU or on another GPU, or the GPUs do not exist or are unlike.
+        BackendUnavailableError: There is no GPU at all.
+    """
+    if not devices:
+        return
+    if engines.device:
+        raise UsageError(f"--device {engines.device} is one GPU and --devices are several; use one or the other")
+    if engines.backend not in ("auto", *GPU_BACKENDS):
+        raise UsageError(f"--devices are GPUs, and backend {engines.backend} runs on the CPU; use --workers instead")
+    check_alike(devices)
 
 
 def _plan(
@@ -289,14 +339,18 @@ def _journal(
 
 
 def _runner(
-    opening: "Callable[[], Cascade]", options: "RunOptions", how: CohortOptions, told: "CohortOutput | ScanOutput"
+    ways_to_open: "Sequence[Callable[[], Cascade]]",
+    options: "RunOptions",
+    how: CohortOptions,
+    told: "CohortOutput | ScanOutput",
 ) -> "Runner":
+    """Return what computes the cases: this process, or workers, which take the ways to open the cascade in turn."""
     from cascade_rt.run.cohort.run import run_here
     from cascade_rt.run.cohort.workers import SECONDS_WITHOUT_PROGRESS, run_in_workers
 
     if how.workers is None:
-        return run_here(opening, options, on_open=told.open, on_slices=told.advance)
-    return run_in_workers(opening, how.workers, options, timeout=how.timeout or SECONDS_WITHOUT_PROGRESS)
+        return run_here(ways_to_open[0], options, on_open=told.open, on_slices=told.advance)
+    return run_in_workers(ways_to_open, how.workers, options, timeout=how.timeout or SECONDS_WITHOUT_PROGRESS)
 
 
 def _settings(
@@ -319,5 +373,7 @@ def _settings(
 
 def _print_plan(cases: int, opened: "Bundle", engines: EngineRequest, how: CohortOptions) -> None:
     where = f"in {how.workers} processes" if how.workers else "in this process"
+    if how.devices:
+        where += f" on GPU {' and '.join(map(str, how.devices))}"
     with_what = f"backend {engines.backend}, precision {engines.precision}"
     print_note(f"{cases} scans, bundle {opened.manifest.name}, {with_what}, {where}")

@@ -70,6 +70,14 @@ _precision_option = click.option(
     show_default=True,
     help="Numeric precision. auto: fp16 on a GPU, fp32 on a CPU; bf16 is faster on a CPU, and close to fp32.",
 )
+device_option = click.option(
+    "--device",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Number of the GPU, as doctor lists them. Backends that run on the CPU ignore it.",
+)
 calibrate_option = click.option(
     "--calibrate",
     "scans",
@@ -135,13 +143,13 @@ _SCAN_OPTIONS = (
 
 
 def engine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add --backend and --precision to a command, passed as one argument `engines`, an `EngineRequest`."""
+    """Add --backend, --precision and --device to a command, passed as one argument `engines`, an `EngineRequest`."""
 
     @wraps(command)
-    def with_engines(*, backend: BackendChoice, precision: PrecisionChoice, **others: Any) -> None:
-        command(**others, engines=EngineRequest(backend, precision, plans))
+    def with_engines(*, backend: BackendChoice, precision: PrecisionChoice, device: int, **others: Any) -> None:
+        command(**others, engines=EngineRequest(backend, precision, plans, device))
 
-    return backend_option(_precision_option(with_engines))
+    return backend_option(_precision_option(device_option(with_engines)))
 
 
 def scan_options(command: Callable[..., None]) -> Callable[..., None]:

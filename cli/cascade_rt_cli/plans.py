@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from cascade_rt_export.trt_progress import BuildProgress, OnProgress
 
 
-def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+def plans(bundle: Bundle, stage: Stage, precision: Precision, device: int) -> Plan:
     """Load an engine from the cache, or compile it and report the build."""
     with needs_extra("gpu"):
         from cascade_rt_export.plans import built_plans
     with shown_builds() as on_build:
-        return built_plans(on_build)(bundle, stage, precision)
+        return built_plans(on_build)(bundle, stage, precision, device)
 
 
 @contextmanager

@@ -9,14 +9,14 @@ from cascade_rt.common.atomic import write_bytes
 from cascade_rt.common.outputs import check_file, make_folder
 from cascade_rt.common.tensors import STAGES, Precision, Stage
 from cascade_rt.engines.engine_cache import BuildOptions, EngineCache, Machine
-from cascade_rt.engines.nvidia import require_gpu
+from cascade_rt.engines.nvidia import on_device, require_gpu
 from cascade_rt.engines.plans import Plan, PlanSource
 from cascade_rt_export.trt_build import EngineFacts, OnBuild, build_engine, cached_engine, say_nothing
 from cascade_rt_export.trt_layers import layers_to_json
 
 
 def built_plans(on_build: OnBuild = say_nothing) -> PlanSource:
-    """Make the plan source for `open_engines`: TensorRT engines for the local GPU.
+    """Make the plan source for `open_engines`: TensorRT engines for a GPU of this machine.
 
     Engines are loaded from the cache, or compiled from the bundle and stored there.
 
@@ -24,18 +24,20 @@ def built_plans(on_build: OnBuild = say_nothing) -> PlanSource:
         on_build: Called with the reason before an engine is compiled.
     """
 
-    def plan(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-        machine = Machine.of_gpu(require_gpu("tensorrt"))
-        engine = cached_engine(
-            EngineCache(),
-            machine,
-            bundle.graph(stage, precision),
-            stage,
-            bundle.manifest.config,
-            flavour="tensorrt",
-            precision=precision,
-            on_build=lambda reason: on_build(f"{stage} in {precision} for this GPU: {reason}"),
-        )
+    def plan(bundle: Bundle, stage: Stage, precision: Precision, device: int = 0) -> Plan:
+        gpu = require_gpu("tensorrt", device)
+        # TensorRT measures kernels on the GPU that is current.
+        with on_device(device):
+            engine = cached_engine(
+                EngineCache(),
+                Machine.of_gpu(gpu),
+                bundle.graph(stage, precision),
+                stage,
+                bundle.manifest.config,
+                flavour="tensorrt",
+                precision=precision,
+                on_build=lambda reason: on_build(f"{stage} in {precision} for {gpu}: {reason}"),
+            )
         return Plan(engine.plan, precision)
 
     return plan

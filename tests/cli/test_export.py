@@ -21,6 +21,13 @@ def test_tensorrt_without_a_gpu_is_refused(tmp_path: Path) -> None:
     assert "no NVIDIA driver" in result.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--engine", "tensorrt-rtx")])
+def test_the_number_of_a_gpu_is_for_tensorrt(tmp_path: Path, options: tuple[str, ...]) -> None:
+    result = export(tmp_path, "--device", "1", *options)
+    assert result.exit_code == 2
+    assert "--device needs --engine tensorrt, which builds for a GPU of this machine" in result.stderr
+
+
 @pytest.mark.parametrize("options", [(), ("--engine", "tensorrt")])
 def test_a_compute_capability_is_for_tensorrt_rtx(tmp_path: Path, options: tuple[str, ...]) -> None:
     result = export(tmp_path, "--compute-capability", "8.9", *options)

@@ -18,6 +18,6 @@ def test_without_onnx_the_packages_for_gpus_are_named_and_not_pytorch(
         monkeypatch.delitem(sys.modules, name)
     hide(monkeypatch, "onnx")
     with pytest.raises(BackendUnavailableError) as refusal:
-        plans(bundle, "stage1", "fp32")
+        plans(bundle, "stage1", "fp32", 0)
     assert str(refusal.value).endswith(f"not installed (onnx); run: {pip_install('gpu')}")
     assert "onnx>=" in str(refusal.value)

@@ -154,6 +154,34 @@ def test_a_library_that_refuses_to_run_is_passed_over_with_its_reason(
     assert engines.passed_over == ("TensorRT cannot run (no kernel for this)",) * 2
 
 
+@pytest.mark.usefixtures("equal_gpus")
+def test_both_stages_are_opened_on_the_gpu_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    golden, devices = bundle.read_golden(), []
+
+    def open_fake(_: Bundle, stage: Stage, *others: object) -> StageEngine:
+        devices.append(others[-1])
+        return FakeEngine(stage, lambda _: dict(golden[stage].outputs))
+
+    monkeypatch.setattr("cascade_rt.engines.open_engine", open_fake)
+    open_engines(bundle, device=2)
+    assert devices == [2, 2]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_refuses_one_that_was_asked_for_by_number() -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    with pytest.raises(BackendUnavailableError, match="there is no GPU 1 here: this machine has no NVIDIA driver"):
+        open_engines(bundle, device=1)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_backend_of_the_cpu_ignores_the_number_of_a_gpu() -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    with open_engines(bundle, "onnxruntime", device=1) as engines:
+        assert engines.stage1.info.device == "cpu"
+
+
 @pytest.mark.usefixtures("no_gpu")
 def test_without_any_backend_all_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "openvino", "onnxruntime", "torch")

@@ -1,5 +1,7 @@
-"""Crops that are cut on the GPU are those that numpy cuts; with a stand-in for pycuda that computes with numpy."""
+"""Crops that are cut on the GPU are those that numpy cuts; on the emulated GPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -7,34 +9,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cascade_rt.engines.cuda_context import releaser
 from cascade_rt.engines.device_images import DeviceBatch, DeviceImage, DeviceImages
 from cascade_rt.models.crop import Box, crop
-from tests.fake_gpu import FakeGpu
+from tests.cuda_emulator.driver import Emulator
+
+pytestmark = pytest.mark.gpu
 
 
 class Device:
     """A GPU with images on it, in whose context the test is."""
 
     def __init__(self) -> None:
-        self.gpu = FakeGpu()
-        self.cuda: ModuleType = self.gpu.pycuda_driver()
-        self.cuda.Device(0).retain_primary_context().push()
-        self.stream = self.gpu.new_stream()
+        import pycuda.driver
+
+        self.cuda: ModuleType = pycuda.driver
+        self.stream = self.cuda.Stream()
         self.images = DeviceImages(self.cuda, self.stream)
 
     def put(self, pixels: np.ndarray) -> DeviceImage:
         image = self.images.take(*pixels.shape)
-        self.gpu.memory[int(image.memory)][:] = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+        self.cuda.memcpy_htod(int(image.memory), np.ascontiguousarray(pixels))
         return image
 
     def read(self, image: DeviceImage) -> np.ndarray:
         self.stream.synchronize()
-        return self.gpu.memory[int(image.memory)].view(np.float32).reshape(image.rows, image.cols)
+        pixels = np.empty((image.rows, image.cols), np.float32)
+        self.cuda.memcpy_dtoh(pixels, int(image.memory))
+        return pixels
+
+
+@contextmanager
+def a_device() -> Iterator[Device]:
+    import pycuda.driver as cuda
+
+    cuda.init()
+    context = cuda.Device(0).retain_primary_context()
+    release = releaser(cuda, context)
+    context.push()
+    device = Device()
+    stream = device.stream
+    yield device
+    device.images.close()
+    del device.stream, stream
+    cuda.Context.pop()
+    release()
 
 
 @pytest.fixture
-def device() -> Device:
-    return Device()
+def device() -> Iterator[Device]:
+    with a_device() as device:
+        yield device
 
 
 def pixels(rows: int, cols: int) -> np.ndarray:
@@ -55,10 +80,10 @@ def test_a_crop_on_the_gpu_is_the_crop_on_the_host(
     case: tuple[tuple[int, int], tuple[int, int], Box],
 ) -> None:
     padded, (rows, cols), box = case
-    device = Device()
     image = pixels(*padded)
-    patch = device.images.crop(device.put(image), (rows, cols), box)
-    np.testing.assert_array_equal(device.read(patch), crop(image[:rows, :cols], box))
+    with a_device() as device:
+        patch = device.images.crop(device.put(image), (rows, cols), box)
+        np.testing.assert_array_equal(device.read(patch), crop(image[:rows, :cols], box))
 
 
 def test_a_crop_has_nothing_of_what_its_memory_held_before(device: Device) -> None:
@@ -77,12 +102,12 @@ def test_images_in_use_have_memory_of_their_own(device: Device) -> None:
     assert len({int(device.images.take(8, 8).memory) for _ in range(3)}) == 3
 
 
-def test_closing_frees_images_that_were_not_given_back(device: Device) -> None:
+def test_closing_frees_images_that_were_not_given_back(emulator: Emulator, device: Device) -> None:
     device.images.give_back([device.images.take(8, 8)])
     device.images.take(8, 8)
     device.images.take(4, 4)
     device.images.close()
-    assert device.gpu.memory == {}
+    assert emulator.since("blocks") == 0
 
 
 def test_a_batch_goes_into_one_piece_of_memory_and_comes_out_of_one(device: Device) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from cascade_rt.engines.doctor import Finding, examine
+from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.smoke_tests import TRIALS, Trial, check_sums
 from cascade_rt.errors import BackendUnavailableError, EngineError
-from tests.fake_gpu import FakeGpu, Network
+from tests.cuda_emulator.driver import Emulator
 
 
 def fail(error: Exception) -> Callable[[], str]:
@@ -67,15 +68,11 @@ def test_an_old_driver_is_named_before_any_package(name: str) -> None:
     assert finding.fix == ""
 
 
-@pytest.mark.usefixtures("a_gpu")
-def test_cuda_graphs_are_on_if_they_were_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    side = np.array([2, 3, 3, 3, 3, 3, 3, 2], np.float32)
-    shape = (1, 1, 8, 8)
-    network = Network("image", lambda _: {"sums": np.outer(side, side)[None, None]}, ((shape, shape),))
-    FakeGpu({b"a plan": network}).install(monkeypatch)
-    monkeypatch.setattr("cascade_rt.engines.tensorrt_build.build_plan", lambda *_: b"a plan")
+@pytest.mark.gpu
+def test_tensorrt_works_with_cuda_graphs_and_leaves_nothing(emulator: Emulator) -> None:
     (trial,) = (trial for trial in TRIALS if trial.name == "tensorrt")
-    assert trial.run() == "on NVIDIA Test, CUDA graphs on"
+    assert trial.run() == f"on {find_gpu().name}, CUDA graphs on"
+    assert (emulator.since("graph_launches"), emulator.left_behind()) == (2, {})
 
 
 def distribution(folder: Path, name: str, version: str) -> None:

@@ -29,6 +29,7 @@ from cascade_rt.engines.engine_cache import (
     Miss,
     default_cache_folder,
 )
+from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.shape_profiles import shape_profiles
 from cascade_rt.errors import OutputError
 
@@ -40,7 +41,7 @@ KEY = EngineKey(
     options=BuildOptions(),
     flavour="tensorrt",
     version="11.4.0.106",
-    machine=Machine("NVIDIA H200", "9.0", "610.10"),
+    machine=Machine("NVIDIA H200", "9.0", "610.10", 132),
 )
 OTHERS = {
     "stage": "stage2",
@@ -92,6 +93,22 @@ def test_workers_on_a_new_machine_compile_an_engine_once(cache: EngineCache) -> 
         found = list(pool.map(work, range(4)))
     assert compiled == [KEY]
     assert found == [CachedEngine(PLAN, {})] * 4
+
+
+def test_equal_gpus_of_a_machine_share_their_engines() -> None:
+    first = Gpu("NVIDIA H200", (9, 0), 150 << 30, "610.10", "13.1", multiprocessors=132, index=0)
+    second = replace(first, index=1, memory_bytes=first.memory_bytes - 1)
+    assert Machine.of_gpu(first) == Machine.of_gpu(second)
+
+
+@pytest.mark.parametrize(
+    "difference", [{"name": "NVIDIA L4"}, {"compute_capability": (8, 9)}, {"multiprocessors": 58}], ids=str
+)
+def test_gpus_of_different_models_have_engines_of_their_own(difference: dict[str, object]) -> None:
+    gpu = Gpu("NVIDIA H200", (9, 0), 150 << 30, "610.10", "13.1", multiprocessors=132)
+    other = replace(gpu, index=1, **difference)
+    keys = {replace(KEY, machine=Machine.of_gpu(each)).digest for each in (gpu, other)}
+    assert len(keys) == 2
 
 
 def test_who_waits_for_another_process_says_so_again_and_again(
@@ -246,7 +263,12 @@ def test_entries_are_for_their_owner_only(cache: EngineCache, entry: Path) -> No
 
 def test_facts_can_be_read_without_cascade_rt(entry: Path) -> None:
     document = json.loads((entry / FACTS_NAME).read_text())
-    assert document["key"]["machine"] == {"gpu": "NVIDIA H200", "compute_capability": "9.0", "driver": "610.10"}
+    assert document["key"]["machine"] == {
+        "gpu": "NVIDIA H200",
+        "compute_capability": "9.0",
+        "driver": "610.10",
+        "multiprocessors": 132,
+    }
 
 
 @needs_owners

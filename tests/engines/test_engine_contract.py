@@ -42,7 +42,7 @@ def open_fake(stage: Stage) -> StageEngine:
 PLANS: dict[tuple[str, Stage, Precision], Plan] = {}
 
 
-def build_once(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
+def build_once(bundle: Bundle, stage: Stage, precision: Precision, _: int = 0) -> Plan:
     """A TensorRT engine for batches of up to 4 and sides of up to 256."""
     if (bundle.sha256, stage, precision) not in PLANS:
         tensorrt = pytest.importorskip("tensorrt")

@@ -1,14 +1,15 @@
-"""What passes between the stages on one GPU is what passes between them on the host; with stand-ins for libraries."""
+"""What passes between the stages on one GPU is what passes between them on the host; on the emulated GPU."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cascade_rt.engines import Engines
-from cascade_rt.engines.fake import FakeEngine, organ_by_hu
-from cascade_rt.engines.nvidia import Gpu
+from cascade_rt.engines.fake import FakeEngine
+from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.engines.plans import Plan
 from cascade_rt.engines.stage_bridge import HostBridge
 from cascade_rt.engines.tensorrt_bridge import DeviceBridge
@@ -17,33 +18,29 @@ from cascade_rt.errors import EngineError
 from cascade_rt.run.cascade import Cascade
 from cascade_rt.scans.volume import Volume
 from tests.cohort_files import AFFINE, fake_cascade
-from tests.fake_gpu import FakeGpu, Network
+from tests.cuda_emulator.driver import Emulator
+from tests.emulated_networks import organ_by_hu, plan_of, squaring
+
+pytestmark = pytest.mark.gpu
 
 SMALLEST = (1, 1, 64, 64)
 WINDOW_HU = fake_cascade().bundle.manifest.config.window_hu
 PROFILES = ((SMALLEST, (4, 1, 160, 160)), (SMALLEST, (1, 1, 512, 512)))
-STAGE1 = Network("hu", lambda hu: organ_by_hu(50.0, WINDOW_HU).run({"hu": hu}), PROFILES)
-STAGE2 = Network("salient", lambda salient: {"tumor_prob": salient * salient}, PROFILES)
 
 
 def host_cascade(**crop: object) -> Cascade:
     """The same networks, with numpy."""
     cascade = fake_cascade(**crop)  # type: ignore[arg-type]
-    stage2 = FakeEngine("stage2", lambda inputs: STAGE2.compute(inputs["salient"]))
+    stage2 = FakeEngine("stage2", lambda inputs: {"tumor_prob": inputs["salient"] * inputs["salient"]})
     return Cascade(cascade.bundle, replace(cascade.engines, stage2=stage2))
 
 
 @pytest.fixture
-def gpu(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    fake = FakeGpu({b"stage1": STAGE1, b"stage2": STAGE2})
-    fake.install(monkeypatch)
-    return fake
-
-
-@pytest.fixture
-def engines(gpu: FakeGpu, a_gpu: Gpu) -> Iterator[Engines]:
-    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
-    stage2 = TensorRtEngine(Plan(b"stage2", "fp32"), "stage2", a_gpu)
+def engines(emulator: Emulator) -> Iterator[Engines]:
+    plan1 = plan_of(organ_by_hu(50.0, WINDOW_HU), PROFILES)
+    plan2 = plan_of(squaring("salient", "tumor_prob"), PROFILES)
+    stage1 = TensorRtEngine(Plan(plan1, "fp32"), "stage1", find_gpu())
+    stage2 = TensorRtEngine(Plan(plan2, "fp32"), "stage2", find_gpu())
     yield Engines(stage1, stage2)
     stage1.close()
     stage2.close()
@@ -52,6 +49,13 @@ def engines(gpu: FakeGpu, a_gpu: Gpu) -> Iterator[Engines]:
 @pytest.fixture
 def on_gpu(engines: Engines) -> Callable[..., Cascade]:
     return lambda **crop: Cascade(host_cascade(**crop).bundle, engines)
+
+
+def behaviour() -> Any:
+    """What the stand-in of TensorRT is told to do."""
+    import tensorrt
+
+    return tensorrt.behaviour
 
 
 def scan(*shape: int, seed: int = 0) -> Volume:
@@ -90,7 +94,7 @@ def test_a_scan_is_segmented_as_on_the_host(
 )
 def test_probabilities_leave_the_gpu_only_if_kept_or_for_lesion_scores(
     on_gpu: Callable[..., Cascade],
-    gpu: FakeGpu,
+    emulator: Emulator,
     target: str,
     keep_probabilities: bool,
     slice_pixel: int,
@@ -100,39 +104,52 @@ def test_probabilities_leave_the_gpu_only_if_kept_or_for_lesion_scores(
     cascade = on_gpu(target=target, empty_policy="skip")
     found = cascade.run(scan(slices, rows, cols), keep_probabilities=keep_probabilities)
     crops = sum(box.height * box.width for box in found.boxes.values())
-    assert gpu.bytes_in == 4 * slices * rows * cols
-    assert gpu.bytes_out == 4 * slices * (rows + cols) + slice_pixel * slices * rows * cols + crop_pixel * crops
+    assert emulator.since("bytes_to_device") == 4 * slices * rows * cols
+    assert (
+        emulator.since("bytes_to_host")
+        == 4 * slices * (rows + cols) + slice_pixel * slices * rows * cols + crop_pixel * crops
+    )
 
 
-def test_after_a_scan_only_the_memory_of_the_engines_is_left(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
+def test_after_a_scan_only_the_memory_of_the_engines_is_left(
+    on_gpu: Callable[..., Cascade], emulator: Emulator
+) -> None:
     on_gpu().run(scan(6, 96, 128))
-    after_one = len(gpu.memory)
+    after_one = emulator.counters().blocks
     on_gpu().run(scan(6, 96, 128))
-    assert len(gpu.memory) == after_one
+    assert emulator.counters().blocks == after_one
     on_gpu().close()
-    assert gpu.memory == {}
+    assert emulator.counters().blocks == 0
 
 
-def test_a_longer_scan_takes_no_more_memory(on_gpu: Callable[..., Cascade], gpu: FakeGpu) -> None:
+def test_a_longer_scan_takes_no_more_memory(on_gpu: Callable[..., Cascade], emulator: Emulator) -> None:
     allocations = []
     for slices in (16, 16, 64):
-        before = gpu.allocations
+        before = emulator.counters().allocations
         on_gpu().run(Volume.from_array(np.full((64, 64, slices), -1000, dtype=np.int16), AFFINE))
-        allocations.append(gpu.allocations - before)
+        allocations.append(emulator.counters().allocations - before)
     _, short, long = allocations
     assert long == short
 
 
-def test_a_run_that_fails_frees_the_crops(on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu) -> None:
-    gpu.refuses_to_run = True
+def test_halved_batches_start_without_the_buffers_of_whole_ones(
+    on_gpu: Callable[..., Cascade], engines: Engines, emulator: Emulator
+) -> None:
+    on_gpu().run(scan(6, 96, 128))
+    assert engines.halve_batches()
+    assert emulator.counters().blocks == 0
+
+
+def test_a_run_that_fails_frees_the_crops(on_gpu: Callable[..., Cascade], engines: Engines, emulator: Emulator) -> None:
+    behaviour().refuses_to_run = True
     with pytest.raises(EngineError, match="TensorRT cannot run"):
         on_gpu().run(scan(6, 96, 128))
     engines.stage1.close()
-    assert gpu.memory == {}
+    assert emulator.counters().blocks == 0
 
 
 def test_a_failure_of_the_caller_frees_the_crops_that_wait(
-    on_gpu: Callable[..., Cascade], engines: Engines, gpu: FakeGpu
+    on_gpu: Callable[..., Cascade], engines: Engines, emulator: Emulator
 ) -> None:
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
@@ -140,41 +157,31 @@ def test_a_failure_of_the_caller_frees_the_crops_that_wait(
     with pytest.raises(KeyboardInterrupt):
         on_gpu().run(scan(6, 96, 128), on_slices=interrupt)
     engines.stage1.close()
-    assert gpu.memory == {}
+    assert emulator.counters().blocks == 0
 
 
-def test_nan_in_the_salient_image_is_detected_in_the_output_of_stage_2(
-    on_gpu: Callable[..., Cascade], gpu: FakeGpu, a_gpu: Gpu
-) -> None:
-    def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = STAGE1.compute(hu)
-        return {**outputs, "salient": np.full_like(outputs["salient"], np.nan)}
+def test_nan_in_the_salient_image_is_detected_in_the_output_of_stage_2(on_gpu: Callable[..., Cascade]) -> None:
+    def spoil(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return outputs | {name: np.full_like(outputs[name], np.nan) for name in outputs.keys() & {"salient"}}
 
-    gpu.plans[b"stage1"] = replace(STAGE1, compute=spoil)
-    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
-    cascade = on_gpu()
-    cascade = Cascade(cascade.bundle, replace(cascade.engines, stage1=stage1))
+    behaviour().spoil = spoil
     with pytest.raises(EngineError, match="stage2 on tensorrt returned NaN or infinity in 'tumor_prob'"):
-        cascade.run(scan(6, 96, 128))
-    stage1.close()
+        on_gpu().run(scan(6, 96, 128))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.1])
 @pytest.mark.parametrize("keep_probabilities", [False, True])
 def test_invalid_probabilities_are_detected_on_the_gpu_too(
-    engines: Engines, gpu: FakeGpu, a_gpu: Gpu, value: float, keep_probabilities: bool
+    on_gpu: Callable[..., Cascade], value: float, keep_probabilities: bool
 ) -> None:
-    def spoil(hu: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = {name: array.copy() for name, array in STAGE1.compute(hu).items()}
-        outputs["organ_prob"][..., 5, 7] = value
+    def spoil(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for array in (outputs[name] for name in outputs.keys() & {"organ_prob"}):
+            array[..., 5, 7] = value
         return outputs
 
-    gpu.plans[b"stage1"] = replace(STAGE1, compute=spoil)
-    stage1 = TensorRtEngine(Plan(b"stage1", "fp32"), "stage1", a_gpu)
-    cascade = Cascade(host_cascade().bundle, replace(engines, stage1=stage1))
+    behaviour().spoil = spoil
     with pytest.raises(EngineError, match=r"stage1 on tensorrt returned .* in 'organ_prob'"):
-        cascade.run(scan(3, 64, 64), keep_probabilities=keep_probabilities)
-    stage1.close()
+        on_gpu().run(scan(3, 64, 64), keep_probabilities=keep_probabilities)
 
 
 def test_the_same_shape_may_come_from_the_host_and_from_the_gpu_in_turn(

@@ -56,6 +56,12 @@ def test_bound_memory_gives_what_a_plain_run_gives(cpu_session: onnxruntime.Infe
     np.testing.assert_array_equal(bound, cpu_session.run(["tumor_prob"], inputs)[0])
 
 
+def test_a_provider_and_its_helpers_run_on_the_gpu_of_one_number() -> None:
+    chosen = TENSORRT.on_device(3)
+    assert [each.options["device_id"] for each in (chosen, *chosen.helpers)] == ["3", "3"]
+    assert chosen.helpers[0].options == {**CUDA.options, "device_id": "3"}
+
+
 @pytest.mark.skipif(CUDA.name in onnxruntime.get_available_providers(), reason="needs an ONNX Runtime without CUDA")
 def test_onnxruntime_without_cuda_is_refused_with_the_command_to_fix_it(bundle: Bundle) -> None:
     graph = bundle.graph("stage1").read_bytes()

@@ -1,24 +1,33 @@
-"""How a TensorRT engine is run, with libraries that compute with numpy; the engine contract runs on real ones."""
+"""How a TensorRT engine is run, on the emulated GPU, with an engine that doubles."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cascade_rt.engines.nvidia import Gpu
 from cascade_rt.engines.tensorrt_session import TensorRtSession
-from cascade_rt.errors import BackendUnavailableError, EngineError, OutsideProfileError
-from tests.fake_gpu import FakeGpu
+from cascade_rt.errors import BackendUnavailableError, EngineError, EngineOutOfMemoryError, OutsideProfileError
+from tests.cuda_emulator.driver import Emulator
+from tests.emulated_networks import SMALL, doubling, plan_of
+
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture
-def gpu(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
-    fake = FakeGpu()
-    fake.install(monkeypatch)
-    return fake
+def told(emulator: Emulator) -> Any:
+    """What the stand-in of TensorRT is told to do, and tells."""
+    import tensorrt
+
+    return tensorrt.behaviour
 
 
 @pytest.fixture
-def session(gpu: FakeGpu) -> TensorRtSession:
-    return TensorRtSession(b"a plan", shapes_kept=2)
+def session(emulator: Emulator) -> Iterator[TensorRtSession]:
+    session = TensorRtSession(plan_of(doubling(), SMALL), shapes_kept=2)
+    yield session
+    session.close()
 
 
 def image(side: int = 4, value: float = 1.0) -> dict[str, np.ndarray]:
@@ -35,39 +44,41 @@ def test_every_run_sees_its_own_input_whether_recorded_or_not(session: TensorRtS
 
 
 def test_a_shape_is_recorded_in_its_second_run_and_replayed_from_then_on(
-    session: TensorRtSession, gpu: FakeGpu
+    session: TensorRtSession, told: Any, emulator: Emulator
 ) -> None:
     run(session, 4, 4, 4)
-    assert (gpu.executions, gpu.replays) == (1, 2)
+    assert (told.enqueued, emulator.since("graph_launches")) == (1, 2)
 
 
-def test_what_cannot_be_recorded_runs_all_the_same(session: TensorRtSession, gpu: FakeGpu) -> None:
-    gpu.refuses_to_record = True
+def test_what_cannot_be_recorded_runs_all_the_same(session: TensorRtSession, told: Any, emulator: Emulator) -> None:
+    told.refuses_capture = True
     run(session, 4, 4, 4)
-    assert (gpu.executions, gpu.replays) == (3, 0)
+    assert (told.enqueued, emulator.since("graph_launches"), emulator.since("graphs")) == (3, 0, 0)
 
 
-def test_a_recording_that_a_copy_voids_ends_no_run(session: TensorRtSession, gpu: FakeGpu) -> None:
+def test_a_recording_that_an_allocation_voids_ends_no_run(
+    session: TensorRtSession, told: Any, emulator: Emulator
+) -> None:
     """The driver then refuses whatever else is put on the stream, and the end of the recording itself."""
-    gpu.voids_recordings = True
+    told.allocates_in_capture = True
     run(session, 4, 4, 4)
-    assert (gpu.executions, gpu.replays) == (3, 0)
+    assert (told.enqueued, emulator.since("graph_launches")) == (3, 0)
 
 
-def test_without_cuda_bindings_nothing_is_recorded(a_gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeGpu()
-    fake.install(monkeypatch, graphs=False)
+def test_without_cuda_bindings_nothing_is_recorded(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cascade_rt.engines.tensorrt_session.open_recorder", lambda *_: None)
-    session = TensorRtSession(b"a plan")
-    run(session, 4, 4)
-    assert (session.records_graphs, fake.replays) == (False, 0)
+    with closing(TensorRtSession(plan_of(doubling(), SMALL))) as session:
+        run(session, 4, 4)
+        assert (session.records_graphs, emulator.since("graph_launches")) == (False, 0)
 
 
-def test_shapes_that_fall_out_of_use_give_their_memory_and_graphs_back(session: TensorRtSession, gpu: FakeGpu) -> None:
+def test_shapes_that_fall_out_of_use_give_their_memory_and_graphs_back(
+    session: TensorRtSession, emulator: Emulator
+) -> None:
     run(session, 4, 4, 6, 6)
-    before = len(gpu.memory), gpu.graphs_alive
+    before = emulator.left_behind()
     run(session, 8, 8)
-    assert (len(gpu.memory), gpu.graphs_alive) == before
+    assert emulator.left_behind() == before
 
 
 def test_outputs_belong_to_the_caller(session: TensorRtSession) -> None:
@@ -76,16 +87,16 @@ def test_outputs_belong_to_the_caller(session: TensorRtSession) -> None:
     np.testing.assert_array_equal(first, 2 * image()["image"])
 
 
-def test_the_thread_is_left_without_a_context(session: TensorRtSession, gpu: FakeGpu) -> None:
+def test_the_thread_is_left_without_a_context(session: TensorRtSession, emulator: Emulator) -> None:
     run(session, 4)
-    assert gpu.contexts_in_use == 0
+    assert emulator.context_depth == 0
 
 
-def test_closing_frees_everything_and_may_be_done_twice(session: TensorRtSession, gpu: FakeGpu) -> None:
+def test_closing_frees_everything_and_may_be_done_twice(session: TensorRtSession, emulator: Emulator) -> None:
     run(session, 4, 4, 16)
     session.close()
     session.close()
-    assert (gpu.memory, gpu.graphs_alive) == ({}, 0)
+    assert emulator.left_behind() == {}
 
 
 def test_a_closed_session_refuses_to_run(session: TensorRtSession) -> None:
@@ -95,24 +106,25 @@ def test_a_closed_session_refuses_to_run(session: TensorRtSession) -> None:
 
 
 def test_the_time_on_the_gpu_is_in_seconds(session: TensorRtSession) -> None:
+    """On the emulated GPU, a millisecond passes from one event to the next."""
     run(session, 4)
-    assert session.device_seconds == 0.002
+    assert session.device_seconds == 0.001
 
 
 @pytest.mark.parametrize(("side", "profile"), [(2, 0), (8, 0), (9, 1), (16, 1)])
 def test_the_first_profile_that_takes_a_shape_runs_it(
-    session: TensorRtSession, gpu: FakeGpu, side: int, profile: int
+    session: TensorRtSession, told: Any, side: int, profile: int
 ) -> None:
     run(session, side)
-    assert gpu.profiles_run == [profile]
+    assert told.profiles_run == [profile]
 
 
-def test_a_profile_that_is_not_used_reserves_no_memory(session: TensorRtSession, gpu: FakeGpu) -> None:
+def test_a_profile_that_is_not_used_reserves_no_memory(session: TensorRtSession, emulator: Emulator) -> None:
     run(session, 4)
-    usual = len(gpu.memory)
+    usual = emulator.counters().blocks
     run(session, 16)
     image_and_result, working_memory = 2, 1
-    assert len(gpu.memory) == usual + image_and_result + working_memory
+    assert emulator.counters().blocks == usual + image_and_result + working_memory
 
 
 def test_a_shape_that_no_profile_takes_is_refused_with_the_ranges_of_all(session: TensorRtSession) -> None:
@@ -121,26 +133,32 @@ def test_a_shape_that_no_profile_takes_is_refused_with_the_ranges_of_all(session
         session.run(image(17))
 
 
-def test_a_profile_that_tensorrt_does_not_choose_is_an_error(session: TensorRtSession, gpu: FakeGpu) -> None:
-    gpu.refuses_profiles = True
+def test_a_profile_that_tensorrt_does_not_choose_is_an_error(session: TensorRtSession, told: Any) -> None:
+    told.refuses_profiles = True
     with pytest.raises(EngineError, match="TensorRT cannot choose its shape profile 0"):
         session.run(image())
 
 
-def test_a_refused_run_has_what_tensorrt_logged(session: TensorRtSession, gpu: FakeGpu) -> None:
-    gpu.refuses_to_run = True
+def test_a_refused_run_has_what_tensorrt_logged(session: TensorRtSession, told: Any) -> None:
+    told.refuses_to_run = True
     with pytest.raises(EngineError, match=r"^TensorRT cannot run \(no kernel for this and more\)$"):
         session.run(image())
 
 
-def test_full_memory_is_one_sentence_and_leaves_no_context(session: TensorRtSession, gpu: FakeGpu) -> None:
-    gpu.memory_is_full = True
-    with pytest.raises(BackendUnavailableError, match=r"failed on the GPU \(.*out of memory\); free its memory"):
+def test_full_memory_is_one_sentence_and_leaves_no_context(session: TensorRtSession, emulator: Emulator) -> None:
+    emulator.limit_memory(0)
+    with pytest.raises(EngineOutOfMemoryError, match=r"failed on the GPU \(.*out of memory\); free its memory"):
         session.run(image())
-    assert gpu.contexts_in_use == 0
+    assert emulator.context_depth == 0
 
 
-@pytest.mark.usefixtures("gpu")
+def test_memory_that_tensorrt_itself_lacks_is_told_too(session: TensorRtSession, told: Any) -> None:
+    told.has_no_memory = True
+    with pytest.raises(EngineOutOfMemoryError, match="cannot create an execution context, its memory is full"):
+        session.run(image())
+
+
+@pytest.mark.usefixtures("emulator")
 def test_a_plan_of_another_version_is_refused_with_the_reason() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"11.4 rejects the engine \(version tag does not match\)"):
+    with pytest.raises(BackendUnavailableError, match=r"11\.4\S* rejects the engine \(version tag does not match\)"):
         TensorRtSession(b"another plan")

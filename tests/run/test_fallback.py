@@ -74,6 +74,20 @@ def test_an_engine_that_cannot_be_built_is_not_a_fallback(
         opened[0].stage1.run({"hu": np.zeros((1, 1, 64, 64), np.float32)})
 
 
+def test_a_fallback_is_opened_on_the_same_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = []
+
+    def open_fake(*arguments: object) -> Engines:
+        devices.append(arguments[-1])
+        return fake_cascade().engines
+
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.BACKENDS", ("fake", "first"))
+    monkeypatch.setattr("cascade_rt.engines.fallbacks.open_engines", open_fake)
+    cascade = fake_cascade()
+    list(attempts(cascade.bundle, cascade.engines, EngineRequest(device=3)))
+    assert devices == [3]
+
+
 def test_every_engine_that_was_passed_over_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = {"second": EngineError("TensorRT cannot run (no kernel)"), "third": BackendUnavailableError("no third")}
 

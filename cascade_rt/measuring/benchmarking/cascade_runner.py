@@ -42,18 +42,27 @@ def report_path(mask: Path) -> Path:
 
 
 def open_arm(
-    bundle: Path, arm: Arm, plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+    bundle: Path,
+    arm: Arm,
+    plans: PlanSource = no_plans,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
+    device: int = 0,
 ) -> CascadeRunner:
     """Open an arm on a bundle, without fallbacks: an arm is measured as planned or not at all.
 
     Raises like `open_cascade`.
     """
-    cascade = open_cascade(bundle, engines=EngineRequest(arm.backend, arm.precision, plans), falls_back=False)
+    engines = EngineRequest(arm.backend, arm.precision, plans, device)
+    cascade = open_cascade(bundle, engines=engines, falls_back=False)
     return CascadeRunner(cascade, arm.search, reading)
 
 
 def runners(
-    bundle: Path, arms: tuple[Arm, ...], plans: PlanSource = no_plans, reading: ScanOptions = DEFAULT_SCAN_OPTIONS
+    bundle: Path,
+    arms: tuple[Arm, ...],
+    plans: PlanSource = no_plans,
+    reading: ScanOptions = DEFAULT_SCAN_OPTIONS,
+    device: int = 0,
 ) -> dict[str, OpenRunner]:
     """Return the function that opens each arm, by arm name.
 
@@ -62,5 +71,6 @@ def runners(
         arms: The arms.
         plans: Where the backend `tensorrt` gets its engines from; must be picklable, such as a module-level function.
         reading: Facts about the scans that the user supplies because the files do not state them.
+        device: Number of the GPU for arms that run on one.
     """
-    return {arm.name: partial(open_arm, bundle, arm, plans, reading) for arm in arms}
+    return {arm.name: partial(open_arm, bundle, arm, plans, reading, device) for arm in arms}

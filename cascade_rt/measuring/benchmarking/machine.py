@@ -12,10 +12,14 @@ from cascade_rt.engines.nvidia import find_gpu
 from cascade_rt.errors import BackendUnavailableError
 
 
-def describe_machine() -> dict[str, Any]:
-    """Return processor, memory, GPU and package versions, without host or user names."""
+def describe_machine(device: int = 0) -> dict[str, Any]:
+    """Return processor, memory, GPU and package versions, without host or user names.
+
+    Args:
+        device: Number of the GPU to describe, if there is one.
+    """
     try:
-        gpu = asdict(find_gpu())
+        gpu = asdict(find_gpu(device=device))
     except BackendUnavailableError:
         gpu = None
     return {

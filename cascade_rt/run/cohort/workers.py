@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import cycle
 from multiprocessing import connection
 
 from cascade_rt.common.child_process import ChildEndedError, ChildProcess
@@ -23,8 +24,12 @@ _LONGEST_WAIT_SECONDS = 3600.0
 """Longest single wait; operating systems do not accept arbitrarily long ones."""
 
 
+OpenCascade = Callable[[], Cascade]
+"""Opens the cascade in a worker; must be picklable."""
+
+
 def run_in_workers(
-    open_cascade: Callable[[], Cascade],
+    open_cascade: OpenCascade | Sequence[OpenCascade],
     count: int,
     options: RunOptions = DEFAULT_RUN_OPTIONS,
     *,
@@ -33,7 +38,8 @@ def run_in_workers(
     """Return a runner that uses worker processes, which are started on demand and reused for many scans.
 
     Args:
-        open_cascade: Opens the cascade in the worker; must be picklable.
+        open_cascade: Opens the cascade in the worker. Of several, such as one for each GPU, each worker keeps the one
+            that falls to it, also if it is restarted; the workers take them in turn.
         count: Number of workers.
         options: How scans are read, searched and written.
         timeout: Seconds without a finished slice after which a worker is killed.
@@ -41,10 +47,12 @@ def run_in_workers(
     Raises:
         CascadeError: The engines cannot be opened.
     """
+    ways_to_open = [open_cascade] if callable(open_cascade) else open_cascade
 
     def run(cases: Iterable[Case]) -> Generator[tuple[Case, TaskResult]]:
         waiting = iter(cases)
-        pool = [_Worker(open_cascade, options, cpus) for cpus in _shares_of_cpus(count)]
+        shares = zip(cycle(ways_to_open), _shares_of_cpus(count), strict=False)
+        pool = [_Worker(opens, options, cpus) for opens, cpus in shares]
         try:
             while True:
                 for worker in pool:
@@ -80,7 +88,7 @@ def _next_answers(busy: Sequence["_Worker"], timeout: float) -> Iterator[tuple[C
 class _Worker:
     """A worker process and its current case."""
 
-    def __init__(self, open_cascade: Callable[[], Cascade], options: RunOptions, cpus: Sequence[int]) -> None:
+    def __init__(self, open_cascade: OpenCascade, options: RunOptions, cpus: Sequence[int]) -> None:
         self._arguments = (open_cascade, options, cpus)
         self._process: ChildProcess | None = None
         self._is_open = False

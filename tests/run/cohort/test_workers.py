@@ -42,6 +42,21 @@ def open_and_die() -> Cascade:
     os._exit(5)
 
 
+def open_noted(marks: Path, name: str) -> Cascade:
+    """Notes which way of opening a process took."""
+    (marks / f"{name} in {os.getpid()}").touch()
+    return open_moody(marks)
+
+
+def ways_to_open(marks: Path, *names: str) -> list[partial[Cascade]]:
+    return [partial(open_noted, marks, name) for name in names]
+
+
+def opened(marks: Path) -> list[str]:
+    """The ways of opening that were taken, once for each process."""
+    return sorted(path.name.partition(" in ")[0] for path in marks.glob("* in *"))
+
+
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
     return save_scans(tmp_path / "scans", 3)
@@ -93,6 +108,17 @@ def test_a_worker_that_crashes_once_costs_nothing(scans: Path, output: Path, tmp
         ("started", None, 2),
         ("done", None, 2),
     ]
+
+
+def test_workers_take_several_ways_to_open_in_turn(scans: Path, output: Path, tmp_path: Path) -> None:
+    run(scans, output, run_in_workers(ways_to_open(tmp_path, "GPU 0", "GPU 1"), 3))
+    assert opened(tmp_path) == ["GPU 0", "GPU 0", "GPU 1"]
+
+
+def test_a_worker_that_is_restarted_opens_in_the_same_way(scans: Path, output: Path, tmp_path: Path) -> None:
+    save_scan(scans / "moody.nii.gz", mood=CRASH_ONCE)
+    run(scans, output, run_in_workers(ways_to_open(tmp_path, "GPU 0", "GPU 1"), 1))
+    assert opened(tmp_path) == ["GPU 0", "GPU 0"]
 
 
 def test_a_scan_that_hangs_is_given_up_without_a_retry(scans: Path, output: Path) -> None:
