@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,30 +203,44 @@ def _add_half(path: Path, manifest: Manifest, terms: _HalfTerms, on_step: Callab
     for stage in STAGES:
         on_step(f"planning half precision of {stage}")
         graph, feeds = onnx.load(bundle.graph(stage)), inputs[stage]
-        fewer = partial(_fewer, graph, feeds, stage, terms)
+        fewer = _Fewer(graph, feeds, stage, terms)
         half = half_precision_graph(graph, feeds, source=calibration.source, fewer=fewer)
         onnx.save(half.graph, path / graph_name(stage, "fp16"))
         record[stage] = {
             "half_share_of_convolutions": half_share(half.graph, feeds[0]),
             "kept": half.kept,
-            "dropped_by_search": half.dropped if terms.search else None,
+            "dropped_by_search": fewer.dropped_by_search,
             "calibration": half.calibration,
         }
     return replace(manifest, files=record_files(path), half_precision=record)
 
 
-def _fewer(
-    graph: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]], stage: Stage, terms: _HalfTerms, planned: Kept
-) -> Kept:
-    """Return the planned nodes that the masks of a stage need, or all if it finds nothing to compare masks of."""
-    try:
-        holds = same_masks(graph, feeds, STAGE_SPECS[stage].outputs[0].name, least_dice=terms.limits.least_dice)
-    except InputError:
-        if terms.search:
-            raise
-        return planned
-    fewer = halves_if_same(graph, planned, holds)
-    return smallest_kept(graph, fewer, holds) if terms.search else fewer
+@dataclass(slots=True)
+class _Fewer:
+    """Chooses, of the nodes planned to stay in float32 in a stage, those that its masks need."""
+
+    graph: onnx.ModelProto
+    feeds: Sequence[Mapping[str, Array]]
+    stage: Stage
+    terms: _HalfTerms
+    dropped_by_search: int | None = None
+    """Number of nodes that the search dropped, or None without a search."""
+
+    def __call__(self, planned: Kept) -> Kept:
+        """Return these nodes, or all if the stage finds nothing whose masks could be compared."""
+        output, least_dice = STAGE_SPECS[self.stage].outputs[0].name, self.terms.limits.least_dice
+        try:
+            holds = same_masks(self.graph, self.feeds, output, least_dice=least_dice)
+        except InputError:
+            if self.terms.search:
+                raise
+            return planned
+        fewer = halves_if_same(self.graph, planned, holds)
+        if not self.terms.search:
+            return fewer
+        needed = smallest_kept(self.graph, fewer, holds)
+        self.dropped_by_search = len(fewer) - len(needed)
+        return needed
 
 
 def _prove(

@@ -32,8 +32,6 @@ class HalfPrecision:
     """Rule, reason and names of the nodes that stay in float32, as plain values."""
     calibration: dict[str, Any]
     """Inputs that the ranges were observed on, and the limits they were compared with, as plain values."""
-    dropped: int
-    """Number of planned nodes that `fewer` dropped."""
 
 
 Kept = tuple[KeptNode, ...]
@@ -72,7 +70,7 @@ def half_precision_graph(
     kept = planned if fewer is None else fewer(planned)
     limits = {"headroom": HEADROOM, "faint_share": FAINT_SHARE, "faint_largest": FAINT_LARGEST}
     calibration = {"source": source, "inputs": shapes, "limits": limits}
-    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration, len(planned) - len(kept))
+    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration)
 
 
 def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
