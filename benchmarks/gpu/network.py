@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ def _add_graphs_of(network: Network, stage: Stage, folder: Path, say: Callable[[
     # These run the graph on the CPU and need ONNX Runtime, which the export itself does not.
     from cascade_rt_export.conv_work import half_share, multiplications
     from cascade_rt_export.half_precision import half_precision_graph
+    from cascade_rt_export.keep_plan import image_in_halves
 
     def feeds(side: int) -> dict[str, Array]:
         return {STAGE_SPECS[stage].inputs[0].name: noise(Task(stage, 1, side))}
@@ -148,7 +150,9 @@ def _add_graphs_of(network: Network, stage: Stage, folder: Path, say: Callable[[
     usual = feeds(usual_side(stage, network.config))
     network.multiplications[stage] = sum(multiplications(single, usual).values())
     say(f"converting {stage} to half precision")
-    half = half_precision_graph(single, [feeds(CALIBRATION_SIDE)], source="noise").graph
+    # As for a trained network whose masks stay the same, which are not there to compare.
+    fewer = partial(image_in_halves, single)
+    half = half_precision_graph(single, [feeds(CALIBRATION_SIDE)], source="noise", fewer=fewer).graph
     network.half_shares[stage] = half_share(half, feeds(CALIBRATION_SIDE))
     _keep(network, half, stage, "fp16", folder)
 

@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from cascade_rt.config import to_mapping
 from cascade_rt.data.phantom_store import is_synthetic
 from cascade_rt.engines import open_engines
 from cascade_rt.engines.base import Array
-from cascade_rt.errors import BundleError, OutputExistsError, ParityError
+from cascade_rt.errors import BundleError, InputError, OutputExistsError, ParityError
 from cascade_rt.models.weights import save_weights
 from cascade_rt.training.checkpoint import Checkpoint
 from cascade_rt_export.calibration import Calibration, default_calibration, stage_inputs
@@ -37,7 +36,7 @@ from cascade_rt_export.conv_work import half_share
 from cascade_rt_export.gate import judge, run_gate
 from cascade_rt_export.golden_case import write_golden
 from cascade_rt_export.half_precision import Kept, half_precision_graph
-from cascade_rt_export.half_search import same_masks, smallest_kept
+from cascade_rt_export.half_search import halves_if_same, same_masks, smallest_kept
 from cascade_rt_export.onnx_graph import OPSET, onnx_from_stage
 from cascade_rt_export.parity import check_parity
 
@@ -192,10 +191,11 @@ def _with_half(path: Path, single: Manifest, terms: _HalfTerms, on_step: Callabl
 def _add_half(path: Path, manifest: Manifest, terms: _HalfTerms, on_step: Callable[[str], None]) -> Manifest:
     """Write both graphs in half precision, planned on the inputs that the float32 graphs receive.
 
-    With a search, planned nodes are dropped if the masks of each stage still reach the least Dice without them.
+    Planned nodes are dropped if the masks of each stage still reach the least Dice without them: the convolutions near
+    the image always, and with a search any others.
     """
     bundle = write_manifest(path, manifest)
-    calibration, least_dice = terms.calibration, terms.limits.least_dice if terms.search else None
+    calibration = terms.calibration
     on_step("running the float32 graphs on the calibration slices")
     with open_engines(bundle, "onnxruntime", "fp32") as engines:
         inputs = stage_inputs(calibration, engines, manifest.config)
@@ -203,23 +203,44 @@ def _add_half(path: Path, manifest: Manifest, terms: _HalfTerms, on_step: Callab
     for stage in STAGES:
         on_step(f"planning half precision of {stage}")
         graph, feeds = onnx.load(bundle.graph(stage)), inputs[stage]
-        fewer = None if least_dice is None else _search(graph, feeds, stage, least_dice)
+        fewer = _Fewer(graph, feeds, stage, terms)
         half = half_precision_graph(graph, feeds, source=calibration.source, fewer=fewer)
         onnx.save(half.graph, path / graph_name(stage, "fp16"))
         record[stage] = {
             "half_share_of_convolutions": half_share(half.graph, feeds[0]),
             "kept": half.kept,
-            "dropped_by_search": None if least_dice is None else half.dropped,
+            "dropped_by_search": fewer.dropped_by_search,
             "calibration": half.calibration,
         }
     return replace(manifest, files=record_files(path), half_precision=record)
 
 
-def _search(
-    graph: onnx.ModelProto, feeds: Sequence[Mapping[str, Array]], stage: Stage, least_dice: float
-) -> Callable[[Kept], Kept]:
-    holds = same_masks(graph, feeds, STAGE_SPECS[stage].outputs[0].name, least_dice=least_dice)
-    return partial(smallest_kept, graph, holds=holds)
+@dataclass(slots=True)
+class _Fewer:
+    """Chooses, of the nodes planned to stay in float32 in a stage, those that its masks need."""
+
+    graph: onnx.ModelProto
+    feeds: Sequence[Mapping[str, Array]]
+    stage: Stage
+    terms: _HalfTerms
+    dropped_by_search: int | None = None
+    """Number of nodes that the search dropped, or None without a search."""
+
+    def __call__(self, planned: Kept) -> Kept:
+        """Return these nodes, or all if the stage finds nothing whose masks could be compared."""
+        output, least_dice = STAGE_SPECS[self.stage].outputs[0].name, self.terms.limits.least_dice
+        try:
+            holds = same_masks(self.graph, self.feeds, output, least_dice=least_dice)
+        except InputError:
+            if self.terms.search:
+                raise
+            return planned
+        fewer = halves_if_same(self.graph, planned, holds)
+        if not self.terms.search:
+            return fewer
+        needed = smallest_kept(self.graph, fewer, holds)
+        self.dropped_by_search = len(fewer) - len(needed)
+        return needed
 
 
 def _prove(

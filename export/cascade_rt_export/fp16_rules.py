@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from onnx import ModelProto, NodeProto
 
 _POINTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Neg"})
+_POOLINGS = frozenset({"AveragePool", "MaxPool"})
 _OVER_POSITIONS = frozenset(
     {
         "GroupNormalization",
@@ -55,14 +56,35 @@ def _window_paths(wiring: Wiring) -> Iterator[list[NodeProto]]:
             yield path
 
 
+def images(wiring: Wiring) -> frozenset[str]:
+    """Return the names of the tensors that are an image: graph inputs, raw or windowed, and what pools them."""
+    found = {path[0].output[0] for path in _window_paths(wiring)} | wiring.inputs
+    for node in wiring.nodes:
+        if node.op_type in _POOLINGS and node.input[0] in found:
+            found.update(node.output)
+    return frozenset(found)
+
+
+def image_convolutions(wiring: Wiring) -> Iterator[NodeProto]:
+    """Yield the convolutions that read an image and that could read it in halves: with weights of the graph, no groups.
+
+    In half precision they do so (`image_halves`).
+    """
+    shown = images(wiring)
+    for node in wiring.nodes:
+        grouped = any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
+        if node.op_type == "Conv" and node.input[0] in shown and node.input[1] in wiring.weights and not grouped:
+            yield node
+
+
 def image_readers(wiring: Wiring) -> Iterator[NodeProto]:
-    """Yield the nodes that read the image itself, raw or windowed: the first convolutions.
+    """Yield the nodes that read the image itself, raw, windowed or pooled: the first convolutions.
 
     Soft tissue differs little from pixel to pixel, and these convolutions compute differences, so they greatly amplify
     the rounding error of the image (docs/decisions/0011).
     """
-    images = {path[0].output[0] for path in _window_paths(wiring)} | wiring.inputs
-    return (node for node in wiring.nodes if images.intersection(node.input) and node.op_type not in ("Clip", "Shape"))
+    shown = images(wiring)
+    return (node for node in wiring.nodes if shown.intersection(node.input) and node.op_type not in ("Clip", "Shape"))
 
 
 def softmaxes(wiring: Wiring) -> Iterator[NodeProto]:

@@ -15,6 +15,8 @@ from cascade_rt.engines.base import Array
 from cascade_rt.errors import BundleError
 from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.float_tensors import HALF, SINGLE, computes_in_half, float_tensors, half_inputs, opset_of
+from cascade_rt_export.fp16_rules import Wiring, image_convolutions
+from cascade_rt_export.image_halves import image_halves, weight_halves
 from cascade_rt_export.keep_plan import FAINT_LARGEST, FAINT_SHARE, HEADROOM, KeptNode, kept_table, plan_kept
 from cascade_rt_export.value_ranges import observe_ranges
 
@@ -30,8 +32,6 @@ class HalfPrecision:
     """Rule, reason and names of the nodes that stay in float32, as plain values."""
     calibration: dict[str, Any]
     """Inputs that the ranges were observed on, and the limits they were compared with, as plain values."""
-    dropped: int
-    """Number of planned nodes that `fewer` dropped."""
 
 
 Kept = tuple[KeptNode, ...]
@@ -70,7 +70,7 @@ def half_precision_graph(
     kept = planned if fewer is None else fewer(planned)
     limits = {"headroom": HEADROOM, "faint_share": FAINT_SHARE, "faint_largest": FAINT_LARGEST}
     calibration = {"source": source, "inputs": shapes, "limits": limits}
-    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration, len(planned) - len(kept))
+    return HalfPrecision(to_half(graph, kept), kept_table(kept), calibration)
 
 
 def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
@@ -78,7 +78,8 @@ def to_half(graph: ModelProto, kept: Iterable[KeptNode]) -> ModelProto:
 
     Values between two kept nodes, or between a kept node and a graph input or output, stay in float32. A value is
     rounded only where a half-precision node reads or writes it. A weight that nodes of both kinds read is stored twice.
-    Nodes whose operator has no half-precision form stay in float32 even if they are not kept.
+    Nodes whose operator has no half-precision form stay in float32 even if they are not kept. Convolutions that read an
+    image and are not kept read it in halves.
 
     Args:
         graph: The float32 graph. It is not modified.
@@ -108,6 +109,9 @@ class _Conversion:
         self.opset = opset_of(graph)
         self.outputs = {value.name for value in graph.graph.output}
         self.weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+        self.of_images = {node.name for node in image_convolutions(Wiring(graph))} - kept
+        self.halves: dict[str, str] = {}
+        """The tensor with the halves of each image and each weight that was split so far."""
         self.nodes: list[NodeProto] = []
         self.stored: dict[str, TensorProto] = {}
         # The name of each float tensor in each type it exists in.
@@ -130,7 +134,12 @@ class _Conversion:
         node.CopyFrom(source)
         halved = source.name not in self.kept and computes_in_half(source, self.floats, self.opset)
         takes = half_inputs(source, self.floats, self.opset)
+        split = source.name in self.of_images
+        if split:
+            node.input[:2] = [self._split_image(source.input[0]), self._split_weight(source.input[1])]
         for index, name in enumerate(source.input):
+            if split and index < 2:
+                continue
             if name in self.floats:
                 node.input[index] = self._read(name, HALF if halved and takes[index] else SINGLE)
             elif name in self.weights:
@@ -141,6 +150,21 @@ class _Conversion:
                 node.output[index] = self._write(name, HALF if halved else SINGLE)
         if halved and node.op_type == "Cast":
             node.attribute[0].i = HALF
+
+    def _split_image(self, name: str) -> str:
+        """Return the name of the tensor with the halves of an image, and add the nodes that make it once."""
+        if name not in self.halves:
+            nodes, self.halves[name] = image_halves(self._read(name, SINGLE))
+            self.nodes.extend(nodes)
+        return self.halves[name]
+
+    def _split_weight(self, name: str) -> str:
+        """Store the weight to apply to the halves of an image, and return its name."""
+        if name not in self.halves:
+            self.halves[name] = name if name not in self.stored else f"{name}/halves"
+            halves = weight_halves(numpy_helper.to_array(self.weights[name]))
+            self.stored[self.halves[name]] = numpy_helper.from_array(halves, self.halves[name])
+        return self.halves[name]
 
     def _read(self, name: str, kind: int) -> str:
         """Return the name of a tensor in a type, adding a cast if it exists only in the other type."""

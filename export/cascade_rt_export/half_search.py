@@ -13,7 +13,7 @@ from cascade_rt.errors import InputError, ParityError
 from cascade_rt_export.cpu_session import cpu_session
 from cascade_rt_export.half_precision import to_half
 from cascade_rt_export.half_rounding import rounding_graph
-from cascade_rt_export.keep_plan import KeptNode
+from cascade_rt_export.keep_plan import KeptNode, image_in_halves
 
 MOST_TRIALS = 32
 """Maximum number of graphs that a search tries."""
@@ -55,6 +55,23 @@ def smallest_kept(
         )
     dropped = search.droppable(_groups(kept), frozenset())
     return tuple(node for node in kept if node.name not in dropped)
+
+
+def halves_if_same(
+    graph: ModelProto, kept: Sequence[KeptNode], holds: Callable[[ModelProto], bool]
+) -> tuple[KeptNode, ...]:
+    """Let the first convolutions read the image in halves, and keep none behind them, if the task still succeeds.
+
+    Args:
+        graph: The float32 graph.
+        kept: The plan to start from.
+        holds: Returns whether a half-precision graph still performs its task, such as `same_masks`.
+
+    Returns:
+        `image_in_halves` of the plan, or the plan itself.
+    """
+    fewer = image_in_halves(graph, kept)
+    return fewer if holds(to_half(graph, fewer)) else tuple(kept)
 
 
 def same_masks(

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from cascade_rt_export.early_convolutions import early_convolutions
 from cascade_rt_export.float_tensors import computes_in_half, float_tensors, opset_of
-from cascade_rt_export.fp16_rules import FP16_RULES, Wiring, made_of_lengths
+from cascade_rt_export.fp16_rules import FP16_RULES, Wiring, image_convolutions, made_of_lengths
 from cascade_rt_export.value_ranges import LARGEST_HALF, SMALLEST_NORMAL_HALF, ValueRange
 
 HEADROOM = 8.0
@@ -70,6 +70,15 @@ def plan_kept(graph: ModelProto, ranges: Mapping[str, ValueRange], work: Mapping
             if any(name in floats for name in (*node.input, *node.output)):
                 ruled.setdefault(node.name, rule)
     return tuple(KeptNode(node.name, ruled[node.name]) for node in wiring.nodes if node.name in ruled)
+
+
+def image_in_halves(graph: ModelProto, kept: Iterable[KeptNode]) -> tuple[KeptNode, ...]:
+    """Return the plan without the convolutions that read the image and those behind them.
+
+    `to_half` then lets the former read the image in halves, and the latter in half precision what those made.
+    """
+    readers = {node.name for node in image_convolutions(Wiring(graph))}
+    return tuple(node for node in kept if node.rule != "near" and not (node.rule == "image" and node.name in readers))
 
 
 def kept_table(kept: Iterable[KeptNode]) -> list[dict[str, Any]]:

@@ -146,6 +146,26 @@ def test_a_search_keeps_fewer_nodes_and_says_how_many(checkpoint: Checkpoint, tm
         assert len(fewer) == found[stage]["dropped_by_search"] > 0
 
 
+@pytest.mark.usefixtures("proven_float32")
+@pytest.mark.parametrize(("same", "reads_in_halves"), [(True, True), (False, False)])
+def test_convolutions_near_the_image_stay_in_float32_only_if_the_masks_need_them(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    same: bool,
+    reads_in_halves: bool,
+) -> None:
+    monkeypatch.setattr(bundle_export, "same_masks", lambda *_, **__: lambda _: same)
+    found = export_bundle(
+        checkpoint, tmp_path / "bundle", calibration=one_phantom(), graphs_of=bundle, limits=RANDOM_WEIGHTS
+    )
+    for stage in STAGES:
+        near = [rule for rule in found.manifest.half_precision[stage]["kept"] if rule["rule"] == "near"]
+        assert (near == []) is reads_in_halves
+
+
 def kept_nodes(planned: dict[str, Any]) -> set[str]:
     return {name for rule in planned["kept"] for name in rule["nodes"]}
 

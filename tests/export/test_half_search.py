@@ -7,7 +7,7 @@ from onnx import ModelProto
 from cascade_rt.errors import InputError, ParityError
 from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.half_precision import to_half
-from cascade_rt_export.half_search import same_masks, smallest_kept
+from cascade_rt_export.half_search import halves_if_same, same_masks, smallest_kept
 from cascade_rt_export.keep_plan import KeptNode, plan_kept
 from cascade_rt_export.value_ranges import observe_ranges
 from tests.half_graphs import convolutions, half_weights
@@ -79,3 +79,19 @@ def test_of_a_measured_plan_only_what_does_overflow_stays() -> None:
 def test_inputs_in_which_nothing_is_found_prove_nothing() -> None:
     with pytest.raises(InputError, match="finds nothing"):
         same_masks(GRAPH, [{"x": np.zeros((1, 1, 4, 4), dtype=np.float32)}], "y")
+
+
+NEAR_IMAGE = (
+    KeptNode("conv0", "image"),
+    KeptNode("relu0", "near"),
+    KeptNode("conv1", "near"),
+    KeptNode("conv3", "large"),
+)
+
+
+def test_the_image_is_read_in_halves_if_the_task_holds() -> None:
+    assert halves_if_same(GRAPH, NEAR_IMAGE, Task(3)) == NEAR_IMAGE[3:]
+
+
+def test_all_near_the_image_stays_if_the_task_needs_it() -> None:
+    assert halves_if_same(GRAPH, NEAR_IMAGE, Task(1)) == NEAR_IMAGE
