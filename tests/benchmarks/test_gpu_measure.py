@@ -419,7 +419,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def on_gpu(exported: Network) -> Network:
     if not torch.cuda.is_available():
-        pytest.skip("needs a PyTorch built for CUDA")
+        pytest.skip("needs a PyTorch built for CUDA: its kernels cannot be emulated")
     return replace(exported, model=copy.deepcopy(exported.model).to("cuda"))
 
 

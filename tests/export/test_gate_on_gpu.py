@@ -37,7 +37,7 @@ def test_the_embedded_bundle_passes_in_float32(
 def test_pytorch_on_the_gpu_agrees_with_onnxruntime_on_the_cpu(reference: Engines) -> None:
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     if not torch.cuda.is_available():
-        pytest.skip("needs a PyTorch built for CUDA")
+        pytest.skip("needs a PyTorch built for CUDA: its kernels cannot be emulated")
     candidate = open_engines(BUNDLE, "onnxruntime", "fp32")
     found = run_gate(reference, candidate, BUNDLE.manifest.config, phantom_calibration((6, 128, 128)))
     judge(found, GATE_LIMITS["fp32"], "PyTorch on the GPU")

@@ -6,11 +6,13 @@ Engines are built, cached and loaded as for a user; pycuda and cuda-bindings are
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice, product
 
 import numpy as np
 import pytest
 
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import STAGES
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import EngineRequest, Engines, open_engines
 from cascade_rt.engines.engine_cache import CACHE_VARIABLE
@@ -24,12 +26,14 @@ from tests.cuda_emulator.driver import Emulator
 pytestmark = pytest.mark.gpu
 
 BUNDLE = read_bundle(embedded_bundle_path("phantom"))
-WHOLE = make_phantom(10001, (48, 224, 224), tumor=True).hu[22:34]
+SLICES = make_phantom(10001, (48, 224, 224), tumor=True).hu[28:33]
 SCANS = {
-    "whole slices": WHOLE,
-    "padded slices": WHOLE[:5, 3:, :-9],
-    "slices larger than the first profile": np.pad(WHOLE[2:4], ((0, 0), (200, 200), (176, 240)), constant_values=-1000),
-    "a single slice": WHOLE[4:5],
+    "whole slices": SLICES,
+    "padded slices": SLICES[1:4, 3:, :-9],
+    "slices larger than the first profile": np.pad(
+        SLICES[1:3], ((0, 0), (200, 200), (176, 240)), constant_values=-1000
+    ),
+    "a single slice": SLICES[2:3],
 }
 
 
@@ -40,8 +44,11 @@ def segment(engines: Engines, voxels: np.ndarray, *, keep_probabilities: bool = 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engines are built once for each GPU, whose context is then kept to the end of the process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("engines")))
+        for device, stage in product((0, 1), STAGES):
+            built_plans()(BUNDLE, stage, "fp32", device)
         yield
 
 
@@ -162,25 +169,27 @@ def masks_of_attempts(engines: Engines) -> Iterator[tuple[Engines, ScanRun | Non
                 yield rung, None
 
 
-@pytest.mark.parametrize("megabytes", [4, 12])
-def test_where_memory_is_short_batches_are_halved_and_the_mask_is_the_same(
-    engines: Engines, emulator: Emulator, expected: Callable[..., ScanRun], megabytes: int
+@pytest.mark.parametrize(("share", "halved"), [(0.8, False), (0.5, True)])
+def test_where_memory_is_short_buffers_are_freed_then_batches_halved_and_the_mask_is_the_same(
+    engines: Engines, emulator: Emulator, expected: Callable[..., ScanRun], share: float, halved: bool
 ) -> None:
-    emulator.limit_memory(emulator.counters().memory_used + (megabytes << 20))
-    found = next((rung, run) for rung, run in masks_of_attempts(engines) if run is not None)
-    assert (found[0].stage1.info.backend, found[0].level > 0) == ("tensorrt", True)
-    assert_masks_equal(found[1], expected("whole slices"))
+    engines.stage1.forget_shapes()
+    engines.stage2.forget_shapes()
+    segment(engines, SCANS["whole slices"])
+    emulator.limit_memory(int(share * emulator.counters().memory_used))
+    rung, run = next((rung, run) for rung, run in masks_of_attempts(engines) if run is not None)
+    assert (rung.stage1.info.backend, rung.level > 0) == ("tensorrt", halved)
+    assert_masks_equal(run, expected("whole slices"))
 
 
 def test_where_no_batch_fits_the_next_engine_finds_the_same(
     engines: Engines, emulator: Emulator, expected: Callable[..., ScanRun]
 ) -> None:
-    emulator.limit_memory(emulator.counters().memory_used)
-    tried = list(zip(masks_of_attempts(engines), range(3), strict=False))
-    backends = [rung.stage1.info.backend for (rung, _), _ in tried]
-    assert backends == ["tensorrt", "tensorrt", "onnxruntime-cuda"]
-    assert [run is None for (_, run), _ in tried] == [True, True, False]
-    assert_masks_equal(tried[-1][0][1], expected("whole slices"))
+    emulator.limit_memory(SLICES[0].size)
+    tried = list(islice(masks_of_attempts(engines), 3))
+    assert [rung.stage1.info.backend for rung, _ in tried] == ["tensorrt", "tensorrt", "onnxruntime-cuda"]
+    assert [run is None for _, run in tried] == [True, True, False]
+    assert_masks_equal(tried[-1][1], expected("whole slices"))
 
 
 def test_each_of_two_gpus_computes_what_it_is_given(emulator: Emulator, expected: Callable[..., ScanRun]) -> None:
