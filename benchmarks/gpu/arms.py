@@ -15,6 +15,7 @@ import torch
 from benchmarks.gpu.clock import Run
 from benchmarks.gpu.engine_runs import open_onnxruntime_cuda, open_tensorrt
 from benchmarks.gpu.network import Network, Task
+from cascade_rt.common.tensors import Precision
 from cascade_rt.engines.pytorch import tf32
 
 Arithmetic = Literal["fp32", "tf32", "fp16"]
@@ -29,8 +30,8 @@ class Arm:
     arithmetic: Arithmetic
     open: Callable[[Network, Task], Run]
     """Prepares it for a task; raises where it cannot be had."""
-    from_half_graph: bool = False
-    """Whether it runs the graph in half precision."""
+    graph: Precision | None = None
+    """The exported graph that it runs; None: the network in PyTorch."""
 
 
 def open_pytorch(
@@ -95,22 +96,22 @@ ARMS: tuple[Arm, ...] = (
     Arm("pytorch-compiled-graphs-fp32", "fp32", partial(open_pytorch, compiled=GRAPHS)),
     Arm("pytorch-compiled-graphs-amp", "fp16", partial(open_pytorch, allow_tf32=True, amp=True, compiled=GRAPHS)),
     Arm("pytorch-compiled-tuned-amp", "fp16", partial(open_pytorch, allow_tf32=True, amp=True, compiled=TUNED)),
-    Arm("onnxruntime-cuda-fp32", "fp32", open_onnxruntime_cuda),
-    Arm("onnxruntime-cuda-tf32", "tf32", partial(open_onnxruntime_cuda, allow_tf32=True)),
-    Arm("onnxruntime-cuda-fp16", "fp16", partial(open_onnxruntime_cuda, precision="fp16"), from_half_graph=True),
+    Arm("onnxruntime-cuda-fp32", "fp32", open_onnxruntime_cuda, graph="fp32"),
+    Arm("onnxruntime-cuda-tf32", "tf32", partial(open_onnxruntime_cuda, allow_tf32=True), graph="fp32"),
+    Arm("onnxruntime-cuda-fp16", "fp16", partial(open_onnxruntime_cuda, precision="fp16"), graph="fp16"),
     Arm(
         "onnxruntime-cuda-by-trial-fp16",
         "fp16",
         partial(open_onnxruntime_cuda, precision="fp16", by_trial=True),
-        from_half_graph=True,
+        graph="fp16",
     ),
-    Arm("tensorrt-fp32", "fp32", open_tensorrt),
-    Arm("tensorrt-fp16", "fp16", partial(open_tensorrt, precision="fp16"), from_half_graph=True),
-    Arm("tensorrt-graphs-fp32", "fp32", partial(open_tensorrt, recorded=True)),
+    Arm("tensorrt-fp32", "fp32", open_tensorrt, graph="fp32"),
+    Arm("tensorrt-fp16", "fp16", partial(open_tensorrt, precision="fp16"), graph="fp16"),
+    Arm("tensorrt-graphs-fp32", "fp32", partial(open_tensorrt, recorded=True), graph="fp32"),
     Arm(
         "tensorrt-graphs-fp16",
         "fp16",
         partial(open_tensorrt, precision="fp16", recorded=True),
-        from_half_graph=True,
+        graph="fp16",
     ),
 )

@@ -1,5 +1,6 @@
 """How long runs take, side by side: several ways to compute the same take turns, so that a drift meets them all."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from benchmarks.gpu.deadline import NEVER, NO_TIME, Deadline
 from benchmarks.gpu.lines import reason_of
 
 Run = Callable[[], object]
@@ -49,6 +51,19 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
+class WallClock:
+    """The clock of the host, for work that is done when a run returns."""
+
+    def seconds(self, run: Run, count: int) -> list[float]:
+        """Seconds of each of `count` runs (see `Clock`)."""
+        found = []
+        for _ in range(count):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Turns:
     """How often and how long each takes its turn."""
@@ -68,16 +83,21 @@ class Race:
     """For each that did not: why."""
 
 
-def race(runs: Mapping[str, Run], clock: Clock, turns: Turns) -> Race:
+def race(runs: Mapping[str, Run], clock: Clock, turns: Turns, deadline: Deadline = NEVER) -> Race:
     """Time several runs in turns; one that raises is left out from then on, and the others go on.
 
-    Each round begins with another of them.
+    Each round begins with another of them. After the deadline none is warmed up and no second round begins: those that
+    are warm have one round at least.
     """
     rounds: dict[str, list[list[float]]] = {name: [] for name in runs}
     counts: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for turn in range(-1, turns.rounds):
+        if turn > 0 and deadline.passed:
+            break
         for name in _rotated(list(runs), turn):
+            if turn < 0 and deadline.passed:
+                reasons[name] = NO_TIME
             if name in reasons:
                 continue
             try:

@@ -35,7 +35,7 @@ class Lines:
         """Append a line.
 
         Args:
-            kind: What was measured: `gate`, `peak`, `graph` or `timing`.
+            kind: What was measured, such as `gate`, `peak`, `graph` or `timing`.
             measured: The measurement; its `reason` says why there is none, or is None.
 
         Raises:
@@ -55,22 +55,30 @@ class Lines:
             raise OutputError(f"{self._path}: cannot be written ({error.strerror}); choose another file") from error
 
 
-def describe_machine(gpu: Gpu, commit_name: str | None = None) -> dict[str, Any]:
+def describe_machine(gpu: Gpu | None, commit_name: str | None = None) -> dict[str, Any]:
     """What every line says of the machine.
 
     Args:
-        gpu: Its GPU.
+        gpu: Its GPU, if it has one.
         commit_name: The commit of the code, where the checkout itself cannot tell.
     """
+    return {
+        **_describe_gpu(gpu),
+        "processor": processor_name(),
+        "versions": package_versions(),
+        "commit": commit_name or commit(),
+    }
+
+
+def _describe_gpu(gpu: Gpu | None) -> dict[str, Any]:
+    if gpu is None:
+        return {"gpu": None}
     return {
         "gpu": gpu.name,
         "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "gpu_memory_bytes": gpu.memory_bytes,
         "driver": gpu.driver,
         "driver_cuda": gpu.cuda,
-        "processor": processor_name(),
-        "versions": package_versions(),
-        "commit": commit_name or commit(),
     }
 
 

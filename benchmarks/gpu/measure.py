@@ -9,23 +9,22 @@ is written at once. What cannot run here is a line with the reason.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
-import torch
 
 from benchmarks.gpu.arms import ARMS, BASELINE, Arithmetic
 from benchmarks.gpu.clock import CudaClock, Turns
+from benchmarks.gpu.deadline import Deadline
+from benchmarks.gpu.device import own_stream, require_cuda
 from benchmarks.gpu.lines import Lines, describe_machine, reason_of
-from benchmarks.gpu.network import Task, add_graphs, random_network, usual_side
+from benchmarks.gpu.network import add_graphs, random_network
 from benchmarks.gpu.peaks import measure_peaks
-from benchmarks.gpu.timings import measure_timings
+from benchmarks.gpu.timings import time_stages
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
 from cascade_rt.common.tensors import PRECISIONS, STAGES
-from cascade_rt.engines.nvidia import Gpu, find_gpu
 from cascade_rt.errors import BackendUnavailableError, CascadeError
 
 DEVICE = "cuda"
@@ -45,6 +44,7 @@ class Options:
     base_width: int
     batches: tuple[int, ...]
     turns: Turns
+    minutes: float
 
 
 @click.command()
@@ -68,6 +68,12 @@ class Options:
     show_default=True,
     help="Length of one turn of an arm.",
 )
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=float("inf"),
+    help="Begin nothing after so many minutes; what is left out is a line. Default: no limit.",
+)
 @click.option("--commit", help="Commit to record, if the folder is not a checkout. Default: asks git.")
 @click.option("-o", "--output", type=PATH, default=DEFAULT_OUTPUT, help="Default: benchmarks/results/gpu.jsonl.")
 @click.pass_context
@@ -80,11 +86,12 @@ def main(
     batches: tuple[int, ...],
     rounds: int,
     seconds: float,
+    minutes: float,
     commit: str | None,
     output: Path,
 ) -> None:
     """Measure engines and networks on the NVIDIA GPU of this machine; list options may be given several times."""
-    options = Options(bundle, parts, arms, base_width, batches, Turns(rounds, seconds))
+    options = Options(bundle, parts, arms, base_width, batches, Turns(rounds, seconds), minutes)
     try:
         lines = Lines(output, describe_machine(require_cuda(), commit))
         with own_stream():
@@ -96,29 +103,9 @@ def main(
         context.exit(error.exit_code)
 
 
-def require_cuda() -> Gpu:
-    """The GPU, where PyTorch can use it.
-
-    Raises:
-        BackendUnavailableError: There is none, or PyTorch was built without CUDA.
-    """
-    try:
-        gpu = find_gpu()
-    except BackendUnavailableError as error:
-        raise BackendUnavailableError(f"this benchmark needs an NVIDIA GPU, and {error}") from None
-    if not torch.cuda.is_available():
-        raise BackendUnavailableError(f"PyTorch {torch.__version__} does not find the GPU; install one built for CUDA")
-    return gpu
-
-
-def own_stream() -> AbstractContextManager[Any]:
-    """A stream for all work; the default one is none that ONNX Runtime can be told to use."""
-    return torch.cuda.stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]
-
-
 def measure(options: Options, say: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Do all parts; yields the kind of each line and what was measured."""
-    clock = CudaClock()
+    clock, deadline = CudaClock(), Deadline.after(60 * options.minutes)
     peaks: dict[Arithmetic, float] = {}
     if "peaks" in options.parts:
         say("measuring what the GPU does at best")
@@ -128,16 +115,19 @@ def measure(options: Options, say: Callable[[str], None]) -> Iterator[tuple[str,
                     peaks[arithmetic] = line["value"]
             yield "peak", line
     if "gate" in options.parts:
-        for line in gate_bundle(options.bundle, say):
+        for line in gate_bundle(options.bundle, deadline, say):
             yield "gate", line
     if "timings" in options.parts:
-        yield from time_networks(options, clock, peaks, say)
+        yield from time_networks(options, clock, peaks, deadline, say)
 
 
-def gate_bundle(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Compare all engines with PyTorch on phantoms; one line with the reason where that cannot be done at all."""
+def gate_bundle(path: Path, deadline: Deadline, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Compare PyTorch here with PyTorch on the CPU, and all engines with PyTorch, on phantoms.
+
+    Where that cannot be done at all, or no time is left for the engines, there is one line with the reason.
+    """
     try:
-        from benchmarks.gpu.gates import measure_gates
+        from benchmarks.gpu.gates import gate_of_pytorch, measure_gates
         from cascade_rt_export.calibration import phantom_calibration
         from cascade_rt_export.plans import built_plans
         from cascade_rt_export.trt_build import go_on
@@ -147,28 +137,32 @@ def gate_bundle(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, An
             say(f"gate: compiling {what}")
             return go_on
 
-        yield from measure_gates(read_bundle(path), phantom_calibration(), built_plans(on_build), say=say)
+        bundle, calibration = read_bundle(path), phantom_calibration()
+        yield gate_of_pytorch(bundle, calibration, DEVICE, say=say)
+        yield from measure_gates(bundle, calibration, built_plans(on_build), deadline=deadline, say=say)
     except (ImportError, BackendUnavailableError) as error:
         yield {"backend": "all", "reason": reason_of(error)}
 
 
 def time_networks(
-    options: Options, clock: CudaClock, peaks: dict[Arithmetic, float], say: Callable[[str], None]
+    options: Options, clock: CudaClock, peaks: dict[Arithmetic, float], deadline: Deadline, say: Callable[[str], None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Time both stages in all batches."""
+    """Time both stages in all batches. Graphs are exported only in the precisions that an arm reads."""
     network = random_network(options.base_width)
     chosen = [arm for arm in ARMS if arm.name in {*options.arms, BASELINE.name}]
     with tempfile.TemporaryDirectory() as folder:
-        add_graphs(network, Path(folder), say)
+        precisions = [each for each in PRECISIONS if each in {arm.graph for arm in chosen}]
+        if precisions:
+            add_graphs(network, Path(folder), say, precisions)
         for stage in STAGES:
-            for precision in PRECISIONS:
+            for precision in precisions:
                 yield "graph", network.describe_graph(stage, precision)
         network.model.to(DEVICE)
-        for stage in STAGES:
-            for batch in options.batches:
-                task = Task(stage, batch, usual_side(stage, network.config))
-                for line in measure_timings(network, task, clock, options.turns, peaks=peaks, arms=chosen, say=say):
-                    yield "timing", line
+        timed = time_stages(
+            network, options.batches, clock, options.turns, peaks=peaks, arms=chosen, deadline=deadline, say=say
+        )
+        for line in timed:
+            yield "timing", line
 
 
 def sentence(kind: str, line: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The networks that are timed: random weights, as PyTorch modules and as ONNX graphs in both precisions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Network:
     half_shares: dict[Stage, float] = field(default_factory=dict)
     """Share of the multiplications of convolutions that the graph in half precision does in it."""
     multiplications: dict[Stage, int] = field(default_factory=dict)
-    """Those of all convolutions on one usual image."""
+    """Those of all convolutions on one usual image, as `count_work` counts them."""
 
     @property
     def config(self) -> CascadeConfig:
@@ -98,55 +99,84 @@ def noise(task: Task) -> Array:
     return images * 340 - 100 if task.stage == "stage1" else images
 
 
-def random_network(base_width: int) -> Network:
-    """The cascade of the paper in some width, on the CPU; its normalisations have the statistics of noise."""
+def random_network(base_width: int, device: str = "cpu") -> Network:
+    """The cascade of the paper in some width; its normalisations have the statistics of noise."""
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        model = CascadeModel(CascadeConfig(base_width=base_width)).train()
+        model = CascadeModel(CascadeConfig(base_width=base_width)).to(device).train()
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # The mean of all that was seen, so that one pass is enough.
                 module.momentum = None
         with torch.no_grad():
-            organ = model.find_organ(torch.from_numpy(noise(Task("stage1", 2, CALIBRATION_SIDE))))
+            organ = model.find_organ(torch.from_numpy(noise(Task("stage1", 2, CALIBRATION_SIDE))).to(device))
             model.stage2(organ.image)
     return Network(model.eval())
 
 
-def add_graphs(network: Network, folder: Path, say: Callable[[str], None]) -> None:
-    """Export both stages in both precisions, and count their work; what fails is a reason in the network.
+def count_work(network: Network) -> None:
+    """Count the multiplications of each stage on one usual image, by running it: one per weight and position.
+
+    What is counted is the network, whatever the arms make of it: an exported graph has a few more.
+    """
+    for stage in STAGES:
+        counted: list[int] = []
+        graph = network.stage(stage)
+        layers = [layer for layer in graph.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+        hooks = [layer.register_forward_hook(partial(_count, counted)) for layer in layers]
+        with torch.inference_mode():
+            graph(network.image(Task(stage, 1, usual_side(stage, network.config))))
+        for hook in hooks:
+            hook.remove()
+        network.multiplications[stage] = sum(counted)
+
+
+def _count(counted: list[int], layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    """Note the multiplications of one convolution; a transposed one applies its weights where it reads."""
+    weight: Any = layer.weight
+    applied_at = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+    counted.append(weight.numel() * applied_at.shape[2] * applied_at.shape[3])
+
+
+def add_graphs(
+    network: Network, folder: Path, say: Callable[[str], None], precisions: Collection[Precision] = PRECISIONS
+) -> None:
+    """Export both stages, and count their work; what fails is a reason in the network.
 
     Args:
         network: It has to be on the CPU.
         folder: Where the graphs go.
         say: Called with a sentence before each step.
+        precisions: Which graphs are made; half precision takes long for wide networks.
     """
+    count_work(network)
     for stage in STAGES:
         try:
-            _add_graphs_of(network, stage, folder, say)
+            _add_graphs_of(network, stage, folder, say, precisions)
         except Exception as error:  # noqa: BLE001  a package may be missing; the other arms do without
-            for precision in PRECISIONS:
+            for precision in precisions:
                 if (stage, precision) not in network.graphs:
                     network.reasons[stage, precision] = reason_of(error)
 
 
-def _add_graphs_of(network: Network, stage: Stage, folder: Path, say: Callable[[str], None]) -> None:
+def _add_graphs_of(
+    network: Network, stage: Stage, folder: Path, say: Callable[[str], None], precisions: Collection[Precision]
+) -> None:
     from cascade_rt_export.onnx_graph import onnx_from_stage
 
     say(f"exporting {stage}")
     single = onnx_from_stage(network.model, stage)
     _keep(network, single, stage, "fp32", folder)
 
+    if "fp16" not in precisions:
+        return
     # These run the graph on the CPU and need ONNX Runtime, which the export itself does not.
-    from cascade_rt_export.conv_work import half_share, multiplications
+    from cascade_rt_export.conv_work import half_share
     from cascade_rt_export.half_precision import half_precision_graph
 
     def feeds(side: int) -> dict[str, Array]:
         return {STAGE_SPECS[stage].inputs[0].name: noise(Task(stage, 1, side))}
 
-    say(f"counting the multiplications of {stage}")
-    usual = feeds(usual_side(stage, network.config))
-    network.multiplications[stage] = sum(multiplications(single, usual).values())
     say(f"converting {stage} to half precision")
     half = half_precision_graph(single, [feeds(CALIBRATION_SIDE)], source="noise").graph
     network.half_shares[stage] = half_share(half, feeds(CALIBRATION_SIDE))

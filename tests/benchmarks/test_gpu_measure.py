@@ -4,7 +4,6 @@ import copy
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,13 +16,14 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from benchmarks.gpu import measure
+from benchmarks.gpu import device, measure, timings
 from benchmarks.gpu.arms import ARMS, BASELINE, Arm
-from benchmarks.gpu.clock import FEWEST, CudaClock, Run, Turns, race, speedup, statistics_of
+from benchmarks.gpu.clock import FEWEST, CudaClock, Run, Turns, WallClock, race, speedup, statistics_of
+from benchmarks.gpu.deadline import NEVER, NO_TIME, Deadline
 from benchmarks.gpu.engine_runs import bound_run, images_and_results
-from benchmarks.gpu.gates import measure_gates
+from benchmarks.gpu.gates import gate_of_pytorch, measure_gates
 from benchmarks.gpu.lines import Lines, describe_machine
-from benchmarks.gpu.network import Network, Task, add_graphs, noise, random_network, usual_side
+from benchmarks.gpu.network import Network, Task, add_graphs, count_work, noise, random_network, usual_side
 from benchmarks.gpu.peaks import PEAKS, TFLOPS, Peak, matrix_product, measure_peaks
 from benchmarks.gpu.timings import measure_timings
 from cascade_rt.bundles.bundle import Bundle
@@ -43,18 +43,6 @@ ROOT = Path(__file__).parents[2]
 SMALL = Task("stage2", 1, 64)
 SMALL_PEAK = Peak("small", TFLOPS, matrix_product(torch.float32, side=16))
 SHORT = Turns(rounds=2, seconds=1e-6)
-
-
-class WallClock:
-    """The clock of the host, for work that is done when a run returns."""
-
-    def seconds(self, run: Run, count: int) -> list[float]:
-        found = []
-        for _ in range(count):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-        return found
 
 
 class ToldClock:
@@ -116,7 +104,7 @@ def test_without_a_gpu_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_a_pytorch_without_cuda_ends_it_too(a_gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "find_gpu", lambda: a_gpu)
+    monkeypatch.setattr(device, "find_gpu", lambda: a_gpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = command("-o", str(tmp_path / "gpu.jsonl"))
     assert result.exit_code == 7
@@ -140,7 +128,7 @@ def test_it_can_be_imported_without_optional_packages() -> None:
 
 def test_a_gate_that_cannot_be_had_at_all_is_a_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cascade_rt_export.plans", None)
-    (line,) = measure.gate_bundle(bundle.path, lambda _: None)
+    (line,) = measure.gate_bundle(bundle.path, NEVER, lambda _: None)
     assert "cascade_rt_export.plans" in line["reason"]
 
 
@@ -154,12 +142,11 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
             "CudaClock": WallClock,
             "require_cuda": lambda: gpu,
             "own_stream": nullcontext,
-            "usual_side": lambda *_: 64,
-            "add_graphs": lambda network, *_: network.reasons.update({("stage1", "fp32"): "no exporter"}),
             "measure_peaks": lambda clock, device: measure_peaks(clock, device, (SMALL_PEAK,)),
             "gate_bundle": lambda *_: iter([{"backend": "all", "reason": "no scipy"}]),
         }.items():
             patch.setattr(measure, name, value)
+        patch.setattr(timings, "usual_side", lambda *_: 64)
         options = ["--arms=pytorch-eager-tf32", "--base-width=8", "--batches=1", "--rounds=1", "--seconds=1e-6"]
         result = command(*options, "-o", str(path))
     assert result.exit_code == 0, result.output
@@ -167,7 +154,18 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 def test_it_has_all_parts_in_order(lines: list[dict[str, Any]]) -> None:
-    assert [line["kind"] for line in lines] == ["peak", "gate", *["graph"] * 4, *["timing"] * 4]
+    assert [line["kind"] for line in lines] == ["peak", "gate", *["timing"] * 4]
+
+
+def test_graphs_are_made_only_in_the_precisions_that_an_arm_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(measure, "DEVICE", "cpu")
+    monkeypatch.setattr(measure, "add_graphs", lambda network, folder, say, precisions: asked.append(precisions))
+    monkeypatch.setattr(measure, "time_stages", lambda *_, **__: iter(()))
+    options = measure.Options(Path(), ("timings",), ("tensorrt-fp16",), 8, (1,), SHORT, 1.0)
+    lines = list(measure.time_networks(options, WallClock(), {}, NEVER, lambda _: None))  # type: ignore[arg-type]
+    assert asked == [["fp16"]]
+    assert [(kind, line["precision"]) for kind, line in lines] == [("graph", "fp16")] * 2
 
 
 def test_every_line_says_what_it_was_measured_with(lines: list[dict[str, Any]]) -> None:
@@ -233,6 +231,57 @@ def test_one_that_fails_later_is_left_out_with_the_reason() -> None:
     raced = race({"a": told(1.0), "b": weary}, ToldClock(), Turns(rounds=2, seconds=1.0))
     assert list(raced.rounds) == ["a"]
     assert raced.reasons["b"].startswith("IndexError")
+
+
+def test_after_the_deadline_none_is_warmed_up() -> None:
+    raced = race({"a": told(1.0)}, ToldClock(), Turns(rounds=2), Deadline.after(0))
+    assert raced.reasons == {"a": NO_TIME}
+
+
+def test_after_the_deadline_no_second_round_begins() -> None:
+    class EndingClock(ToldClock):
+        def seconds(self, run: Run, count: int) -> list[float]:
+            found = super().seconds(run, count)
+            if len(self.turns) == 2:
+                deadlines.append(Deadline.after(0))
+            return found
+
+    class Moving(Deadline):
+        @property
+        def passed(self) -> bool:
+            return bool(deadlines)
+
+    deadlines: list[Deadline] = []
+    raced = race({"a": told(1.0)}, EndingClock(), Turns(rounds=7, seconds=1.0), Moving())
+    assert len(raced.rounds["a"]) == 1
+
+
+def test_after_the_deadline_no_arm_is_opened(network: Network) -> None:
+    lines = measure_timings(
+        network, SMALL, WallClock(), SHORT, peaks={}, arms=[Arm("failing", "fp16", fails)], deadline=Deadline.after(0)
+    )
+    assert [line["reason"] for line in lines] == [NO_TIME]
+
+
+def test_the_work_counted_is_that_of_the_network(network: Network) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    count_work(network)
+    side = usual_side("stage1", network.config)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network.stage("stage1")(network.image(Task("stage1", 1, side)))
+    counted = counter.get_flop_counts()["Global"]
+    convolutions = sum(flops for operation, flops in counted.items() if "conv" in str(operation))
+    assert 2 * network.multiplications["stage1"] == convolutions
+
+
+def test_pytorch_on_the_device_is_compared_with_pytorch_on_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_slots, "LARGEST_BATCH", dict.fromkeys(STAGES, 2))
+    line = gate_of_pytorch(bundle, one_phantom(), "cpu")
+    assert (line["backend"], line["reference_device"], line["passed"]) == ("pytorch", "cpu", True)
+    assert line["found"]["organ"]["max_error"] == 0
 
 
 def test_statistics_are_those_of_all_runs() -> None:
