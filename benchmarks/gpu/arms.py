@@ -63,7 +63,7 @@ def open_pytorch(
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         with (
             torch.inference_mode(),
-            _kernels_by_trial(),
+            kernels_by_trial(),
             tf32(allowed=allow_tf32),
             torch.autocast(device, torch.float16, enabled=amp),
         ):
@@ -73,7 +73,7 @@ def open_pytorch(
 
 
 @contextmanager
-def _kernels_by_trial() -> Iterator[None]:
+def kernels_by_trial() -> Iterator[None]:
     """Let cuDNN choose its kernels by trial."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True

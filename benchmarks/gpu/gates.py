@@ -127,4 +127,3 @@ def _missed(found: GateResult, precision: Precision, what: str) -> str | None:
     except ParityError as error:
         return str(error)
     return None
-

@@ -19,7 +19,8 @@ WHEELS = ("isal", "nibabel", "pytools", "mako", "markupsafe", "platformdirs", "s
 """Reading NIfTI; what pycuda imports."""
 SOURCES = ("pycuda",)
 PYTHON = "3.12"
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (39, 34, 28, 27, 24, 17, 12, 5)) + (
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in (39, 34, 28, 27, 24, 17, 12, 5)),
     "manylinux2014_x86_64",
     "manylinux1_x86_64",
 )

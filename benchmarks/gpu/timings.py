@@ -105,9 +105,7 @@ def time_stages(
     for stage in stages:
         for batch in batches:
             task = Task(stage, batch, side or usual_side(stage, network.config))
-            yield from measure_timings(
-                network, task, clock, turns, peaks=peaks, arms=arms, deadline=deadline, say=say
-            )
+            yield from measure_timings(network, task, clock, turns, peaks=peaks, arms=arms, deadline=deadline, say=say)
 
 
 def _work(network: Network, task: Task) -> int | None:

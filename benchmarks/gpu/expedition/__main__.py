@@ -59,6 +59,8 @@ def main(
     **settings: Any,
 ) -> None:
     """Measure on the NVIDIA GPU of this machine."""
+    # As an exception, so that what runs is ended too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         if lists:
             click.echo("\n".join(f"{part.name:10} {part.seconds:6.0f} s  {part.what}" for part in PARTS))
@@ -105,7 +107,6 @@ def go(
         UsageError: What was carried cannot be installed.
     """
     make_folder(output)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     lines = Lines(output / RESULTS, describe_machine(gpu_here(), settings.commit or None))
 
     def on_end(outcome: Outcome, printed: str) -> None:

@@ -14,12 +14,14 @@ from cascade_rt.errors import BackendUnavailableError, CascadeError
 
 _KILL_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
+_GRACE_SECONDS = 15.0
+"""A part is to end by itself before it is killed, and to say what it left out."""
 
 
 def main() -> None:
     """Do a part. An expected failure ends with one sentence, any other with its traceback."""
     name, results, settings_text, seconds = sys.argv[1:]
-    deadline = Deadline.after(float(seconds))
+    deadline = Deadline.after(float(seconds) - _GRACE_SECONDS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_KILL_WITH_PARENT, signal.SIGKILL)
     settings = Settings.from_json(settings_text)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.gpu.arms import kernels_by_trial
 from benchmarks.gpu.clock import Clock, Run, Turns, race, statistics_of
 from benchmarks.gpu.deadline import Deadline
 from cascade_rt.engines.pytorch import tf32
@@ -112,7 +113,7 @@ def prepared(way: Way, image: Tensor, weight: Tensor) -> Run:
     given, factor = (each.contiguous(memory_format=layout) for each in _factors(way, image, weight))
 
     def run() -> Tensor:
-        with torch.inference_mode(), tf32(allowed=way.allow_tf32):
+        with torch.inference_mode(), kernels_by_trial(), tf32(allowed=way.allow_tf32):
             return functional.conv2d(given, factor, padding=KERNEL // 2)
 
     return run

@@ -1,4 +1,4 @@
-"""What the driver itself does with our kernel, our copies and our graphs: cuda-bindings alone, no pycuda or TensorRT."""
+"""What the driver itself does with our kernel, our copies and our graphs: cuda-bindings alone."""
 
 import ctypes
 import json

@@ -74,7 +74,9 @@ def whole_scans(settings: Settings, bundle: Bundle) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             scan = Path(folder) / "phantom.nii.gz"
             write_phantom_files(make_phantom(SEED, (slices, rows, cols)), scan, Path(folder) / "label.nii.gz")
-            found = measure(arms, [scan], schedule, Path(folder), Reference(REFERENCE, arms[REFERENCE]), all_must_run=False)
+            found = measure(
+                arms, [scan], schedule, Path(folder), Reference(REFERENCE, arms[REFERENCE]), all_must_run=False
+            )
     except Exception as error:  # noqa: BLE001  packages that read files may be missing; the networks do without
         yield {"reason": reason_of(error)}
         return

@@ -16,7 +16,7 @@ class PartFunction(Protocol):
     """Does a part."""
 
     def __call__(self, settings: Settings, write: Write, deadline: Deadline) -> None:
-        """Write a line for each measurement as it comes. After the deadline the process is killed."""
+        """Write a line for each measurement as it comes. After the deadline nothing is begun; later it is killed."""
         ...
 
 

@@ -92,7 +92,13 @@ def build_wheel(sources: Path, scratch: Path, includes: list[Path]) -> Path:
 
 def _call(what: str, command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **FLAGS}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env={**os.environ, **FLAGS},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
     )
     if done.returncode == 0:
         return

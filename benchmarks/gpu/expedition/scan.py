@@ -62,7 +62,9 @@ def compare_devices(bundle: Bundle, phantom: Phantom, device: str) -> dict[str, 
         "device": device,
         "different": found.different,
         "dice": found.dice,
-        "labelled": {int(label): int(count) for label, count in zip(*np.unique(masks[0], return_counts=True), strict=True)},
+        "labelled": {
+            int(label): int(count) for label, count in zip(*np.unique(masks[0], return_counts=True), strict=True)
+        },
         "cpu_s": seconds[0],
         "device_s": seconds[1],
         "reason": None,
