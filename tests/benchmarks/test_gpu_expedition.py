@@ -192,14 +192,17 @@ def test_small_images_come_with_a_small_scan() -> None:
 def without_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the parts that need a driver, where there is none and much is not installed."""
     folder = tmp_path_factory.mktemp("hidden")
+    # A finder that finds nothing, as where a package is not installed: an error would end who only asks.
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
-        "class Missing:\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Filtered:\n"
         "    @staticmethod\n"
         "    def find_spec(name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {MISSING_THERE!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Missing)\n"
+        f"        hidden = name.partition('.')[0] in {MISSING_THERE!r}\n"
+        "        return None if hidden else PathFinder.find_spec(name, path, target)\n"
+        "    find_distributions = PathFinder.find_distributions\n"
+        "sys.meta_path[:] = [Filtered if finder is PathFinder else finder for finder in sys.meta_path]\n"
         "import cascade_rt.engines.nvidia\n"
         "cascade_rt.engines.nvidia._DRIVER = 'no_such_driver.so'\n"
     )

@@ -12,20 +12,16 @@ from benchmarks.gpu.clock import Turns
 from benchmarks.gpu.deadline import Deadline
 from benchmarks.gpu.device import clock_of, own_stream
 from benchmarks.gpu.expedition.parts import Write
+from benchmarks.gpu.expedition.plans import plans
 from benchmarks.gpu.expedition.settings import Settings
 from benchmarks.gpu.gates import measure_gates
 from benchmarks.gpu.lines import reason_of
 from benchmarks.gpu.network import add_graphs, random_network
 from benchmarks.gpu.timings import time_stages
 from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
-from cascade_rt.common.tensors import PRECISIONS, STAGES, Precision, Stage
+from cascade_rt.common.tensors import PRECISIONS, STAGES
 from cascade_rt.data.phantom import make_phantom
 from cascade_rt.engines import Backend
-from cascade_rt.engines.plans import Plan
-from cascade_rt.measuring.benchmarking.arms import parse_arms
-from cascade_rt.measuring.benchmarking.cascade_runner import runners
-from cascade_rt.measuring.benchmarking.measure import Reference, Schedule, measure
-from cascade_rt.measuring.benchmarking.report import describe_bundle, measurement_lines
 from cascade_rt_export.calibration import phantom_calibration
 
 BUNDLE = "phantom"
@@ -56,21 +52,18 @@ def run(settings: Settings, write: Write, deadline: Deadline) -> None:
         write(kind, line)
 
 
-def plans(bundle: Bundle, stage: Stage, precision: Precision) -> Plan:
-    """An engine of TensorRT, compiled if need be. Other processes import this function by its name."""
-    from cascade_rt_export.plans import built_plans
-
-    return built_plans()(bundle, stage, precision)
-
-
 def whole_scans(settings: Settings, bundle: Bundle) -> Iterator[dict[str, Any]]:
     """What `cascade-rt benchmark` measures, with its arms and processes, on a synthetic scan."""
     slices, rows, cols = settings.scan_shape
-    arms = runners(bundle.path, parse_arms(WHOLE_SCANS[settings.device]), plans)
-    schedule = Schedule(rounds=settings.rounds, warm_up_s=settings.turn_seconds)
     try:
         from cascade_rt.data.phantom_files import write_phantom_files
+        from cascade_rt.measuring.benchmarking.arms import parse_arms
+        from cascade_rt.measuring.benchmarking.cascade_runner import runners
+        from cascade_rt.measuring.benchmarking.measure import Reference, Schedule, measure
+        from cascade_rt.measuring.benchmarking.report import describe_bundle, measurement_lines
 
+        arms = runners(bundle.path, parse_arms(WHOLE_SCANS[settings.device]), plans)
+        schedule = Schedule(rounds=settings.rounds, warm_up_s=settings.turn_seconds)
         with tempfile.TemporaryDirectory() as folder:
             scan = Path(folder) / "phantom.nii.gz"
             write_phantom_files(make_phantom(SEED, (slices, rows, cols)), scan, Path(folder) / "label.nii.gz")
@@ -81,7 +74,7 @@ def whole_scans(settings: Settings, bundle: Bundle) -> Iterator[dict[str, Any]]:
         yield {"reason": reason_of(error)}
         return
     for line in measurement_lines(found, schedule, {"bundle": describe_bundle(bundle)}):
-        yield {**line, "kind_of_line": line["kind"]}
+        yield {"kind_of_line": line.pop("kind"), **line}
 
 
 def networks(settings: Settings, deadline: Deadline) -> Iterator[tuple[str, dict[str, Any]]]:
