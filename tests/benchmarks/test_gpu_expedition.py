@@ -401,3 +401,14 @@ def test_the_stand_in_returns_what_a_stage_returns(stage: Any) -> None:
     (source,) = STAGE_SPECS[stage].inputs
     outputs = on_host(stage, {source.name: np.zeros((2, 1, 64, 80), np.float32)})
     assert list(outputs) == [spec.name for spec in STAGE_SPECS[stage].outputs]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["driver", "session"])
+def test_on_a_gpu_every_check_passes(tmp_path: Path, name: str) -> None:
+    emulation = pytest.importorskip("tests.cuda_emulator.driver", reason="cannot tell whether the driver is emulated")
+    settings = Settings(emulated=emulation.is_emulated(), scan_shape=(8, 128, 128))
+    (outcome,) = go(tmp_path / "out", [part_named(name)], 600, settings, None)
+    assert outcome.status == "done", outcome.reason
+    checks = [line for line in read_lines(tmp_path / "out" / RESULTS) if line["kind"] == name]
+    assert [line for line in checks if line["passed"] is False] == []
