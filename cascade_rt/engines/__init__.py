@@ -11,7 +11,7 @@ from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.arguments import check_argument, check_function
 from cascade_rt.common.packages import backend_named, import_package
 from cascade_rt.common.tensors import EnginePrecision, Precision, Stage
-from cascade_rt.engines.base import StageEngine
+from cascade_rt.engines.base import PRECISION_DOUBT, StageEngine
 from cascade_rt.engines.nvidia import check_device, find_gpu
 from cascade_rt.engines.openvino_session import OpenVinoPrecision
 from cascade_rt.engines.out_of_memory import named_out_of_memory
@@ -25,6 +25,7 @@ from cascade_rt.errors import (
     CascadeError,
     EngineBuildError,
     EngineError,
+    InputWarning,
     OutputError,
     UsageError,
 )
@@ -125,6 +126,20 @@ class Engines:
         """Number of times memory ran out and a smaller attempt was made; `rung` in reports."""
         stages = (self.stage1, self.stage2)
         return self.levels_before + sum(each.halvings for each in stages if isinstance(each, SplittingEngine))
+
+    @property
+    def doubts(self) -> tuple[InputWarning, ...]:
+        """Warnings about the engines, which apply to all that they compute."""
+        infos = {each.stage: each.info for each in (self.stage1, self.stage2)}
+        return tuple(
+            InputWarning(
+                "W_PRECISION_UNPROVEN",
+                f"it is not proven that {stage} was computed in {info.precision} ({info.settings[PRECISION_DOUBT]}); "
+                "check the masks with cascade-rt verify",
+            )
+            for stage, info in infos.items()
+            if PRECISION_DOUBT in info.settings
+        )
 
     def halve_batches(self) -> bool:
         """Let both stages halve their batches whenever memory runs out. Return False if they do so already.

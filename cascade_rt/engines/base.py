@@ -34,6 +34,10 @@ class EngineInfo:
     """Other settings that affect the result: provider options, TF32, CUDA graphs."""
 
 
+PRECISION_DOUBT = "precision_doubt"
+"""The setting that says why it is not proven that an engine computes in its precision."""
+
+
 class Tensor(Protocol):
     """An array, or its equivalent in device memory."""
 

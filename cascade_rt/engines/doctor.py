@@ -130,7 +130,7 @@ def _run_bundle(backend: Backend, plans: PlanSource) -> str:
         for engine in (engines.stage1, engines.stage2):
             engine.run(smallest_inputs(engine.stage))
     info = engines.stage1.info
-    return f"{info.version} on {info.device}, {info.precision}"
+    return "; ".join([f"{info.version} on {info.device}, {info.precision}", *map(str, engines.doubts)])
 
 
 def _find_gpus() -> tuple[tuple[Gpu, ...], str]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cascade_rt.common.atomic import write_bytes
+from cascade_rt.common.file_locks import try_lock
 from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.common.tensors import Precision, Stage
 from cascade_rt.config import CascadeConfig
@@ -296,26 +297,20 @@ def default_cache_folder() -> Path:
 
 def _wait_for_lock(descriptor: int, what: str, folder: Path) -> None:
     """Lock an open file, logging while waiting. Closing the file releases the lock."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return
-    # Not every network file system supports locks.
     start = time.monotonic()
     said = -math.inf
-    with contextlib.suppress(OSError):
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waited = time.monotonic() - start
-                if waited - said >= _SECONDS_BETWEEN_LINES:
-                    said = waited
-                    sentence = "waiting for another process to compile %s into %s (%.0f s so far)"
-                    _log.info(sentence, what, folder, waited)
-                time.sleep(_SECONDS_BETWEEN_TRIES)
-            else:
-                return
+    while True:
+        try:
+            try_lock(descriptor)
+        except BlockingIOError:
+            waited = time.monotonic() - start
+            if waited - said >= _SECONDS_BETWEEN_LINES:
+                said = waited
+                sentence = "waiting for another process to compile %s into %s (%.0f s so far)"
+                _log.info(sentence, what, folder, waited)
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def _publish(draft: Path, entry: Path) -> None:

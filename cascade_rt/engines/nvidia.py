@@ -256,5 +256,9 @@ def _driver_version(load: Load) -> str:
 
 
 def driver_library() -> Any:
-    """Return the driver's library, which must exist."""
-    return ctypes.CDLL(_DRIVER)
+    """Return the library of the driver.
+
+    Raises:
+        BackendUnavailableError: There is no driver.
+    """
+    return _open_driver(ctypes.CDLL)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open,
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.onnxruntime_session import (
     CUDA,
+    CUDA_FOR_HALF,
     Provider,
     library_errors,
     open_cpu_session,
@@ -102,6 +104,8 @@ class OnnxRuntimeGpuEngine:
         backend = "onnxruntime-cuda"
         gpu = require_gpu(backend, device)
         provider = provider.on_device(device)
+        if provider.name == CUDA.name and precision == "fp16":
+            provider = replace(provider, options={**provider.options, **CUDA_FOR_HALF})
         path = bundle.graph(stage, precision)
         self.stage = stage
         self._output_names = [spec.name for spec in STAGE_SPECS[stage].outputs]

@@ -17,7 +17,9 @@ class Plan:
 
     data: bytes
     precision: Precision
-    """The precision that the engine was verified to compute in."""
+    """The precision that the engine was built to compute in."""
+    doubt: str = ""
+    """Why it is not proven that the engine computes in this precision, in one sentence. Empty if it is."""
 
 
 class PlanSource(Protocol):

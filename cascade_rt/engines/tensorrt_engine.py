@@ -10,8 +10,9 @@ import numpy as np
 
 from cascade_rt.bundles.bundle import Bundle
 from cascade_rt.common.packages import backend_named, import_package
+from cascade_rt.common.shown_paths import hide_folders
 from cascade_rt.common.tensors import GPU_BATCH, STAGE_SPECS, Precision, Stage
-from cascade_rt.engines.base import Array, EngineInfo, check_inputs, check_open, check_outputs
+from cascade_rt.engines.base import PRECISION_DOUBT, Array, EngineInfo, check_inputs, check_open, check_outputs
 from cascade_rt.engines.device_images import DeviceBatch
 from cascade_rt.engines.nvidia import Gpu, require_gpu
 from cascade_rt.engines.plans import Plan, PlanSource
@@ -36,6 +37,8 @@ class TensorRtEngine:
             raise
         self._session: TensorRtSession | None = session
         settings = {"cuda_graphs": "on" if session.records_graphs else "off, cuda-bindings is not installed"}
+        if plan.doubt:
+            settings[PRECISION_DOUBT] = hide_folders(plan.doubt, ())
         self.info = EngineInfo("tensorrt", plan.precision, str(gpu), session.version, settings)
         self.preferred_batch = GPU_BATCH[stage]
 

@@ -197,6 +197,7 @@ class Cascade:
                 *_resampling(volume, run.working_grid, self._config),
                 *_search_warnings(run.search, len(run.mask)),
                 *_island_warnings(islands, found),
+                *engines.doubts,
             ),
             timings=run.stopwatch.seconds,
             wall_s=run.stopwatch.elapsed,

@@ -12,7 +12,7 @@ from cascade_rt.common.tensors import STAGES
 from cascade_rt.config import Islands
 from cascade_rt.engines.nvidia import require_gpu
 from cascade_rt.engines.tensorrt_api import import_tensorrt
-from cascade_rt.errors import UsageError
+from cascade_rt.errors import EngineBuildError, UsageError
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.bundle import print_bundle
 from cascade_rt_cli.console import print_rows, results_console, spinner
@@ -188,13 +188,18 @@ def _check_engine(engine: EngineChoice | None, compute_capability: str | None, d
 def _compile_engines(
     bundle: Bundle, engine: EngineChoice | None, compute_capability: str | None, device: int, *, overwrite: bool
 ) -> None:
-    """Compile an engine from each graph. Raises the errors of `open_engine` and `write_plans`."""
+    """Compile an engine from each graph.
+
+    Raises the errors of `open_engine` and `write_plans`, and EngineBuildError if a precision is not proven.
+    """
     if engine is None:
         return
     if engine == "tensorrt":
         for precision in bundle.precisions:
             for stage in STAGES:
-                plans(bundle, stage, precision, device)
+                plan = plans(bundle, stage, precision, device)
+                if plan.doubt:
+                    raise EngineBuildError(plan.doubt)
         return
     from cascade_rt.engines.engine_cache import BuildOptions
     from cascade_rt_export.plans import write_plans

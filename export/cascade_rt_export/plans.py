@@ -38,7 +38,7 @@ def built_plans(on_build: OnBuild = say_nothing) -> PlanSource:
                 precision=precision,
                 on_build=lambda reason: on_build(f"{stage} in {precision} for {gpu}: {reason}"),
             )
-        return Plan(engine.plan, precision)
+        return Plan(engine.plan, precision, engine.facts.get("precision_doubt", ""))
 
     return plan
 

@@ -24,6 +24,7 @@ from cascade_rt.engines.tensorrt_api import (
     Flavour,
     IBuilderConfig,
     IBuilderConfigRtx,
+    ICudaEngine,
     INetworkDefinition,
     OnnxParser,
     TensorRT,
@@ -35,7 +36,7 @@ from cascade_rt.engines.tensorrt_api import (
 from cascade_rt.errors import EngineBuildError, UsageError
 from cascade_rt_export.conv_work import multiplications
 from cascade_rt_export.trt_layers import EngineLayer, layers_from_json, layers_from_log, layers_to_json
-from cascade_rt_export.trt_precision import Convolution, WorkShares, check_precision, work_shares
+from cascade_rt_export.trt_precision import NOTHING_KNOWN, Convolution, WorkShares, check_precision, work_shares
 from cascade_rt_export.trt_progress import BuildProgress, BuildWatch, OnProgress, progress_monitor
 
 Made = TypeVar("Made")
@@ -62,7 +63,9 @@ class EngineFacts:
     proven_by: str
     """Source of the layers: `inspector` of the opened engine, or `build log` if the engine cannot be opened here."""
     layers: tuple[EngineLayer, ...]
-    """All layers of the engine."""
+    """All layers of the engine, or none if they cannot be read."""
+    precision_doubt: str = ""
+    """Why it is not proven that the engine computes in its precision, in one sentence. Empty if it is."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as plain values, without the layers (see `layers_to_json`)."""
@@ -75,6 +78,7 @@ class EngineFacts:
             "plan_sha256": self.plan_sha256,
             "convolution_work": self.shares.to_json(),
             "proven_by": self.proven_by,
+            "precision_doubt": self.precision_doubt,
             "layers": len(self.layers),
         }
 
@@ -136,10 +140,13 @@ def build_engine(
         UsageError: The options are not valid for this TensorRT.
     """
     build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
-    return _build_proven(build, _read_graph(onnx_path), stage, config, precision, timings, on_progress)
+    built = _build_and_inspect(build, _read_graph(onnx_path), stage, config, precision, timings, on_progress)
+    if built.facts.precision_doubt:
+        raise EngineBuildError(built.facts.precision_doubt)
+    return built
 
 
-def _build_proven(
+def _build_and_inspect(
     build: "_Build",
     content: bytes,
     stage: Stage,
@@ -150,9 +157,16 @@ def _build_proven(
 ) -> BuiltEngine:
     profiles = shape_profiles(stage, config)
     plan, new_timings = build.run(content, stage, profiles, timings, BuildWatch(on_progress))
-    layers, proven_by = build.read_layers(plan)
-    shares = work_shares(layers, _convolutions(onnx.load_model_from_string(content), stage))
-    check_precision(shares, precision, build.what)
+    engine = build.open(plan)
+    layers: list[EngineLayer] = []
+    shares, doubt = NOTHING_KNOWN, ""
+    try:
+        layers = build.read_layers(engine)
+        shares = work_shares(layers, _convolutions(onnx.load_model_from_string(content), stage))
+        check_precision(shares, precision, build.what)
+    except EngineBuildError as error:
+        # Whoever ships the engine must not go on; whoever only runs it here gets a warning.
+        doubt = str(error)
     facts = EngineFacts(
         stage=stage,
         precision=precision,
@@ -163,8 +177,9 @@ def _build_proven(
         onnx_sha256=hashlib.sha256(content).hexdigest(),
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         shares=shares,
-        proven_by=proven_by,
+        proven_by="build log" if engine is None else "inspector",
         layers=tuple(layers),
+        precision_doubt=doubt,
     )
     return BuiltEngine(plan, facts, new_timings)
 
@@ -182,6 +197,9 @@ def cached_engine(
     on_build: OnBuild = say_nothing,
 ) -> CachedEngine:
     """Load an engine from the cache, or compile it and store it there.
+
+    An engine whose precision is not proven is used nevertheless, because the proof depends on how a version of TensorRT
+    describes its layers. The facts then give the reason as `precision_doubt`.
 
     Args:
         cache: The engine cache.
@@ -211,7 +229,7 @@ def cached_engine(
             return found
         on_progress = on_build(found.reason)
         build = _Build(flavour, options, f"{onnx_path.name} with {flavour}")
-        built = _build_proven(build, content, stage, config, precision, cache.load_timings(key), on_progress)
+        built = _build_and_inspect(build, content, stage, config, precision, cache.load_timings(key), on_progress)
         facts = {**built.facts.to_json(), "layer_list": layers_to_json(built.facts.layers)}
         cache.store(key, built.plan, facts)
         if built.timings:
@@ -249,15 +267,26 @@ class _Build:
         plan = bytes(self._made(memory, "the engine cannot be built"))
         return plan, self._end_timings(config) if cache else b""
 
-    def read_layers(self, plan: bytes) -> tuple[list[EngineLayer], str]:
-        """Return the layers of a plan and the source they were read from."""
+    def open(self, plan: bytes) -> ICudaEngine | None:
+        """Return the engine of a plan, or None if the build log says all that could be asked of it.
+
+        An engine built ahead of time is for another machine, and without a driver no engine can be opened.
+        """
         if self.flavour == "tensorrt_rtx" and self.log.layers:
-            # An engine built ahead of time is for another machine, and without a driver no engine can be opened.
-            return layers_from_log(self.log.layers), "build log"
+            return None
         runtime = self._made(self.trt.Runtime(self.log.logger), "cannot create a runtime")
-        engine = self._made(runtime.deserialize_cuda_engine(plan), "the engine cannot be opened")
+        return self._made(runtime.deserialize_cuda_engine(plan), "the engine cannot be opened")
+
+    def read_layers(self, engine: ICudaEngine | None) -> list[EngineLayer]:
+        """Return the layers of the engine built last, which may be open.
+
+        Raises:
+            EngineBuildError: They cannot be read.
+        """
+        if engine is None:
+            return layers_from_log(self.log.layers)
         inspector = self._made(engine.create_engine_inspector(), "the engine cannot be inspected")
-        return layers_from_json(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON)), "inspector"
+        return layers_from_json(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
     def _builder(self) -> Builder:
         try:

@@ -42,6 +42,7 @@ class EngineLayer:
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _HALF = re.compile(r"\b(half|fp16)\b", re.IGNORECASE)
 _SINGLE = re.compile(r"\b(float|fp32|tf32)\b", re.IGNORECASE)
+_NOT_TOLD = "N/A"
 _WHOLE = re.compile(r"\b(u?int\d+|bool)\b", re.IGNORECASE)
 
 
@@ -52,12 +53,13 @@ def layers_from_json(text: str) -> list[EngineLayer]:
         EngineBuildError: The text is not such JSON, or holds only the names of the layers.
     """
     try:
-        layers = json.loads(text)["Layers"]
-    except (ValueError, KeyError, TypeError) as error:
+        # Not strict, because TensorRT separates the parts of a layer's metadata by the control character 0x1e.
+        layers = json.loads(text, strict=False)["Layers"]
+        if layers and all(isinstance(layer, dict) for layer in layers):
+            return [_layer_of(layer) for layer in layers]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineBuildError(f"the engine inspector returned unreadable output: {text[:80]!r}") from error
-    if not layers or not all(isinstance(layer, dict) for layer in layers):
-        raise EngineBuildError("the engine lists only the names of its layers; build it with detailed profiling")
-    return [_layer_of(layer) for layer in layers]
+    raise EngineBuildError("the engine lists only the names of its layers; build it with detailed profiling")
 
 
 def _layer_of(layer: Mapping[str, Any]) -> EngineLayer:
@@ -94,9 +96,10 @@ def _constant(tensor: Mapping[str, Any]) -> Iterator[Weights]:
 def number_type(told: str) -> NumberType | None:
     """Parse the type in a text such as `Half` or `Row major linear FP16 format`.
 
-    Returns None if the text is empty or names an integer or Boolean type.
+    Returns None if the text is empty, names an integer or Boolean type, or says that TensorRT does not tell, as in
+    `N/A due to dynamic shapes`.
     """
-    if not told or _WHOLE.search(told):
+    if not told or told.startswith(_NOT_TOLD) or _WHOLE.search(told):
         return None
     if _HALF.search(told):
         return "half"

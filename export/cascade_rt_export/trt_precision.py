@@ -51,6 +51,10 @@ class WorkShares:
         return {name: value for name, value in asdict(self).items() if not name.startswith("not_")}
 
 
+NOTHING_KNOWN = WorkShares(half=0.0, single=0.0, tf32=0.0, other=0.0, unproven=1.0, not_half=(), not_single=())
+"""The shares of an engine whose layers cannot be read."""
+
+
 def work_shares(layers: Iterable[EngineLayer], convolutions: Mapping[str, Convolution]) -> WorkShares:
     """Sum the convolution work of an engine by type.
 

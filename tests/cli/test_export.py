@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
+from cascade_rt.engines.plans import Plan
+from cascade_rt.errors import EngineBuildError
+from cascade_rt_cli.export import _compile_engines
 from cascade_rt_cli.main import main
 
 
@@ -33,3 +37,10 @@ def test_a_compute_capability_is_for_tensorrt_rtx(tmp_path: Path, options: tuple
     result = export(tmp_path, "--compute-capability", "8.9", *options)
     assert result.exit_code == 2
     assert "--compute-capability needs --engine tensorrt-rtx" in result.stderr
+
+
+def test_an_engine_of_unproven_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubtful = Plan(b"a plan", "fp32", "its layers cannot be read")
+    monkeypatch.setattr("cascade_rt_cli.export.plans", lambda *_: doubtful)
+    with pytest.raises(EngineBuildError, match="its layers cannot be read"):
+        _compile_engines(read_bundle(embedded_bundle_path("phantom")), "tensorrt", None, 0, overwrite=False)

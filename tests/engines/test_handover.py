@@ -195,6 +195,16 @@ def test_the_same_shape_may_come_from_the_host_and_from_the_gpu_in_turn(
         np.testing.assert_array_equal(engines.stage2.run({"salient": image})["tumor_prob"], image * image)
 
 
+def test_an_engine_of_unproven_precision_is_a_warning_of_every_result(engines: Engines) -> None:
+    plan = Plan(plan_of(organ_by_hu(50.0, WINDOW_HU), PROFILES), "fp32", "its layers cannot be read")
+    stage1 = TensorRtEngine(plan, "stage1", find_gpu())
+    found = Cascade(host_cascade().bundle, replace(engines, stage1=stage1)).run(scan(2, 64, 64))
+    stage1.close()
+    (warning,) = [each for each in found.warnings if each.code == "W_PRECISION_UNPROVEN"]
+    assert "stage1 was computed in fp32 (its layers cannot be read)" in warning.message
+    assert found.provenance["engine"]["settings"]["precision_doubt"] == "its layers cannot be read"
+
+
 def test_two_stages_on_tensorrt_share_the_gpu(engines: Engines) -> None:
     assert isinstance(engines.bridge(), DeviceBridge)
 

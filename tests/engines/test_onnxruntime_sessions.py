@@ -8,8 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from cascade_rt.bundles.bundle import Bundle
+from cascade_rt.bundles.bundle import Bundle, embedded_bundle_path, read_bundle
+from cascade_rt.common.tensors import Precision
 from cascade_rt.engines.base import smallest_inputs
+from cascade_rt.engines.onnxruntime_engine import OnnxRuntimeGpuEngine
 from cascade_rt.engines.onnxruntime_session import CUDA, TENSORRT, check_placement, open_gpu_session, run_bound
 from cascade_rt.engines.smoke_tests import GRAPH_PATH
 from cascade_rt.errors import BackendUnavailableError
@@ -87,3 +89,20 @@ def test_a_provider_for_another_tensorrt_is_refused_without_useless_advice(
 
 def test_results_on_the_gpu_are_those_of_float32() -> None:
     assert CUDA.options["use_tf32"] == "0"
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(("precision", "layout"), [("fp32", None), ("fp16", "1")])
+def test_half_precision_has_the_channels_last(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, layout: str | None
+) -> None:
+    bundle = read_bundle(embedded_bundle_path("phantom"))
+    only_graph = bundle.graph("stage2")
+    monkeypatch.setattr(Bundle, "graph", lambda *_: only_graph)
+
+    def open_on_cpu(graph: bytes, *_: object) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr("cascade_rt.engines.onnxruntime_engine.open_gpu_session", open_on_cpu)
+    engine = OnnxRuntimeGpuEngine(bundle, "stage2", precision)
+    assert engine.info.settings.get("prefer_nhwc") == layout

@@ -234,6 +234,25 @@ def test_weights_that_are_listed_as_inputs_are_found() -> None:
     assert found.weights == (Weights(72, "half"),)
 
 
+def test_metadata_are_read_with_the_control_character_that_separates_them() -> None:
+    told = json.dumps(TENSORRT_10).replace("\\u001e", "\x1e")
+    assert "\x1e" in told
+    assert layers_from_json(told) == read("10")
+
+
+def test_types_that_are_not_told_of_dynamic_shapes_prove_nothing_and_are_no_fault() -> None:
+    engine = copy.deepcopy(TENSORRT_10)
+    for layer in engine["Layers"]:
+        for tensor in (*layer["Inputs"], *layer["Outputs"]):
+            tensor["Format/Datatype"] = "N/A due to dynamic shapes"
+    check_precision(work_shares(layers_from_json(json.dumps(engine)), CONVOLUTIONS), "fp16", "engine")
+    for layer in engine["Layers"]:
+        layer.pop("Weights", None)
+        layer["Inputs"].append(tensor_10("weights", [8, 1, 3, 3], "N/A due to dynamic shapes"))
+    shares = work_shares(layers_from_json(json.dumps(engine)), CONVOLUTIONS)
+    assert (shares.unproven, shares.other) == (1, 0)
+
+
 def test_an_engine_that_tells_only_names_is_refused() -> None:
     with pytest.raises(EngineBuildError, match="lists only the names"):
         layers_from_json(json.dumps({"Layers": ["first + relu", "second"], "Bindings": ["hu"]}))
@@ -267,6 +286,7 @@ def test_layers_are_plain_values_for_a_report() -> None:
         ("Int64", None),
         ("Bool", None),
         ("Thirty-two wide channel vectorized row major Int8 format.", None),
+        ("N/A due to dynamic shapes", None),
         ("", None),
     ],
 )

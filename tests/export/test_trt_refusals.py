@@ -14,12 +14,14 @@ import onnx
 import pytest
 
 from cascade_rt.config import CascadeConfig
-from cascade_rt.engines.engine_cache import BuildOptions
+from cascade_rt.engines.engine_cache import BuildOptions, EngineCache, Machine
 from cascade_rt.engines.tensorrt_api import TensorRTLog
 from cascade_rt.errors import EngineBuildError
 from cascade_rt_export import trt_build
-from cascade_rt_export.trt_build import BuiltEngine, build_engine
+from cascade_rt_export.trt_build import BuiltEngine, build_engine, cached_engine
 from tests.half_graphs import convolutions
+
+MACHINE = Machine("NVIDIA H200", "9.0", "590.44.01")
 
 
 class StandIn:
@@ -35,6 +37,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.refused = ""
+        self.inspected = ""
         self.timings_taken: list[bytes] = []
         self.known_timings = {b"", b"measured"}
         self.flags = {"TF32"}
@@ -83,7 +86,8 @@ class StandIn:
             {"Name": name, "LayerType": "Convolution", "Weights": {"Type": "Float", "Count": 1}}
             for name in ("conv0", "conv1")
         ]
-        inspector = SimpleNamespace(get_engine_information=lambda _: json.dumps({"Layers": layers}))
+        told = self.inspected or json.dumps({"Layers": layers})
+        inspector = SimpleNamespace(get_engine_information=lambda _: told)
         engine = SimpleNamespace(create_engine_inspector=lambda: self.answer("create_engine_inspector", inspector))
         return SimpleNamespace(deserialize_cuda_engine=lambda _: self.answer("deserialize_cuda_engine", engine))
 
@@ -144,6 +148,39 @@ def test_a_refusal_is_reported_with_the_last_error(tensorrt: StandIn, graph: Pat
     tensorrt.refused = refused
     with pytest.raises(EngineBuildError, match=rf"small\.onnx with tensorrt: .*{refused} ran out of luck"):
         build(graph)
+
+
+HALF = {"Name": "conv0", "LayerType": "CaskConvolution", "Weights": {"Type": "Half", "Count": 9}}
+DYNAMIC = {"Name": "conv0", "LayerType": "Convolution", "Inputs": [{"Format/Datatype": "N/A due to dynamic shapes"}]}
+
+
+@pytest.mark.parametrize(
+    ("inspected", "reason"),
+    [
+        ("not JSON", "the engine inspector returned unreadable output: 'not JSON'"),
+        (json.dumps({"Layers": ["conv0"]}), "lists only the names of its layers"),
+        (json.dumps({"Layers": [{"Weights": {"Count": "many"}, "Inputs": [7]}]}), "unreadable output"),
+        (json.dumps({"Layers": [HALF]}), "0.00% of the convolution work is in float32, too little for fp32"),
+        (json.dumps({"Layers": [DYNAMIC]}), "0.00% of the convolution work is in float32, too little for fp32"),
+    ],
+)
+def test_an_engine_of_unproven_precision_is_never_shipped_but_used_with_a_warning(
+    tensorrt: StandIn, graph: Path, tmp_path: Path, inspected: str, reason: str
+) -> None:
+    tensorrt.inspected = inspected
+    with pytest.raises(EngineBuildError, match=reason):
+        build(graph)
+    cache = EngineCache(tmp_path / "engines")
+    for _ in range(2):  # compiled, and from the cache
+        found = cached_engine(cache, MACHINE, graph, "stage1", CascadeConfig(), flavour="tensorrt", precision="fp32")
+        assert found.plan == b"plan"
+        assert reason in found.facts["precision_doubt"]
+
+
+def test_of_a_proven_engine_there_is_no_doubt(tensorrt: StandIn, graph: Path, tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "engines")
+    found = cached_engine(cache, MACHINE, graph, "stage1", CascadeConfig(), flavour="tensorrt", precision="fp32")
+    assert found.facts["precision_doubt"] == ""
 
 
 def test_a_builder_that_finds_no_driver_says_so(tensorrt: StandIn, graph: Path) -> None:

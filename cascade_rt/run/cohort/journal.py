@@ -24,6 +24,7 @@ from types import NoneType
 from typing import Any, Literal, Self, get_args
 
 from cascade_rt.common.atomic import sync_folder
+from cascade_rt.common.file_locks import try_lock
 from cascade_rt.common.outputs import write_error
 from cascade_rt.common.plain_file import NotAPlainFileError, open_plain_file
 from cascade_rt.errors import OutputError
@@ -266,18 +267,9 @@ def _read(path: Path) -> tuple[list[Entry], int]:
 def _lock_file(descriptor: int, path: Path) -> bool:
     """Lock the file until the descriptor is closed. Return False if locks are not supported here."""
     try:
-        import fcntl
-    except ImportError:
-        # Windows.
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return try_lock(descriptor)
     except BlockingIOError as error:
         raise _locked(path) from error
-    except OSError:
-        # File systems without locks, such as some network file systems.
-        return False
-    return True
 
 
 def _refuse_other_runs(folder: Path, shard: Shard | None) -> None:
@@ -290,14 +282,12 @@ def _refuse_other_runs(folder: Path, shard: Shard | None) -> None:
 
 def _is_being_written(path: Path) -> bool:
     try:
-        import fcntl
-
         with open_plain_file(path, follow_links=True) as file:
             # A shared lock, so that several runs can check at the same time.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            try_lock(file.fileno(), shared=True)
     except BlockingIOError:
         return True
-    except (ImportError, OSError, NotAPlainFileError):
+    except (OSError, NotAPlainFileError):
         return False
     return False
 
