@@ -17,15 +17,18 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+BUILD_PYCUDA = ROOT / "requirements" / "build_pycuda.sh"
 HEADERS = "nvidia-cuda-runtime"
 LIBRARIES = {
     "libcuda.so.1": ("devices.c", "memory.c", "streams.c", "kernels.c", "linked_only.c"),
     "libnvidia-ml.so.1": ("management.c",),
 }
+_COMPILED_OR_ON_IT = ("pycuda==", "cuda-bindings==", "nvidia-cuda-")
 QUICK_TO_COMPILE = "-O0 -g0 -w"
 
 
@@ -44,8 +47,9 @@ def build(folder: Path) -> None:
     if not python.exists():
         venv.create(folder, with_pip=False, symlinks=True)
     _show_packages(folder)
-    _once(folder / "packages.stamp", [ROOT / "constraints.txt", ROOT / "requirements" / "build_pycuda.sh"], _install)
-    sources = sorted((HERE / "driver").iterdir())
+    pins = [pin for pin in (ROOT / "constraints.txt").read_text().split() if pin.startswith(_COMPILED_OR_ON_IT)]
+    _once(folder / "packages.stamp", ["".join(pins), BUILD_PYCUDA.read_text()], _install)
+    sources = [path.read_text() for path in sorted((HERE / "driver").iterdir())]
     _once(folder / "driver.stamp", sources, _compile)
 
 
@@ -59,9 +63,9 @@ def _check_machine() -> None:
         raise CannotBuildError(f"{', '.join(missing)} not found; on Debian: apt-get install gcc g++ python3-dev")
 
 
-def _once(stamp: Path, inputs: list[Path], make) -> None:
+def _once(stamp: Path, inputs: list[str], make: Callable[[Path], None]) -> None:
     """Call `make` with the folder unless it was done for these inputs."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+    digest = hashlib.sha256("".join(inputs).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != digest:
         make(stamp.parent)
         stamp.write_text(digest)
@@ -89,8 +93,9 @@ def _install(folder: Path) -> None:
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"]
     constraint = f"--constraint={ROOT / 'constraints.txt'}"
     subprocess.run([*pip, constraint, HEADERS, "cuda-bindings"], check=True)
-    script = [ROOT / "requirements" / "build_pycuda.sh", python, folder / "wheels"]
-    subprocess.run(["bash", *script], check=True, env=os.environ | {"CFLAGS": QUICK_TO_COMPILE})
+    subprocess.run(
+        ["bash", BUILD_PYCUDA, python, folder / "wheels"], check=True, env=os.environ | {"CFLAGS": QUICK_TO_COMPILE}
+    )
 
 
 def _compile(folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_missing_package_is_named_with_its_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(BackendUnavailableError, match=r"pip install 'onnxruntime-gpu\S+ 'tensorrt>=10"):
+    with pytest.raises(BackendUnavailableError, match=r"pip install .*'tensorrt-cu13>=10"):
         import_tensorrt("tensorrt")
 
 

@@ -419,6 +419,7 @@ static void copy_in(const struct work *work)
     const struct copy *copy = &work->copy;
     if (!is_device_memory(work->device, (CUdeviceptr)copy->target, copy->bytes, "target of a copy")) return;
     memcpy(copy->target, copy->source, copy->bytes);
+    LOCKED;
     work->device->is.bytes_to_device += copy->bytes;
 }
 
@@ -427,6 +428,7 @@ static void copy_out(const struct work *work)
     const struct copy *copy = &work->copy;
     if (!is_device_memory(work->device, (CUdeviceptr)copy->source, copy->bytes, "source of a copy")) return;
     memcpy(copy->target, copy->source, copy->bytes);
+    LOCKED;
     work->device->is.bytes_to_host += copy->bytes;
 }
 
