@@ -25,13 +25,14 @@ from benchmarks.gpu.expedition.pycuda_build import run as build_pycuda
 from benchmarks.gpu.expedition.runner import Outcome, Running, last_line, run_parts
 from benchmarks.gpu.expedition.scan import compare_devices
 from benchmarks.gpu.expedition.settings import Settings
-from benchmarks.gpu.expedition.stand_in import Counts, EmulatedComputer, on_host, stand_in_tensorrt
+from benchmarks.gpu.expedition.stand_in import Counts, on_host
 from benchmarks.gpu.expedition.summary import RESULTS, read_lines, summary
 from cascade_rt.bundles.bundle import embedded_bundle_path, read_bundle
-from cascade_rt.common.tensors import STAGES
+from cascade_rt.common.tensors import STAGE_SPECS, STAGES, Stage
 from cascade_rt.data.phantom import make_phantom
+from cascade_rt.engines import Engines
+from cascade_rt.engines.fake import FakeEngine
 from cascade_rt.errors import OutputError, UsageError
-from tests.cuda_emulator.driver import Emulator
 
 ROOT = Path(__file__).parents[2]
 TINY = Settings(
@@ -349,30 +350,40 @@ def test_the_limits_of_the_kernel_are_among_the_floats() -> None:
 
 
 @pytest.fixture
-def site(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> session.Site:
-    """An emulated GPU whose TensorRT is the stand-in of the expedition."""
-    counts = Counts()
-    monkeypatch.setitem(sys.modules, "tensorrt", stand_in_tensorrt(EmulatedComputer(), counts))
+def site(monkeypatch: pytest.MonkeyPatch) -> session.Site:
+    """A site whose GPU is the host."""
+    monkeypatch.setattr(session, "stand_in_engines", session.host_engines)
     voxels = np.ascontiguousarray(make_phantom(session.SEED, (4, 64, 64)).hu)
-    return session.Site(voxels, counts, None)
+    return session.Site(voxels, Counts(), None)
 
 
-@pytest.mark.gpu
-def test_a_session_that_computes_something_else_is_noticed(site: session.Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "on_host", lambda stage, inputs: on_host(stage, {n: a + 9 for n, a in inputs.items()}))
-    assert not session.check_parity(site)["passed"]
-
-
-@pytest.mark.gpu
 def test_the_stand_in_finds_both_organ_and_tumor(site: session.Site) -> None:
     found = session.check_parity(site)
+    assert found["passed"]
     assert found["organ"] > found["tumor"] > 0
+
+
+def test_a_session_that_computes_something_else_is_noticed(site: session.Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(stage: Stage) -> FakeEngine:
+        return FakeEngine(stage, lambda inputs: on_host(stage, {name: array + 9 for name, array in inputs.items()}))
+
+    monkeypatch.setattr(session, "stand_in_engines", lambda: Engines(*map(other, STAGES)))
+    assert session.check_parity(site)["passed"] is False
+
+
+def test_an_error_of_a_check_is_a_line(site: session.Site) -> None:
+    def check(_: session.Site) -> dict[str, Any]:
+        raise RuntimeError("cuMemAlloc failed")
+
+    assert session._checked(check, site) == {
+        "passed": False,
+        "reason": "RuntimeError: cuMemAlloc failed",
+        "warnings": [],
+    }
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_stand_in_returns_what_a_stage_returns(stage: Any) -> None:
-    from cascade_rt.common.tensors import STAGE_SPECS
-
     (source,) = STAGE_SPECS[stage].inputs
     outputs = on_host(stage, {source.name: np.zeros((2, 1, 64, 80), np.float32)})
     assert list(outputs) == [spec.name for spec in STAGE_SPECS[stage].outputs]
