@@ -36,7 +36,7 @@ def test_each_parameter_is_a_flag_of_some_command(name: str) -> None:
 
 
 def test_no_message_of_the_library_names_a_flag() -> None:
-    commands = re.compile(r"cascade-rt |pip_install|pip install|nvidia-smi|--query|--format=csv")
+    commands = re.compile(r"cascade-rt |pip_install|pip install|nvidia-smi|--query|--format=csv|--extra-index-url")
     found = [
         f"{path.name}: {line.strip()}"
         for package in ("cascade_rt", "export/cascade_rt_export")
