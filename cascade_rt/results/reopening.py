@@ -41,7 +41,7 @@ def reopen(report: Path, mask: Path, scan: Path, options: ScanOptions = DEFAULT_
         InputError: A file cannot be read or is not what it should be (`E_REPORT` for the report), or scan or mask are
             not the files that the report names by their hashes (`E_OTHER_FILE`).
     """
-    content = _read_report(report)
+    content = read_report(report)
     recorded = _recorded(content, report)
     _check_file(mask, _record_of(mask), recorded["output"], "mask", report)
     volume = read_volume(scan, replace(options, scattered=bool(recorded["scattered"])))
@@ -60,7 +60,8 @@ def reopen(report: Path, mask: Path, scan: Path, options: ScanOptions = DEFAULT_
     return found
 
 
-def _read_report(path: Path) -> Mapping[str, Any]:
+def read_report(path: Path) -> Mapping[str, Any]:
+    """Return the content of a report. Raises InputError if it cannot be read or is none (`E_REPORT`)."""
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise _no_report(path)

@@ -62,7 +62,7 @@ Probabilities = npt.NDArray[np.float32] | npt.NDArray[np.uint8]
 ArrayName = Literal["mask", "organ_prob", "tumor_prob"]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class OnGrid:
     """A segmentation on the original grid of the scan. All arrays are `[i, j, k]`, views of the segmentation's."""
 
@@ -74,6 +74,11 @@ class OnGrid:
     """As in the segmentation; None if not kept."""
     tumor_prob: Probabilities | None = None
     """As in the segmentation, 0 outside the boxes; None if not kept."""
+
+    def __repr__(self) -> str:
+        kept = [name for name in ("organ_prob", "tumor_prob") if getattr(self, name) is not None]
+        size = "x".join(map(str, self.mask.shape))
+        return f"<OnGrid: {', '.join(['mask', *kept])} of {size} voxels (i, j, k), affine>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

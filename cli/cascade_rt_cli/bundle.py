@@ -74,7 +74,7 @@ def verify(bundle_path: Path, public_key: Path | None) -> None:
 def inspect(bundle: Path | None, as_json: bool, report_schema: bool) -> None:
     """Check the files of BUNDLE and show what it is: training, networks, measured parity, intended use.
 
-    BUNDLE may be an embedded one, patients or phantom. Default: the one that `infer` uses.
+    BUNDLE may be an embedded one: patients, patients-tumor or phantom. Default: the one that `infer` uses.
     """
     if report_schema:
         from cascade_rt.results.segmentation import report_schema_path

@@ -46,8 +46,8 @@ bundle_option = click.option(
     "--bundle",
     type=BUNDLE,
     metavar="BUNDLE",
-    help="Folder of the bundle to run, or the name of an embedded one: patients or phantom. A local folder of that "
-    "name takes precedence. Default: patients; not for clinical use.",
+    help="Folder of the bundle to run, or the name of an embedded one: patients, patients-tumor or phantom. A "
+    "local folder of that name takes precedence. Default: patients; not for clinical use.",
 )
 signature_option = click.option(
     "--require-signature",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cascade_rt.common.outputs import check_files
-from cascade_rt.errors import InputError
+from cascade_rt.errors import InputError, UsageError
 from cascade_rt.scans.names import masks_of
 from cascade_rt.scans.nifti.options import ScanOptions
 from cascade_rt_cli.console import print_rows, results_console
@@ -40,6 +40,8 @@ def report(
     from cascade_rt.results.reopening import reopen
     from cascade_rt.results.report_page.page import save_page
 
+    if output is not None and output.suffix.lower() not in {".html", ".htm"}:
+        raise UsageError(f"{output}: browsers open pages by their suffix; choose a name that ends in .html")
     found = mask or _mask_beside(report_file)
     page = output or report_file.with_suffix(".html")
     check_files([page], [report_file, found, scan], overwrite=overwrite)
@@ -57,4 +59,8 @@ def _mask_beside(report_file: Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    # What is missing may be the report itself, or the mask was passed in its place.
+    from cascade_rt.results.reopening import read_report
+
+    read_report(report_file)
     raise InputError(f"{candidates[0]}: does not exist; name the mask of this report with `mask`")

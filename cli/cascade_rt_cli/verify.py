@@ -49,7 +49,8 @@ def verify(
 
     It measures the probabilities, the masks of each stage and of both together, boxes that move, tumors that appear or
     vanish, and whether a result depends on its position in a batch. The exit code is 5 if a limit is exceeded; the
-    message names the slice. BUNDLE may be an embedded one, patients or phantom. Default: the one that infer uses.
+    message names the slice. BUNDLE may be an embedded one: patients, patients-tumor or phantom. Default: the
+    one that infer uses.
 
     \b
     Examples:

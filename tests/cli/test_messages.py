@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from cascade_rt.bundles.bundle import EMBEDDED_NAMES
 from cascade_rt_cli import main
 from cascade_rt_cli.messages import _NAMED_OTHERWISE, _PARAMETERS, with_flags
 
@@ -45,3 +46,10 @@ def test_no_message_of_the_library_names_a_flag() -> None:
         if re.search(r"\"[^\"]*(?<![\w-])(--[a-z]|-o\b)", line) and '"""' not in line and not commands.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("command", ["infer", "evaluate", "benchmark", "inspect", "verify"])
+def test_help_names_every_embedded_bundle(command: str) -> None:
+    text = CliRunner().invoke(main.main, [command, "--help"]).output
+    # Lines may break at a hyphen.
+    assert all(name in " ".join(text.split()).replace("- ", "-") for name in EMBEDDED_NAMES)

@@ -56,6 +56,23 @@ def test_a_missing_mask_is_named_with_its_flag(results: Path, tmp_path: Path) ->
     assert (done.exit_code, "name the mask of this report with --mask" in done.stderr) == (4, True)
 
 
+@pytest.mark.parametrize(
+    ("passed", "sentence"),
+    [("scan_seg.nii.gz", "choose the .json file beside a mask"), ("nothing.json", "cannot be read")],
+)
+def test_a_report_that_is_missing_or_none_is_named_rather_than_a_mask(
+    results: Path, passed: str, sentence: str
+) -> None:
+    done = run("report", results / passed, "--scan", results / "scan.nii.gz")
+    assert (done.exit_code, sentence in done.stderr, f"{passed}: " in done.stderr) == (4, True, True)
+
+
+def test_a_page_that_no_browser_would_open_is_refused(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.txt"
+    done = run("report", results / "scan_seg.json", "--scan", results / "scan.nii.gz", "-o", page)
+    assert (done.exit_code, "ends in .html" in done.stderr, page.exists()) == (2, True, False)
+
+
 @pytest.mark.parametrize("mask", ["scan_seg.nii.gz", "scan_seg.nii", "scan.seg.nrrd", "scan_seg.nrrd", "scan_seg.mha"])
 def test_the_mask_beside_the_report_is_found_in_every_format(
     results: Path, bundle: Bundle, tmp_path: Path, mask: str

@@ -130,6 +130,7 @@ def test_texts_are_one_line_without_arrays_and_folders() -> None:
     assert repr(cascade).startswith("<Cascade 'fake': <Engines: fake ")
     cascade.close()
     assert repr(cascade) == "<Cascade 'fake': closed>"
-    for each in (volume, found, cascade, cascade.bundle, cascade.engines):
+    assert repr(found.on_grid()) == "<OnGrid: mask, organ_prob, tumor_prob of 80x64x6 voxels (i, j, k), affine>"
+    for each in (volume, found, found.on_grid(), cascade, cascade.bundle, cascade.engines):
         assert "\n" not in repr(each)
         assert len(repr(each)) < 120
