@@ -1,32 +1,18 @@
 """What the processors can do at best: matrix products, convolutions and copies, measured in this run."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu.clock import Run
+from benchmarks.gpu.clock import Run, WallClock
 from benchmarks.gpu.peaks import GIGABYTES, TFLOPS, Peak, device_copy, matrix_product, measure_peaks
 
 MATRIX_SIDES = (1024, 2048)
 CONVOLUTIONS = ((4, 64, 128), (4, 128, 64), (2, 256, 64))
 """Batch, channels and side of images on which convolutions of 3 x 3 are fast."""
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class WallClock:
-    """The clock of the host, for work that is done when a run returns."""
-
-    def seconds(self, run: Run, count: int) -> list[float]:
-        """Seconds of each of `count` runs."""
-        found = []
-        for _ in range(count):
-            start = time.perf_counter()
-            run()
-            found.append(time.perf_counter() - start)
-        return found
 
 
 def convolution(dtype: torch.dtype, batch: int, channels: int, side: int) -> Callable[[str], tuple[Run, float]]:

@@ -191,11 +191,20 @@ def _primary_context(device: int) -> tuple[Any, ctypes.c_void_p]:
     It is kept to the end of the process, as CUDA's runtime does, because objects of TensorRT may outlive the block that
     made them.
     """
-    driver = _open_driver(ctypes.CDLL)
+    driver = driver_library()
     handle, context = ctypes.c_int(), ctypes.c_void_p()
     _call(driver, "cuDeviceGet", ctypes.byref(handle), device)
     _call(driver, "cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
     return driver, context
+
+
+def driver_library() -> Any:
+    """Return the library of the driver.
+
+    Raises:
+        BackendUnavailableError: There is no driver.
+    """
+    return _open_driver(ctypes.CDLL)
 
 
 def _open_driver(load: Load) -> Any:
@@ -253,12 +262,3 @@ def _driver_version(load: Load) -> str:
     if management.nvmlInit_v2() != 0 or management.nvmlSystemGetDriverVersion(version, len(version)) != 0:
         return ""
     return version.value.decode(errors="replace")
-
-
-def driver_library() -> Any:
-    """Return the library of the driver.
-
-    Raises:
-        BackendUnavailableError: There is no driver.
-    """
-    return _open_driver(ctypes.CDLL)

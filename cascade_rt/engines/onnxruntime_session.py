@@ -137,7 +137,7 @@ def open_gpu_session(graph: bytes, what: str, provider: Provider, backend: str) 
             f"backend {backend!r} needs {provider.name}, which the installed ONNX Runtime was built without; "
             f"run: pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('gpu')}"
         )
-    if provider is TENSORRT:
+    if provider.name == TENSORRT.name:
         _load_tensorrt(Path(onnxruntime.__file__).parent / "capi", backend)
     complaint = _load_cuda_libraries(onnxruntime)
     session = _start(onnxruntime, graph, what, provider, complaint)
